@@ -1,0 +1,129 @@
+"""The only module that knows array libraries: namespaces, dtypes, devices, casting, in-place arithmetic.
+
+Everything else is written once, against the array API standard, with the namespace `xp` that this module finds.
+NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-strict come through array-api-compat,
+which imports none of them.
+"""
+
+import sys
+from typing import Any, TypeAlias
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array, is_torch_array
+
+Array: TypeAlias = Any
+
+_HALF = ("float16", "bfloat16")
+_FLOATING = (*_HALF, "float32", "float64")
+
+
+def namespace(*arrays: Array) -> Any:
+    """The one array namespace that all `arrays` belong to; `None` arguments are skipped."""
+    arrays = tuple(a for a in arrays if a is not None)
+    if all(isinstance(a, np.ndarray | np.generic) for a in arrays):
+        return np
+    names = sorted({type(a).__module__.partition(".")[0] + "." + type(a).__name__ for a in arrays})
+    try:
+        return array_namespace(*arrays)
+    except TypeError as error:
+        raise TypeError(
+            f"expected arrays of one array library, got {', '.join(names)}; convert them to one library first "
+            "(a feature map moves with `features.to(x)`, or is drawn there with `draw(..., like=x)`)."
+        ) from error
+
+
+def device_of(x: Array) -> Any:
+    """The device that `x` is on."""
+    return device(x)
+
+
+def dtype_name(dtype: Any) -> str:
+    """`"float32"` for `numpy.float32`, `torch.float32`, `array_api_strict.float32` and so on."""
+    return str(getattr(dtype, "name", dtype)).rpartition(".")[-1]
+
+
+def as_floating(x: Any, name: str) -> Array:
+    """`x` as an array of a real floating dtype: lists become NumPy arrays, integers the default float."""
+    if not is_array_api_obj(x):
+        x = np.asarray(x)
+    elif isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it, or pass a `key_mask`.")
+    kind = dtype_name(x.dtype)
+    if kind in _FLOATING:
+        return x
+    if kind.startswith(("int", "uint")):
+        xp = namespace(x)
+        return cast(x, xp.asarray(0.0).dtype)
+    raise TypeError(f"{name} must be real floating point (or integer), got dtype {kind}.")
+
+
+def as_host(x: Any, name: str) -> np.ndarray:
+    """`x` as a float64 NumPy array, for closed forms and statistics."""
+    x = as_floating(x, name)
+    if is_torch_array(x):
+        x = x.detach().cpu().double().numpy()
+    elif not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
+        x = x.get()
+    return np.asarray(x, dtype=np.float64)
+
+
+def compute_dtype(xp: Any, dtype: Any) -> Any:
+    """The dtype to compute in: float32 for float16 and bfloat16, else `dtype` itself."""
+    return xp.float32 if dtype_name(dtype) in _HALF else dtype
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    """`x` in `dtype`, without a copy where none is needed, and differentiable."""
+    if x.dtype == dtype:
+        return x
+    if isinstance(x, np.ndarray | np.generic):
+        return x.astype(dtype)
+    return namespace(x).astype(x, dtype)
+
+
+def to_compute(x: Array) -> Array:
+    """`x` in the dtype that it is computed in."""
+    return cast(x, compute_dtype(namespace(x), x.dtype))
+
+
+def host_to(array: np.ndarray, like: Array) -> Array:
+    """A host array on the namespace and device of `like`, in the dtype that `like` is computed in: one cast."""
+    xp = namespace(like)
+    dtype = compute_dtype(xp, like.dtype)
+    if xp is np:
+        return np.asarray(array, dtype=dtype)
+    # The cast is NumPy's, so that every library sees the same rounding.
+    return xp.asarray(array.astype(dtype_name(dtype)), device=device_of(like))
+
+
+def move_to(array: Array, like: Array) -> Array:
+    """`array`, of any library, on the namespace, device and computing dtype of `like`."""
+    return host_to(as_host(array, "array"), like)
+
+
+def stop_gradient(x: Array) -> Array:
+    """`x` as a constant for automatic differentiation."""
+    if is_torch_array(x):
+        return x.detach()
+    if is_jax_array(x):
+        return sys.modules["jax"].lax.stop_gradient(x)
+    return x
+
+
+def exp_in_place(x: Array) -> Array:
+    """`exp(x)`, written over `x` where the library can; the caller must own `x` and not use it again."""
+    xp = namespace(x)
+    if xp is np:
+        return np.exp(x, out=x) if isinstance(x, np.ndarray) else np.exp(x)
+    return xp.exp(x)
+
+
+def replace_minus_inf(x: Array) -> Array:
+    """`x` with 0 for `-inf`: a maximum over nothing, made safe to subtract."""
+    xp = namespace(x)
+    return xp.where(x == -xp.inf, xp.zeros_like(x), x)
+
+
+def squared_norm(x: Array) -> Array:
+    """`|x|²` along the last axis, which is kept: (..., n, d) -> (..., n, 1)."""
+    return namespace(x).vecdot(x, x)[..., None]

@@ -1,0 +1,84 @@
+"""Exact attention, quadratic in the length: the references that linear attention is measured against."""
+
+from typing import Any
+
+from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
+from randfeat.attention.inputs import AttentionInputs, attention_inputs
+from randfeat.kernels import Kernel, SoftmaxKernel
+
+__all__ = ["kernel_attention", "softmax_attention"]
+
+BLOCK = 512  # queries at a time, so that memory is linear in the length
+
+
+def softmax_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    key_mask: Any = None,
+    enable_gqa: bool = False,
+) -> Array:
+    """Exact softmax attention, `softmax(scale · q kᵀ) v`, with the arguments of `linear_attention`.
+
+    query (..., L, d), key (..., S, d), value (..., S, dv) -> (..., L, dv); `scale` is 1/√d by default. Time O(L S),
+    memory O(L + S). A query without any key gives zeros. float16 and bfloat16 are computed in float32.
+
+    >>> import numpy as np
+    >>> q = np.zeros((2, 4)); v = np.array([[1.0], [3.0]])
+    >>> softmax_attention(q, q, v, is_causal=True)
+    array([[1.],
+           [2.]])
+    """
+    return kernel_attention(
+        query,
+        key,
+        value,
+        SoftmaxKernel(),
+        is_causal=is_causal,
+        scale=scale,
+        key_mask=key_mask,
+        enable_gqa=enable_gqa,
+    )
+
+
+def kernel_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    kernel: Kernel,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    key_mask: Any = None,
+    enable_gqa: bool = False,
+) -> Array:
+    """Exact normalised kernel attention, `Σ_j k(s q_i, s k_j) v_j / Σ_j k(s q_i, s k_j)`, s = √scale.
+
+    As `softmax_attention`, for any kernel. The default scale 1/√d applies to `SoftmaxKernel()` only; other kernels have
+    a scale of their own and need an explicit `scale`, 1.0 for the kernel as it is.
+    """
+    inputs = attention_inputs(query, key, value, kernel=kernel, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa)
+    starts = range(0, max(inputs.num_queries, 1), BLOCK)
+    return inputs.restore([exact_block(inputs, kernel, start, is_causal) for start in starts])
+
+
+def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, is_causal: bool) -> Array:
+    """Outputs of the queries from `start` on."""
+    xp = namespace(inputs.query)
+    query = inputs.query[..., start : start + BLOCK, :]
+    log = kernel.log_gram(query, inputs.key)
+    if inputs.key_mask is not None:
+        log = xp.where(inputs.key_mask[..., None, :], log, -xp.inf)
+    if is_causal:
+        device = {"device": device_of(log)}
+        positions = xp.arange(start, start + query.shape[-2], **device)[:, None]
+        log = xp.where(xp.arange(inputs.num_keys, **device)[None, :] <= positions, log, -xp.inf)
+    if inputs.num_keys == 0:
+        return log @ inputs.value
+    top = replace_minus_inf(stop_gradient(xp.max(log, axis=-1, keepdims=True)))
+    weights = exp_in_place(log - top)
+    total = xp.sum(weights, axis=-1, keepdims=True)
+    return (weights @ inputs.value) / xp.where(total == 0, xp.ones_like(total), total)

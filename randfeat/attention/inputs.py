@@ -1,0 +1,158 @@
+"""What every attention function does first: check the inputs, scale them, and lay out masks and grouped heads."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name, namespace
+from randfeat.kernels import Kernel, SoftmaxKernel, check_positive
+from randfeat.maps import FeatureMap
+
+__all__ = ["AttentionInputs", "attention_inputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionInputs:
+    """Checked inputs in the dtype to compute in; query and key carry √scale each, masked keys and values are zero.
+
+    With grouped heads, query is (..., key heads, group, L, d), and key and value are (..., key heads, 1, S, ·).
+    """
+
+    query: Array
+    key: Array
+    value: Array
+    key_mask: Array | None
+    dtype: Any
+    """dtype of the output."""
+    group: int | None
+    """Query heads per key head, or None where heads are not grouped."""
+
+    @property
+    def num_queries(self) -> int:
+        """L."""
+        return int(self.query.shape[-2])
+
+    @property
+    def num_keys(self) -> int:
+        """S."""
+        return int(self.key.shape[-2])
+
+    def align(self, features: FeatureMap) -> FeatureMap:
+        """The feature map with its batch of per-head maps laid out like the grouped heads."""
+        if self.group is None or not features.batch_shape:
+            return features
+        heads, key_heads = features.batch_shape[-1], self.key.shape[-4]
+        if heads not in (1, key_heads, key_heads * self.group):
+            raise ValueError(
+                f"features have {heads} maps in their last batch dimension, expected one per query head "
+                f"({key_heads * self.group}), one per key head ({key_heads}), or 1."
+            )
+        split = (key_heads, self.group) if heads == key_heads * self.group else (heads, 1)
+        arrays = {
+            name: namespace(array).reshape(array, (*array.shape[:-3], *split, *array.shape[-2:]))
+            for name, array in features.arrays.items()
+        }
+        return FeatureMap(features.estimator, features.dim, features.num_features, arrays)
+
+    def restore(self, outputs: list[Array]) -> Array:
+        """The output (..., L, dv) from consecutive pieces along L, heads ungrouped, in the caller's dtype."""
+        xp = namespace(self.value)
+        output = xp.concat(outputs, axis=-2) if len(outputs) > 1 else outputs[0]
+        if self.group is not None:
+            heads = output.shape[-4] * output.shape[-3]
+            output = xp.reshape(output, (*output.shape[:-4], heads, *output.shape[-2:]))
+        return cast(output, self.dtype)
+
+
+def attention_inputs(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    kernel: Kernel,
+    scale: float | None,
+    key_mask: Any,
+    enable_gqa: bool,
+) -> AttentionInputs:
+    """Check everything at the border, before any work is done."""
+    query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
+    xp = namespace(query, key, value, key_mask)
+    check_shapes(query, key, value, enable_gqa=enable_gqa)
+    if not query.dtype == key.dtype == value.dtype:
+        names = ", ".join(dtype_name(x.dtype) for x in (query, key, value))
+        raise TypeError(f"query, key and value must have one dtype, got {names}.")
+    if key_mask is not None:
+        key_mask = check_mask(key_mask, query, key)
+    root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
+    dtype = value.dtype
+    query, key, value = (cast(x, compute_dtype(xp, dtype)) for x in (query, key, value))
+    query, key = query * root, key * root
+    if key_mask is not None:
+        key = xp.where(key_mask[..., None], key, xp.zeros_like(key))
+        value = xp.where(key_mask[..., None], value, xp.zeros_like(value))
+    group = None
+    if enable_gqa:
+        heads, key_heads = query.shape[-3], key.shape[-3]
+        group = heads // key_heads
+        query = xp.reshape(query, (*query.shape[:-3], key_heads, group, *query.shape[-2:]))
+        key, value = key[..., None, :, :], value[..., None, :, :]
+        if key_mask is not None and key_mask.ndim > 1:
+            key_mask = key_mask[..., None, :]
+    return AttentionInputs(query, key, value, key_mask, dtype, group)
+
+
+def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) -> None:
+    """Shapes (..., L, d), (..., S, d), (..., S, dv) whose leading dimensions fit together."""
+    shapes = {"query": tuple(query.shape), "key": tuple(key.shape), "value": tuple(value.shape)}
+    listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    for name, shape in shapes.items():
+        if len(shape) < 2 + enable_gqa:
+            expected = "(..., heads, length, dim)" if enable_gqa else "(..., length, dim)"
+            raise ValueError(f"{name} must have shape {expected}, got {shape}.")
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(f"query and key must share their last dimension: {listing}.")
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"key and value must have the same length (dimension -2): {listing}.")
+    if enable_gqa and (value.shape[-3] != key.shape[-3] or query.shape[-3] % key.shape[-3]):
+        raise ValueError(f"query heads must be a multiple of the key heads, and key and value heads equal: {listing}.")
+    drop = 3 if enable_gqa else 2
+    try:
+        np.broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
+    except ValueError:
+        hint = "" if enable_gqa else " (grouped heads need enable_gqa=True)"
+        raise ValueError(f"leading dimensions do not fit together{hint}: {listing}.") from None
+
+
+def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
+    """A boolean mask over keys, never over (query, key) pairs."""
+    kind = dtype_name(key_mask.dtype)
+    if kind != "bool":
+        raise TypeError(f"key_mask must be boolean, True = take part, got dtype {kind}.")
+    shape, expected = tuple(key_mask.shape), tuple(key.shape[:-1])
+    fits = len(shape) in (1, len(expected)) and all(
+        size in (1, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
+    )
+    if not fits or shape[-1] != expected[-1]:
+        pairs = (
+            " A mask over (query, key) pairs has no linear-time form; use is_causal, or softmax attention."
+            if shape[-2:] == (query.shape[-2], key.shape[-2])
+            else f" A padding mask (batch, S) for keys with heads is key_mask[:, None, :], (batch, 1, {expected[-1]})."
+        )
+        raise ValueError(
+            f"key_mask must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}"
+        )
+    return key_mask
+
+
+def resolve_scale(scale: float | None, kernel: Kernel, dim: int) -> float:
+    """The scale of the logits, applied once."""
+    if scale is not None:
+        check_positive("scale", scale)
+        return float(scale)
+    if kernel != SoftmaxKernel():
+        raise ValueError(
+            f"the kernel {kernel} has a scale of its own, so the default scale 1/√d would be a second one; "
+            "pass scale=1.0 to use the kernel as it is, or use features of SoftmaxKernel()."
+        )
+    return dim**-0.5 if dim else 1.0

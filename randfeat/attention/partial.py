@@ -1,0 +1,63 @@
+"""Partial sums of normalised attention, each with its own scale, and how they merge."""
+
+from dataclasses import dataclass
+
+from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf, stop_gradient
+from randfeat.features import Features
+
+__all__ = ["PartialOutput", "key_weights", "query_weights"]
+
+
+@dataclass(frozen=True, eq=False)
+class PartialOutput:
+    """For each query, sums over some keys: `exp(log_scale) · Σ_j K̂_ij v_j` and `exp(log_scale) · Σ_j K̂_ij`.
+
+    numerator (..., n, dv), denominator (..., n, 1), log_scale (..., n, 1), `-inf` where there is no key. Partial
+    outputs over disjoint sets of keys merge; the normalised output is the ratio.
+    """
+
+    numerator: Array
+    denominator: Array
+    log_scale: Array
+
+    def merge(self, other: "PartialOutput") -> "PartialOutput":
+        """The sums over both sets of keys."""
+        xp = namespace(self.numerator)
+        top = xp.maximum(self.log_scale, other.log_scale)
+        shift = replace_minus_inf(top)
+        mine, theirs = xp.exp(self.log_scale - shift), xp.exp(other.log_scale - shift)
+        return PartialOutput(
+            self.numerator * mine + other.numerator * theirs,
+            self.denominator * mine + other.denominator * theirs,
+            top,
+        )
+
+    def first(self, num: int) -> "PartialOutput":
+        """The outputs of the first `num` queries."""
+        return PartialOutput(self.numerator[..., :num, :], self.denominator[..., :num, :], self.log_scale[..., :num, :])
+
+    def normalized(self) -> Array:
+        """`Σ_j K̂_ij v_j / Σ_j K̂_ij`; zero for a query without keys."""
+        xp = namespace(self.numerator)
+        empty = self.log_scale == -xp.inf
+        ratio = self.numerator / xp.where(empty, xp.ones_like(self.denominator), self.denominator)
+        return xp.where(empty, xp.zeros_like(ratio), ratio)
+
+
+def key_weights(keys: Features) -> tuple[Array, Array]:
+    """Key features relative to their largest per feature: weights (..., k, f) and the maximum (..., 1, f or 1).
+
+    A shift shared by all keys that are summed together is compensated exactly on the query side; as a constant of
+    differentiation it changes no gradient.
+    """
+    xp = namespace(keys.values)
+    top = stop_gradient(xp.max(keys.log_scale, axis=-2, keepdims=True))
+    return keys.values * exp_in_place(keys.log_scale - replace_minus_inf(top)), top
+
+
+def query_weights(queries: Features, key_top: Array) -> tuple[Array, Array]:
+    """Query features with the keys' maximum put back, relative to their own largest: (..., n, f) and (..., n, 1)."""
+    xp = namespace(queries.values)
+    log_scale = queries.log_scale + key_top
+    top = stop_gradient(xp.max(log_scale, axis=-1, keepdims=True))
+    return queries.values * exp_in_place(log_scale - replace_minus_inf(top)), top

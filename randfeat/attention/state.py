@@ -1,0 +1,76 @@
+"""AttentionState: everything that linear attention remembers of the keys and values it has seen."""
+
+from dataclasses import dataclass
+
+from randfeat._array import Array, cast, compute_dtype, device_of, namespace, replace_minus_inf
+from randfeat.attention.partial import PartialOutput, key_weights, query_weights
+from randfeat.features import Features
+
+__all__ = ["AttentionState"]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionState:
+    """The sums over keys that every later query needs, in memory independent of how many keys there were.
+
+    With key features `values_jf exp(log_jf)` and `c_f = max_j log_jf`, per feature f:
+
+        log_max (..., 1, f or 1)    c_f, -inf before the first key,
+        weighted (..., f, dv)       Σ_j values_jf exp(log_jf - c_f) v_j,
+        total (..., f, 1)           Σ_j values_jf exp(log_jf - c_f).
+
+    States are an associative monoid: `append` adds keys, `merge` joins the states of two pieces of a sequence, cut
+    anywhere, `empty` is the identity. Reading adds c_f to the queries' scales, so nothing overflows at any finite
+    logit, and with positive features every denominator is at least its own largest term, 1 after scaling: no epsilon.
+    States are immutable and in the dtype that the values are computed in (float32 for float16 and bfloat16).
+
+    Source: the running maximum is that of online softmax (Milakov & Gimelshein 2018), one per feature.
+    """
+
+    log_max: Array
+    weighted: Array
+    total: Array
+
+    @classmethod
+    def empty(
+        cls, num_features: int, value_dim: int, *, like: Array, batch_shape: tuple[int, ...] = ()
+    ) -> "AttentionState":
+        """The state before the first key, on the namespace and device of `like` and the dtype it is computed in.
+
+        Leading dimensions need not be given: the state takes on those of the first keys.
+        """
+        xp = namespace(like)
+        options = {"dtype": compute_dtype(xp, like.dtype), "device": device_of(like)}
+        return cls(
+            xp.full((*batch_shape, 1, 1), -xp.inf, **options),
+            xp.zeros((*batch_shape, num_features, value_dim), **options),
+            xp.zeros((*batch_shape, num_features, 1), **options),
+        )
+
+    def append(self, keys: Features, values: Array) -> "AttentionState":
+        """The state after more keys (..., k, f) with their values (..., k, dv)."""
+        xp = namespace(self.total, keys.values, values)
+        values = cast(values, self.total.dtype)
+        weights, log_max = key_weights(keys)
+        weights = xp.matrix_transpose(weights)
+        return self.merge(AttentionState(log_max, weights @ values, xp.sum(weights, axis=-1, keepdims=True)))
+
+    def merge(self, other: "AttentionState") -> "AttentionState":
+        """The state of both pieces; associative, and commutative up to rounding."""
+        xp = namespace(self.total, other.total)
+        log_max = xp.maximum(self.log_max, other.log_max)
+        shift = replace_minus_inf(log_max)
+        mine = xp.matrix_transpose(xp.exp(self.log_max - shift))
+        theirs = xp.matrix_transpose(xp.exp(other.log_max - shift))
+        return AttentionState(
+            log_max, self.weighted * mine + other.weighted * theirs, self.total * mine + other.total * theirs
+        )
+
+    def read(self, queries: Features) -> Array:
+        """The normalised outputs for queries (..., n, f): (..., n, dv); zero while the state is empty."""
+        return self.partial(queries).normalized()
+
+    def partial(self, queries: Features) -> PartialOutput:
+        """Numerator and denominator of the outputs, to be merged with those over other keys."""
+        weights, log_scale = query_weights(queries, self.log_max)
+        return PartialOutput(weights @ self.weighted, weights @ self.total, log_scale)

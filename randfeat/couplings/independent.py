@@ -1,0 +1,36 @@
+"""Independent rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.couplings.base import Coupling, register_coupling
+from randfeat.couplings.laws import GaussianPair, PairLaw
+
+__all__ = ["Independent"]
+
+
+@dataclass(frozen=True)
+class Independent(Coupling):
+    """Independent rows `w_i ~ N(0, I_d)`: the reference that every other coupling is compared with.
+
+    Any number of rows, any dimension. No dependent pairs, so the variance of an estimate is V/m.
+    Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines".
+    """
+
+    def sample(
+        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """Rows (*batch_shape, num_rows, dim)."""
+        return rng.standard_normal((*batch_shape, num_rows, dim))
+
+    def row_law(self, dim: int) -> PairLaw:
+        """A Gaussian row with itself."""
+        return GaussianPair(correlation=1.0)
+
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[int, PairLaw]]:
+        """None."""
+        return []
+
+
+register_coupling("independent", Independent)

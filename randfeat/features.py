@@ -1,0 +1,85 @@
+"""Features: the values of a feature map, with the scale that was taken out of them against overflow."""
+
+from dataclasses import dataclass
+
+from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf
+
+__all__ = ["Features", "concatenate", "tensor_product"]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Rows `values * exp(log_scale)`, one feature vector per row.
+
+    values : (..., n, f), of any sign, of moderate size.
+    log_scale : (..., n, 1), one scale per row, or (..., n, f), one per feature.
+
+    The estimated kernel is the inner product of rows. Positive maps have `values = 1` and put everything into
+    `log_scale`, so nothing overflows or is lost whatever the norm of the inputs; signed maps (trigonometric) have
+    bounded `values` and one `log_scale` per row. Half-precision inputs give float32 features.
+    """
+
+    values: Array
+    log_scale: Array
+
+    @property
+    def num_features(self) -> int:
+        """Length of each feature vector."""
+        return self.values.shape[-1]
+
+    def to_array(self) -> Array:
+        """The plain features `values * exp(log_scale)`, (..., n, f); may overflow where the scale does."""
+        return self.values * namespace(self.values).exp(self.log_scale)
+
+    def dot(self, other: "Features") -> Array:
+        """The matrix of inner products with the rows of `other`: (..., n, f), (..., k, f) -> (..., n, k).
+
+        Each feature is scaled by its largest key and each row by its largest term, so no intermediate overflows, and
+        an entry loses accuracy only where it is below its row's largest entry by the whole range of the dtype.
+        """
+        xp = namespace(self.values, other.values)
+        feature_top = replace_minus_inf(xp.max(other.log_scale, axis=-2, keepdims=True))
+        query_log, key_log = self.log_scale + feature_top, other.log_scale - feature_top
+        query_top = replace_minus_inf(xp.max(query_log, axis=-1, keepdims=True))
+        key_top = replace_minus_inf(xp.max(key_log, axis=-1, keepdims=True))
+        query = self.values * exp_in_place(query_log - query_top)
+        key = other.values * exp_in_place(key_log - key_top)
+        scale = exp_in_place(query_top + xp.matrix_transpose(key_top))
+        return scale * (query @ xp.matrix_transpose(key))
+
+    def pairwise(self, other: "Features") -> Array:
+        """Inner products of corresponding rows: (..., n, f), (..., n, f) -> (..., n)."""
+        xp = namespace(self.values, other.values)
+        log = self.log_scale + other.log_scale
+        top = replace_minus_inf(xp.max(log, axis=-1, keepdims=True))
+        terms = self.values * other.values * exp_in_place(log - top)
+        return xp.exp(top[..., 0]) * xp.sum(terms, axis=-1)
+
+    def scaled(self, log_weight: Array) -> "Features":
+        """These features with each row multiplied by `exp(log_weight)`, (..., n, 1)."""
+        return Features(self.values, self.log_scale + log_weight)
+
+
+def concatenate(*parts: Features) -> Features:
+    """Features of a sum of kernels: `[a, b]·[a', b'] = a·a' + b·b'`; widths add.
+
+    The scales become one per feature, so parts of very different size do not disturb each other.
+    """
+    xp = namespace(*(part.values for part in parts))
+    scales = [xp.broadcast_to(part.log_scale, part.values.shape) for part in parts]
+    return Features(xp.concat([part.values for part in parts], axis=-1), xp.concat(scales, axis=-1))
+
+
+def tensor_product(a: Features, b: Features) -> Features:
+    """Features of a product of kernels: `(a⊗b)·(a'⊗b') = (a·a')(b·b')`; widths multiply."""
+    xp = namespace(a.values, b.values)
+
+    def flatten(x: Array) -> Array:
+        return xp.reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
+
+    values = flatten(a.values[..., :, None] * b.values[..., None, :])
+    if a.log_scale.shape[-1] == b.log_scale.shape[-1] == 1:
+        return Features(values, a.log_scale + b.log_scale)
+    left = xp.broadcast_to(a.log_scale, a.values.shape)
+    right = xp.broadcast_to(b.log_scale, b.values.shape)
+    return Features(values, flatten(left[..., :, None] + right[..., None, :]))

@@ -1,0 +1,106 @@
+"""FeatureMap: one draw of an estimator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from randfeat._array import Array, as_floating, cast, compute_dtype, move_to, namespace
+from randfeat.features import Features
+
+if TYPE_CHECKING:
+    from randfeat.estimators.base import Estimator
+
+__all__ = ["FeatureMap"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureMap:
+    """One draw of an estimator: `φ(x)·φ(y)` estimates `kernel(x, y)`; made by `estimator.draw`, immutable.
+
+    estimator : the law that was drawn from.
+    dim, num_features : length of the inputs and of φ(x).
+    arrays : what was drawn, by name ("rows" (*batch_shape, num_rows, dim), ...), in one library, dtype and device.
+
+    Inputs are (..., n, dim); their leading dimensions broadcast against `batch_shape`. Outputs have the namespace,
+    dtype and device of the input; float16 and bfloat16 are computed in float32, and `queries`, `keys` return float32.
+    The map is normalised: the 1/√m is inside. NaN and infinite inputs give NaN or infinite features in their own row
+    only; values are never inspected, so maps can be traced and compiled.
+    """
+
+    estimator: "Estimator"
+    dim: int
+    num_features: int
+    arrays: Mapping[str, Array]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
+
+    def __repr__(self) -> str:
+        batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
+        return f"FeatureMap({self.estimator!r}, dim={self.dim}, num_features={self.num_features}{batch})"
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch of independent maps, one per head for instance; `()` for a single map."""
+        return tuple(self.arrays["rows"].shape[:-2])
+
+    def __call__(self, x: Any) -> Array:
+        """The plain features φ(x): (..., n, dim) -> (..., n, num_features), so that `phi(x) @ phi(y).T` ≈ kernel.
+
+        Unsafe where the features leave the range of the dtype (positive features of long inputs underflow,
+        trigonometric ones overflow): `queries`, `keys` and `estimate` carry the scale along instead.
+        """
+        if not self.estimator.symmetric:
+            raise TypeError(f"{type(self.estimator).__name__} has different query and key features; use queries, keys.")
+        x = as_floating(x, "x")
+        return cast(self.queries(x).to_array(), x.dtype)
+
+    def queries(self, x: Any) -> Features:
+        """Features of queries, (..., n, dim) -> (..., n, num_features), with their scale."""
+        x, arrays = self._inputs(x, "x")
+        return self.estimator.query_features(arrays, x)
+
+    def keys(self, y: Any) -> Features:
+        """Features of keys, (..., k, dim) -> (..., k, num_features), with their scale."""
+        y, arrays = self._inputs(y, "y")
+        return self.estimator.key_features(arrays, y)
+
+    def estimate(self, x: Any, y: Any) -> Array:
+        """The estimated Gram matrix: (..., n, dim), (..., k, dim) -> (..., n, k)."""
+        x, y = as_floating(x, "x"), as_floating(y, "y")
+        xp = namespace(x, y)
+        return cast(self.queries(x).dot(self.keys(y)), xp.result_type(x.dtype, y.dtype))
+
+    def estimate_pairwise(self, x: Any, y: Any) -> Array:
+        """The estimated kernel of corresponding rows: (..., n, dim), (..., n, dim) -> (..., n)."""
+        x, y = as_floating(x, "x"), as_floating(y, "y")
+        xp = namespace(x, y)
+        return cast(self.queries(x).pairwise(self.keys(y)), xp.result_type(x.dtype, y.dtype))
+
+    def to(self, like: Array) -> "FeatureMap":
+        """This map on the namespace and device of `like`, in the dtype that `like` is computed in."""
+        arrays = {name: move_to(array, like) for name, array in self.arrays.items()}
+        return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+
+    def redraw(self, rng: Any = None) -> "FeatureMap":
+        """A new, independent map of the same estimator, shape, namespace, dtype and device."""
+        return self.estimator.draw(
+            self.dim, self.num_features, rng=rng, like=self.arrays["rows"], batch_shape=self.batch_shape
+        )
+
+    def _inputs(self, x: Any, name: str) -> tuple[Array, dict[str, Array]]:
+        """The input in kernel units and the drawn arrays, both in the dtype to compute in."""
+        x = as_floating(x, name)
+        if x.ndim < 2:
+            raise ValueError(
+                f"{name} must have shape (..., n, {self.dim}), got {tuple(x.shape)}; one vector is {name}[None, :]."
+            )
+        if x.shape[-1] != self.dim:
+            raise ValueError(
+                f"{name} has dimension {x.shape[-1]}, but the features were drawn for {self.dim}; "
+                f"draw them with draw(dim={x.shape[-1]}, ...)."
+            )
+        dtype = compute_dtype(namespace(x, *self.arrays.values()), x.dtype)
+        arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
+        return self.estimator.kernel.unit(cast(x, dtype)), arrays

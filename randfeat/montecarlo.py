@@ -1,0 +1,304 @@
+"""Monte Carlo over draws: errors of an estimator with confidence intervals, and comparisons that share draws.
+
+All errors are relative, `K̂/K - 1`, so that pairs of very different kernel values can stand in one table; multiply by
+the kernel (or its square) for absolute ones.
+
+Where to trust it. An MSE measured over N draws has the relative standard error √((κ - 1)/N), κ the kurtosis of the
+error, and the kurtosis of positive features grows like e^{4u}, u = |x + y|². Beyond u of about 3 the measured MSE of
+single rows is then not only noisy but typically far too low: `sample_errors` warns (`HeavyTailWarning`), and
+`gram_variance` measures the same quantity without heavy tails. Closed forms (`estimator.variance`) need neither.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import as_host
+from randfeat.couplings import Coupling
+from randfeat.couplings.hypergeometric import hyp0f1, log_hyp0f1
+from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.base import Estimator, as_count, as_generator
+from randfeat.variance import NoClosedForm, unit_inputs
+
+__all__ = [
+    "Comparison",
+    "ErrorSample",
+    "HeavyTailWarning",
+    "Measured",
+    "compare",
+    "gram_variance",
+    "sample_errors",
+]
+
+BATCH_BYTES = 2**26
+
+
+class HeavyTailWarning(UserWarning):
+    """The measured MSE of heavy-tailed errors is noisy and typically too low."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A measured number (or array of numbers) with its standard error."""
+
+    value: np.ndarray
+    standard_error: np.ndarray
+
+    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """The central normal confidence interval."""
+        from scipy.special import ndtri
+
+        half_width = ndtri((1 + confidence) / 2) * self.standard_error
+        return self.value - half_width, self.value + half_width
+
+    def z(self, expected: Any) -> np.ndarray:
+        """Deviation from `expected` in standard errors; 0 where both agree exactly."""
+        deviation = np.asarray(self.value - expected)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(deviation == 0, 0.0, deviation / self.standard_error)
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorSample:
+    """Relative errors `K̂/K - 1` of independent draws: `errors` (num_draws, ...), one column per pair."""
+
+    errors: np.ndarray
+
+    @property
+    def num_draws(self) -> int:
+        """Number of independent draws."""
+        return int(self.errors.shape[0])
+
+    def bias(self) -> Measured:
+        """Mean relative error."""
+        return mean_over_draws(self.errors)
+
+    def mse(self) -> Measured:
+        """Mean squared relative error."""
+        return mean_over_draws(self.errors**2)
+
+    def variance(self) -> Measured:
+        """Relative variance about the measured mean."""
+        centered = (self.errors - self.errors.mean(axis=0)) ** 2
+        return mean_over_draws(centered * (self.num_draws / (self.num_draws - 1)))
+
+    def quantile(self, probability: float, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A quantile of the relative error and its distribution-free confidence interval (order statistics)."""
+        return quantile_interval(self.errors, probability, confidence)
+
+    def sup_error(
+        self, probability: float = 0.5, confidence: float = 0.95
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A quantile over draws of the largest absolute relative error over all pairs, with its confidence interval."""
+        worst = np.max(np.abs(self.errors.reshape(self.num_draws, -1)), axis=1)
+        return quantile_interval(worst, probability, confidence)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two estimators on the same seeds: the ratio of their mean squared errors, first over second, pair by pair."""
+
+    first: ErrorSample
+    second: ErrorSample
+
+    def mse_ratio(self) -> Measured:
+        """Ratio of MSEs; its standard error uses the pairing (delta method over draws)."""
+        a, b = self.first.errors**2, self.second.errors**2
+        ratio = a.mean(axis=0) / b.mean(axis=0)
+        influence = ratio * (a / a.mean(axis=0) - b / b.mean(axis=0))
+        return Measured(ratio, influence.std(axis=0, ddof=1) / np.sqrt(len(a)))
+
+
+def sample_errors(
+    estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
+) -> ErrorSample:
+    """Relative errors of `num_draws` independent feature maps on pairs x, y, broadcasting over (..., d).
+
+    Draws come in batches whose size depends on the shapes only, about 64 MiB at a time; the result holds
+    8 · num_draws · pairs bytes. Warns where the kurtosis says that the MSE of such a sample cannot be trusted.
+    """
+    sizes = batch_sizes([estimator], x, y, num_features, num_draws)
+    generators = as_generator(rng).spawn(len(sizes))
+    sample = collect(estimator, x, y, num_features, sizes, generators)
+    warn_if_heavy(estimator, x, y, num_features, num_draws)
+    return sample
+
+
+def compare(
+    first: Estimator, second: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
+) -> Comparison:
+    """Sample both estimators from the same seeds.
+
+    Where coupling and number of rows agree, both use the very same rows, and what they have in common cancels from
+    the comparison; otherwise they share the seed, and the pairing does no harm.
+    """
+    sizes = batch_sizes([first, second], x, y, num_features, num_draws)
+    seeds = as_generator(rng).bit_generator.seed_seq.spawn(len(sizes))  # type: ignore[attr-defined]
+    samples = []
+    for estimator in (first, second):
+        generators = [np.random.default_rng(seed) for seed in seeds]
+        samples.append(collect(estimator, x, y, num_features, sizes, generators))
+        warn_if_heavy(estimator, x, y, num_features, num_draws)
+    return Comparison(*samples)
+
+
+def gram_variance(
+    estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
+) -> Measured:
+    """Relative variance with the mean over rotations taken exactly, which removes the heavy tails of an empirical MSE.
+
+    Rows enter only through |w_i ± w_j|², because every coupling is rotation invariant; given those lengths the mean
+    over the rotation is a Bessel function. The own term of each row is its closed form. Serves as measurement where
+    an empirical MSE cannot, and as variance for couplings without a closed form.
+
+    Limits: what is left random is the lengths. For rows at right angles or wider, and positive features, their tail is
+    harmless at any |x + y|²; pairs close to w, -w under an even estimator (hyperbolic) keep the tail of a single row.
+    """
+    unit_x, unit_y = unit_inputs(estimator.kernel, x, y)
+    coupling = estimator.coupling
+    assert isinstance(coupling, Coupling)
+    rows, dim = estimator.num_rows(as_count(num_features, "num_features")), unit_x.shape[-1]
+    row_law = coupling.row_law(dim)
+    own = estimator.relative_covariance(unit_x, unit_y, row_law, same_row=True) / rows
+    if rows == 1:
+        return Measured(own, np.zeros_like(own))
+    generator = as_generator(rng)
+    first, second = np.triu_indices(rows, k=1)
+    if first.size > 2048:  # a random subset of pairs, the same for all draws
+        chosen = generator.choice(first.size, 2048, replace=False)
+        first, second = first[chosen], second[chosen]
+    covariances = []
+    for child in generator.spawn(as_count(num_draws, "num_draws")):
+        w = coupling.sample(rows, dim, rng=child)
+        law = SampledPairs(
+            dim,
+            np.sum((w[first] + w[second]) ** 2, axis=1),
+            np.sum((w[first] - w[second]) ** 2, axis=1),
+            row_law,
+        )
+        covariances.append(estimator.relative_covariance(unit_x, unit_y, law, same_row=False))
+    pair = mean_over_draws(np.asarray(covariances))
+    weight = (rows - 1) / rows
+    return Measured(own + weight * pair.value, weight * pair.standard_error)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledPairs(PairLaw):
+    """An equal mixture of Haar-rotated pairs of rows, given by `|w1 + w2|²` and `|w1 - w2|²` of each."""
+
+    dim: int
+    sum_sqnorm: np.ndarray
+    difference_sqnorm: np.ndarray
+    row_law: PairLaw
+
+    def covariance(self, s: Any) -> np.ndarray:
+        """`E[0F1(; d/2; s|w1 + w2|²/4)] e^{-s}` less the squared row mean."""
+        return self._moment(s, self.sum_sqnorm) - self.row_law.row_mean(s) ** 2
+
+    def even_covariance(self, s: Any) -> np.ndarray:
+        """The same, averaged over both signs of w2."""
+        both = (self._moment(s, self.sum_sqnorm) + self._moment(s, self.difference_sqnorm)) / 2
+        return both - self.row_law.row_mean(s) ** 2
+
+    def negated(self) -> PairLaw:
+        """Sums and differences exchanged."""
+        return SampledPairs(self.dim, self.difference_sqnorm, self.sum_sqnorm, self.row_law)
+
+    def row_mean(self, s: Any) -> np.ndarray:
+        """As one row's."""
+        return self.row_law.row_mean(s)
+
+    def _moment(self, s: Any, sqnorm: np.ndarray) -> np.ndarray:
+        s = np.asarray(s, dtype=np.float64)[..., None]
+        z = s * sqnorm / 4
+        growing = np.exp(log_hyp0f1(self.dim / 2, np.maximum(z, 0.0)) - s)
+        waving = hyp0f1(self.dim / 2, np.minimum(z, 0.0)) * np.exp(-np.minimum(s, 0.0))
+        return np.mean(np.where(s >= 0, growing, waving), axis=-1)
+
+
+def collect(
+    estimator: Estimator,
+    x: Any,
+    y: Any,
+    num_features: int,
+    sizes: list[int],
+    generators: list[np.random.Generator],
+) -> ErrorSample:
+    """Relative errors, batch by batch."""
+    x, y = np.broadcast_arrays(as_host(x, "x"), as_host(y, "y"))
+    shape, dim = x.shape[:-1], x.shape[-1]
+    x, y = x.reshape(-1, dim), y.reshape(-1, dim)
+    log_kernel = estimator.kernel.log_pairwise(x, y)[:, None]
+    errors = np.empty((sum(sizes), len(x)))
+    for part, size, generator in zip(parts(sizes), sizes, generators, strict=True):
+        phi = estimator.draw(dim, num_features, rng=generator, batch_shape=(size,))
+        errors[part] = phi.queries(x).scaled(-log_kernel).pairwise(phi.keys(y)) - 1
+    return ErrorSample(errors.reshape(-1, *shape))
+
+
+def batch_sizes(estimators: list[Estimator], x: Any, y: Any, num_features: int, num_draws: int) -> list[int]:
+    """How many draws to make at once, so that rows and features of a batch fit in BATCH_BYTES."""
+    num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
+    shape = np.broadcast_shapes(as_host(x, "x").shape, as_host(y, "y").shape)
+    pairs, dim = int(np.prod(shape[:-1])), shape[-1]
+    rows = max(estimator.num_rows(num_features) for estimator in estimators)
+    # rows and the d × d blocks they are cut from; queries, keys, their product and a temporary
+    numbers = 3 * dim * max(rows, dim) + 6 * pairs * num_features
+    size = int(np.clip(BATCH_BYTES // (8 * numbers), 1, num_draws))
+    return [size] * (num_draws // size) + ([num_draws % size] if num_draws % size else [])
+
+
+def parts(sizes: list[int]) -> Iterator[slice]:
+    """Consecutive slices of the given sizes."""
+    start = 0
+    for size in sizes:
+        yield slice(start, start + size)
+        start += size
+
+
+def mean_over_draws(values: np.ndarray) -> Measured:
+    """Mean over the first axis with its standard error."""
+    return Measured(values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+
+
+def quantile_interval(
+    values: np.ndarray, probability: float, confidence: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sample quantile over the first axis, with the order statistics that enclose the true one."""
+    from scipy.special import bdtrik
+
+    if not 0 < probability < 1:
+        raise ValueError(f"probability must be between 0 and 1, got {probability!r}.")
+    ordered, n = np.sort(values, axis=0), len(values)
+    low = int(np.clip(np.floor(bdtrik((1 - confidence) / 2, n, probability)), 0, n - 1))
+    high = int(np.clip(np.ceil(bdtrik((1 + confidence) / 2, n, probability)), 0, n - 1))
+    return np.quantile(values, probability, axis=0), ordered[low], ordered[high]
+
+
+def mse_precision(estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int) -> np.ndarray:
+    """Predicted relative standard error of a measured MSE, √((κ_m - 1)/N), with κ_m = 3 + (κ - 3)/m for m rows.
+
+    `κ` is the kurtosis of one row, so this needs `estimator.row_kurtosis`.
+    """
+    kurtosis = 3 + (estimator.row_kurtosis(x, y) - 3) / estimator.num_rows(num_features)
+    return np.sqrt((kurtosis - 1) / num_draws)
+
+
+def warn_if_heavy(estimator: Estimator, x: Any, y: Any, num_features: int, num_draws: int) -> None:
+    """Warn where an empirical MSE would be falsely low."""
+    try:
+        precision = float(np.max(mse_precision(estimator, x, y, num_features=num_features, num_draws=num_draws)))
+    except NoClosedForm:
+        return
+    if precision > 0.3:
+        needed = num_draws * (precision / 0.05) ** 2
+        warnings.warn(
+            f"the errors are heavy-tailed: an MSE measured from {num_draws} draws has a relative standard error of "
+            f"about {precision:.2g} and is typically too low (5 % would take {needed:.1e} draws); use the closed form "
+            "estimator.variance, or randfeat.montecarlo.gram_variance.",
+            HeavyTailWarning,
+            stacklevel=3,
+        )
