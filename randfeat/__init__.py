@@ -13,7 +13,7 @@ Describe an estimator, draw a feature map, use its features:
 True
 """
 
-from randfeat import montecarlo
+from randfeat import montecarlo, testing
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
 from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independent, Orthogonal, Simplex
 from randfeat.estimators import Estimator, HyperbolicFeatures, PositiveFeatures, TrigonometricFeatures
@@ -50,4 +50,5 @@ __all__ = [
     "predict_attention_error",
     "softmax_attention",
     "tensor_product",
+    "testing",
 ]

@@ -203,6 +203,10 @@ class SampledPairs(PairLaw):
         both = (self._moment(s, self.sum_sqnorm) + self._moment(s, self.difference_sqnorm)) / 2
         return both - self.row_law.row_mean(s) ** 2
 
+    def sqnorm_covariance(self, dim: int) -> float:
+        """Not known from the lengths of sums and differences."""
+        raise NoClosedForm("sampled pairs know |w1 ± w2|² only.")
+
     def negated(self) -> PairLaw:
         """Sums and differences exchanged."""
         return SampledPairs(self.dim, self.difference_sqnorm, self.sum_sqnorm, self.row_law)

@@ -4,7 +4,8 @@ Everything that a variance needs of two rotation-invariant rows w1, w2 in R^d is
 
     covariance(s)       Cov(exp(v·w1), exp(v·w2)) / e^s,
     even_covariance(s)  Cov(cosh(v·w1), cosh(v·w2)) / e^s,
-    row_mean(s)         E[exp(v·w1)] / e^{s/2}.
+    row_mean(s)         E[exp(v·w1)] / e^{s/2},
+    sqnorm_covariance() Cov(|w1|², |w2|²).
 
 A negative s stands for an imaginary v: cosh becomes cos, and s = -|v|². Division by e^s, the squared mean under
 N(0, I), makes these *relative* covariances: they stay accurate for small s and finite up to s of about 700. One row
@@ -39,6 +40,10 @@ class PairLaw(abc.ABC):
         """`Cov(cosh(v·w1), cosh(v·w2)) / e^s` with s = |v|²; for s < 0, of cosines with |v|² = -s."""
 
     @abc.abstractmethod
+    def sqnorm_covariance(self, dim: int) -> float:
+        """`Cov(|w1|², |w2|²)`."""
+
+    @abc.abstractmethod
     def negated(self) -> "PairLaw":
         """The law of (w1, -w2)."""
 
@@ -64,6 +69,10 @@ class GaussianPair(PairLaw):
     def even_covariance(self, s: Any) -> np.ndarray:
         """`cosh(ρs) - 1 = 2 sinh²(ρs/2)`."""
         return 2 * np.sinh(self.correlation * np.asarray(s, dtype=np.float64) / 2) ** 2
+
+    def sqnorm_covariance(self, dim: int) -> float:
+        """`2dρ²`."""
+        return 2 * dim * self.correlation**2
 
     def negated(self) -> PairLaw:
         """The opposite correlation."""
@@ -92,6 +101,10 @@ class RadialPair(PairLaw):
     def even_covariance(self, s: Any) -> np.ndarray:
         """The mean of `covariance` over both signs of w2."""
         return self._evaluate(s, (self.cosine, -self.cosine) if self.cosine else (0.0,))
+
+    def sqnorm_covariance(self, dim: int) -> float:
+        """0: the norms are independent."""
+        return 0.0
 
     def negated(self) -> PairLaw:
         """The opposite cosine."""
@@ -163,6 +176,10 @@ class SpherePair(PairLaw):
     def even_covariance(self, s: Any) -> np.ndarray:
         """The mean of `covariance` over both signs of w2."""
         return self._evaluate(np.asarray(s, dtype=np.float64), (self.cosine, -self.cosine))
+
+    def sqnorm_covariance(self, dim: int) -> float:
+        """0: the norms are constant."""
+        return 0.0
 
     def negated(self) -> PairLaw:
         """The opposite cosine."""
