@@ -5,6 +5,7 @@ NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-stric
 which imports none of them.
 """
 
+import math
 import sys
 from typing import Any, TypeAlias
 
@@ -44,10 +45,12 @@ def dtype_name(dtype: Any) -> str:
 
 def as_floating(x: Any, name: str) -> Array:
     """`x` as an array of a real floating dtype: lists become NumPy arrays, integers the default float."""
-    if not is_array_api_obj(x):
-        x = np.asarray(x)
-    elif isinstance(x, np.ma.MaskedArray):
+    if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it, or pass a `key_mask`.")
+    if hasattr(x, "todense") or "sparse" in str(getattr(x, "layout", "")):
+        raise TypeError(f"{name} is sparse, got {type(x).__name__}; convert it to a dense array first.")
+    if isinstance(x, np.ndarray) or not is_array_api_obj(x):
+        x = np.asarray(x)  # subclasses such as np.matrix have a product of their own
     kind = dtype_name(x.dtype)
     if kind in _FLOATING:
         return x
@@ -81,11 +84,6 @@ def cast(x: Array, dtype: Any) -> Array:
     return namespace(x).astype(x, dtype)
 
 
-def to_compute(x: Array) -> Array:
-    """`x` in the dtype that it is computed in."""
-    return cast(x, compute_dtype(namespace(x), x.dtype))
-
-
 def host_to(array: np.ndarray, like: Array) -> Array:
     """A host array on the namespace and device of `like`, in the dtype that `like` is computed in: one cast."""
     xp = namespace(like)
@@ -116,6 +114,23 @@ def exp_in_place(x: Array) -> Array:
     if xp is np:
         return np.exp(x, out=x) if isinstance(x, np.ndarray) else np.exp(x)
     return xp.exp(x)
+
+
+def times_exp(x: Array, log: Array) -> Array:
+    """`x * exp(log)`, where the product may be in range though `exp(log)` is not; zeros of `x` stay zero."""
+    xp = namespace(x, log)
+    root = xp.exp(xp.clip(log / 2, max=math.log(float(xp.finfo(log.dtype).max))))
+    return x * root * root
+
+
+def peak(x: Array, axis: int) -> Array:
+    """The maximum of `x` along `axis`, which is kept; `-inf` over nothing."""
+    xp = namespace(x)
+    if x.shape[axis] > 0:
+        return xp.max(x, axis=axis, keepdims=True)
+    shape = list(x.shape)
+    shape[axis] = 1
+    return xp.full(tuple(shape), -xp.inf, dtype=x.dtype, device=device_of(x))
 
 
 def replace_minus_inf(x: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf
+from randfeat._array import Array, exp_in_place, namespace, peak, replace_minus_inf, times_exp
 
 __all__ = ["Features", "concatenate", "tensor_product"]
 
@@ -35,25 +35,26 @@ class Features:
         """The matrix of inner products with the rows of `other`: (..., n, f), (..., k, f) -> (..., n, k).
 
         Each feature is scaled by its largest key and each row by its largest term, so no intermediate overflows, and
-        an entry loses accuracy only where it is below its row's largest entry by the whole range of the dtype.
+        an entry loses accuracy only where it is below its row's largest entry by the whole range of the dtype. NaN in
+        a row of either side stays in the products of that row.
         """
         xp = namespace(self.values, other.values)
-        feature_top = replace_minus_inf(xp.max(other.log_scale, axis=-2, keepdims=True))
+        finite = xp.where(xp.isfinite(other.log_scale), other.log_scale, -xp.inf)
+        feature_top = replace_minus_inf(peak(finite, -2))
         query_log, key_log = self.log_scale + feature_top, other.log_scale - feature_top
-        query_top = replace_minus_inf(xp.max(query_log, axis=-1, keepdims=True))
-        key_top = replace_minus_inf(xp.max(key_log, axis=-1, keepdims=True))
+        query_top = replace_minus_inf(peak(query_log, -1))
+        key_top = replace_minus_inf(peak(key_log, -1))
         query = self.values * exp_in_place(query_log - query_top)
         key = other.values * exp_in_place(key_log - key_top)
-        scale = exp_in_place(query_top + xp.matrix_transpose(key_top))
-        return scale * (query @ xp.matrix_transpose(key))
+        return times_exp(query @ xp.matrix_transpose(key), query_top + xp.matrix_transpose(key_top))
 
     def pairwise(self, other: "Features") -> Array:
         """Inner products of corresponding rows: (..., n, f), (..., n, f) -> (..., n)."""
         xp = namespace(self.values, other.values)
         log = self.log_scale + other.log_scale
-        top = replace_minus_inf(xp.max(log, axis=-1, keepdims=True))
+        top = replace_minus_inf(peak(log, -1))
         terms = self.values * other.values * exp_in_place(log - top)
-        return xp.exp(top[..., 0]) * xp.sum(terms, axis=-1)
+        return times_exp(xp.sum(terms, axis=-1), top[..., 0])
 
     def scaled(self, log_weight: Array) -> "Features":
         """These features with each row multiplied by `exp(log_weight)`, (..., n, 1)."""

@@ -6,7 +6,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
-from randfeat._array import Array, as_floating, cast, namespace, squared_norm, to_compute
+from randfeat._array import Array, as_floating, cast, compute_dtype, namespace, squared_norm
 
 __all__ = ["GaussianKernel", "Kernel", "SoftmaxKernel"]
 
@@ -69,7 +69,8 @@ class Kernel(abc.ABC):
                 raise ValueError(f"{name} must have shape {expected}, got {tuple(array.shape)}.")
         if x.shape[-1] != y.shape[-1]:
             raise ValueError(f"x and y must share their last dimension, got {x.shape[-1]} and {y.shape[-1]}.")
-        return to_compute(x), to_compute(y), xp.result_type(x.dtype, y.dtype)
+        dtype = xp.result_type(x.dtype, y.dtype)
+        return cast(x, compute_dtype(xp, dtype)), cast(y, compute_dtype(xp, dtype)), dtype
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class SoftmaxKernel(Kernel):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_positive("scale", self.scale)
+        object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
     def unit(self, x: Array) -> Array:
         """`√scale · x`."""
@@ -124,7 +125,7 @@ class GaussianKernel(Kernel):
     length_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_positive("length_scale", self.length_scale)
+        object.__setattr__(self, "length_scale", check_positive("length_scale", self.length_scale))
 
     def unit(self, x: Array) -> Array:
         """`x / ℓ`."""
@@ -137,8 +138,8 @@ class GaussianKernel(Kernel):
     def _log_gram(self, x: Array, y: Array) -> Array:
         xp = namespace(x)
         if y.shape[-2] > 0:
-            origin = xp.mean(y, axis=-2, keepdims=True)
-            origin = xp.where(xp.isfinite(origin), origin, xp.zeros_like(origin))  # a NaN key spoils its column only
+            finite = xp.where(xp.isfinite(y), y, xp.zeros_like(y))  # a NaN in y spoils its own column only
+            origin = xp.mean(finite, axis=-2, keepdims=True)
             x, y = x - origin, y - origin
         x, y = self.unit(x), self.unit(y)
         sqdist = squared_norm(x) + xp.matrix_transpose(squared_norm(y)) - 2 * (x @ xp.matrix_transpose(y))
@@ -149,9 +150,10 @@ class GaussianKernel(Kernel):
         return -namespace(x).sum(difference * difference, axis=-1) / 2
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Refuse a parameter that is not a positive finite number."""
+def check_positive(name: str, value: Any) -> float:
+    """A positive finite parameter as a Python float, whose type never decides the dtype of a result."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a positive number, got {value!r}.")
     if not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value!r}.")
+    return float(value)

@@ -80,6 +80,7 @@ class FeatureMap:
 
     def to(self, like: Array) -> "FeatureMap":
         """This map on the namespace and device of `like`, in the dtype that `like` is computed in."""
+        like = as_floating(like, "like")
         arrays = {name: move_to(array, like) for name, array in self.arrays.items()}
         return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
 

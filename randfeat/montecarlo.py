@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 BATCH_BYTES = 2**26
+HEAVY = 30.0  # kurtosis beyond which squared errors are far from normal in the samples that one takes
 
 
 class HeavyTailWarning(UserWarning):
@@ -282,27 +283,23 @@ def quantile_interval(
     return np.quantile(values, probability, axis=0), ordered[low], ordered[high]
 
 
-def mse_precision(estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int) -> np.ndarray:
-    """Predicted relative standard error of a measured MSE, √((κ_m - 1)/N), with κ_m = 3 + (κ - 3)/m for m rows.
-
-    `κ` is the kurtosis of one row, so this needs `estimator.row_kurtosis`.
-    """
-    kurtosis = 3 + (estimator.row_kurtosis(x, y) - 3) / estimator.num_rows(num_features)
-    return np.sqrt((kurtosis - 1) / num_draws)
+def kurtosis_of_estimate(estimator: Estimator, x: Any, y: Any, *, num_features: int) -> np.ndarray:
+    """Kurtosis of K̂, κ_m = 3 + (κ - 3)/m for m rows, as if they were independent; κ from `estimator.row_kurtosis`."""
+    return 3 + (estimator.row_kurtosis(x, y) - 3) / estimator.num_rows(num_features)
 
 
 def warn_if_heavy(estimator: Estimator, x: Any, y: Any, num_features: int, num_draws: int) -> None:
-    """Warn where an empirical MSE would be falsely low."""
+    """Warn where an empirical MSE would be falsely low: heavy tails (κ_m > HEAVY), and too few draws for them."""
     try:
-        precision = float(np.max(mse_precision(estimator, x, y, num_features=num_features, num_draws=num_draws)))
+        kurtosis = float(np.max(kurtosis_of_estimate(estimator, x, y, num_features=num_features)))
     except NoClosedForm:
         return
-    if precision > 0.3:
-        needed = num_draws * (precision / 0.05) ** 2
+    precision = np.sqrt((kurtosis - 1) / num_draws)
+    if kurtosis > HEAVY and precision > 0.3:
         warnings.warn(
             f"the errors are heavy-tailed: an MSE measured from {num_draws} draws has a relative standard error of "
-            f"about {precision:.2g} and is typically too low (5 % would take {needed:.1e} draws); use the closed form "
-            "estimator.variance, or randfeat.montecarlo.gram_variance.",
+            f"about {precision:.2g} and is typically too low (5 % would take {(kurtosis - 1) / 0.05**2:.1e} draws); "
+            "use the closed form estimator.variance, or randfeat.montecarlo.gram_variance.",
             HeavyTailWarning,
             stacklevel=3,
         )

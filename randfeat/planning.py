@@ -73,15 +73,12 @@ def predict_attention_error(
 
 def query_error(estimator: Estimator, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> tuple[float, np.ndarray]:
     """`m E|ô - o|²` and the exact output o for one query, in kernel units."""
-    logits = k @ q + estimator.kernel.log_envelope(np.sum(k * k, axis=-1))
-    p = np.exp(logits - logits.max())
-    p /= p.sum()
-    output = p @ v
-    with np.errstate(divide="ignore"):
-        log_p = np.log(p)
-    log_g = estimator.log_joint_moment(q @ q, k @ q, k @ k.T) + log_p[:, None] + log_p[None, :]
-    top = log_g.max()
-    centered = v - output
-    total = np.sum(np.exp(log_g - top) * (centered @ centered.T))
+    from scipy.special import log_softmax, logsumexp
+
+    log_p = log_softmax(k @ q + estimator.kernel.log_envelope(np.sum(k * k, axis=-1)))
+    output = np.exp(log_p) @ v
+    inner = (v - output) @ (v - output).T
+    log_weight = estimator.log_joint_moment(q @ q, k @ q, k @ k.T) + log_p[:, None] + log_p[None, :]
+    log_total, sign = logsumexp(log_weight, b=inner, return_sign=True)
     with np.errstate(over="ignore"):
-        return float(np.exp(top) * max(total, 0.0)), output
+        return float(np.exp(log_total) if sign > 0 else 0.0), output  # rounding can leave a tiny negative sum

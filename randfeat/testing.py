@@ -21,7 +21,7 @@ from randfeat._array import as_host, cast, dtype_name
 from randfeat.couplings import Coupling, resolve_coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator, as_generator
-from randfeat.montecarlo import BATCH_BYTES, HeavyTailWarning, sample_errors
+from randfeat.montecarlo import BATCH_BYTES, HEAVY, HeavyTailWarning, kurtosis_of_estimate, sample_errors
 from randfeat.variance import NoClosedForm
 
 __all__ = ["Check", "Report", "check_coupling", "check_estimator"]
@@ -29,7 +29,6 @@ __all__ = ["Check", "Report", "check_coupling", "check_estimator"]
 POWER_Z = 3.0902  # normal quantile of 0.999
 MAX_DRAWS = 3_000_000
 PILOT_DRAWS = 5_000
-HEAVY = 30.0  # kurtosis beyond which a measured variance is not checked
 ROUNDING = 256 * np.finfo(np.float64).eps  # of sums over at most a few hundred terms
 
 
@@ -208,10 +207,9 @@ class MomentCase:
     def kurtosis(self) -> np.ndarray:
         """Of the estimate, as if rows were independent; 3 where one row's is not known."""
         try:
-            row = self.estimator.row_kurtosis(self.x, self.y)
+            return kurtosis_of_estimate(self.estimator, self.x, self.y, num_features=self.width)
         except NoClosedForm:
             return np.full(len(self.x), 3.0)
-        return 3 + (row - 3) / self.estimator.num_rows(self.width)
 
     def draws_for(self, variance: np.ndarray, kurtosis: np.ndarray) -> float:
         """Draws that give the stated power."""

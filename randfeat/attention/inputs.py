@@ -9,7 +9,7 @@ from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name,
 from randfeat.kernels import Kernel, SoftmaxKernel, check_positive
 from randfeat.maps import FeatureMap
 
-__all__ = ["AttentionInputs", "attention_inputs"]
+__all__ = ["AttentionInputs", "attention_inputs", "pieces"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +77,8 @@ def attention_inputs(
 ) -> AttentionInputs:
     """Check everything at the border, before any work is done."""
     query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
+    if isinstance(key_mask, list | tuple):
+        key_mask = np.asarray(key_mask)
     xp = namespace(query, key, value, key_mask)
     check_shapes(query, key, value, enable_gqa=enable_gqa)
     if not query.dtype == key.dtype == value.dtype:
@@ -102,6 +104,11 @@ def attention_inputs(
     return AttentionInputs(query, key, value, key_mask, dtype, group)
 
 
+def pieces(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """Consecutive intervals of at most `size` that cover `start .. stop`; one empty interval where that is empty."""
+    return [(first, min(first + size, stop)) for first in range(start, max(stop, start + 1), size)]
+
+
 def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) -> None:
     """Shapes (..., L, d), (..., S, d), (..., S, dv) whose leading dimensions fit together."""
     shapes = {"query": tuple(query.shape), "key": tuple(key.shape), "value": tuple(value.shape)}
@@ -114,7 +121,7 @@ def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) ->
         raise ValueError(f"query and key must share their last dimension: {listing}.")
     if key.shape[-2] != value.shape[-2]:
         raise ValueError(f"key and value must have the same length (dimension -2): {listing}.")
-    if enable_gqa and (value.shape[-3] != key.shape[-3] or query.shape[-3] % key.shape[-3]):
+    if enable_gqa and (value.shape[-3] != key.shape[-3] or query.shape[-3] % max(key.shape[-3], 1)):
         raise ValueError(f"query heads must be a multiple of the key heads, and key and value heads equal: {listing}.")
     drop = 3 if enable_gqa else 2
     try:
@@ -148,8 +155,7 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
 def resolve_scale(scale: float | None, kernel: Kernel, dim: int) -> float:
     """The scale of the logits, applied once."""
     if scale is not None:
-        check_positive("scale", scale)
-        return float(scale)
+        return check_positive("scale", scale)
     if kernel != SoftmaxKernel():
         raise ValueError(
             f"the kernel {kernel} has a scale of its own, so the default scale 1/√d would be a second one; "

@@ -4,7 +4,7 @@ from typing import Any
 
 from randfeat._array import Array, device_of, namespace
 from randfeat.attention.causal import causal_partial
-from randfeat.attention.inputs import AttentionInputs, attention_inputs
+from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
@@ -100,11 +100,11 @@ def full_pass(
     inputs: AttentionInputs, features: FeatureMap, state: AttentionState
 ) -> tuple[list[Array], AttentionState]:
     """All keys into the state, then every query reads it."""
-    for start in range(0, inputs.num_keys, CHUNK):
-        state = state.append(*keys_of(inputs, features, start, start + CHUNK))
+    for start, stop in pieces(0, inputs.num_keys, CHUNK):
+        state = state.append(*keys_of(inputs, features, start, stop))
     outputs = [
-        state.read(features.queries(inputs.query[..., start : start + CHUNK, :]))
-        for start in range(0, max(inputs.num_queries, 1), CHUNK)
+        state.read(features.queries(inputs.query[..., start:stop, :]))
+        for start, stop in pieces(0, inputs.num_queries, CHUNK)
     ]
     return outputs, state
 
@@ -114,19 +114,19 @@ def causal_pass(
 ) -> tuple[list[Array], AttentionState]:
     """Chunk by chunk: read what came before, attend within the chunk, then append it."""
     outputs = []
-    for start in range(0, max(inputs.num_queries, 1), CAUSAL_CHUNK):
-        stop = min(start + CAUSAL_CHUNK, inputs.num_queries)
+    for start, stop in pieces(0, inputs.num_queries, CAUSAL_CHUNK):
         queries = features.queries(inputs.query[..., start:stop, :])
+        keys, values = keys_of(inputs, features, min(start, inputs.num_keys), min(stop, inputs.num_keys))
         output = state.partial(queries)
-        if start < min(stop, inputs.num_keys):
-            keys, values = keys_of(inputs, features, start, stop)
+        if start < stop:
             size = 1 << (stop - start - 1).bit_length()
             within = causal_partial(pad_queries(queries, size), pad_keys(keys, size), pad(values, size, 0.0))
             output = output.merge(within.first(stop - start))
-            state = state.append(keys, values)
+        state = state.append(keys, values)
         outputs.append(output.normalized())
-    for start in range(inputs.num_queries, inputs.num_keys, CHUNK):  # keys that no query sees
-        state = state.append(*keys_of(inputs, features, start, start + CHUNK))
+    unseen = range(inputs.num_queries, inputs.num_keys)  # keys that no query sees
+    for start, stop in pieces(unseen.start, unseen.stop, CHUNK) if unseen else []:
+        state = state.append(*keys_of(inputs, features, start, stop))
     return outputs, state
 
 

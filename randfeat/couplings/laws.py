@@ -142,7 +142,8 @@ class RadialPair(PairLaw):
         exponents = k[:, None] * log_terms
         top = np.maximum(np.max(exponents, axis=1), 0.0)
         # Small exponents keep their digits through expm1; large ones are shifted by their maximum.
-        gentle = np.log1p(np.expm1(np.minimum(exponents, 100.0)) @ weights)
+        with np.errstate(divide="ignore"):  # h_k may vanish to rounding
+            gentle = np.log1p(np.expm1(np.minimum(exponents, 100.0)) @ weights)
         steep = top + np.log(np.exp(exponents - top[:, None]) @ weights)
         return np.expm1(log_p + np.where(top < 1.0, gentle, steep))
 
