@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from randfeat._array import Array, as_floating, cast, compute_dtype, move_to, namespace
 from randfeat.features import Features
 
@@ -102,6 +104,13 @@ class FeatureMap:
                 f"{name} has dimension {x.shape[-1]}, but the features were drawn for {self.dim}; "
                 f"draw them with draw(dim={x.shape[-1]}, ...)."
             )
+        try:
+            np.broadcast_shapes(tuple(x.shape[:-2]), self.batch_shape)
+        except ValueError:
+            raise ValueError(
+                f"{name} has leading dimensions {tuple(x.shape[:-2])}, which do not broadcast against the batch_shape "
+                f"{self.batch_shape} of the features."
+            ) from None
         dtype = compute_dtype(namespace(x, *self.arrays.values()), x.dtype)
         arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
         return self.estimator.kernel.unit(cast(x, dtype)), arrays

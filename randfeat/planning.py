@@ -78,7 +78,7 @@ def query_error(estimator: Estimator, q: np.ndarray, k: np.ndarray, v: np.ndarra
     log_p = log_softmax(k @ q + estimator.kernel.log_envelope(np.sum(k * k, axis=-1)))
     output = np.exp(log_p) @ v
     inner = (v - output) @ (v - output).T
-    log_weight = estimator.log_joint_moment(q @ q, k @ q, k @ k.T) + log_p[:, None] + log_p[None, :]
+    log_weight = estimator.log_joint_moment(q, k) + log_p[:, None] + log_p[None, :]
     log_total, sign = logsumexp(log_weight, b=inner, return_sign=True)
     with np.errstate(over="ignore"):
         return float(np.exp(log_total) if sign > 0 else 0.0), output  # rounding can leave a tiny negative sum

@@ -3,7 +3,7 @@
 from typing import Any
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
-from randfeat.attention.inputs import AttentionInputs, attention_inputs
+from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
 from randfeat.kernels import Kernel, SoftmaxKernel
 
 __all__ = ["kernel_attention", "softmax_attention"]
@@ -61,20 +61,20 @@ def kernel_attention(
     a scale of their own and need an explicit `scale`, 1.0 for the kernel as it is.
     """
     inputs = attention_inputs(query, key, value, kernel=kernel, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa)
-    starts = range(0, max(inputs.num_queries, 1), BLOCK)
-    return inputs.restore([exact_block(inputs, kernel, start, is_causal) for start in starts])
+    blocks = pieces(0, inputs.num_queries, BLOCK) or [(0, 0)]
+    return inputs.restore([exact_block(inputs, kernel, start, stop, is_causal) for start, stop in blocks])
 
 
-def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, is_causal: bool) -> Array:
-    """Outputs of the queries from `start` on."""
+def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, is_causal: bool) -> Array:
+    """Outputs of the queries from `start` to `stop`."""
     xp = namespace(inputs.query)
-    query = inputs.query[..., start : start + BLOCK, :]
+    query = inputs.query[..., start:stop, :]
     log = kernel.log_gram(query, inputs.key)
     if inputs.key_mask is not None:
         log = xp.where(inputs.key_mask[..., None, :], log, -xp.inf)
     if is_causal:
         device = {"device": device_of(log)}
-        positions = xp.arange(start, start + query.shape[-2], **device)[:, None]
+        positions = xp.arange(start, stop, **device)[:, None]
         log = xp.where(xp.arange(inputs.num_keys, **device)[None, :] <= positions, log, -xp.inf)
     if inputs.num_keys == 0:
         return log @ inputs.value

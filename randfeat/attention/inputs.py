@@ -55,6 +55,18 @@ class AttentionInputs:
         }
         return FeatureMap(features.estimator, features.dim, features.num_features, arrays)
 
+    def leading_shape(self, features: FeatureMap) -> tuple[int, ...]:
+        """Leading dimensions of what is summed over the keys: those of keys, values and maps, broadcast."""
+        summed = (self.key.shape[:-2], self.value.shape[:-2], features.batch_shape)
+        try:
+            np.broadcast_shapes(self.query.shape[:-2], *summed)
+        except ValueError:
+            raise ValueError(
+                f"features with batch_shape {features.batch_shape} do not fit the leading dimensions: "
+                f"query {tuple(self.query.shape)}, key {tuple(self.key.shape)}, value {tuple(self.value.shape)}."
+            ) from None
+        return np.broadcast_shapes(*summed)
+
     def restore(self, outputs: list[Array]) -> Array:
         """The output (..., L, dv) from consecutive pieces along L, heads ungrouped, in the caller's dtype."""
         xp = namespace(self.value)
@@ -105,8 +117,8 @@ def attention_inputs(
 
 
 def pieces(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """Consecutive intervals of at most `size` that cover `start .. stop`; one empty interval where that is empty."""
-    return [(first, min(first + size, stop)) for first in range(start, max(stop, start + 1), size)]
+    """Consecutive intervals of at most `size` that cover `start .. stop`."""
+    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) -> None:

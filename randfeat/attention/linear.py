@@ -88,12 +88,23 @@ def linear_attention(
             f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
         )
     features = inputs.align(features)
-    state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value)
+    lead = inputs.leading_shape(features)
+    state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value, batch_shape=lead)
     if initial_state is not None:
-        state = state.merge(initial_state)
+        state = state.merge(check_state(initial_state, state))
     outputs, state = (causal_pass if is_causal else full_pass)(inputs, features, state)
     output = inputs.restore(outputs)
     return (output, state) if return_state else output
+
+
+def check_state(initial: Any, empty: AttentionState) -> AttentionState:
+    """A state that fits the features and values at hand."""
+    if not isinstance(initial, AttentionState):
+        raise TypeError(f"initial_state must be an AttentionState, got {type(initial).__name__}.")
+    if initial.weighted.shape[-2:] != empty.weighted.shape[-2:]:
+        got, expected = (tuple(state.weighted.shape[-2:]) for state in (initial, empty))
+        raise ValueError(f"initial_state has (num_features, value dim) {got}, expected {expected}.")
+    return initial
 
 
 def full_pass(
@@ -104,7 +115,7 @@ def full_pass(
         state = state.append(*keys_of(inputs, features, start, stop))
     outputs = [
         state.read(features.queries(inputs.query[..., start:stop, :]))
-        for start, stop in pieces(0, inputs.num_queries, CHUNK)
+        for start, stop in pieces(0, inputs.num_queries, CHUNK) or [(0, 0)]
     ]
     return outputs, state
 
@@ -114,18 +125,17 @@ def causal_pass(
 ) -> tuple[list[Array], AttentionState]:
     """Chunk by chunk: read what came before, attend within the chunk, then append it."""
     outputs = []
-    for start, stop in pieces(0, inputs.num_queries, CAUSAL_CHUNK):
+    for start, stop in pieces(0, inputs.num_queries, CAUSAL_CHUNK) or [(0, 0)]:
         queries = features.queries(inputs.query[..., start:stop, :])
-        keys, values = keys_of(inputs, features, min(start, inputs.num_keys), min(stop, inputs.num_keys))
         output = state.partial(queries)
-        if start < stop:
+        if start < min(stop, inputs.num_keys):
+            keys, values = keys_of(inputs, features, start, min(stop, inputs.num_keys))
             size = 1 << (stop - start - 1).bit_length()
             within = causal_partial(pad_queries(queries, size), pad_keys(keys, size), pad(values, size, 0.0))
             output = output.merge(within.first(stop - start))
-        state = state.append(keys, values)
+            state = state.append(keys, values)
         outputs.append(output.normalized())
-    unseen = range(inputs.num_queries, inputs.num_keys)  # keys that no query sees
-    for start, stop in pieces(unseen.start, unseen.stop, CHUNK) if unseen else []:
+    for start, stop in pieces(inputs.num_queries, inputs.num_keys, CHUNK):  # keys that no query sees
         state = state.append(*keys_of(inputs, features, start, stop))
     return outputs, state
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf, stop_gradient
+from randfeat._array import Array, exp_in_place, namespace, peak, replace_minus_inf, stop_gradient
 from randfeat.features import Features
 
 __all__ = ["PartialOutput", "key_weights", "query_weights"]
@@ -50,14 +50,12 @@ def key_weights(keys: Features) -> tuple[Array, Array]:
     A shift shared by all keys that are summed together is compensated exactly on the query side; as a constant of
     differentiation it changes no gradient.
     """
-    xp = namespace(keys.values)
-    top = stop_gradient(xp.max(keys.log_scale, axis=-2, keepdims=True))
+    top = stop_gradient(peak(keys.log_scale, -2))
     return keys.values * exp_in_place(keys.log_scale - replace_minus_inf(top)), top
 
 
 def query_weights(queries: Features, key_top: Array) -> tuple[Array, Array]:
     """Query features with the keys' maximum put back, relative to their own largest: (..., n, f) and (..., n, 1)."""
-    xp = namespace(queries.values)
     log_scale = queries.log_scale + key_top
-    top = stop_gradient(xp.max(log_scale, axis=-1, keepdims=True))
+    top = stop_gradient(peak(log_scale, -1))
     return queries.values * exp_in_place(log_scale - replace_minus_inf(top)), top

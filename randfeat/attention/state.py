@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from randfeat._array import Array, cast, compute_dtype, device_of, namespace, replace_minus_inf
+from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, namespace, replace_minus_inf
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 
@@ -39,6 +39,7 @@ class AttentionState:
 
         Leading dimensions need not be given: the state takes on those of the first keys.
         """
+        like = as_floating(like, "like")
         xp = namespace(like)
         options = {"dtype": compute_dtype(xp, like.dtype), "device": device_of(like)}
         return cls(

@@ -73,11 +73,11 @@ class Estimator(abc.ABC):
         `same_row` says that both are one and the same row, with whatever else is drawn for it.
         """
 
-    def log_joint_moment(self, xx: Any, xy: Any, yy: Any) -> np.ndarray:
-        """`log E[S(w; x, y_j) S(w; x, y_k)] / (kernel_j kernel_k)` for one N(0, I) row and keys y_1 .. y_n.
+    def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """`log E[S(w; x, y_j) S(w; x, y_k)] / (kernel_j kernel_k)` for one N(0, I) row and the keys of one query.
 
-        xx : `|x|²` (...); xy : `x·y_j` (..., n); yy : `y_j·y_k` (..., n, n); in kernel units. Returns (..., n, n).
-        This is what the variance of a normalised output is made of (`predict_attention_error`).
+        x (d,), y (n, d), in kernel units; returns (n, n). This is what the variance of a normalised output is made of
+        (`predict_attention_error`).
         """
         raise variance.NoClosedForm(f"{type(self).__name__} has no closed joint moment; use randfeat.montecarlo.")
 

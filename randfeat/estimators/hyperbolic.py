@@ -54,10 +54,10 @@ class HyperbolicFeatures(Estimator):
         """`Cov(cosh(w1·(x+y)), cosh(w2·(x+y))) e^{-u}`."""
         return law.even_covariance(np.sum((x + y) ** 2, axis=-1))
 
-    def log_joint_moment(self, xx: Any, xy: Any, yy: Any) -> np.ndarray:
-        """`log cosh((x + y_j)·(x + y_k))`."""
-        inner = np.asarray(xx)[..., None, None] + xy[..., :, None] + xy[..., None, :] + yy
-        return np.logaddexp(inner, -inner) - math.log(2)
+    def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """`log cosh(z_j·z_k)`, z_j = x + y_j."""
+        z = x + y
+        return np.logaddexp(z @ z.T, -z @ z.T) - math.log(2)
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
         """Fourth over squared second central moment of `cosh(a)`, a ~ N(0, u)."""

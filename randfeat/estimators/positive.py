@@ -55,9 +55,10 @@ class PositiveFeatures(Estimator):
         """`Cov(exp(w1·(x+y)), exp(w2·(x+y))) e^{-u}`."""
         return law.covariance(np.sum((x + y) ** 2, axis=-1))
 
-    def log_joint_moment(self, xx: Any, xy: Any, yy: Any) -> np.ndarray:
-        """`(x + y_j)·(x + y_k)`."""
-        return np.asarray(xx)[..., None, None] + xy[..., :, None] + xy[..., None, :] + yy
+    def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """`z_j·z_k`, z_j = x + y_j."""
+        z = x + y
+        return z @ z.T
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
         """`q⁴ + 2q³ + 3q² - 3`, q = e^u: log-normal."""

@@ -85,9 +85,10 @@ class TrigonometricFeatures(Estimator):
         phase_noise = np.exp(t) / 2 if same_row and self.variant == "phase" else 0.0
         return law.even_covariance(-t) + phase_noise
 
-    def log_joint_moment(self, xx: Any, xy: Any, yy: Any) -> np.ndarray:
+    def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`log cosh(δ_j·δ_k)`, δ_j = x - y_j; random phases add `½ exp(δ_j·δ_k)` inside the logarithm."""
-        inner = np.asarray(xx)[..., None, None] - xy[..., :, None] - xy[..., None, :] + yy
+        delta = x - y
+        inner = delta @ delta.T
         moment = np.logaddexp(inner, -inner)
         return (np.logaddexp(moment, inner) if self.variant == "phase" else moment) - math.log(2)
 
