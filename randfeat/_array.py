@@ -29,7 +29,7 @@ def namespace(*arrays: Array) -> Any:
     except TypeError as error:
         raise TypeError(
             f"expected arrays of one array library, got {', '.join(names)}; convert them to one library first "
-            "(a feature map moves with `features.to(x)`, or is drawn there with `draw(..., like=x)`)."
+            "(a feature map moves with `phi.to(x)`, or is drawn there with `draw(..., like=x)`)."
         ) from error
 
 
@@ -39,8 +39,9 @@ def device_of(x: Array) -> Any:
 
 
 def dtype_name(dtype: Any) -> str:
-    """`"float32"` for `numpy.float32`, `torch.float32`, `array_api_strict.float32` and so on."""
-    return str(getattr(dtype, "name", dtype)).rpartition(".")[-1]
+    """`"float32"` for `numpy.float32`, `numpy.dtype("float32")`, `torch.float32`, `jax.numpy.float32` and so on."""
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    return name.rpartition(".")[-1]
 
 
 def as_floating(x: Any, name: str) -> Array:
@@ -119,7 +120,8 @@ def exp_in_place(x: Array) -> Array:
 def times_exp(x: Array, log: Array) -> Array:
     """`x * exp(log)`, where the product may be in range though `exp(log)` is not; zeros of `x` stay zero."""
     xp = namespace(x, log)
-    root = xp.exp(xp.clip(log / 2, max=math.log(float(xp.finfo(log.dtype).max))))
+    largest = math.floor(math.log(float(xp.finfo(log.dtype).max)))
+    root = xp.exp(xp.clip(log / 2, max=largest))
     return x * root * root
 
 

@@ -75,7 +75,7 @@ class Kernel(abc.ABC):
 
 @dataclass(frozen=True)
 class SoftmaxKernel(Kernel):
-    """Softmax kernel `k(x, y) = exp(scale · x·y)`: the unnormalised weight of softmax attention.
+    """Softmax kernel `k(x, y) = exp(scale · x·y)`: the unnormalized weight of softmax attention.
 
     scale : multiplies the logits, positive. Attention at temperature τ has `scale = 1/(τ√d)`; the attention functions
         apply `1/√d` themselves, so the kernel of their feature maps keeps `scale = 1`.
@@ -137,10 +137,10 @@ class GaussianKernel(Kernel):
 
     def _log_gram(self, x: Array, y: Array) -> Array:
         xp = namespace(x)
-        if y.shape[-2] > 0:
-            finite = xp.where(xp.isfinite(y), y, xp.zeros_like(y))  # a NaN in y spoils its own column only
-            origin = xp.mean(finite, axis=-2, keepdims=True)
-            x, y = x - origin, y - origin
+        finite = xp.isfinite(y)  # a NaN in y spoils its own column only
+        count = xp.maximum(xp.sum(cast(finite, y.dtype), axis=-2, keepdims=True), 1.0)
+        origin = xp.sum(xp.where(finite, y, 0.0), axis=-2, keepdims=True) / count
+        x, y = x - origin, y - origin
         x, y = self.unit(x), self.unit(y)
         sqdist = squared_norm(x) + xp.matrix_transpose(squared_norm(y)) - 2 * (x @ xp.matrix_transpose(y))
         return -xp.where(sqdist < 0, xp.zeros_like(sqdist), sqdist) / 2
@@ -157,3 +157,15 @@ def check_positive(name: str, value: Any) -> float:
     if not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value!r}.")
     return float(value)
+
+
+def resolve_scale(scale: float | None, kernel: Kernel, dim: int) -> float:
+    """The scale of the logits that attention applies once: 1/√d by default, for the plain softmax kernel only."""
+    if scale is not None:
+        return check_positive("scale", scale)
+    if kernel != SoftmaxKernel():
+        raise ValueError(
+            f"the kernel {kernel} has a scale of its own, so the default scale 1/√d would be a second one; "
+            "pass scale=1.0 to use the kernel as it is, or use features of SoftmaxKernel()."
+        )
+    return dim**-0.5 if dim else 1.0

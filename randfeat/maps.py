@@ -26,7 +26,7 @@ class FeatureMap:
 
     Inputs are (..., n, dim); their leading dimensions broadcast against `batch_shape`. Outputs have the namespace,
     dtype and device of the input; float16 and bfloat16 are computed in float32, and `queries`, `keys` return float32.
-    The map is normalised: the 1/√m is inside. NaN and infinite inputs give NaN or infinite features in their own row
+    The map is normalized: the 1/√m is inside. NaN and infinite inputs give NaN or infinite features in their own row
     only; values are never inspected, so maps can be traced and compiled.
     """
 

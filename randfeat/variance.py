@@ -15,14 +15,10 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat.couplings import Coupling
-from randfeat.couplings.laws import PairLaw
+from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.kernels import Kernel
 
 __all__ = ["NoClosedForm", "relative_mean", "relative_mse", "relative_variance", "unit_inputs"]
-
-
-class NoClosedForm(ValueError):
-    """No closed form is known for this estimator and coupling; the message names what to use instead."""
 
 
 class HasMoments(Protocol):

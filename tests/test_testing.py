@@ -17,7 +17,11 @@ def seed_of(estimator):
     return zlib.crc32(repr(estimator).encode())
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+# Kernels differ by an envelope of the features (see test_kernels_share_relative_errors), so one coupling each suffices.
+CONTRACT = [e for e in ESTIMATORS if e.kernel == rf.SoftmaxKernel() or e.coupling == rf.Orthogonal()]
+
+
+@pytest.mark.parametrize("estimator", CONTRACT, ids=repr)
 def test_every_estimator_keeps_the_contract(estimator):
     """False alarm 1e-6 per case; a bias of 3 % and a variance off by 10 % are caught 999 times in 1000."""
     report = check_estimator(estimator, rng=seed_of(estimator))

@@ -55,7 +55,7 @@ def kernel_attention(
     key_mask: Any = None,
     enable_gqa: bool = False,
 ) -> Array:
-    """Exact normalised kernel attention, `Σ_j k(s q_i, s k_j) v_j / Σ_j k(s q_i, s k_j)`, s = √scale.
+    """Exact normalized kernel attention, `Σ_j k(s q_i, s k_j) v_j / Σ_j k(s q_i, s k_j)`, s = √scale.
 
     As `softmax_attention`, for any kernel. The default scale 1/√d applies to `SoftmaxKernel()` only; other kernels have
     a scale of their own and need an explicit `scale`, 1.0 for the kernel as it is.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name, namespace
-from randfeat.kernels import Kernel, SoftmaxKernel, check_positive
+from randfeat.kernels import Kernel, resolve_scale
 from randfeat.maps import FeatureMap
 
 __all__ = ["AttentionInputs", "attention_inputs", "pieces"]
@@ -162,15 +162,3 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
             f"key_mask must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}"
         )
     return key_mask
-
-
-def resolve_scale(scale: float | None, kernel: Kernel, dim: int) -> float:
-    """The scale of the logits, applied once."""
-    if scale is not None:
-        return check_positive("scale", scale)
-    if kernel != SoftmaxKernel():
-        raise ValueError(
-            f"the kernel {kernel} has a scale of its own, so the default scale 1/√d would be a second one; "
-            "pass scale=1.0 to use the kernel as it is, or use features of SoftmaxKernel()."
-        )
-    return dim**-0.5 if dim else 1.0

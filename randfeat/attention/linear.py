@@ -34,9 +34,11 @@ def linear_attention(
 
     Parameters
     ----------
-    query : (..., L, d), key : (..., S, d), value : (..., S, dv)
+    query : (..., L, d)
+    key : (..., S, d)
+    value : (..., S, dv)
         Any leading dimensions, heads among them, in one array library and one dtype; (batch, heads, L, d) for example.
-    features : FeatureMap
+    features : a FeatureMap
         From `estimator.draw(dim=d, ..., like=query)`; with `batch_shape=(heads,)` one map per head.
     is_causal : query i sees keys 0 .. i (top-left alignment when L != S, as in PyTorch).
     scale : multiplies the logits; 1/√d by default. It enters once: refused as a default where the kernel of `features`

@@ -1,4 +1,4 @@
-"""Partial sums of normalised attention, each with its own scale, and how they merge."""
+"""Partial sums of normalized attention, each with its own scale, and how they merge."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class PartialOutput:
     """For each query, sums over some keys: `exp(log_scale) · Σ_j K̂_ij v_j` and `exp(log_scale) · Σ_j K̂_ij`.
 
     numerator (..., n, dv), denominator (..., n, 1), log_scale (..., n, 1), `-inf` where there is no key. Partial
-    outputs over disjoint sets of keys merge; the normalised output is the ratio.
+    outputs over disjoint sets of keys merge; the normalized output is the ratio.
     """
 
     numerator: Array

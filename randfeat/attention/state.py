@@ -68,7 +68,7 @@ class AttentionState:
         )
 
     def read(self, queries: Features) -> Array:
-        """The normalised outputs for queries (..., n, f): (..., n, dv); zero while the state is empty."""
+        """The normalized outputs for queries (..., n, f): (..., n, dv); zero while the state is empty."""
         return self.partial(queries).normalized()
 
     def partial(self, queries: Features) -> PartialOutput:

@@ -5,7 +5,9 @@ Everything that a variance needs of two rotation-invariant rows w1, w2 in R^d is
     covariance(s)       Cov(exp(v·w1), exp(v·w2)) / e^s,
     even_covariance(s)  Cov(cosh(v·w1), cosh(v·w2)) / e^s,
     row_mean(s)         E[exp(v·w1)] / e^{s/2},
-    sqnorm_covariance() Cov(|w1|², |w2|²).
+    sqnorm_covariance() Cov(|w1|², |w2|²),
+    tilted_covariance(v, a)  the covariance of exponentials with a quadratic tilt, T(w) = Π_l (1-4a_l)^{1/2}
+                        exp(Σ_l 2a_l w_l² + (1-4a_l)^{1/2} v_l w_l), which has the mean e^{s/2} for w ~ N(0, I).
 
 A negative s stands for an imaginary v: cosh becomes cos, and s = -|v|². Division by e^s, the squared mean under
 N(0, I), makes these *relative* covariances: they stay accurate for small s and finite up to s of about 700. One row
@@ -22,10 +24,14 @@ import numpy as np
 
 from randfeat.couplings.hypergeometric import hyp0f1, kummer_minus_half, log_hyp0f1
 
-__all__ = ["GaussianPair", "PairLaw", "RadialPair", "SpherePair"]
+__all__ = ["GaussianPair", "NoClosedForm", "PairLaw", "RadialPair", "SpherePair"]
 
 SMALL = 2.0  # power series below, transformed series above: both are accurate to about 1e-14 here
 CHUNK = 2**20  # numbers held at once by a series evaluated on many arguments
+
+
+class NoClosedForm(ValueError):
+    """No closed form is known for this estimator and coupling; the message names what to use instead."""
 
 
 class PairLaw(abc.ABC):
@@ -51,6 +57,17 @@ class PairLaw(abc.ABC):
         """`E[exp(v·w1)] / e^{s/2}`: 1 where each row alone is N(0, I)."""
         return np.ones_like(np.asarray(s, dtype=np.float64))
 
+    def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
+        """`Cov(T(w1), T(w2)) / e^s`; even: of the means of T over both signs of v. v, a (..., d), a_l < 1/8."""
+        raise NoClosedForm(
+            f"the covariance of exponentials with an anisotropic tilt is not known under {type(self).__name__}; use "
+            "independent rows, or randfeat.montecarlo."
+        )
+
+    def tilted_row_mean(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """`E[T(w1)] / e^{s/2}`."""
+        return np.ones(np.broadcast_shapes(np.shape(v), np.shape(a))[:-1])
+
 
 @dataclass(frozen=True)
 class GaussianPair(PairLaw):
@@ -69,6 +86,15 @@ class GaussianPair(PairLaw):
     def even_covariance(self, s: Any) -> np.ndarray:
         """`cosh(ρs) - 1 = 2 sinh²(ρs/2)`."""
         return 2 * np.sinh(self.correlation * np.asarray(s, dtype=np.float64) / 2) ** 2
+
+    def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
+        """`exp(Σ_l [v_l² ρ/(1-4a_l(1+ρ)) - ½ log(1 - (4a_lρ/(1-4a_l))²)]) - 1`."""
+        rho = self.correlation
+        normalizer = -np.sum(np.log1p(-((4 * a * rho / (1 - 4 * a)) ** 2)) + 0 * v, axis=-1) / 2
+        plus, minus = (np.sum(v**2 * r / (1 - 4 * a * (1 + r)), axis=-1) for r in (rho, -rho))
+        if not even:
+            return np.expm1(normalizer + plus)
+        return (np.expm1(normalizer + plus) + np.expm1(normalizer + minus)) / 2
 
     def sqnorm_covariance(self, dim: int) -> float:
         """`2dρ²`."""
@@ -101,6 +127,13 @@ class RadialPair(PairLaw):
     def even_covariance(self, s: Any) -> np.ndarray:
         """The mean of `covariance` over both signs of w2."""
         return self._evaluate(s, (self.cosine, -self.cosine) if self.cosine else (0.0,))
+
+    def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
+        """That of plain exponentials for an isotropic tilt, which a rescaling of each norm absorbs."""
+        if not is_isotropic(a):
+            return super().tilted_covariance(v, a, even=even)
+        s = np.sum(v**2 + 0 * a, axis=-1)
+        return self.even_covariance(s) if even else self.covariance(s)
 
     def sqnorm_covariance(self, dim: int) -> float:
         """0: the norms are independent."""
@@ -178,6 +211,25 @@ class SpherePair(PairLaw):
         """The mean of `covariance` over both signs of w2."""
         return self._evaluate(np.asarray(s, dtype=np.float64), (self.cosine, -self.cosine))
 
+    def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
+        """`(1-4a)^d e^{4ad}` times that of plain exponentials of `(1-4a)^{1/2} v`, for an isotropic tilt."""
+        if not is_isotropic(a):
+            return super().tilted_covariance(v, a, even=even)
+        s, tilt, factor = self._isotropic(v, a)
+        return factor**2 * (self.even_covariance(tilt * s) if even else self.covariance(tilt * s))
+
+    def tilted_row_mean(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """`(1-4a)^{d/2} e^{2ad}` times that of plain exponentials of `(1-4a)^{1/2} v`, for an isotropic tilt."""
+        if not is_isotropic(a):
+            raise NoClosedForm("the mean under an anisotropic tilt is not known for constant norms; use chi norms.")
+        s, tilt, factor = self._isotropic(v, a)
+        return factor * self.row_mean(tilt * s)
+
+    def _isotropic(self, v: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """s, 1-4a, and the factor of a mean relative to e^{s/2}."""
+        s, first = np.sum(v**2 + 0 * a, axis=-1), np.asarray(a)[..., 0]
+        return s, 1 - 4 * first, np.exp(self.dim / 2 * (np.log1p(-4 * first) + 4 * first) - 2 * first * s)
+
     def sqnorm_covariance(self, dim: int) -> float:
         """0: the norms are constant."""
         return 0.0
@@ -209,6 +261,11 @@ class SpherePair(PairLaw):
         powers = np.cumprod(self.dim * small[..., None] / 4 / (k * (b + k - 1)), axis=-1)
         series = (powers @ (product - square)) * np.exp(-small)
         return np.where(np.abs(s) <= SMALL, series, large)
+
+
+def is_isotropic(a: np.ndarray) -> bool:
+    """Whether a tilt (..., d) is the same along all axes."""
+    return bool(np.all(a == a[..., :1]))
 
 
 def poisson_mean(values: np.ndarray, s: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ class Orthogonal(Coupling):
 
     norms : "chi", r_i ~ χ_d independent of each other and of the directions: each row alone is exactly N(0, I_d).
         "constant", r_i = √d: rows uniform on the sphere of radius √d. Softmax estimates are then biased low (the
-        regularised softmax kernel); the bias is in closed form, `estimator.mean(x, y)`.
+        regularized softmax kernel); the bias is in closed form, `estimator.mean(x, y)`.
 
     Any number of rows: blocks are independent, the last may have fewer than d rows. Dependent ordered pairs of
     m = Jd + r rows: J d (d-1) + r (r-1). Cost: one d × d QR per block.

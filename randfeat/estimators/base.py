@@ -37,7 +37,7 @@ class Estimator(abc.ABC):
     """Whether query and key features are the same function."""
 
     positive: ClassVar[bool] = False
-    """Whether every feature is positive, so that normalised attention is a convex combination of the values."""
+    """Whether every feature is positive, so that normalized attention is a convex combination of the values."""
 
     features_per_row: ClassVar[int] = 1
     """Features that one row makes."""
@@ -46,6 +46,11 @@ class Estimator(abc.ABC):
         if not isinstance(self.kernel, Kernel):
             raise TypeError(f"kernel must be a Kernel such as SoftmaxKernel(), got {self.kernel!r}.")
         object.__setattr__(self, "coupling", resolve_coupling(self.coupling))
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch of parameter sets, `()` for a single law."""
+        return ()
 
     @property
     def _coupling(self) -> Coupling:
@@ -76,7 +81,7 @@ class Estimator(abc.ABC):
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`log E[S(w; x, y_j) S(w; x, y_k)] / (kernel_j kernel_k)` for one N(0, I) row and the keys of one query.
 
-        x (d,), y (n, d), in kernel units; returns (n, n). This is what the variance of a normalised output is made of
+        x (d,), y (n, d), in kernel units; returns (n, n). This is what the variance of a normalized output is made of
         (`predict_attention_error`).
         """
         raise variance.NoClosedForm(f"{type(self).__name__} has no closed joint moment; use randfeat.montecarlo.")
@@ -100,7 +105,7 @@ class Estimator(abc.ABC):
         *,
         rng: Any = None,
         like: Any = None,
-        batch_shape: tuple[int, ...] = (),
+        batch_shape: tuple[int, ...] | None = None,
     ) -> FeatureMap:
         """Draw a feature map.
 
@@ -108,12 +113,16 @@ class Estimator(abc.ABC):
         num_features : length of φ(x); a width that the estimator or its coupling cannot have is a ValueError.
         rng : seed of the draw, as in SPEC 7: an int, SeedSequence, BitGenerator or Generator; None for fresh entropy.
         like : an array whose namespace, device and dtype the map takes; NumPy float64 by default.
-        batch_shape : draw a batch of independent maps, (8,) for one per head.
+        batch_shape : draw a batch of independent maps, (8,) for one per head; by default one map, or one for each set
+            of parameters of an estimator that was fitted to several heads.
 
         Everything is drawn on the host in float64 by NumPy and cast once: one seed, the same features everywhere.
         """
         dim, num_features = as_count(dim, "dim"), as_count(num_features, "num_features")
+        batch_shape = self.batch_shape if batch_shape is None else batch_shape
         batch_shape = tuple(as_count(size, "batch_shape") for size in batch_shape)
+        if np.broadcast_shapes(batch_shape, self.batch_shape) != batch_shape:
+            raise ValueError(f"batch_shape {batch_shape} does not hold the {self.batch_shape} sets of parameters.")
         like = np.empty(0) if like is None else as_floating(like, "like")
         rows = self.num_rows(num_features)
         arrays = self.draw_arrays(rows, dim, as_generator(rng), batch_shape)

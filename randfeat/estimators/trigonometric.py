@@ -30,7 +30,7 @@ class TrigonometricFeatures(Estimator):
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals; pairs are exact at x = y in each draw.
     Error: relative variance for m independent rows `2 sinh²(t/2)/m` (pairs), `(2 sinh²(t/2) + e^t/2)/m` (phase). At
         equal `num_features` pairs are always better. Better than hyperbolic features iff t < |x + y|², that is x·y > 0.
-    Not positive: normalised attention can have vanishing or negative denominators where the kernel is small.
+    Not positive: normalized attention can have vanishing or negative denominators where the kernel is small.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines"; Sutherland & Schneider 2015, "On the
     Error of Random Fourier Features" (the two variants).
 
@@ -38,7 +38,7 @@ class TrigonometricFeatures(Estimator):
     >>> x, y = np.array([[0.3, 0.0]]), np.array([[0.0, 0.4]])
     >>> phi = TrigonometricFeatures(GaussianKernel(length_scale=0.5)).draw(dim=2, num_features=512, rng=0)
     >>> print(phi.estimate(x, x).round(12), phi.estimate(x, y).round(2), phi.estimator.mean(x, y).round(2))
-    [[1.]] [[0.6]] [0.61]
+    [[1.]] [[0.64]] [0.61]
     """
 
     variant: Literal["pairs", "phase"] = "pairs"
