@@ -133,7 +133,7 @@ def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) ->
         raise ValueError(f"query and key must share their last dimension: {listing}.")
     if key.shape[-2] != value.shape[-2]:
         raise ValueError(f"key and value must have the same length (dimension -2): {listing}.")
-    if enable_gqa and (value.shape[-3] != key.shape[-3] or query.shape[-3] % max(key.shape[-3], 1)):
+    if enable_gqa and (value.shape[-3] != key.shape[-3] or key.shape[-3] == 0 or query.shape[-3] % key.shape[-3]):
         raise ValueError(f"query heads must be a multiple of the key heads, and key and value heads equal: {listing}.")
     drop = 3 if enable_gqa else 2
     try:
@@ -154,7 +154,7 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
     )
     if not fits or shape[-1] != expected[-1]:
         pairs = (
-            " A mask over (query, key) pairs has no linear-time form; use is_causal, or softmax attention."
+            " A mask over (query, key) pairs has no linear-time form, other than is_causal."
             if shape[-2:] == (query.shape[-2], key.shape[-2])
             else f" A padding mask (batch, S) for keys with heads is key_mask[:, None, :], (batch, 1, {expected[-1]})."
         )

@@ -1,0 +1,226 @@
+"""Figures of attention_error, drawn from its tables."""
+
+import statistics
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+import randfeat as rf
+from experiments.attention_error.verdicts import (
+    ALLOWED_PER_SPREAD,
+    VALID_SPREAD,
+    count_heads,
+    grouped,
+    over_heads,
+    select,
+)
+from experiments.figures import (
+    COUPLING_STYLES,
+    ESTIMATOR_STYLES,
+    GREY,
+    feature_axis,
+    legend_below,
+    new_figure,
+    stacked,
+    value_axis,
+)
+from experiments.results import Record, Results, Tables
+
+__all__ = ["plot"]
+
+SHOWN_PREDICTION = 0.5
+TOP_RATIO = 10.0
+HEAD_CURVES = {
+    ("positive", "orthogonal"): ESTIMATOR_STYLES["positive"],
+    ("hyp+", "orthogonal"): ESTIMATOR_STYLES["hyp+"],
+    ("positive", "constant norms"): COUPLING_STYLES["constant norms"],
+}
+AVERAGE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.2}
+PREDICTION: dict[str, Any] = {"color": "#000000", "linestyle": ":", "linewidth": 1.6}
+
+
+def plot(results: Results) -> dict[str, Figure]:
+    """The three figures by name."""
+    return {
+        "attention_error": by_model(results.tables),
+        "attention_error_heads": by_head(results.tables),
+        "attention_error_prediction": prediction(results.tables),
+    }
+
+
+def by_model(tables: Tables) -> Figure:
+    """A row per estimator, a column per model: the median error over heads under each coupling."""
+    models = [model for model, _ in grouped(tables["heads"], lambda row: row["model"])]
+    estimators = [name for name, _ in grouped(tables["draws"], lambda row: row["estimator"])]
+    figure = new_figure(2.9 * len(models) + 0.6, 2.5 * len(estimators) + 0.9)
+    grid = figure.subplots(len(estimators), len(models), sharex=True, sharey="row", squeeze=False)
+    couplings: dict[str, None] = {}
+    shown = False
+    for row, estimator in enumerate(estimators):
+        for column, model in enumerate(models):
+            axes = grid[row, column]
+            heads = select(tables["heads"], model=model)
+            drawn = select(tables["draws"], model=model, estimator=estimator)
+            for coupling, draws in grouped(drawn, lambda row: row["coupling"]):
+                couplings[coupling] = None
+                median_curve(axes, over_heads(draws), COUPLING_STYLES[coupling], label=coupling)
+            axes.axhline(statistics.median(row["average_of_values_error"] for row in heads), **AVERAGE)
+            shown |= prediction_curve(axes, select(tables["predictions"], model=model, estimator=estimator))
+            feature_axis(axes, sorted({row["num_features"] for row in drawn}))
+            value_axis(axes)
+            if row == 0:
+                axes.set_title(f"{model}, {count_heads(len(heads))}")
+            if row == len(estimators) - 1:
+                axes.set_xlabel("num_features")
+        grid[row, 0].set_ylabel(f"{estimator}\nrelative error of the output")
+    handles = [line(COUPLING_STYLES[name], name) for name in couplings]
+    legend_below(figure, [*handles, *reference_handles(shown)], columns=5)
+    figure.suptitle("Attention on trained heads: median over draws, bands are its 95 % intervals", fontsize=10)
+    return figure
+
+
+def by_head(tables: Tables) -> Figure:
+    """One panel per head, for positive features of three kinds."""
+    heads = tables["heads"]
+    columns = min(6, len(heads))
+    rows = -(-len(heads) // columns)
+    figure = new_figure(2.1 * columns + 0.5, 1.9 * rows + 0.8)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    shown, kinds = False, []
+    for (estimator, coupling), style in HEAD_CURVES.items():
+        cells = select(tables["errors"], estimator=estimator, coupling=coupling)
+        if cells:
+            kinds.append(line(style, f"{estimator}, {coupling}"))
+        for axes, head in zip(grid.flat, heads, strict=False):
+            of_head = select(cells, head=head["head"])
+            width, median, low, high = columns_of(of_head, "num_features", "median", "low", "high")
+            bars = [np.maximum(median - low, 0), np.maximum(high - median, 0)]
+            axes.errorbar(width, median, yerr=bars, **style, linewidth=1)
+    for axes, head in zip(grid.flat, heads, strict=False):
+        axes.axhline(head["average_of_values_error"], **AVERAGE)
+        shown |= prediction_curve(axes, select(tables["predictions"], head=head["head"], estimator="positive"))
+        axes.set_title(f"{head['model']}: " + head["head"].partition("/")[2].replace("/", "\n"), fontsize=7.5)
+        axes.tick_params(axis="x", labelrotation=60)
+    feature_axis(grid[0, 0], {row["num_features"] for row in tables["errors"]})
+    value_axis(grid[0, 0])
+    for axes in list(grid.flat)[len(heads) :]:
+        axes.set_visible(False)
+    for axes in list(grid.flat)[len(heads) - columns : len(heads)]:
+        axes.tick_params(axis="x", labelbottom=True)
+    for axes in grid[-1]:
+        axes.set_xlabel("num_features")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("relative error")
+    legend_below(figure, [*kinds, *reference_handles(shown)], columns=3)
+    figure.suptitle("Every head: median over draws with its 95 % interval", fontsize=10)
+    return figure
+
+
+def prediction(tables: Tables) -> Figure:
+    """[T6.5] against measurement on softened heads: one head per model, and the ratio for all of them."""
+    examples = [rows[0]["head"] for _, rows in grouped(tables["softened"], lambda row: row["model"])]
+    figure = new_figure(2.9 * len(examples) + 0.6, 7.2)
+    top, bottom = stacked(figure, [1, 1.25])
+    panels = top.subplots(1, len(examples), squeeze=False)[0]
+    for axes, head in zip(panels, examples, strict=True):
+        for estimator, rows in grouped(select(tables["softened"], head=head), lambda row: row["estimator"]):
+            width, predicted, rms, error = columns_of(rows, "num_features", "predicted", "rms", "rms_standard_error")
+            kind = ESTIMATOR_STYLES[estimator]
+            axes.plot(width, predicted, color=kind["color"])
+            axes.errorbar(width, rms, yerr=2 * error, **kind, linestyle="none")
+            feature_axis(axes, width)
+        model, _, name = head.partition("/")
+        axes.set_title(f"{model}: {name}", fontsize=8)
+        axes.set_xlabel("num_features")
+        value_axis(axes)
+    panels[0].set_ylabel("rms relative error")
+    axes = bottom.subplots()
+    every = [row["spread"] for row in tables["softened"]]
+    spreads = np.geomspace(min(every), max(every), 200)
+    allowed = ALLOWED_PER_SPREAD * spreads
+    inside = spreads <= VALID_SPREAD * (1 + 1e-9)
+    axes.fill_between(spreads[inside], 1 - allowed[inside], 1 + allowed[inside], color="#dddddd", linewidth=0)
+    axes.axhline(1, color="#000000", linewidth=1)
+    for index, (estimator, rows) in enumerate(grouped(tables["softened"], lambda row: row["estimator"])):
+        spread, ratio, error = columns_of(rows, "spread", "ratio", "ratio_standard_error")
+        rng = np.random.default_rng(index)  # moves the points apart, for the eye only
+        moved = spread * np.exp((index - 1) * 0.12 + rng.uniform(-0.045, 0.045, spread.size))
+        axes.errorbar(
+            moved,
+            ratio,
+            yerr=[np.minimum(2 * error, 0.9 * ratio), 2 * error],
+            **ESTIMATOR_STYLES[estimator] | {"markersize": 3},
+            linestyle="none",
+            elinewidth=0.7,
+            alpha=0.75,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(0.4, TOP_RATIO)
+    above = sum(row["ratio"] > TOP_RATIO for row in tables["softened"])
+    if above:
+        note = f"{above} of {len(tables['softened'])} cells above {TOP_RATIO:g}"
+        axes.set_title(note, loc="right", fontsize=8)
+    axes.set_yticks([0.5, 0.7, 1, 2, 5, 10])
+    axes.set_xticks(sorted({float(f"{row['spread']:.1g}") for row in tables["softened"]}))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    axes.set_xlabel("spread s: mean relative variance of the kernel along an attention row, worst query")
+    axes.set_ylabel("measured / predicted rms error")
+    estimators = list(dict.fromkeys(row["estimator"] for row in tables["softened"]))
+    handles: list[Any] = [line(ESTIMATOR_STYLES[name], name) for name in estimators]
+    handles.append(Line2D([], [], color="#000000", label="prediction [T6.5]: lines above, 1 below"))
+    handles.append(Patch(color="#dddddd", label=f"claimed: within {ALLOWED_PER_SPREAD:g} s of 1"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.suptitle(
+        "Softened heads (logits times a factor below 1), independent rows: points measured, bars 2 standard errors",
+        fontsize=10,
+    )
+    return figure
+
+
+def median_curve(axes: Any, curve: dict[int, np.ndarray], kind: dict[str, Any], *, label: str) -> None:
+    """The median over draws with a band for its 95 % interval."""
+    widths = sorted(curve)
+    median, low, high = np.transpose([rf.montecarlo.ErrorSample(curve[m]).quantile(0.5, 0.95) for m in widths])
+    axes.fill_between(widths, low, high, color=kind["color"], alpha=0.1, linewidth=0)
+    axes.plot(widths, median, **kind, label=label)
+
+
+def prediction_curve(axes: Any, rows: list[Record]) -> bool:
+    """[T6.5] as the median over heads where it is small enough to mean anything; whether it was drawn."""
+    drawn = False
+    for _, of_estimator in grouped(rows, lambda row: row["estimator"]):
+        points = [
+            (width, statistics.median(row["predicted"] for row in same))
+            for width, same in grouped(of_estimator, lambda row: row["num_features"])
+        ]
+        points = [point for point in points if point[1] < SHOWN_PREDICTION]
+        if points:
+            axes.plot(*zip(*points, strict=True), **PREDICTION)
+            drawn = True
+    return drawn
+
+
+def reference_handles(prediction_shown: bool) -> list[Line2D]:
+    """Legend entries of the two lines that need no features."""
+    note = "" if prediction_shown else f": above {SHOWN_PREDICTION:g} everywhere, not drawn"
+    return [
+        Line2D([], [], label="average of the values", **AVERAGE),
+        Line2D([], [], label=f"prediction [T6.5], independent rows{note}", **PREDICTION),
+    ]
+
+
+def line(kind: dict[str, Any], label: str) -> Line2D:
+    """A legend entry."""
+    return Line2D([], [], label=label, **kind)
+
+
+def columns_of(rows: list[Record], *names: str) -> list[np.ndarray]:
+    """Columns as arrays."""
+    return [np.asarray([row[name] for row in rows], dtype=np.float64) for name in names]

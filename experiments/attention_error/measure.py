@@ -1,0 +1,113 @@
+"""What is measured on each head: the exact output, and the errors of drawn feature maps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import randfeat as rf
+from experiments.attention_error.outputs import out_of_range, outputs, relative_error, stored_tolerance
+from experiments.attention_error.settings import AttentionErrorSettings, is_meaningful
+from experiments.attention_error.softened import SoftenedCell
+from experiments.backends import epsilon
+from experiments.experiment import Cell
+from experiments.heads import average_of_values, load_head
+from experiments.laws import make_estimator
+from experiments.results import Record, Tables
+
+__all__ = ["DrawCell", "HeadCell", "cells"]
+
+
+def cells(settings: AttentionErrorSettings) -> list[Cell]:
+    """Head by head: the exact outputs, the errors of each estimator and coupling, and the softened head."""
+    result: list[Cell] = []
+    for head in settings.heads:
+        result.append(HeadCell(head))
+        for estimator in settings.estimators:
+            couplings = [name for name in settings.couplings if is_meaningful(estimator, name)]
+            result += [DrawCell(head, estimator, coupling) for coupling in couplings]
+            result.append(SoftenedCell(head, estimator))
+    return result
+
+
+@dataclass(frozen=True)
+class HeadCell:
+    """The exact output against the stored one, and the error of the plain average of the values."""
+
+    head: str
+
+    @property
+    def key(self) -> str:
+        """Name of the cell."""
+        return self.head
+
+    def measure(self, settings: AttentionErrorSettings) -> Tables:
+        """One row of the table `heads`."""
+        head = load_head(self.head)
+        return {
+            "heads": [
+                {
+                    "model": head.model,
+                    "head": head.name,
+                    "num_queries": len(head.query),
+                    "num_keys": len(head.key),
+                    "dim": head.dim,
+                    "is_causal": head.is_causal,
+                    "logit_min": head.logits[0],
+                    "logit_max": head.logits[1],
+                    "average_of_values_error": relative_error(average_of_values(head), head.exact),
+                    "stored_difference": np.max(np.abs(head.exact - head.out)),
+                    "stored_tolerance": stored_tolerance(head),
+                }
+            ]
+        }
+
+
+@dataclass(frozen=True)
+class DrawCell:
+    """Errors of one estimator under one coupling on one head, over draws, for every number of features."""
+
+    head: str
+    estimator: str
+    coupling: str
+
+    @property
+    def key(self) -> str:
+        """Name of the cell."""
+        return f"{self.head} {self.estimator} {self.coupling}"
+
+    def measure(self, settings: AttentionErrorSettings) -> Tables:
+        """Rows of the tables `errors` (one per number of features) and `draws` (one per draw)."""
+        head, estimator = load_head(self.head), make_estimator(self.estimator, self.coupling)
+        names = {
+            "model": head.model,
+            "head": head.name,
+            "estimator": self.estimator,
+            "coupling": self.coupling,
+        }
+        errors: list[Record] = []
+        draws: list[Record] = []
+        for num_features in settings.num_features:
+            rng = settings.rng(self.key, num_features)
+            drawn = list(
+                outputs(estimator, head, head.query, num_features, settings.num_draws, rng, backend=settings.backend)
+            )
+            values = np.asarray([relative_error(output, head.exact) for output in drawn])
+            outside = np.max([out_of_range(output, head) for output in drawn]) if estimator.positive else np.nan
+            median, low, high = rf.montecarlo.ErrorSample(values).quantile(0.5, 0.95)
+            errors.append(
+                names
+                | {
+                    "num_features": num_features,
+                    "num_draws": len(values),
+                    "median": median,
+                    "low": low,
+                    "high": high,
+                    "mean": values.mean(),
+                    "rms": np.sqrt(np.mean(values**2)),
+                    "finite": bool(np.all(np.isfinite(drawn))),
+                    "out_of_range": outside,
+                    "rounding": len(head.key) * epsilon(settings.backend),
+                }
+            )
+            draws += [names | {"num_features": num_features, "draw": i, "error": x} for i, x in enumerate(values)]
+        return {"errors": errors, "draws": draws}

@@ -1,0 +1,38 @@
+"""Array libraries that an experiment can compute with."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+__all__ = ["BACKENDS", "available", "epsilon", "from_host", "to_host"]
+
+BACKENDS = ("numpy", "torch", "jax")
+
+
+def available(backend: str) -> bool:
+    """Whether the library is installed."""
+    return importlib.util.find_spec(backend) is not None
+
+
+def from_host(array: np.ndarray, backend: str) -> Any:
+    """A float64 array in the library `backend`; JAX makes it float32 unless 64 bit are enabled there."""
+    if backend == "torch":
+        import torch
+
+        return torch.asarray(array)
+    if backend == "jax":
+        import jax.numpy
+
+        return jax.numpy.asarray(array)
+    return array
+
+
+def epsilon(backend: str) -> float:
+    """Rounding of the dtype that float64 becomes on the backend."""
+    return float(np.finfo(np.asarray(from_host(np.zeros(1), backend)).dtype).eps)
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A float64 NumPy array."""
+    return np.asarray(array, dtype=np.float64)

@@ -1,0 +1,10 @@
+"""The experiments by name."""
+
+from experiments import attention_error, kernel_mse
+from experiments.experiment import Experiment
+
+__all__ = ["EXPERIMENTS"]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for experiment in (attention_error.EXPERIMENT, kernel_mse.EXPERIMENT)
+}

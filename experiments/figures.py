@@ -1,0 +1,128 @@
+"""One style for all figures: a palette that colour-blind readers can tell apart, legends outside the data, PNG and SVG.
+
+Figures are matplotlib objects that belong to nobody else: no pyplot, no global state. Theory is drawn as lines,
+measurements as points with intervals.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+__all__ = [
+    "COUPLING_STYLES",
+    "ESTIMATOR_STYLES",
+    "feature_axis",
+    "legend_below",
+    "new_figure",
+    "save",
+    "stacked",
+    "style",
+    "value_axis",
+]
+
+# Okabe & Ito 2008, "Color Universal Design".
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+GREY = "#777777"
+
+COUPLING_STYLES: dict[str, dict[str, Any]] = {
+    "independent": {"color": BLACK, "marker": "o"},
+    "orthogonal": {"color": BLUE, "marker": "s"},
+    "simplex": {"color": GREEN, "marker": "^"},
+    "antithetic": {"color": ORANGE, "marker": "D"},
+    "antithetic-orthogonal": {"color": VERMILION, "marker": "v"},
+    "centered": {"color": PURPLE, "marker": "P"},
+    "constant norms": {"color": SKY, "marker": "X"},
+}
+
+ESTIMATOR_STYLES: dict[str, dict[str, Any]] = {
+    "positive": {"color": BLUE, "marker": "o"},
+    "hyp+": {"color": VERMILION, "marker": "s"},
+    "trig pairs": {"color": GREEN, "marker": "^"},
+    "trig phase": {"color": PURPLE, "marker": "v"},
+}
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "svg.hashsalt": "randfeat",  # the same picture gives the same file
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Figures made and saved within have this style; nothing outside changes."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, laid out by matplotlib."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def stacked(figure: Figure, heights: Sequence[float]) -> list[Any]:
+    """The figure cut into parts, one below the other."""
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    return list(parts[:, 0])
+
+
+def feature_axis(axes: Any, num_features: Iterable[float]) -> None:
+    """A logarithmic axis over numbers of features, labelled with them."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(num_features))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def value_axis(axes: Any) -> None:
+    """A logarithmic axis for values, with readable numbers also within one decade; call it when the data are drawn."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if high / low < 50:
+        wide, narrow = [1.0, 2.0, 5.0], [1.0, 1.5, 2.0, 3.0, 5.0, 7.0]
+        subs = [x / 2 for x in range(2, 20)] if high / low < 1.6 else narrow if high / low < 6 else wide
+        axes.yaxis.set_major_locator(LogLocator(subs=subs))
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
+    """One legend for all panels, below them."""
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """NAME.png and NAME.svg; returns the paths."""
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    figure.savefig(paths[0], dpi=150, metadata={"Software": None})
+    figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths

@@ -1,0 +1,72 @@
+"""What a run shows: a progress bar on a terminal, tables and verdicts everywhere."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from experiments import experiment
+from experiments.results import Summary, Verdict
+
+__all__ = ["console", "progress_bar", "show_summaries", "show_verdicts"]
+
+STYLES = {True: "green", False: "bold red", None: "cyan"}
+
+
+def console() -> Console:
+    """Standard output; 120 columns wide, and plain text, where it is not a terminal."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=120)
+
+
+@contextlib.contextmanager
+def progress_bar(screen: Console) -> Iterator[experiment.Progress]:
+    """A bar that follows the cells of a run; nothing where the output is not a terminal."""
+    if not screen.is_terminal:
+        yield experiment.silent
+        return
+    columns = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(done: int, total: int, key: str) -> None:
+            bar.update(task, completed=done, total=total, description=escape(key))
+
+        yield report
+
+
+def show_summaries(screen: Console, summaries: Sequence[Summary]) -> None:
+    """The tables of a run."""
+    for summary in summaries:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for index, name in enumerate(summary.header):
+            table.add_column(escape(name), justify="right" if index else "left", no_wrap=True)
+        for index, row in enumerate(summary.rows, start=1):
+            table.add_row(*map(escape, row), end_section=index in summary.sections)
+        screen.print(f"[bold]{escape(summary.title)}[/]", soft_wrap=True)
+        screen.print(table)
+
+
+def show_verdicts(screen: Console, verdicts: Sequence[Verdict]) -> None:
+    """For each verdict the word, the claim and what was measured; what was expected, where it is not as before."""
+    expected = ""
+    for verdict in verdicts:
+        lines = [
+            f"[{STYLES[verdict.holds]}]{verdict.word}[/]: {escape(verdict.claim)}",
+            f"    measured: {escape(verdict.measured)}",
+        ]
+        if verdict.expected != expected:
+            expected = verdict.expected
+            lines.append(f"    expected: {escape(expected)}")
+        for line in lines:
+            screen.print(line, soft_wrap=True)

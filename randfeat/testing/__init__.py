@@ -1,0 +1,17 @@
+"""The contract of estimators and couplings, as checks that anybody can run on their own.
+
+Every statistical check is a z-score against a closed form, with the standard error taken from theory where theory has
+it (heavy tails make sample errors too small), a Bonferroni limit from the stated false-alarm rate, and a number of
+draws chosen so that a stated deviation is caught with probability 0.999.
+
+>>> import randfeat as rf
+>>> report = check_estimator(rf.PositiveFeatures(coupling="orthogonal"), dim=3, rng=0)
+>>> report.worst < report.limit
+True
+"""
+
+from randfeat.testing.couplings import check_coupling
+from randfeat.testing.estimators import check_estimator, check_namespace
+from randfeat.testing.report import Check, Report
+
+__all__ = ["Check", "Report", "check_coupling", "check_estimator", "check_namespace"]

@@ -1,0 +1,106 @@
+"""check_coupling: marginals of every row, and joint laws of all pairs."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from randfeat.couplings import Coupling, resolve_coupling
+from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.base import as_generator
+from randfeat.montecarlo import BATCH_BYTES
+from randfeat.testing.report import POWER_Z, ROUNDING, Check, Report, bonferroni, conclude, possible_rows
+
+__all__ = ["check_coupling"]
+
+
+def check_coupling(
+    coupling: Coupling | str,
+    *,
+    dim: int = 4,
+    num_rows: Iterable[int] | None = None,
+    rng: Any = 0,
+    false_alarm: float = 1e-6,
+    num_draws: int = 20_000,
+) -> Report:
+    """Check that rows have the marginals, and pairs of rows the joint laws, that a coupling states.
+
+    Per row: mean 0, second moments I, squared norm, and `E[exp(v·w)]` along axes of both signs and obliquely. Per draw:
+    the variance of the row averages of exp(v·w), cosh(v·w), cos(v·w) and |w|² against the assembly of the pair laws;
+    the last sees norms that are shared between rows that should be independent.
+
+    Raises AssertionError, naming what failed; returns the report otherwise.
+    """
+    coupling = resolve_coupling(coupling)
+    rows = possible_rows(coupling, dim, num_rows)
+    checks: list[Check] = []
+    limit = bonferroni(false_alarm, sum(num * (dim * (dim + 3) // 2 + 4) + 8 for num in rows))
+    for num, generator in zip(rows, as_generator(rng).spawn(len(rows)), strict=True):
+        size = max(1, BATCH_BYTES // (16 * max(num, dim) * dim))
+        sizes = [size] * (num_draws // size) + [num_draws % size] * bool(num_draws % size)
+        sample = np.concatenate([coupling.sample(num, dim, rng=generator, batch_shape=(n,)) for n in sizes])
+        assert sample.shape == (num_draws, num, dim), (
+            f"{coupling!r}: expected shape {(num, dim)}, got {sample.shape[1:]}"
+        )
+        assert sample.dtype == np.float64, f"{coupling!r}: rows are {sample.dtype}, expected float64"
+        checks += row_checks(coupling, sample, limit) + pair_checks(coupling, sample, limit)
+    return conclude(repr(coupling), checks, limit, [])
+
+
+def row_checks(coupling: Coupling, sample: np.ndarray, limit: float) -> list[Check]:
+    """Marginal moments of every row."""
+    num, dim = sample.shape[1:]
+    law = coupling.row_law(dim)
+    checks = []
+
+    def add(name: str, values: np.ndarray, expected: float) -> None:
+        """A z-score with the sample's standard error; all of these have light tails."""
+        scale = values.std(ddof=1) / np.sqrt(len(values))
+        deviation = values.mean() - expected
+        if scale < ROUNDING * max(1.0, abs(expected)):
+            assert abs(deviation) < ROUNDING * max(1.0, abs(expected)), f"{coupling!r}, {name}: off by {deviation}"
+            return
+        checks.append(Check(name, float(deviation / scale), float((limit + POWER_Z) * scale / max(abs(expected), 1.0))))
+
+    flat, axis = np.ones(dim) / np.sqrt(dim), np.eye(dim)[0]
+    for i in range(num):
+        w = sample[:, i, :]
+        for a in range(dim):
+            add(f"E[w_{i}{a}], {num} rows", w[:, a], 0.0)
+            for b in range(a, dim):
+                add(f"E[w_{i}{a} w_{i}{b}], {num} rows", w[:, a] * w[:, b], float(a == b))
+        add(f"E|w_{i}|², {num} rows", np.sum(w * w, axis=1), float(dim))
+        for label, v in (("+axis", 0.6 * axis), ("-axis", -0.6 * axis), ("oblique", 0.6 * flat)):
+            expected = float(law.row_mean(v @ v) * np.exp(v @ v / 2))
+            add(f"E[exp(v·w_{i})] {label}, {num} rows", np.exp(w @ v), expected)
+    return checks
+
+
+def pair_checks(coupling: Coupling, sample: np.ndarray, limit: float) -> list[Check]:
+    """Variances over draws of averages over rows, against own law plus counted pair laws."""
+    num, dim = sample.shape[1:]
+    own, laws = coupling.row_law(dim), coupling.pair_laws(num, dim)
+    total = num + sum(count for count, _ in laws)
+    assert total <= num * num, (
+        f"{coupling!r}: {total - num} dependent ordered pairs of {num} rows, at most {num * (num - 1)}"
+    )
+    checks = []
+    v = 0.6 * np.ones(dim) / np.sqrt(dim)
+    s, t = float(v @ v), float(4 * v @ v)
+    projections = sample @ v
+    functions: list[tuple[str, np.ndarray, Callable[[PairLaw], float]]] = [
+        ("exp(v·w)", np.exp(projections), lambda law: float(law.covariance(s)) * np.exp(s)),
+        ("cosh(v·w)", np.cosh(projections), lambda law: float(law.even_covariance(s)) * np.exp(s)),
+        ("cos(2v·w)", np.cos(2 * projections), lambda law: float(law.even_covariance(-t)) * np.exp(-t)),
+        ("|w|²", np.sum(sample**2, axis=-1), lambda law: law.sqnorm_covariance(dim)),
+    ]
+    for name, values, covariance in functions:
+        expected = (num * covariance(own) + sum(count * covariance(law) for count, law in laws)) / num**2
+        squared = (values.mean(axis=1) - values.mean()) ** 2
+        if expected < ROUNDING:
+            assert squared.mean() < ROUNDING, f"{coupling!r}: mean of {name} over {num} rows should not vary"
+            continue
+        scale = squared.std(ddof=1) / np.sqrt(len(squared))
+        z = float((squared.mean() - expected) / scale)
+        checks.append(Check(f"Var of mean {name}, {num} rows", z, float((limit + POWER_Z) * scale / expected)))
+    return checks

@@ -1,0 +1,108 @@
+"""check_estimator: everything that an estimator promises."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import as_host, cast, dtype_name
+from randfeat.estimators.base import Estimator, as_generator
+from randfeat.testing.moments import MomentCase, sample_pairs
+from randfeat.testing.report import ROUNDING, Check, Report, bonferroni, conclude, possible_rows
+
+__all__ = ["check_estimator", "check_namespace"]
+
+
+def check_estimator(
+    estimator: Estimator,
+    *,
+    dim: int = 4,
+    num_rows: Iterable[int] | None = None,
+    rng: Any = 0,
+    false_alarm: float = 1e-6,
+    detectable_bias: float = 0.03,
+    detectable_variance: float = 0.1,
+    namespaces: Iterable[Any] = (),
+) -> Report:
+    """Check that an estimator keeps its promises: mean, variance, shapes, dtypes, seeds, backends, documentation.
+
+    estimator : the estimator to check, under its own kernel and coupling.
+    dim, num_rows : where; by default 1, d-1, d, d+2 and 2d rows, or the nearest numbers the coupling can have.
+    rng : seed; the check is deterministic given it.
+    false_alarm : probability that a correct estimator fails (all statistical checks together, to normal approximation).
+    detectable_bias, detectable_variance : relative deviations of mean and variance that are caught with probability
+        0.999; they set the number of draws. Variances are checked where the kurtosis of the estimate is below 30.
+    namespaces : array namespaces (`torch`, `jax.numpy`, `array_api_strict`, ...) on which the same seed must give the
+        same features.
+
+    Raises AssertionError, naming what failed; returns the report otherwise. An estimator without a closed-form variance
+    is checked for its mean with the sample's standard error, and the report says so.
+    """
+    if not isinstance(estimator, Estimator):
+        raise TypeError(f"expected an Estimator, got {type(estimator).__name__}.")
+    widths = [rows * estimator.features_per_row for rows in possible_rows(estimator.coupling, dim, num_rows)]
+    check_documentation(estimator)
+    for width in widths:
+        check_features(estimator, dim, width)
+    for xp in namespaces:
+        check_namespace(estimator, dim, widths[-1], xp)
+    x, y = sample_pairs(estimator, dim)
+    limit = bonferroni(false_alarm, 2 * len(widths) * len(x))
+    checks: list[Check] = []
+    notes: list[str] = []
+    for width, generator in zip(widths, as_generator(rng).spawn(len(widths)), strict=True):
+        case = MomentCase(estimator, x, y, width, limit, detectable_bias, detectable_variance)
+        checks += case.run(generator, notes)
+    return conclude(repr(estimator), checks, limit, notes)
+
+
+def check_documentation(estimator: Estimator) -> None:
+    """A page states its shapes, what is exact, its error and its source."""
+    page = type(estimator).__doc__ or ""
+    missing = [word for word in ("Shapes:", "Exact", "Error", "Source") if word not in page]
+    assert not missing, f"the docstring of {type(estimator).__name__} does not state {', '.join(missing)}"
+
+
+def check_features(estimator: Estimator, dim: int, width: int) -> None:
+    """Shapes, dtypes, seeds, sign, and that every way to the estimate is the same number."""
+    x, y = np.random.default_rng(0).standard_normal((2, 3, 5, dim)) / 4
+    phi, again, other = (estimator.draw(dim, width, rng=seed) for seed in (0, 0, 1))
+    queries, keys = phi.queries(x), phi.keys(y)
+    values, scale = queries.values, queries.log_scale
+    subject = f"{estimator!r} with {width} features"
+    assert values.shape == (3, 5, width), f"{subject}: values have shape {values.shape}, expected (3, 5, {width})"
+    assert scale.shape in ((3, 5, 1), (3, 5, width)), f"{subject}: log_scale has shape {scale.shape}"
+    assert np.array_equal(queries.to_array(), again.queries(x).to_array()), f"{subject}: one seed, two maps"
+    assert not np.array_equal(queries.to_array(), other.queries(x).to_array()), f"{subject}: two seeds, one map"
+    if estimator.positive:
+        assert np.all(values > 0), f"{subject}: declared positive, but a value is not"
+    gram = phi.estimate(x, y)
+    plain = queries.to_array() @ np.swapaxes(keys.to_array(), -1, -2)
+    size = np.sum(np.abs(queries.to_array()[..., :, None, :] * keys.to_array()[..., None, :, :]), axis=-1)
+    assert np.all(np.abs(gram - plain) <= ROUNDING * size), f"{subject}: estimate is not φ(x)·φ(y)"
+    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
+    pairwise = phi.estimate_pairwise(x, y)
+    size = np.diagonal(size, axis1=-2, axis2=-1)
+    assert np.all(np.abs(pairwise - diagonal) <= ROUNDING * size), f"{subject}: estimate_pairwise differs from estimate"
+    for dtype in (np.float16, np.float32, np.float64):
+        output = phi.estimate(x.astype(dtype), y.astype(dtype))
+        assert output.dtype == dtype, f"{subject}: {np.dtype(dtype)} in, {output.dtype} out"
+
+
+def check_namespace(estimator: Estimator, dim: int, width: int, xp: Any) -> None:
+    """The same seed gives the same features in another array library, to the rounding of one projection and one exp."""
+    x = np.random.default_rng(0).standard_normal((5, dim)) / 4
+    for dtype in ("float32", "float64"):
+        there = xp.asarray(x.astype(dtype))
+        here = cast(x, np.dtype(dtype))
+        if dtype_name(there.dtype) != dtype:  # a library without this dtype, such as JAX in its default mode
+            continue
+        ours = estimator.draw(dim, width, rng=0, like=here).keys(here)
+        theirs = estimator.draw(dim, width, rng=0, like=there).keys(there)
+        assert type(theirs.values) is type(there), f"{xp.__name__} in, {type(theirs.values).__name__} out"
+        for name in ("values", "log_scale"):
+            a, b = as_host(getattr(ours, name), name), as_host(getattr(theirs, name), name)
+            tolerance = 4 * np.finfo(dtype).eps * np.maximum(1.0, np.abs(a))
+            assert np.all(np.abs(a - b) <= tolerance), (
+                f"{estimator!r}: {name} differs on {xp.__name__} by more than 4 ulp"
+            )

@@ -1,0 +1,124 @@
+"""Measured mean and variance of an estimator against its closed forms."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from randfeat.estimators.base import Estimator
+from randfeat.montecarlo import HEAVY, HeavyTailWarning, kurtosis_of_estimate, sample_errors
+from randfeat.testing.report import POWER_Z, ROUNDING, Check
+from randfeat.variance import NoClosedForm
+
+__all__ = ["MomentCase", "sample_pairs"]
+
+MAX_DRAWS = 3_000_000
+PILOT_DRAWS = 5_000
+
+
+@dataclass(frozen=True, eq=False)
+class MomentCase:
+    """Mean and variance of one estimator at one width on a list of pairs."""
+
+    estimator: Estimator
+    x: np.ndarray
+    y: np.ndarray
+    width: int
+    limit: float
+    detectable_bias: float
+    detectable_variance: float
+
+    def run(self, generator: np.random.Generator, notes: list[str]) -> list[Check]:
+        """The z-scores of all pairs; pairs without any variance must be exact to rounding."""
+        relative_mean = self.estimator.mean(self.x, self.y) / self.estimator.kernel.pairwise(self.x, self.y)
+        try:
+            variance = self.estimator.relative_variance(self.x, self.y, num_features=self.width)
+        except NoClosedForm as reason:
+            notes.append(f"variance not checked: {reason}")
+            return self.mean_only(generator, relative_mean)
+        pilot, main = generator.spawn(2)
+        kurtosis = np.maximum(self.kurtosis(), kurtosis_of(self.errors(PILOT_DRAWS, pilot, relative_mean)))
+        # The variance is checked where the fourth moment is light enough for a sum of squares to be nearly normal.
+        light = kurtosis < HEAVY
+        draws = int(self.draws_for(variance, np.where(light, kurtosis, 1.0)))
+        errors = self.errors(draws, main, relative_mean)
+        checks = []
+        for pair, (error, var, heavy) in enumerate(zip(errors.T, variance, ~light, strict=True)):
+            name = f"num_features={self.width}, pair {pair}"
+            if var <= ROUNDING**2:
+                assert np.all(np.abs(error) < ROUNDING), f"{self.estimator!r}, {name}: expected exact, got {error}"
+                continue
+            scale = np.sqrt(var / draws)
+            checks.append(Check(f"mean, {name}", float(error.mean() / scale), (self.limit + POWER_Z) * scale))
+            if not heavy:
+                scale = np.sqrt((max(kurtosis_of(error), kurtosis[pair]) - 1) / draws)
+                z = float((np.mean(error**2) / var - 1) / scale)
+                checks.append(Check(f"variance, {name}", z, (self.limit + POWER_Z) * scale))
+        return checks
+
+    def mean_only(self, generator: np.random.Generator, relative_mean: np.ndarray) -> list[Check]:
+        """The mean, with the sample's own standard error."""
+        draws = 40_000
+        errors = self.errors(draws, generator, relative_mean)
+        scale = np.maximum(errors.std(axis=0, ddof=1), ROUNDING) / np.sqrt(draws)
+        return [
+            Check(f"mean, num_features={self.width}, pair {pair}", float(z), float((self.limit + POWER_Z) * s))
+            for pair, (z, s) in enumerate(zip(errors.mean(axis=0) / scale, scale, strict=True))
+        ]
+
+    def errors(self, draws: int, generator: np.random.Generator, relative_mean: np.ndarray) -> np.ndarray:
+        """Deviations of K̂/K from their mean, (draws, pairs)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HeavyTailWarning)  # heavy pairs are not used for variances
+            sample = sample_errors(
+                self.estimator, self.x, self.y, num_features=self.width, num_draws=draws, rng=generator
+            )
+        return sample.errors + 1 - relative_mean
+
+    def kurtosis(self) -> np.ndarray:
+        """Of the estimate, as if rows were independent; 3 where one row's is not known."""
+        try:
+            return kurtosis_of_estimate(self.estimator, self.x, self.y, num_features=self.width)
+        except NoClosedForm:
+            return np.full(len(self.x), 3.0)
+
+    def draws_for(self, variance: np.ndarray, kurtosis: np.ndarray) -> float:
+        """Draws that give the stated power."""
+        reach = self.limit + POWER_Z
+        for_mean = np.max(variance) * (reach / self.detectable_bias) ** 2
+        for_variance = np.max(kurtosis - 1) * (reach / self.detectable_variance) ** 2
+        draws = np.ceil(max(for_mean, for_variance, 2000.0))
+        if draws > MAX_DRAWS:
+            raise ValueError(
+                f"{self.estimator!r} at {self.width} features would need {draws:.1e} draws to catch a relative bias of "
+                f"{self.detectable_bias} and a relative error of the variance of {self.detectable_variance}; "
+                "ask for less, or check more features."
+            )
+        return float(draws)
+
+
+def kurtosis_of(errors: np.ndarray) -> Any:
+    """Fourth moment over squared second, about zero, over the first axis; 1 where there is no error at all."""
+    second = np.mean(errors**2, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(second <= ROUNDING**2, 1.0, np.mean(errors**4, axis=0) / second**2)
+
+
+def sample_pairs(estimator: Estimator, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Axis-aligned pairs of both signs, opposite and anisotropic ones, with |x ± y|² at most 1.3 in kernel units."""
+    axis = np.eye(dim)[0]
+    slope = np.arange(1.0, dim + 1)
+    slope /= np.linalg.norm(slope)
+    flat = np.ones(dim) / np.sqrt(dim)
+    pairs = [
+        (0.35 * axis, 0.35 * axis),
+        (-0.35 * axis, -0.35 * axis),
+        (0.3 * flat, -0.4 * flat),
+        (0.6 * slope, 0.1 * axis),
+        (0.1 * axis - 0.2 * slope, 0.4 * flat),
+        (0.5 * flat, 0.6 * slope),
+    ]
+    unit = float(estimator.kernel.unit(np.ones(1))[0])
+    x, y = (np.array(side) / unit for side in zip(*pairs, strict=True))
+    return x, y

@@ -1,0 +1,69 @@
+"""Reports of statistical checks, and how their limits are set."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["POWER_Z", "ROUNDING", "Check", "Report", "bonferroni", "conclude", "possible_rows"]
+
+POWER_Z = 3.0902  # normal quantile of 0.999
+ROUNDING = 256 * np.finfo(np.float64).eps  # of sums over at most a few hundred terms
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statistical check: its z-score, and the relative deviation it would catch with probability 0.999."""
+
+    name: str
+    z: float
+    detectable: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All statistical checks of one subject; passed, for otherwise the check function has raised."""
+
+    subject: str
+    checks: tuple[Check, ...]
+    limit: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def z_scores(self) -> np.ndarray:
+        """The z-scores, standard normal if the subject is right."""
+        return np.array([check.z for check in self.checks])
+
+    @property
+    def worst(self) -> float:
+        """Largest absolute z-score."""
+        return float(np.max(np.abs(self.z_scores), initial=0.0))
+
+    def __str__(self) -> str:
+        head = f"{self.subject}: {len(self.checks)} checks, worst |z| = {self.worst:.2f}, limit {self.limit:.2f}"
+        lines = [f"  {c.name}: z = {c.z:+.2f}, would catch {c.detectable:.2%}" for c in self.checks]
+        return "\n".join([head, *lines, *(f"  note: {note}" for note in self.notes)])
+
+
+def possible_rows(coupling: Any, dim: int, num_rows: Iterable[int] | None) -> list[int]:
+    """The numbers of rows to check, moved to the nearest that the coupling can have."""
+    wanted = (1, dim - 1, dim, dim + 2, 2 * dim) if num_rows is None else num_rows
+    return sorted({coupling.nearest_num_rows(num)[-1] for num in wanted if num > 0})
+
+
+def bonferroni(false_alarm: float, num_checks: int) -> float:
+    """The |z| that `num_checks` standard normal z-scores together exceed with probability `false_alarm` at most."""
+    from scipy.special import ndtri
+
+    return float(-ndtri(false_alarm / (2 * num_checks)))
+
+
+def conclude(subject: str, checks: list[Check], limit: float, notes: list[str]) -> Report:
+    """The report, or an AssertionError that lists what failed."""
+    report = Report(subject, tuple(checks), limit, tuple(dict.fromkeys(notes)))
+    failed = [check for check in checks if not abs(check.z) < limit]
+    if failed:
+        listing = "\n".join(f"  {check.name}: z = {check.z:+.1f}" for check in failed)
+        raise AssertionError(f"{subject}: {len(failed)} of {len(checks)} checks beyond |z| = {limit:.2f}\n{listing}")
+    return report

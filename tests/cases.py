@@ -1,0 +1,54 @@
+"""The table of cases: a new estimator, kernel or coupling is one line here and is then tested like all others."""
+
+from functools import partial
+
+from randfeat import (
+    Antithetic,
+    CenteredGaussian,
+    Coupling,
+    Estimator,
+    GaussianKernel,
+    HyperbolicFeatures,
+    Independent,
+    Kernel,
+    Orthogonal,
+    PositiveFeatures,
+    Simplex,
+    SoftmaxKernel,
+    TrigonometricFeatures,
+)
+
+KERNELS: list[Kernel] = [SoftmaxKernel(), SoftmaxKernel(scale=2.0), GaussianKernel(length_scale=1.2)]
+
+COUPLINGS: list[Coupling] = [
+    Independent(),
+    Orthogonal(),
+    Orthogonal(norms="constant"),
+    Simplex(),
+    Antithetic(),
+    Antithetic(Orthogonal()),
+    Antithetic(Simplex()),
+    CenteredGaussian(),
+]
+
+FEATURES = [
+    PositiveFeatures,
+    HyperbolicFeatures,
+    TrigonometricFeatures,
+    partial(TrigonometricFeatures, variant="phase"),
+]
+
+ESTIMATORS: list[Estimator] = [
+    make(kernel, coupling) for make in FEATURES for kernel in KERNELS for coupling in COUPLINGS
+]
+
+ATTENTION: list[Estimator] = [make() for make in FEATURES]
+"""One estimator per formula, of the plain softmax kernel: what attention tests run over."""
+
+POSITIVE: list[Estimator] = [estimator for estimator in ATTENTION if estimator.positive]
+
+
+def widths(estimator: Estimator, dim: int) -> list[int]:
+    """Widths that make fewer rows than the dimension, as many, a few more, and twice as many; and the least one."""
+    rows = {row for wish in (1, dim - 1, dim, dim + 1, 2 * dim) for row in estimator.coupling.nearest_num_rows(wish)}
+    return sorted(estimator.features_per_row * row for row in rows if row > 0)

@@ -1,0 +1,175 @@
+"""The shape of the house: imports run downward, one module knows array libraries, modules are small and well named."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import randfeat as rf
+
+ROOT = Path(rf.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# From the ground up. What stands on one line may not import each other.
+LAYERS = [
+    {"_array"},
+    {"features"},
+    {"kernels", "couplings"},
+    {"maps", "variance"},
+    {"estimators"},
+    {"attention", "bounds"},
+    {"adaptation", "montecarlo", "planning"},
+    {"testing"},
+    {"integrations"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+ARRAY_LIBRARIES = {
+    "torch",
+    "jax",
+    "jaxlib",
+    "cupy",
+    "cupyx",
+    "dask",
+    "array_api_compat",
+    "array_api_strict",
+    "tensorflow",
+}
+MOST_LINES = 350
+
+
+def ids(path):
+    return str(path.relative_to(ROOT))
+
+
+def package_of(path):
+    """The part of the house a file belongs to: "attention" for attention/state.py; "" for the package itself."""
+    first = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports(source):
+    """Names of modules that running the source imports, at any depth; those for type checkers only are left out."""
+    tree = ast.parse(source)
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            if node.module != "randfeat":
+                yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def upward(package, source):
+    """Imports of our own that do not go down."""
+    for name in imports(source):
+        parts = name.split(".")
+        if parts[0] != "randfeat" or len(parts) == 1:
+            continue
+        other = parts[1]
+        by_way_of_the_package = other not in LEVEL
+        if by_way_of_the_package or (other != package and LEVEL[other] >= LEVEL[package]):
+            yield name
+
+
+def test_every_part_has_its_place():
+    parts = {package_of(path) for path in FILES} - {""}
+    assert parts <= set(LEVEL), f"not in the order of layers: {sorted(parts - set(LEVEL))}"
+    assert len(FILES) > 20
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if package_of(path)], ids=ids)
+def test_imports_run_downward(path):
+    source = path.read_text()
+    assert sorted(set(upward(package_of(path), source))) == []
+    assert "randfeat" not in set(imports(source)), "imports the whole package"
+
+
+def test_upward_imports_are_seen():
+    assert list(upward("kernels", "from randfeat.couplings import Orthogonal"))
+    assert list(upward("features", "def f():\n    import randfeat.maps"))
+    assert list(upward("variance", "from randfeat import maps"))
+    assert list(upward("attention", "from randfeat import PositiveFeatures"))
+    assert (
+        list(upward("maps", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import randfeat.attention")) == []
+    )
+    assert (
+        list(upward("attention", "from randfeat.kernels import Kernel\nfrom randfeat.attention.state import X")) == []
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_one_module_knows_array_libraries(path):
+    if package_of(path) in ("_array", "integrations"):
+        return
+    known = {name.split(".")[0] for name in imports(path.read_text())} & ARRAY_LIBRARIES
+    assert known == set(), f"only _array.py imports array libraries, not {ids(path)}"
+
+
+def test_array_module_imports_no_library_itself():
+    names = {name.split(".")[0] for name in imports((ROOT / "_array.py").read_text())}
+    assert names & ARRAY_LIBRARIES == {"array_api_compat"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_modules_are_small_and_named_after_what_they_hold(path):
+    assert path.stem not in {"utils", "util", "misc", "common", "helpers", "core", "base_utils"}
+    lines = len(path.read_text().splitlines())
+    assert lines <= MOST_LINES, f"{lines} lines: a file that grows past {MOST_LINES} usually hides two ideas"
+
+
+EPSILON = re.compile(r"^(eps|epsilon|jitter|stabili[sz]er)\w*$", re.IGNORECASE)
+
+
+def epsilons(source):
+    """Names and small positive constants that are added to something, or that something is clamped by."""
+    for node in ast.walk(ast.parse(source)):
+        added = []
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            added = [node.left, node.right]
+        elif isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
+            added = [node.value]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("clip", "clamp", "maximum", "clamp_min"):
+            added = [*node.args, *(keyword.value for keyword in node.keywords)]
+        for operand in added:
+            name = getattr(operand, "id", getattr(operand, "attr", ""))
+            number = operand.value if isinstance(operand, ast.Constant) else None
+            if EPSILON.match(name) or (isinstance(number, float) and 0 < number < 1e-2):
+                yield node.lineno, ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_no_epsilon_is_added(path):
+    """A constant added against division by zero hides an underflow and biases the result."""
+    assert list(epsilons(path.read_text())) == []
+    parameters = [arg.arg for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.arguments)
+                  for arg in (*node.args, *node.kwonlyargs)]  # fmt: skip
+    assert not [name for name in parameters if EPSILON.match(name)]
+
+
+def test_epsilons_are_seen():
+    for source in ("y = x / (z + 1e-6)", "y = x + eps", "x += self.eps", "xp.clip(x, 1e-4)", "torch.clamp(x, min=EPS)"):
+        assert list(epsilons(source)), source
+    for source in ("y = x + 1", "y = x - 1e-6", "y = 0.5 + x", "xp.clip(x, 0.0, 700.0)"):
+        assert not list(epsilons(source)), source
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_errors_are_raised_not_asserted(path):
+    """Assertions only narrow types: they never check what a caller passed. In `testing` they are the product."""
+    if package_of(path) == "testing":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assert):
+            narrows = "isinstance" in ast.unparse(node.test) or ast.unparse(node.test).endswith("is not None")
+            assert narrows, f"line {node.lineno}: {ast.unparse(node)}"

@@ -1,0 +1,139 @@
+"""The public names: listed, sorted, documented; and nothing optional is imported."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import randfeat as rf
+
+MODULES = [
+    module.name for module in pkgutil.walk_packages(rf.__path__, "randfeat.") if ".integrations" not in module.name
+]
+
+OPTIONAL = [
+    "torch", "jax", "jaxlib", "cupy", "cupyx", "dask", "array_api_strict", "array_api_compat.torch",
+    "array_api_compat.cupy", "array_api_compat.dask", "matplotlib", "rich", "sklearn", "pandas", "transformers",
+    "scipy.stats", "scipy.linalg", "scipy.optimize", "scipy.special", "scipy.sparse", "mpmath", "hypothesis", "pytest",
+]  # fmt: skip
+
+
+def public(module):
+    return [(name, getattr(module, name)) for name in module.__all__]
+
+
+def is_ours(thing):
+    return getattr(thing, "__module__", "").startswith("randfeat")
+
+
+def test_names_are_sorted_and_complete():
+    assert rf.__all__ == sorted(rf.__all__)
+    assert len(set(rf.__all__)) == len(rf.__all__)
+    bound = {name for name, thing in vars(rf).items() if not name.startswith("_") and is_ours(thing)}
+    assert bound - set(rf.__all__) == set(), "imported into the package, but not public"
+    for name in rf.__all__:
+        assert hasattr(rf, name)
+    namespace = {}
+    exec("from randfeat import *", namespace)
+    assert set(rf.__all__) <= set(namespace)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_list_what_they_offer(name):
+    """Every `__all__` is sorted and true, and every module says in its docstring what it is."""
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    assert module.__doc__.split("\n\n")[0].rstrip()[-1] in ".:`"
+    names = getattr(module, "__all__", [])
+    assert names == sorted(names)
+    for public_name in names:
+        assert hasattr(module, public_name), f"{name}.{public_name} does not exist"
+
+
+def test_every_estimator_coupling_and_kernel_is_public():
+    """What a new file offers must be listed: a concrete subclass that users cannot reach is a mistake."""
+    for name in MODULES:
+        importlib.import_module(name)
+
+    def leaves(cls):
+        for child in cls.__subclasses__():
+            yield child
+            yield from leaves(child)
+
+    for base in (rf.Estimator, rf.Coupling, rf.Kernel):
+        found = [c for c in leaves(base) if is_ours(c) and not inspect.isabstract(c) and not c.__name__.startswith("_")]
+        assert len(found) >= 2
+        for cls in found:
+            assert cls.__name__ in rf.__all__, f"{cls.__module__}.{cls.__name__} is not public"
+
+
+@pytest.mark.parametrize("name", rf.__all__)
+def test_public_names_are_documented(name):
+    """A docstring with content of its own: for functions and classes, and for their public methods and properties."""
+    thing = getattr(rf, name)
+    documented(thing, name)
+    if inspect.isclass(thing):
+        for attribute, value in vars(thing).items():
+            if not attribute.startswith("_") and (callable(value) or isinstance(value, property | classmethod)):
+                documented(getattr(thing, attribute), f"{name}.{attribute}")
+
+
+def documented(thing, name):
+    text = inspect.getdoc(thing)
+    assert text, f"{name} has no docstring"
+    generated = inspect.isclass(thing) and text.startswith(f"{thing.__name__}(")  # what dataclasses write
+    assert not generated, f"{name} has no docstring of its own"
+    assert len(text.split()) >= (8 if inspect.isclass(thing) else 1), f"{name}: {text!r} says too little"
+    assert text.split("\n\n")[0].rstrip()[-1] in ".:`", f"{name}: the first sentence has no end: {text!r}"
+
+
+@pytest.mark.parametrize("name", [name for name in rf.__all__ if callable(getattr(rf, name))])
+def test_public_signatures_have_types(name):
+    """Parameters of public functions and constructors are annotated."""
+    thing = getattr(rf, name)
+    if issubclass_safe(thing, Exception):
+        assert issubclass(thing, ValueError | TypeError | UserWarning)
+        return
+    for parameter in inspect.signature(thing).parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty, f"{name}: {parameter}"
+
+
+def issubclass_safe(thing, cls):
+    return inspect.isclass(thing) and issubclass(thing, cls)
+
+
+def run_python(code):
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_imports_nothing_optional():
+    """NumPy and array-api-compat's core; the rest only when it is used."""
+    loaded = run_python("import randfeat, sys; print(*sys.modules)")
+    assert "randfeat.attention.linear" in loaded
+    assert "numpy" in loaded
+    assert sorted(set(OPTIONAL) & set(loaded)) == []
+
+
+def test_using_numpy_imports_no_other_array_library():
+    """Attention, closed forms and Monte Carlo on NumPy arrays need SciPy's special functions at most."""
+    code = (
+        "import numpy as np, randfeat as rf, sys; x = np.ones((4, 3)); e = rf.PositiveFeatures(); "
+        "phi = e.draw(3, 4, rng=0); rf.linear_attention(x, x, x, phi, is_causal=True); rf.softmax_attention(x, x, x); "
+        "e.variance(x, -x, num_features=4); print(*sys.modules)"
+    )
+    forbidden = {"torch", "jax", "cupy", "dask", "matplotlib", "sklearn", "scipy.stats", "scipy.optimize", "rich"}
+    assert sorted(forbidden & set(run_python(code))) == []
+
+
+def test_version():
+    parts = rf.__version__.split(".")
+    assert len(parts) == 3
+    assert all(part.isdigit() for part in parts[:2])
