@@ -14,9 +14,21 @@ True
 """
 
 from randfeat import montecarlo, testing
+from randfeat.adaptation import adapt
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
 from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independent, Orthogonal, Simplex
-from randfeat.estimators import Estimator, HyperbolicFeatures, PositiveFeatures, TrigonometricFeatures
+from randfeat.estimators import (
+    BalancedFeatures,
+    CenteredFeatures,
+    DenseExponentialFeatures,
+    Estimator,
+    GeneralizedExponentialFeatures,
+    HyperbolicFeatures,
+    OptimalPositiveFeatures,
+    PositiveFeatures,
+    PosteriorFeatures,
+    TrigonometricFeatures,
+)
 from randfeat.features import Features, concatenate, tensor_product
 from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
 from randfeat.maps import FeatureMap
@@ -28,21 +40,28 @@ __version__ = "0.1.0"
 __all__ = [
     "Antithetic",
     "AttentionState",
+    "BalancedFeatures",
+    "CenteredFeatures",
     "CenteredGaussian",
     "Coupling",
+    "DenseExponentialFeatures",
     "Estimator",
     "FeatureMap",
     "Features",
     "GaussianKernel",
+    "GeneralizedExponentialFeatures",
     "HyperbolicFeatures",
     "Independent",
     "Kernel",
     "NoClosedForm",
+    "OptimalPositiveFeatures",
     "Orthogonal",
     "PositiveFeatures",
+    "PosteriorFeatures",
     "Simplex",
     "SoftmaxKernel",
     "TrigonometricFeatures",
+    "adapt",
     "concatenate",
     "kernel_attention",
     "linear_attention",

@@ -167,13 +167,13 @@ def gram_variance(
     if rows == 1:
         return Measured(own, np.zeros_like(own))
     generator = as_generator(rng)
-    first, second = np.triu_indices(rows, k=1)
-    if first.size > 2048:  # a random subset of pairs, the same for all draws
-        chosen = generator.choice(first.size, 2048, replace=False)
-        first, second = first[chosen], second[chosen]
+    all_pairs = np.stack(np.triu_indices(rows, k=1))
     covariances = []
     for child in generator.spawn(as_count(num_draws, "num_draws")):
         w = coupling.sample(rows, dim, rng=child)
+        first, second = all_pairs
+        if first.size > 2048:  # another random subset for each draw: its choice is part of the standard error
+            first, second = all_pairs[:, child.choice(first.size, 2048, replace=False)]
         law = SampledPairs(
             dim,
             np.sum((w[first] + w[second]) ** 2, axis=1),

@@ -36,7 +36,7 @@ def predict_attention_error(
     num_queries, rng : the mean runs over a random subset of this many queries, drawn with this seed (all, where there
         are no more). Time O(num_queries S²), memory O(S²).
 
-    Limits: leading order, valid while G_jj / m is small on the keys that carry the row. A prediction near or above 1
+    Limits: leading order, valid while Σ_j p_j G_jj / m is small (0.05, say) for every row. A prediction near or above 1
     says that such features do not carry this head, not how wrong they are: real errors saturate near 1 for positive
     features. For signed features (trigonometric) a small prediction is no guarantee either: rare denominators near 0
     are not in it. Counts rows as independent; couplings improve on it where |x + y|² is small.

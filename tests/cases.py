@@ -8,9 +8,11 @@ from randfeat import (
     Coupling,
     Estimator,
     GaussianKernel,
+    GeneralizedExponentialFeatures,
     HyperbolicFeatures,
     Independent,
     Kernel,
+    OptimalPositiveFeatures,
     Orthogonal,
     PositiveFeatures,
     Simplex,
@@ -36,14 +38,21 @@ FEATURES = [
     HyperbolicFeatures,
     TrigonometricFeatures,
     partial(TrigonometricFeatures, variant="phase"),
+    partial(OptimalPositiveFeatures, exponent=-0.05),
+    partial(OptimalPositiveFeatures, exponent=-0.05, antithetic=True),
+    partial(GeneralizedExponentialFeatures, parameter=-0.03 + 0.04j),
+    partial(GeneralizedExponentialFeatures, parameter=-0.03 + 0.04j, sign=-1),
 ]
 
 ESTIMATORS: list[Estimator] = [
     make(kernel, coupling) for make in FEATURES for kernel in KERNELS for coupling in COUPLINGS
 ]
 
-ATTENTION: list[Estimator] = [make() for make in FEATURES]
-"""One estimator per formula, of the plain softmax kernel: what attention tests run over."""
+ATTENTION: list[Estimator] = [*(make() for make in FEATURES[:4]), GeneralizedExponentialFeatures(parameter=0.04j)]
+"""One estimator per kind of features, of the plain softmax kernel: what attention tests run over.
+
+Scales per row and per feature, positive and signed values, equal and different features of queries and keys.
+"""
 
 POSITIVE: list[Estimator] = [estimator for estimator in ATTENTION if estimator.positive]
 

@@ -13,8 +13,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if importlib.util.find_spec("jaxlib"):
-    # Compiling is all that tests of JAX take time for, and five times faster without optimisation. XLA_FLAGS="" in the
-    # environment tests the optimised code; test_jax_without_float64 runs that always.
+    # Compiling is all that tests of JAX take time for, and five times faster without optimization. XLA_FLAGS="" in the
+    # environment tests the optimized code; test_jax_without_float64 runs that always.
     _flags = ["--xla_cpu_multi_thread_eigen=false", "--xla_backend_optimization_level=0"]
     if tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 7):  # older ones end the process at unknown flags
         _flags.append("--xla_cpu_use_fusion_emitters=false")
@@ -63,12 +63,14 @@ def xp(request):
 
 @pytest.fixture
 def torch():
-    return load_backend("torch") and importlib.import_module("torch")
+    load_backend("torch")
+    return importlib.import_module("torch")
 
 
 @pytest.fixture
 def jax():
-    return load_backend("jax.numpy") and importlib.import_module("jax")
+    load_backend("jax.numpy")
+    return importlib.import_module("jax")
 
 
 @pytest.fixture

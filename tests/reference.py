@@ -5,6 +5,7 @@ says how far a correct implementation may be from it: `per_eps`, a bound on the 
 was computed in, from the standard model of rounding (a sum of n terms is off by n eps times the sum of their sizes).
 """
 
+import cmath
 import math
 from dataclasses import dataclass
 
@@ -51,7 +52,47 @@ class NaiveOutput:
         assert np.all(error <= bound), f"error {np.max(error):.2e}, {np.max(error / bound):.1f} times the bound"
 
 
-BY_FORMULA = (rf.PositiveFeatures, rf.HyperbolicFeatures, rf.TrigonometricFeatures)
+def positive(estimator, w, u, m, side):
+    """`exp(w·u - |u|²/2) / √m`."""
+    return [(1.0, w @ u - u @ u / 2 - math.log(m) / 2)]
+
+
+def hyperbolic(estimator, w, u, m, side):
+    """`exp(±w·u - |u|²/2) / √(2m)`."""
+    return [(1.0, sign * (w @ u) - u @ u / 2 - math.log(2 * m) / 2) for sign in (1, -1)]
+
+
+def trigonometric(estimator, w, u, m, side, phases=0.0):
+    """`e^{|u|²/2} cos(w·u), sin(w·u) / √m`, or `e^{|u|²/2} √(2/m) cos(w·u + b)`."""
+    if estimator.variant == "phase":
+        return [(math.cos(w @ u + phases), u @ u / 2 + math.log(2 / m) / 2)]
+    return [(function(w @ u), u @ u / 2 - math.log(m) / 2) for function in (math.cos, math.sin)]
+
+
+def optimal_positive(estimator, w, u, m, side, log_weights=0.0):
+    """`(1-4a)^{d/4} exp(a|w|² + √(1-4a) w·u - |u|²/2) / √m`, from the stretched rows `√(1-4a) w`."""
+    a, signs = float(estimator.exponent), (1, -1) if estimator.antithetic else (1,)
+    weight = a * (w @ w) / (1 - 4 * a) + len(w) / 4 * math.log(1 - 4 * a) - math.log(len(signs) * m) / 2
+    return [(1.0, sign * (w @ u) - u @ u / 2 + weight) for sign in signs]
+
+
+def generalized_exponential(estimator, w, u, m, side, log_weights=0.0, arguments=0.0):
+    """Real and imaginary parts of `(1-4A)^{d/4} exp(A|w|² + B w·u - s|u|²/2) / √m`; conjugate, with sB, for keys."""
+    a, s = estimator.parameter, estimator.sign
+    b = cmath.sqrt(s * (1 - 4 * a)) * (s if side == "keys" else 1)
+    log = a * (w @ w) + b * (w @ u) - s * (u @ u) / 2 + len(w) / 4 * cmath.log(1 - 4 * a) - math.log(m) / 2
+    return [(math.cos(log.imag), log.real), (math.sin(log.imag) * (-1 if side == "keys" else 1), log.real)]
+
+
+FORMULAS = {
+    rf.PositiveFeatures: positive,
+    rf.HyperbolicFeatures: hyperbolic,
+    rf.TrigonometricFeatures: trigonometric,
+    rf.OptimalPositiveFeatures: optimal_positive,
+    rf.GeneralizedExponentialFeatures: generalized_exponential,
+}
+"""(estimator, one row, one input in kernel units, number of rows, side, what else was drawn for the row) -> the
+features of that row, as pairs of a value and the logarithm of its scale, for the softmax kernel."""
 
 
 def naive_features(phi, x, *, index=(), side="queries"):
@@ -59,45 +100,31 @@ def naive_features(phi, x, *, index=(), side="queries"):
 
     Estimators without a formula here lend their own features, in float64: attention can then still be checked.
     """
-    rows = to_numpy(phi.arrays["rows"])[index]
-    estimator, m = phi.estimator, len(rows)
-    if type(estimator) not in BY_FORMULA:
-        arrays = {name: to_numpy(array)[index] for name, array in phi.arrays.items()}
-        own = getattr(rf.FeatureMap(estimator, phi.dim, phi.num_features, arrays), side)(np.asarray(x, np.float64))
-        log = np.broadcast_to(own.log_scale, own.values.shape)
-        with np.errstate(divide="ignore"):
-            return NaiveFeatures(np.sign(own.values), log + np.log(np.abs(own.values)), log, np.abs(log))
-    kernel = estimator.kernel
-    pairs = getattr(estimator, "variant", "pairs") == "pairs"
-    width = phi.num_features
-    sign, log, size, terms = (np.empty((len(x), width)) for _ in range(4))
-    phases = to_numpy(phi.arrays["phases"])[index][0] if "phases" in phi.arrays else np.zeros(m)
-    for i, x_i in enumerate(np.asarray(x, dtype=np.float64)):
-        u = x_i / kernel.length_scale if isinstance(kernel, rf.GaussianKernel) else x_i * math.sqrt(kernel.scale)
-        sqnorm = math.fsum(u * u)
-        envelope = -sqnorm / 2 if isinstance(kernel, rf.GaussianKernel) else 0.0
-        for j, w in enumerate(rows):
-            a, a_size = math.fsum(w * u), math.fsum(abs(w * u))
-            if isinstance(estimator, rf.PositiveFeatures):
-                columns = {j: (1.0, a - sqnorm / 2 + envelope - math.log(m) / 2)}
-            elif isinstance(estimator, rf.HyperbolicFeatures):
-                columns = {
-                    j + half * m: (1.0, (1 - 2 * half) * a - sqnorm / 2 + envelope - math.log(2 * m) / 2)
-                    for half in (0, 1)
-                }
-            elif pairs:
-                columns = {
-                    j + half * m: ((math.cos(a), math.sin(a))[half], sqnorm / 2 + envelope - math.log(m) / 2)
-                    for half in (0, 1)
-                }
-            else:
-                columns = {j: (math.cos(a + phases[j]), sqnorm / 2 + envelope + math.log(2 / m) / 2)}
-            for column, (value, scale) in columns.items():
-                sign[i, column] = np.sign(value)
-                log[i, column] = scale + (math.log(abs(value)) if value else -math.inf)
-                size[i, column] = scale
-                terms[i, column] = a_size + sqnorm + abs(envelope) + math.log(m) + 2 * math.pi
-    return NaiveFeatures(sign, log, size, terms)
+    arrays = {name: to_numpy(array)[index] for name, array in phi.arrays.items()}
+    rows, others = arrays["rows"], {name: array for name, array in arrays.items() if name != "rows"}
+    kernel, gaussian = phi.estimator.kernel, isinstance(phi.estimator.kernel, rf.GaussianKernel)
+    x = np.asarray(x, dtype=np.float64)
+    unit = x / kernel.length_scale if gaussian else x * math.sqrt(kernel.scale)
+    formula = FORMULAS.get(type(phi.estimator))
+    if formula is None:
+        own = getattr(rf.FeatureMap(phi.estimator, phi.dim, phi.num_features, arrays), side)(x)
+        scale = np.broadcast_to(own.log_scale, own.values.shape)
+        value = own.values
+    else:
+        value, scale = np.empty((2, len(x), phi.num_features))
+        for i, u in enumerate(unit):
+            envelope = -(u @ u) / 2 if gaussian else 0.0
+            for j, w in enumerate(rows):
+                drawn = {name: array[0, j] for name, array in others.items()}
+                features = formula(phi.estimator, w, u, len(rows), side, **drawn)
+                for k, (number, log) in enumerate(features):
+                    value[i, k * len(rows) + j], scale[i, k * len(rows) + j] = number, log + envelope
+    with np.errstate(divide="ignore"):
+        log = scale + np.log(np.abs(value))
+    # |w·u| with slopes up to 2, |u|²/2 with its envelope, what else is drawn for a row, and its logarithm
+    terms = 2 * np.max(np.abs(unit) @ np.abs(rows).T, axis=-1, initial=0.0) + 2 * np.sum(unit**2, axis=-1)
+    terms = terms + math.log(phi.num_features) + 2 * math.pi + sum(np.max(np.abs(array)) for array in others.values())
+    return NaiveFeatures(np.sign(value), log, scale, np.broadcast_to(terms[:, None], log.shape))
 
 
 def naive_attention(phi, query, key, value, *, merges=16, **options):
@@ -127,7 +154,7 @@ def naive_attention(phi, query, key, value, *, merges=16, **options):
 
 
 def naive_kernel_attention(kernel, query, key, value, **options):
-    """Exact normalised kernel attention, pair by pair."""
+    """Exact normalized kernel attention, pair by pair."""
 
     def head_of(query, key, which):
         def row(i, seen, v):

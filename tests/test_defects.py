@@ -12,6 +12,7 @@ Statistical tests compare a mean over N independent draws with its exact value, 
 they fail by chance once in 10^6 (|z| < 4.9), and the docstring says which deviation they catch 999 times in 1000.
 """
 
+import dataclasses
 import inspect
 import re
 
@@ -98,7 +99,7 @@ def test_b02_epsilon_turns_attention_into_the_mean_of_the_values(scale):
 
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_b03_masked_keys_stay_in_the_denominator(is_causal):
-    """A mask that zeroes values only leaves the keys in the normalisation: padded batches change valid outputs."""
+    """A mask that zeroes values only leaves the keys in the normalization: padded batches change valid outputs."""
     rng = np.random.default_rng(3)
     query, key, value = rng.standard_normal((3, 2, 32, 16))
     phi = rf.PositiveFeatures().draw(16, 64, rng=0)
@@ -112,7 +113,7 @@ def test_b03_masked_keys_stay_in_the_denominator(is_causal):
     assert same_bits(again[:, :16] if is_causal else again, padded[:, :16] if is_causal else padded)
 
 
-def test_b04_a_stabiliser_over_the_whole_sequence_leaks_the_future():
+def test_b04_a_stabilizer_over_the_whole_sequence_leaks_the_future():
     """With a key maximum taken over all positions, the last key changed earlier outputs by more than 1."""
     rng = np.random.default_rng(4)
     query, key, value = rng.standard_normal((3, 32, 16)).astype(np.float32)
@@ -155,7 +156,7 @@ def test_b06_subtracting_the_wrong_maximum_underflows(scale):
 
 @pytest.mark.parametrize("dim", [1, 5, 9, 64])
 def test_b07_odd_widths_lose_features(dim):
-    """A width that pairs cannot have is an error that names its neighbours, and k(x, x) = 1 at all that they can."""
+    """A width that pairs cannot have is an error that names its neighbors, and k(x, x) = 1 at all that they can."""
     estimator = rf.TrigonometricFeatures(rf.GaussianKernel())
     x = np.random.default_rng(7).standard_normal((3, dim))
     for width in (9, 63, 65):
@@ -195,7 +196,9 @@ def test_b09_docstring_and_code_disagree():
     assert "exp(scale · x·y)" in rf.SoftmaxKernel.__doc__
     np.testing.assert_allclose(rf.SoftmaxKernel(0.7)(x, y), np.exp(0.7 * np.sum(x * y)), rtol=1e-14)
     for estimator in ATTENTION:
-        assert re.search(r"`φ(_i)?\(x\) = ", type(estimator).__doc__), type(estimator)  # tests/test_maps.py: formula
+        assert re.search(r"`(φ(_i)?\(x\)|f\(w, x\)) = ", type(estimator).__doc__), type(
+            estimator
+        )  # tests/test_maps.py: formula
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(20, 10), (10, 20)])
@@ -397,7 +400,7 @@ def test_b18_norms_with_one_degree_of_freedom(coupling):
 
 @pytest.mark.parametrize("dim", [2, 4, 8])
 def test_b19_orthogonal_coordinates_in_place_of_frequencies(dim):
-    """Frequencies are orthogonal, not their coordinates; maps are normalised; odd dimensions and widths work.
+    """Frequencies are orthogonal, not their coordinates; maps are normalized; odd dimensions and widths work.
 
     The Gaussian kernel at distance 1.5 along an axis: 40 000 draws, a bias of 8 % is caught (it was 14 .. 23 %).
     """
@@ -425,16 +428,16 @@ def test_b20_seeds_that_are_ignored(estimator):
     again, other = estimator.draw(3, 12, rng=5), estimator.draw(3, 12, rng=6)
     for name, array in first.arrays.items():
         assert same_bits(array, again.arrays[name])
-        assert not np.any(array == other.arrays[name])
+    assert not np.any(first.arrays["rows"] == other.arrays["rows"])
 
 
 def test_b21_one_set_of_norms_for_all_blocks_and_other_constants():
     """Norms of different rows are independent, across blocks too; any dimension; no factor 2π, no missing √d.
 
-    10 000 draws: a correlation of 0.09 between squared norms is caught (it was 1).
+    15 000 draws: a correlation of 0.07 between squared norms is caught (it was 1), and a mean that is off by 5 %.
     """
-    draws, dim = 10_000, 6  # not a power of two
-    assert (LIMIT + POWER) / np.sqrt(draws) < 0.09
+    draws, dim = 15_000, 6  # not a power of two
+    assert (LIMIT + POWER) / np.sqrt(draws) < 0.07
     for coupling in (rf.Orthogonal(), rf.Simplex(), rf.Antithetic(rf.Orthogonal())):
         half = 1 if not isinstance(coupling, rf.Antithetic) else 2
         rows = coupling.sample(3 * dim * half, dim, rng=np.random.default_rng(22), batch_shape=(draws,))
@@ -444,7 +447,7 @@ def test_b21_one_set_of_norms_for_all_blocks_and_other_constants():
             assert abs(np.mean(first * sqnorm[:, other]) * np.sqrt(draws)) < LIMIT
     x = np.array([0.7, -0.2, 0.1])
     for estimator in ATTENTION:
-        law = type(estimator)(coupling="independent")
+        law = dataclasses.replace(estimator, coupling=rf.Independent())
         sample = mean_estimates(law, x, x / 2, num_features=16, draws=draws, rng=23)
         deviation = float(np.sqrt(law.variance(x, x / 2, num_features=16)))
         assert (LIMIT + POWER) * deviation / np.sqrt(draws) < 0.05

@@ -116,7 +116,7 @@ def test_features_of_sums_and_products_of_kernels(xp, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_out_of_range_stays_in_its_entry(xp, dtype):
-    """An entry beyond the range of the dtype is inf; its neighbours are right, or zero where nothing is left."""
+    """An entry beyond the range of the dtype is inf; its neighbors are right, or zero where nothing is left."""
     top = np.log(float(np.finfo(dtype).max))
     query_log = [1.1 * top, 0.0, 1.0]
     key_log = [[0.0, -3 * top, -3 * top], [-0.8 * top, 0.0, -2.0], [-9 * top] * 3, [-1.1 * top] * 3]

@@ -9,31 +9,35 @@ import pytest
 import randfeat as rf
 from tests.arrays import asarray, compiled, eps_of, same_bits, shape_of, to_numpy
 from tests.cases import ATTENTION, COUPLINGS, ESTIMATORS, FEATURES, KERNELS, widths
-from tests.reference import naive_features
+from tests.reference import FORMULAS, naive_features
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
 def test_formula(estimator, rng):
     """Every feature is its formula, number by number, for m < d, m = d, m = d + 1, m = 2d rows and for one."""
-    x = rng.standard_normal((3, 4))
+    assert type(estimator) in FORMULAS
+    x, eps = rng.standard_normal((3, 4)), eps_of("float64")
     for width in widths(estimator, 4):
         phi = estimator.draw(4, width, rng=0)
-        naive = naive_features(phi, x)
-        features = phi.queries(x)
-        assert features.num_features == phi.num_features == width
-        bound = naive.per_eps(4) * eps_of("float64") * np.exp(naive.size) + 4 * eps_of("float64") * np.exp(naive.log)
-        assert np.max(bound / np.exp(naive.size)) < 1e-12
-        assert np.all(np.abs(features.to_array() - naive.sign * np.exp(naive.log)) <= bound)
-        assert same_bits(phi(x), features.to_array())
-        assert same_bits(phi.keys(x).to_array(), features.to_array())
-        # The plain features give the estimate; both sum up to `width` products of this size.
-        size = np.exp(naive.size) @ np.exp(naive.size).T
-        error = 2 * np.max(naive.per_eps(4)) + 4 * np.max(np.abs(naive.size)) + width + 8
-        assert np.all(np.abs(phi(x) @ phi(x).T - phi.estimate(x, x)) <= error * eps_of("float64") * size)
-        assert np.all(
-            np.abs(phi.estimate_pairwise(x, x) - np.diagonal(phi.estimate(x, x)))
-            <= error * eps_of("float64") * np.diagonal(size)
-        )
+        naive = {side: naive_features(phi, x, side=side) for side in ("queries", "keys")}
+        for side, expected in naive.items():
+            features = getattr(phi, side)(x)
+            assert features.num_features == phi.num_features == width
+            bound = expected.per_eps(4) * eps * np.exp(expected.size)
+            assert np.max(bound / np.exp(expected.size)) < 1e-12
+            assert np.all(np.abs(features.to_array() - expected.sign * np.exp(expected.log)) <= bound)
+        # The estimate sums up `width` products of this size.
+        q, k = (expected.sign * np.exp(expected.log) for expected in naive.values())
+        size = np.exp(naive["queries"].size) @ np.exp(naive["keys"].size).T
+        error = sum(np.max(e.per_eps(4)) + 4 * np.max(np.abs(e.size)) for e in naive.values()) + width + 8
+        assert np.all(np.abs(q @ k.T - phi.estimate(x, x)) <= error * eps * size)
+        pairs = phi.estimate_pairwise(x, x)
+        assert np.all(np.abs(np.sum(q * k, axis=-1) - pairs) <= error * eps * np.diagonal(size))
+        if estimator.symmetric:
+            assert same_bits(phi(x), phi.queries(x).to_array())
+            assert same_bits(phi.keys(x).to_array(), phi.queries(x).to_array())
+        else:
+            assert not same_bits(phi.keys(x).to_array(), phi.queries(x).to_array())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -55,6 +59,11 @@ def test_same_seed_same_features(xp, dtype):
         for a, b in ((actual.values, expected.values), (actual.log_scale, expected.log_scale)):
             off = np.abs(to_numpy(a) - to_numpy(b)) / unit_in_last_place
             assert np.max(off) <= 4, f"{estimator!r}: {np.max(off):.1f} units"
+
+
+def plain(phi):
+    """x -> φ(x), of queries where those of keys differ."""
+    return lambda x: phi.queries(x).to_array()
 
 
 def size_of_terms(phi, x):
@@ -79,7 +88,7 @@ def test_one_map_per_head(xp, rng, estimator):
         np.testing.assert_allclose(together[1, head], alone.sign * np.exp(alone.log), rtol=1e-12, atol=1e-12)
     rows = to_numpy(phi.arrays["rows"])
     assert not np.any(rows[0] == rows[1])
-    assert shape_of(xp, phi, asarray(xp, x[0, 0])) == (3, 4, 8)
+    assert shape_of(xp, plain(phi), asarray(xp, x[0, 0])) == (3, 4, 8)
     assert shape_of(xp, phi.estimate, asarray(xp, x[:, :1]), asarray(xp, x[0])) == (2, 3, 4, 4)
 
 
@@ -209,7 +218,7 @@ def test_seeds_matter_for_everything_drawn(estimator):
     one, again, other = (estimator.draw(3, 12, rng=seed).arrays for seed in (0, 0, 1))
     for name, array in one.items():
         assert same_bits(array, again[name])
-        assert not np.any(array == other[name])
+    assert not np.any(one["rows"] == other["rows"])
 
 
 # widths ----------------------------------------------------------------------------------------------------------
@@ -264,7 +273,7 @@ def test_shapes(xp, estimator):
     phi = estimator.draw(3, 4, rng=0, like=asarray(xp, np.zeros(1)))
     for lead, n, k in (((), 1, 2), ((), 0, 2), ((2, 5), 2, 0), ((2, 5), 0, 0)):
         x, y = asarray(xp, np.ones((*lead, n, 3))), asarray(xp, np.ones((*lead, k, 3)))
-        assert shape_of(xp, phi, x) == (*lead, n, 4)
+        assert shape_of(xp, plain(phi), x) == (*lead, n, 4)
         assert shape_of(xp, phi.estimate, x, y) == (*lead, n, k)
         assert shape_of(xp, phi.estimate_pairwise, x, x) == (*lead, n)
 
@@ -289,16 +298,16 @@ def test_wrong_shapes(method):
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)
-@pytest.mark.parametrize("make", FEATURES, ids=lambda make: getattr(make, "__name__", "phase"))
+@pytest.mark.parametrize("make", FEATURES, ids=lambda make: repr(make()))
 def test_nan_stays_in_its_row(xp, rng, kernel, make):
     x = rng.standard_normal((4, 3))
     phi = make(kernel).draw(3, 8, rng=0, like=asarray(xp, x))
-    clean = to_numpy(phi(asarray(xp, x)))
+    clean = to_numpy(plain(phi)(asarray(xp, x)))
     for bad in (np.nan, np.inf, -np.inf):
         spoilt = x.copy()
         spoilt[2, 1] = bad
         with np.errstate(invalid="ignore"):
-            features = to_numpy(phi(asarray(xp, spoilt)))
+            features = to_numpy(plain(phi)(asarray(xp, spoilt)))
             gram = to_numpy(phi.estimate(asarray(xp, x), asarray(xp, spoilt)))
         np.testing.assert_allclose(features[[0, 1, 3]], clean[[0, 1, 3]], rtol=1e-12)
         assert np.all(np.isnan(features[2])) if np.isnan(bad) else not np.all(np.isfinite(features[2]))
@@ -333,7 +342,9 @@ def test_compiles(xp, rng):
     x = asarray(xp, rng.standard_normal((3, 4)))
     for estimator in ATTENTION:
         phi = estimator.draw(4, 8, rng=0, like=x)
-        np.testing.assert_allclose(to_numpy(compiled(xp, phi)(x)), to_numpy(phi(x)), rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(
+            to_numpy(compiled(xp, plain(phi))(x)), to_numpy(plain(phi)(x)), rtol=1e-13, atol=1e-15
+        )
 
 
 def test_couplings_by_name():

@@ -3,7 +3,7 @@
 The relative Frobenius error of the output of linear attention, against exact attention in float64, on 22 heads of four
 models (`experiments/data`), for positive, hyperbolic and trigonometric features under every coupling. Beside it two
 lines that need no features: the average of the values (the running average for causal heads), which every method has
-to beat to be of use, and the prediction of the delta method [T6.5], drawn where it is below 0.5.
+to beat to be of use, and the prediction of the delta method, drawn where it is below 0.5.
 
 Left out: antithetic rows under hyperbolic and trigonometric features. Those are even in w, so that the rows w and -w
 are one row counted twice: the errors are those of half the features. Positive features with antithetic rows *are*

@@ -121,7 +121,7 @@ def by_head(tables: Tables) -> Figure:
 
 
 def prediction(tables: Tables) -> Figure:
-    """[T6.5] against measurement on softened heads: one head per model, and the ratio for all of them."""
+    """The delta method against measurement on softened heads: one head per model, and the ratio for all of them."""
     examples = [rows[0]["head"] for _, rows in grouped(tables["softened"], lambda row: row["model"])]
     figure = new_figure(2.9 * len(examples) + 0.6, 7.2)
     top, bottom = stacked(figure, [1, 1.25])
@@ -174,7 +174,7 @@ def prediction(tables: Tables) -> Figure:
     axes.set_ylabel("measured / predicted rms error")
     estimators = list(dict.fromkeys(row["estimator"] for row in tables["softened"]))
     handles: list[Any] = [line(ESTIMATOR_STYLES[name], name) for name in estimators]
-    handles.append(Line2D([], [], color="#000000", label="prediction [T6.5]: lines above, 1 below"))
+    handles.append(Line2D([], [], color="#000000", label="delta method: lines above, 1 below"))
     handles.append(Patch(color="#dddddd", label=f"claimed: within {ALLOWED_PER_SPREAD:g} s of 1"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     figure.suptitle(
@@ -193,7 +193,7 @@ def median_curve(axes: Any, curve: dict[int, np.ndarray], kind: dict[str, Any], 
 
 
 def prediction_curve(axes: Any, rows: list[Record]) -> bool:
-    """[T6.5] as the median over heads where it is small enough to mean anything; whether it was drawn."""
+    """The delta method as the median over heads where it is small enough to mean anything; whether it was drawn."""
     drawn = False
     for _, of_estimator in grouped(rows, lambda row: row["estimator"]):
         points = [
@@ -212,7 +212,7 @@ def reference_handles(prediction_shown: bool) -> list[Line2D]:
     note = "" if prediction_shown else f": above {SHOWN_PREDICTION:g} everywhere, not drawn"
     return [
         Line2D([], [], label="average of the values", **AVERAGE),
-        Line2D([], [], label=f"prediction [T6.5], independent rows{note}", **PREDICTION),
+        Line2D([], [], label=f"delta method, independent rows{note}", **PREDICTION),
     ]
 
 

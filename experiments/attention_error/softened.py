@@ -104,7 +104,7 @@ class Softening:
         return factor / self.head.dim**0.5
 
     def predicted(self, factor: float) -> float:
-        """[T6.5], the relative output error of independent rows, for the chosen queries; inf where it overflows."""
+        """The delta method for the chosen queries, independent rows; inf where it overflows."""
         return float(
             rf.predict_attention_error(
                 self.estimator,

@@ -24,7 +24,7 @@ ALLOWED_PER_SPREAD = 5.0
 STANDARD_ERRORS = 4.0
 
 PREDICTION_CLAIM = (
-    f"[T6.5] predicts the output error of independent rows where the kernel's spread s <= {VALID_SPREAD}: "
+    f"the delta method predicts the output error of independent rows where the kernel's spread s <= {VALID_SPREAD}: "
     "heads with softened logits"
 )
 
@@ -81,7 +81,7 @@ def outputs_in_range(positive: list[Record]) -> Verdict:
 
 
 def prediction_where_valid(softened: list[Record]) -> Verdict:
-    """[T6.5] on softened heads."""
+    """The delta method on softened heads."""
     valid = [row for row in softened if row["spread"] <= VALID_SPREAD]
     if not valid:
         return Verdict(PREDICTION_CLAIM, "some cells to judge by", "no cell has so small a spread", False)
@@ -103,11 +103,11 @@ def prediction_where_valid(softened: list[Record]) -> Verdict:
 
 
 def prediction_on_heads(predictions: list[Record]) -> Verdict:
-    """Where [T6.5] has anything to say about the heads as they are."""
+    """Where the delta method has anything to say about the heads as they are."""
     valid = [row for row in predictions if row["spread"] <= VALID_SPREAD]
     smallest = min(predictions, key=lambda row: row["predicted"])
     return Verdict(
-        claim="[T6.5] on the heads as they are",
+        claim="the delta method on the heads as they are",
         expected="nothing claimed; a prediction above 1 says that such features do not carry the head",
         measured=f"valid (s <= {VALID_SPREAD}) in {len(valid)} of {len(predictions)} cells; smallest prediction "
         f"{smallest['predicted']:.2g} ({smallest['head']}, {smallest['estimator']}, m = {smallest['num_features']})",

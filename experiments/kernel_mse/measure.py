@@ -34,7 +34,7 @@ class KernelMseSettings(Settings):
     large_dim: int = 64
     large_distances: tuple[float, ...] = (4.0, 8.0)
     large_num_features: tuple[int, ...] = (16, 32, 64)
-    large_draws: int = 3000
+    large_draws: int = 2000
     false_alarm: float = 1e-3
 
 
@@ -223,7 +223,7 @@ def relative_mse(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, num_feat
 def promised_precision(
     estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, *, num_features: int, num_draws: int
 ) -> float:
-    """The relative standard error to expect of an MSE measured on one pair, √((κ - 1)/N) [T6.1].
+    """The relative standard error to expect of an MSE measured on one pair, √((κ - 1)/N).
 
     κ is that of independent rows, with its excess over 3 enlarged where the coupling lowers the variance: it removes
     low degrees of the error, and the tails stay. Where rows have constant length there are no tails to speak of.
@@ -239,7 +239,7 @@ def promised_precision(
 
 
 def independent_kurtosis(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, num_features: int) -> float:
-    """The kurtosis of the error of independent rows, `3 + (κ - 3)/m` [T6.2]."""
+    """The kurtosis of the error of independent rows, `3 + (κ - 3)/m`."""
     return 3 + (float(estimator.row_kurtosis(x, y)) - 3) / estimator.num_rows(num_features)
 
 

@@ -121,7 +121,7 @@ class Estimator(abc.ABC):
         dim, num_features = as_count(dim, "dim"), as_count(num_features, "num_features")
         batch_shape = self.batch_shape if batch_shape is None else batch_shape
         batch_shape = tuple(as_count(size, "batch_shape") for size in batch_shape)
-        if np.broadcast_shapes(batch_shape, self.batch_shape) != batch_shape:
+        if not holds(batch_shape, self.batch_shape):
             raise ValueError(f"batch_shape {batch_shape} does not hold the {self.batch_shape} sets of parameters.")
         like = np.empty(0) if like is None else as_floating(like, "like")
         rows = self.num_rows(num_features)
@@ -160,6 +160,12 @@ class Estimator(abc.ABC):
         """`E[(K̂(x, y) - kernel(x, y))²]`: variance plus squared bias, exact."""
         relative = variance.relative_mse(self, x, y, as_count(num_features, "num_features"))
         return variance.times_kernel(self.kernel, relative, x, y, power=2)
+
+
+def holds(shape: tuple[int, ...], part: tuple[int, ...]) -> bool:
+    """Whether `part` broadcasts to `shape`."""
+    tail = shape[len(shape) - len(part) :]
+    return len(part) <= len(shape) and all(small in (1, full) for small, full in zip(part, tail, strict=True))
 
 
 def as_generator(rng: Any) -> np.random.Generator:

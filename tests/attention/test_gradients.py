@@ -50,7 +50,7 @@ def test_gradcheck_of_the_references_and_the_features(torch, rng, is_causal):
     for estimator in ATTENTION:
         phi = estimator.draw(4, 8, rng=0, like=query)
         for function in (
-            phi,
+            lambda q, phi=phi: phi.queries(q).to_array(),
             lambda q, phi=phi: phi.estimate(q, key),
             lambda q, phi=phi: phi.estimate_pairwise(q, key),
         ):

@@ -1,5 +1,7 @@
 """Masks, scales and shapes of attention: what they mean, and what is refused with which reason."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -190,16 +192,16 @@ OTHER_KERNELS = [rf.SoftmaxKernel(2.0), rf.GaussianKernel(), rf.GaussianKernel(1
 
 
 @pytest.mark.parametrize("kernel", OTHER_KERNELS, ids=repr)
-@pytest.mark.parametrize("make", ATTENTION, ids=lambda e: f"{type(e).__name__}-{getattr(e, 'variant', '')}")
-def test_a_kernel_with_a_scale_needs_an_explicit_one(rng, kernel, make):
+@pytest.mark.parametrize("estimator", ATTENTION, ids=repr)
+def test_a_kernel_with_a_scale_needs_an_explicit_one(rng, kernel, estimator):
     """The default 1/√d on top of a kernel's own scale would scale twice; 1.0 is the kernel as it is."""
     query, key, value = rng.standard_normal((3, 4, 5))
-    phi = type(make)(kernel, **({"variant": make.variant} if hasattr(make, "variant") else {})).draw(5, 8, rng=0)
+    phi = dataclasses.replace(estimator, kernel=kernel).draw(5, 8, rng=0)
     for attention in (rf.linear_attention, rf.kernel_attention):
         other = phi if attention is rf.linear_attention else kernel
         with pytest.raises(ValueError, match=r"the default scale 1/√d would be a second one; pass scale=1.0"):
             attention(query, key, value, other)
-    most = 1e-11 if make.positive else 1e-6
+    most = 1e-11 if estimator.positive else 1e-6
     for scale in (1.0, 0.4):
         for is_causal in (False, True):
             options = {"scale": scale, "is_causal": is_causal}

@@ -94,8 +94,8 @@ def test_gqa_is_repetition(xp, rng):
 # laws of positive features ---------------------------------------------------------------------------------------
 
 
-def spreads(rng, dtype):
-    """Queries and keys of more and more extreme logits, (name, query, key), exact in the dtype."""
+def spreads(rng):
+    """Queries and keys of more and more extreme logits: (name, query, key)."""
     query, key = rng.standard_normal((2, 2, 6, 5))
     for scale in (1.0, 10.0, 100.0):
         yield f"scaled by {scale}", scale * query, scale * key
@@ -119,7 +119,7 @@ def test_outputs_are_convex_combinations(xp, rng, dtype, is_causal):
     for estimator in POSITIVE:
         phi = estimator.draw(5, 16, rng=0, like=asarray(xp, value, dtype))
         run = compiled(xp, lambda q, k, v, phi=phi: rf.linear_attention(q, k, v, phi, is_causal=is_causal))
-        for name, query, key in spreads(rng, dtype):
+        for name, query, key in spreads(rng):
             query, key, v, ones = (asarray(xp, x, dtype) for x in (query, key, value, np.ones_like(value)))
             logits = np.abs(to_numpy(query) @ np.swapaxes(to_numpy(key), -1, -2)) / np.sqrt(5)
             worst = max(worst, np.max(logits))

@@ -1,0 +1,319 @@
+"""adapt: estimators fitted to queries and keys; frozen, and exactly unbiased whatever they were fitted to."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from randfeat._array import as_host
+from randfeat.attention import kernel_attention, linear_attention
+from randfeat.couplings import Coupling, resolve_coupling
+from randfeat.estimators.balanced import BalancedFeatures, balancing_transform
+from randfeat.estimators.base import Estimator, as_count, as_generator
+from randfeat.estimators.centered import CenteredFeatures
+from randfeat.estimators.dense_exponential import DenseExponentialFeatures
+from randfeat.estimators.optimal_positive import optimal_exponent
+from randfeat.estimators.positive import PositiveFeatures
+from randfeat.estimators.posterior import PosteriorFeatures, log_sum_exp
+from randfeat.estimators.statistics import unit_pair
+from randfeat.kernels import Kernel, SoftmaxKernel
+
+__all__ = ["adapt"]
+
+Level = Literal["centre", "balance", "exponent", "weighted", "posterior"]
+LEVELS = ("centre", "balance", "exponent", "weighted", "posterior")
+SCALES = (1.0, 2.0, 4.0)
+CHECKED_ROWS = 32
+
+
+def adapt(
+    query: Any,
+    key: Any,
+    *,
+    level: Level = "posterior",
+    num_features: int = 256,
+    value: Any = None,
+    scale: float | None = None,
+    kernel: Kernel | None = None,
+    coupling: Coupling | str = "orthogonal",
+    key_mask: Any = None,
+    query_mask: Any = None,
+    enable_gqa: bool = False,
+    anchor_scale: Literal["checked", "rule"] | float = "checked",
+    defensive_share: float = 0.1,
+    rng: Any = 0,
+) -> Estimator:
+    """Fit an estimator to queries and keys. It is frozen: draw maps from it, use it on other inputs, redraw.
+
+    Every level estimates the same kernel, without bias, by an identity: fitting decides the variance only.
+
+    Parameters
+    ----------
+    query (..., L, d), key (..., S, d) : raw inputs, as for `linear_attention`. Dimension -3, where there is one, is the
+        heads: each gets its own parameters. Earlier dimensions are pooled as more queries and keys of the same heads.
+    level : "centre", subtract the means; "balance", also give both sides the same covariance; "exponent", also an
+        optimal exponent for each axis; "weighted", the same with keys weighted by the attention that they get from
+        anchor queries; "posterior", rows drawn where the anchors attend (`PosteriorFeatures`).
+    num_features : the width that the map will have; sets the number of anchors, a quarter of it, and the scale.
+    value (..., S, dv) : with anchor_scale="checked", compare outputs for these values; the keys themselves by default.
+    scale, kernel, coupling, enable_gqa : as for `linear_attention` and the estimators.
+    key_mask, query_mask : bool (..., S) and (..., L), True = take part.
+    anchor_scale : posterior only; queries are multiplied and keys divided by it. "checked" tries 1, 2 and 4 with pilot
+        maps against 32 exact rows; "rule" takes √(1024/num_features), at least 1 and at most 4. Use 1.0 where the
+        normalizer itself matters, as when the map is merged with exactly computed keys.
+    defensive_share : posterior only; share of the rows from a wide Gaussian.
+    rng : seed of k-means, pilot maps and row samples. The draw of the final map is another: `estimator.draw(rng=...)`.
+
+    For causal use fit on other data than it is used on (a calibration set): statistics of a sequence tell its future.
+    Cost: the anchors' exact rows, S · anchors · d, and O((L + S) d² + d³), for each head.
+
+    >>> q, k = np.random.default_rng(0).standard_normal((2, 8, 100, 16)) + 1
+    >>> estimator = adapt(q, k, num_features=64, rng=0)
+    >>> phi = estimator.draw(dim=16, num_features=64, rng=0, like=q)
+    >>> phi.batch_shape
+    (8,)
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {level!r}.")
+    kernel = SoftmaxKernel() if kernel is None else kernel
+    coupling = resolve_coupling(coupling)
+    num_features = as_count(num_features, "num_features")
+    raw = pooled_heads(query, key, value, key_mask, query_mask, enable_gqa)
+    generators = as_generator(rng).spawn(len(raw.heads))
+    fits = []
+    for head, generator in zip(raw.heads, generators, strict=True):
+        x, y = unit_pair(head.query, head.key, kernel=kernel, scale=scale)
+        fit = HeadFit.of(x, y, head.present, level=level, num_anchors=num_features // 4, rng=generator)
+        if level == "posterior":
+            options = {"coupling": coupling, "kernel": kernel, "defensive_share": defensive_share}
+            s = choose_scale(fit, head, num_features, anchor_scale, scale, options, generator)
+            fit = fit.scaled(s)
+        fits.append(fit)
+    if level == "posterior":
+        return posterior(fits, raw.batched, coupling=coupling, kernel=kernel, defensive_share=defensive_share)
+    return gaussian(fits, raw.batched, level, kernel, coupling)
+
+
+# the statistics of one head ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class HeadFit:
+    """What is fitted to one head: shifts, balance, and in balanced coordinates queries, keys, anchors."""
+
+    query_shift: np.ndarray
+    key_shift: np.ndarray
+    matrix: np.ndarray
+    query_moment: np.ndarray
+    """Mean of x xᵀ in balanced coordinates."""
+    key_moment: np.ndarray
+    """Mean of y yᵀ in balanced coordinates, weighted by attention from level "weighted" on."""
+    anchors: np.ndarray
+    masses: np.ndarray
+    keys: np.ndarray
+    biases: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        x: np.ndarray,
+        y: np.ndarray,
+        present: np.ndarray,
+        *,
+        level: str,
+        num_anchors: int,
+        rng: np.random.Generator,
+    ) -> "HeadFit":
+        """Fit queries x (L, d) and keys y (S, d), of which only `present` ones count, in kernel units."""
+        dim = x.shape[-1]
+        weights = present / present.sum()
+        query_shift, key_shift = x.mean(axis=0), weights @ y
+        x, y = x - query_shift, np.where(present[:, None], y - key_shift, 0.0)
+        moment = x.T @ x / len(x)
+        matrix = np.eye(dim)
+        anchors, masses = np.zeros((1, dim)), np.ones(1)
+        if level != "centre":
+            matrix = balancing_transform(moment, (y * weights[:, None]).T @ y)
+        if level in ("weighted", "posterior"):
+            anchors, masses = anchor_queries(x, x @ matrix.T, min(num_anchors, len(x) // 4), rng)
+            logits = np.where(present, (anchors + query_shift) @ y.T, -np.inf)
+            weights = masses @ np.exp(logits - log_sum_exp(logits)[:, None])
+            attended = weights @ y
+            key_shift, y = key_shift + attended, np.where(present[:, None], y - attended, 0.0)
+            matrix = balancing_transform(moment, (y * weights[:, None]).T @ y)
+        biases = np.where(present, y @ query_shift, -np.inf)
+        y = y @ np.linalg.inv(matrix)
+        key_moment = (y * weights[:, None]).T @ y
+        return cls(
+            query_shift,
+            key_shift,
+            matrix,
+            matrix @ moment @ matrix.T,
+            key_moment,
+            anchors @ matrix.T,
+            masses,
+            y,
+            biases,
+        )
+
+    def scaled(self, s: float) -> "HeadFit":
+        """Queries times s, keys over s."""
+        return HeadFit(
+            self.query_shift,
+            self.key_shift,
+            s * self.matrix,
+            s**2 * self.query_moment,
+            self.key_moment / s**2,
+            s * self.anchors,
+            self.masses,
+            self.keys / s,
+            self.biases,
+        )
+
+
+def anchor_queries(
+    x: np.ndarray, metric: np.ndarray, num: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means (C, d) of the k-means clusters of `metric`, at most `num`, and their shares of the queries."""
+    from scipy.cluster.vq import kmeans2
+
+    num = max(num, 1)
+    sample = np.sort(rng.permutation(len(x))[: 8 * num])  # enough for the centers, however long the input
+    x, metric = x[sample], metric[sample]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")  # it is left out below
+        _, labels = kmeans2(metric, metric[rng.permutation(len(metric))[:num]], iter=5, minit="matrix", missing="warn")
+    used, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    anchors = np.zeros((len(used), x.shape[-1]))
+    np.add.at(anchors, labels, x)
+    return anchors / counts[:, None], counts / counts.sum()
+
+
+# the estimators of all heads --------------------------------------------------------------------------------------
+
+
+def gaussian(fits: list[HeadFit], batched: bool, level: str, kernel: Kernel, coupling: Coupling) -> Estimator:
+    """Positive features at centered and balanced inputs, from level "exponent" on with an exponent for each axis."""
+    base: Estimator = PositiveFeatures(kernel, coupling)
+    if level in ("exponent", "weighted"):
+        moment = stacked([fit.query_moment + fit.key_moment for fit in fits], batched)
+        base = DenseExponentialFeatures.for_second_moment(moment, kernel=kernel, coupling=coupling)
+    return transformed(base, fits, batched, balanced=level != "centre")
+
+
+def posterior(fits: list[HeadFit], batched: bool, **options: Any) -> Estimator:
+    """Posterior features at centered and balanced inputs."""
+    most = max(len(fit.anchors) for fit in fits)
+    with np.errstate(divide="ignore"):
+        log_masses = [np.log(np.pad(fit.masses, (0, most - len(fit.masses)))) for fit in fits]
+    dim = fits[0].anchors.shape[-1]
+    mean_square = [np.trace(fit.query_moment + fit.key_moment) / dim for fit in fits]
+    base = PosteriorFeatures(
+        anchors=stacked([np.pad(fit.anchors, ((0, most - len(fit.anchors)), (0, 0))) for fit in fits], batched),
+        log_masses=stacked(log_masses, batched),
+        keys=stacked([fit.keys for fit in fits], batched),
+        log_biases=stacked([fit.biases for fit in fits], batched),
+        defensive_exponent=stacked([optimal_exponent(u) for u in mean_square], batched),
+        **options,
+    )
+    return transformed(base, fits, batched, balanced=True)
+
+
+def transformed(base: Estimator, fits: list[HeadFit], batched: bool, *, balanced: bool) -> Estimator:
+    """The base at centered, and balanced, inputs."""
+    if balanced:
+        base = BalancedFeatures(base=base, matrix=stacked([fit.matrix for fit in fits], batched))
+    return CenteredFeatures(
+        base=base,
+        query_shift=stacked([fit.query_shift for fit in fits], batched),
+        key_shift=stacked([fit.key_shift for fit in fits], batched),
+    )
+
+
+def stacked(parameters: list[Any], batched: bool) -> np.ndarray:
+    """One parameter set, or one for each head."""
+    return np.stack(parameters) if batched else np.asarray(parameters[0])
+
+
+# the inputs, head by head -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Raw inputs of one head: queries (L, d), keys (S, d), values (S, dv), and which keys are there."""
+
+    query: np.ndarray
+    key: np.ndarray
+    value: np.ndarray
+    present: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """All heads, and whether the inputs had a dimension for them."""
+
+    heads: list[Head]
+    batched: bool
+
+
+def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: Any, enable_gqa: bool) -> Heads:
+    """Inputs (..., heads, length, dim) as one pair of matrices for each head."""
+    q, k = as_host(query, "query"), as_host(key, "key")
+    v = k if value is None else as_host(value, "value")
+    for name, array in (("query", q), ("key", k), ("value", v)):
+        if array.ndim < 2 or 0 in array.shape:
+            raise ValueError(f"{name} must have shape (..., length >= 1, dim), got {array.shape}.")
+    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ValueError(f"query, key and value do not fit together: {q.shape}, {k.shape}, {v.shape}.")
+    batched = max(q.ndim, k.ndim) > 2
+    masks = [
+        np.ones(side.shape[:-1], bool) if mask is None else np.broadcast_to(np.asarray(mask, bool), side.shape[:-1])
+        for mask, side in ((query_mask, q), (key_mask, k))
+    ]
+    q, k, v = (a if a.ndim > 2 else a[None] for a in (q, k, v))
+    query_present, key_present = (np.atleast_2d(mask) for mask in masks)
+    heads, key_heads = q.shape[-3], k.shape[-3]
+    if heads != key_heads and not (enable_gqa and heads % key_heads == 0) and 1 not in (heads, key_heads):
+        raise ValueError(f"{heads} query heads and {key_heads} key heads do not fit (grouped heads: enable_gqa=True).")
+    count = max(heads, key_heads)
+    result = []
+    for i in range(count):
+        a, b = i * heads // count, i * key_heads // count
+        queries = flat(q[..., a, :, :])[query_present[..., a, :].ravel()]
+        present = key_present[..., b, :].ravel()
+        if not len(queries) or not present.any():
+            raise ValueError(f"head {i} has no query or no key that takes part.")
+        keys = np.where(present[:, None], flat(k[..., b, :, :]), 0.0)
+        result.append(Head(queries, keys, np.where(present[:, None], flat(v[..., b, :, :]), 0.0), present))
+    return Heads(result, batched)
+
+
+def flat(x: np.ndarray) -> np.ndarray:
+    """(..., n, d) -> (everything, d)."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def choose_scale(
+    fit: HeadFit,
+    head: Head,
+    num_features: int,
+    anchor_scale: str | float,
+    scale: float | None,
+    options: dict[str, Any],
+    rng: np.random.Generator,
+) -> float:
+    """The factor of the queries: given, by rule, or the best of a few on exact rows."""
+    if anchor_scale == "rule":
+        return float(np.clip(np.sqrt(1024 / num_features), 1.0, 4.0))
+    if anchor_scale != "checked":
+        return float(anchor_scale)
+    rows = np.sort(rng.permutation(len(head.query))[:CHECKED_ROWS])
+    query, key, value, mask = head.query[rows], head.key, head.value, head.present
+    exact = kernel_attention(query, key, value, options["kernel"], scale=scale, key_mask=mask)
+    errors = []
+    for s in SCALES:
+        pilot = posterior([fit.scaled(s)], False, **options).draw(head.query.shape[-1], num_features, rng=rng)
+        output = linear_attention(query, key, value, pilot, scale=scale, key_mask=mask)
+        errors.append(np.linalg.norm(output - exact))
+    return SCALES[int(np.argmin(errors))]

@@ -1,0 +1,102 @@
+"""Balanced features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from randfeat.estimators.base import Estimator
+from randfeat.estimators.parametric import frozen_array
+from randfeat.estimators.positive import PositiveFeatures
+from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.transformed import TransformedEstimator, matvec
+
+__all__ = ["BalancedFeatures", "balancing_transform"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BalancedFeatures(TransformedEstimator):
+    """Features at balanced inputs: `exp(x·y) = exp((Tx)·(T^{-ᵀ}y))`.
+
+    base : any estimator of the softmax or Gaussian kernel. matrix : T (..., d, d), invertible.
+
+    Shapes: as the base's; queries and keys are transformed differently, so the map is asymmetric.
+    Exact: an identity for every invertible T, so unbiased exactly when the base is.
+    Error: the base's at (Tx, T^{-ᵀ}y). `fit` minimizes the mean of |Tx + T^{-ᵀ}y|² for centered inputs: T² is the
+        matrix geometric mean of the inverse query and the key covariances, after which both are equal; or T is
+        diagonal, with T_ll⁴ = E[y_l²]/E[x_l²]. With `OptimalPositiveFeatures` as base: ADERF and SADERF.
+    Source: Likhosherstov et al. 2023, "FAVOR#" (ADERF, SADERF).
+
+    >>> q = np.random.default_rng(0).standard_normal((64, 4)) * np.array([4.0, 2.0, 1.0, 0.5])
+    >>> k = np.random.default_rng(1).standard_normal((64, 4)) * np.array([0.25, 0.5, 1.0, 2.0])
+    >>> np.round(np.diagonal(BalancedFeatures.fit(q, k, kind="diagonal").matrix), 1)
+    array([0.3, 0.5, 0.9, 1.7])
+    """
+
+    matrix: np.ndarray = field(default_factory=lambda: np.eye(1))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        matrix = frozen_array(self.matrix, "matrix")
+        if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+            raise ValueError(f"matrix must be (..., d, d), got {matrix.shape}.")
+        if not np.all(np.linalg.cond(matrix) < 1e12):
+            raise ValueError("matrix must be invertible, well within float64: its condition number exceeds 1e12.")
+        object.__setattr__(self, "matrix", matrix)
+
+    @classmethod
+    def fit(
+        cls,
+        queries: Any,
+        keys: Any,
+        *,
+        scale: float | None = None,
+        base: Estimator | None = None,
+        kind: Literal["matrix", "diagonal"] = "matrix",
+    ) -> Self:
+        """Balance the second moments of (..., L, d) queries and (..., S, d) keys. Raw inputs, scale of attention."""
+        base = PositiveFeatures() if base is None else base
+        x, y = unit_pair(queries, keys, kernel=base.kernel, scale=scale)
+        moments = [np.swapaxes(side, -1, -2) @ side / side.shape[-2] for side in (x, y)]
+        return cls(base=base, matrix=balancing_transform(*moments, kind=kind))
+
+    def transform_arrays(self) -> dict[str, np.ndarray]:
+        """T and its inverse transpose."""
+        return {"balance.query": self.matrix, "balance.key": np.swapaxes(np.linalg.inv(self.matrix), -1, -2)}
+
+    def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+        """`Tx` or `T^{-ᵀ}y`."""
+        return matvec(arrays["balance.key" if keys else "balance.query"], x), 0.0
+
+
+def balancing_transform(
+    query_moment: np.ndarray, key_moment: np.ndarray, *, kind: Literal["matrix", "diagonal"] = "matrix"
+) -> np.ndarray:
+    """The symmetric T with `T Σx T = T^{-1} Σy T^{-1}`, or the diagonal one with equal diagonals.
+
+    `T² = Σx^{-1/2} (Σx^{1/2} Σy Σx^{1/2})^{1/2} Σx^{-1/2}`. Each moment gets 1 % of its mean eigenvalue on its
+    diagonal (the identity, if it is zero), which keeps T finite for singular
+    ones.
+    """
+    dim = query_moment.shape[-1]
+    eye = np.eye(dim)
+    x, y = (
+        moment + np.where(mean > 0, 0.01 * mean, 1.0) * eye
+        for moment in (query_moment, key_moment)
+        for mean in [np.trace(moment, axis1=-2, axis2=-1)[..., None, None] / dim]
+    )
+    if kind == "diagonal":
+        diagonals = [np.diagonal(moment, axis1=-2, axis2=-1) for moment in (x, y)]
+        return (diagonals[1] / diagonals[0])[..., None] ** 0.25 * eye
+    if kind != "matrix":
+        raise ValueError(f"kind must be 'matrix' or 'diagonal', got {kind!r}.")
+    root, inverse_root = power(x, 0.5), power(x, -0.5)
+    return power(inverse_root @ power(root @ y @ root, 0.5) @ inverse_root, 0.5)
+
+
+def power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    """A power of a symmetric positive definite matrix (..., d, d)."""
+    eigenvalues, vectors = np.linalg.eigh((matrix + np.swapaxes(matrix, -1, -2)) / 2)
+    floor = np.finfo(np.float64).tiny
+    return (vectors * np.maximum(eigenvalues, floor)[..., None, :] ** exponent) @ np.swapaxes(vectors, -1, -2)

@@ -1,0 +1,137 @@
+"""Dense-exponential features."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from randfeat._array import Array
+from randfeat.couplings import Coupling, Orthogonal
+from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment
+from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.weighted import weighted_positive_features
+from randfeat.features import Features
+from randfeat.kernels import Kernel, SoftmaxKernel
+
+__all__ = ["DenseExponentialFeatures"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DenseExponentialFeatures(ParametricEstimator):
+    """Dense-exponential features with one exponent per axis: SDERF.
+
+    `φ_i(x) = Π_l (1-4a_l)^{1/4} exp(Σ_l a_l w_il² + √(1-4a_l) w_il (Ux)_l - |x|²/2) / √m`: positive features whose rows
+    are drawn from a Gaussian with variance 1-4a_l along the l-th row of the rotation U, weighted by the density ratio.
+
+    exponents : (..., d), a_l < 1/8. rotation : (..., d, d), orthogonal, rows are the axes; the identity by default.
+
+    x and y in kernel units, z = U(x + y), `ρ_l = 1/(1-8a_l)`. General dense-exponential features (ADERF, SADERF and
+    every choice of unequal matrices for queries and keys) are these under `BalancedFeatures`.
+
+    Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
+    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals.
+    Error: relative variance `Π_l ((1+ρ_l)²/4ρ_l)^{1/2} e^{ρ_l z_l²} - 1` of one independent row; `fit` takes the
+        optimum for the mean logarithm of the second moment. Unequal exponents have no closed-form covariance for
+        orthogonal and simplex rows (`NoClosedForm`).
+    Source: Likhosherstov et al. 2023, "FAVOR#" (SDERF; FAVOR# with orthogonal rows).
+
+    >>> q, k = np.random.default_rng(0).standard_normal((2, 64, 4)) * np.array([3.0, 1.0, 0.3, 0.1])
+    >>> estimator = DenseExponentialFeatures.fit(q, k)
+    >>> estimator.draw(dim=4, num_features=32, rng=0).estimate(q, k).shape
+    (64, 64)
+    """
+
+    exponents: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    rotation: np.ndarray | None = None
+
+    positive: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        exponents = frozen_array(self.exponents, "exponents")
+        dim = exponents.shape[-1] if exponents.ndim else 0
+        rotation = frozen_array(np.eye(dim) if self.rotation is None else self.rotation, "rotation")
+        if not np.all(exponents < 1 / 8):
+            raise ValueError(
+                f"exponents must be below 1/8 for the second moment to exist, got up to {exponents.max()}."
+            )
+        if rotation.shape[-2:] != (dim, dim):
+            raise ValueError(
+                f"exponents have {dim} axes, so rotation must be (..., {dim}, {dim}), got {rotation.shape}."
+            )
+        if not np.allclose(rotation @ np.swapaxes(rotation, -1, -2), np.eye(dim), atol=1e-9 * dim):
+            raise ValueError("rotation must be orthogonal.")
+        object.__setattr__(self, "exponents", exponents)
+        object.__setattr__(self, "rotation", rotation)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of the exponents."""
+        return self.exponents.shape[:-1]
+
+    @classmethod
+    def fit(
+        cls,
+        queries: Any,
+        keys: Any,
+        *,
+        scale: float | None = None,
+        kernel: Kernel | None = None,
+        coupling: Coupling | str | None = None,
+    ) -> Self:
+        """The optimum for the second moments of x + y over all pairs of (..., L, d) queries and (..., S, d) keys.
+
+        Axes are the eigenvectors of `mean (x_i + y_j)(x_i + y_j)ᵀ`, and each exponent is optimal for its eigenvalue.
+        O((L + S) d² + d³) for each of the leading dimensions. Raw inputs and the scale of `linear_attention`.
+        """
+        kernel = SoftmaxKernel() if kernel is None else kernel
+        x, y = unit_pair(queries, keys, kernel=kernel, scale=scale)
+        cross = x.mean(axis=-2)[..., :, None] * y.mean(axis=-2)[..., None, :]
+        second = sum(np.swapaxes(side, -1, -2) @ side / side.shape[-2] for side in (x, y))
+        coupling = Orthogonal() if coupling is None else coupling
+        return cls.for_second_moment(second + cross + np.swapaxes(cross, -1, -2), kernel=kernel, coupling=coupling)
+
+    @classmethod
+    def for_second_moment(cls, moment: np.ndarray, **options: Any) -> Self:
+        """The optimum for `E[(x + y)(x + y)ᵀ] = moment`, (..., d, d), in kernel units."""
+        eigenvalues, eigenvectors = np.linalg.eigh(moment)
+        exponents = optimal_exponent(np.clip(eigenvalues, 0.0, None))
+        return cls(exponents=exponents, rotation=np.swapaxes(eigenvectors, -1, -2), **options)
+
+    def draw_arrays(
+        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Rows stretched along the axes, with their weights."""
+        w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        a = self.exponents[..., None, :]
+        log_weights = np.sum(a * w * w + np.log1p(-4 * a) / 4, axis=-1)[..., None, :] - math.log(num_rows) / 2
+        return {"rows": (np.sqrt(1 - 4 * a) * w) @ self._axes, "log_weights": log_weights}
+
+    @property
+    def _axes(self) -> np.ndarray:
+        assert self.rotation is not None  # set in __post_init__
+        return self.rotation
+
+    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+        """Weighted positive features."""
+        return weighted_positive_features(self.kernel, arrays, x)
+
+    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
+        """Mean of the tilted exponential over `e^{u/2}`."""
+        return law.tilted_row_mean(self._along_axes(x + y), self.per_pair(self.exponents))
+
+    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
+        """Covariance of tilted exponentials over `e^u`."""
+        return law.tilted_covariance(self._along_axes(x + y), self.per_pair(self.exponents))
+
+    def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """As for `OptimalPositiveFeatures`, axis by axis."""
+        return tilted_joint_moment(self._along_axes(x + y), self.exponents)
+
+    def _along_axes(self, z: np.ndarray) -> np.ndarray:
+        """`Uz`."""
+        return (self.per_pair(self._axes) @ z[..., None])[..., 0]

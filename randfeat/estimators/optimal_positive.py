@@ -1,0 +1,153 @@
+"""Optimal positive features."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from randfeat._array import Array
+from randfeat.couplings import Coupling, Orthogonal
+from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.weighted import weighted_positive_features
+from randfeat.features import Features, concatenate
+from randfeat.kernels import Kernel, SoftmaxKernel
+
+__all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OptimalPositiveFeatures(ParametricEstimator):
+    """Optimal positive features, `φ_i(x) = (1-4a)^{d/4} exp(a|w_i|² + √(1-4a) w_i·x - |x|²/2) / √m`: OPRF.
+
+    exponent : a < 1/8; a < 0 makes the features bounded. One number, or an array with one for each head. 0 gives
+        `PositiveFeatures`. From data: `fit`; for a wished |x + y|²: `for_sqnorm`.
+    antithetic : two features per row, ±w_i, as in `HyperbolicFeatures`; the exponent that `fit` takes is then the
+        optimum of the plain form.
+
+    Positive features whose rows are drawn from N(0, (1-4a) I) instead of N(0, I) and weighted by the density ratio.
+    x and y in kernel units, `u = |x + y|²`, `ρ = 1/(1-8a)`.
+
+    Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), or 2m for antithetic rows.
+    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals.
+    Error: relative variance `((1+ρ)²/4ρ)^{d/2} e^{ρu} - 1` of one independent row, smallest at
+        `ρ* = 2d / (√((2u+d)² + 8du) + 2u + d)`: polynomial in u where positive features are exponential. Antithetic:
+        `½ ((1+ρ)²/4ρ)^{d/2} (e^{ρu} + e^{-u}) - 1`. Rows with independent chi norms at fixed angles have the covariance
+        that they have for a = 0.
+    Source: Likhosherstov et al. 2022, "Chefs' Random Tables" (OPRF; with orthogonal rows FAVOR++).
+
+    >>> x = np.full(16, 0.5)
+    >>> estimator = OptimalPositiveFeatures.for_sqnorm(16.0, dim=16, coupling="independent")
+    >>> estimator.relative_variance(x, x, num_features=1).round()
+    np.float64(1849.0)
+    """
+
+    exponent: float | np.ndarray = 0.0
+    antithetic: bool = False
+
+    positive: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        exponent = frozen_array(self.exponent, "exponent")
+        if not np.all(exponent < 1 / 8):
+            raise ValueError(f"exponent must be below 1/8 for the second moment to exist, got {exponent}.")
+        object.__setattr__(self, "exponent", exponent)
+
+    @property
+    def features_per_row(self) -> int:  # type: ignore[override]
+        """2 for antithetic rows, else 1."""
+        return 2 if self.antithetic else 1
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of the exponent."""
+        return np.shape(self.exponent)
+
+    @classmethod
+    def for_sqnorm(cls, sqnorm: Any, dim: int, **options: Any) -> Self:
+        """The estimator of least variance at pairs with |x + y|² = `sqnorm` (in kernel units)."""
+        return cls(exponent=optimal_exponent(np.asarray(sqnorm, dtype=np.float64) / dim), **options)
+
+    @classmethod
+    def fit(
+        cls,
+        queries: Any,
+        keys: Any,
+        *,
+        scale: float | None = None,
+        kernel: Kernel | None = None,
+        coupling: Coupling | str | None = None,
+        antithetic: bool = False,
+    ) -> Self:
+        """The estimator for the mean of |x + y|² over all pairs of (..., L, d) queries and (..., S, d) keys.
+
+        `mean |x_i + y_j|² = mean |x|² + mean |y|² + 2 mean(x)·mean(y)`, linear in the length; one exponent for each of
+        the leading dimensions. Raw inputs and the scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel
+        estimates. For causal use fit on other data than it is used on.
+        """
+        kernel = SoftmaxKernel() if kernel is None else kernel
+        x, y = unit_pair(queries, keys, kernel=kernel, scale=scale)
+        means = [np.mean(np.sum(side * side, axis=-1), axis=-1) for side in (x, y)]
+        sqnorm = means[0] + means[1] + 2 * np.sum(x.mean(axis=-2) * y.mean(axis=-2), axis=-1)
+        coupling = Orthogonal() if coupling is None else coupling
+        return cls.for_sqnorm(sqnorm, x.shape[-1], kernel=kernel, coupling=coupling, antithetic=antithetic)
+
+    def draw_arrays(
+        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Rows `√(1-4a) w_i` and weights `a|w_i|² + d/4 log(1-4a) - ½ log m`."""
+        w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        a = np.asarray(self.exponent)[..., None, None]
+        sqnorm = np.swapaxes(np.sum(w * w, axis=-1, keepdims=True), -1, -2)
+        log_weights = a * sqnorm + dim / 4 * np.log1p(-4 * a) - math.log(self.features_per_row * num_rows) / 2
+        return {"rows": np.sqrt(1 - 4 * a) * w, "log_weights": log_weights}
+
+    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+        """Weighted positive features of the stretched rows, and of their negatives where antithetic."""
+        features = weighted_positive_features(self.kernel, arrays, x)
+        if not self.antithetic:
+            return features
+        negative = {"rows": -arrays["rows"], "log_weights": arrays["log_weights"]}
+        return concatenate(features, weighted_positive_features(self.kernel, negative, x))
+
+    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
+        """Mean of the tilted exponential over `e^{u/2}`."""
+        return law.tilted_row_mean(x + y, self._tilt())
+
+    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
+        """Covariance of tilted exponentials over `e^u`."""
+        return law.tilted_covariance(x + y, self._tilt(), even=self.antithetic)
+
+    def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """`d/2 log((1+ρ)²/4ρ) + (ρ-1)/4 (|z_j|² + |z_k|²) ± (1+ρ)/2 z_j·z_k`, z_j = x + y_j; the mean over signs."""
+        z = x + y
+        return tilted_joint_moment(z, np.broadcast_to(self.exponent, x.shape), even=self.antithetic)
+
+    def _tilt(self) -> np.ndarray:
+        return self.per_pair(np.asarray(self.exponent)[..., None])
+
+
+def optimal_exponent(mean_square: Any) -> np.ndarray:
+    """The optimal a for `mean_square` = |x + y|²/d (per axis: the mean square of x + y): 0 at 0, towards -∞ beyond.
+
+    `a = (1 - 1/ρ)/8` with `1/ρ = ½ (√((2ū+1)² + 8ū) + 2ū + 1)`.
+    """
+    u = np.asarray(mean_square, dtype=np.float64)
+    # 1 - 1/ρ = ½ (1 - 2ū - √((2ū+1)² + 8ū)) = -8ū / (√(...) + 1 - 2ū), the sum of like signs for 2ū < 1
+    root = np.sqrt((2 * u + 1) ** 2 + 8 * u)
+    return np.where(2 * u < 1, -u / np.where(2 * u < 1, root + 1 - 2 * u, 1.0), (1 - 2 * u - root) / 16)
+
+
+def tilted_joint_moment(z: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
+    """`log E[T_j T_k] / e^{(|z_j|² + |z_k|²)/2}` for z (n, d), a (d,), under one N(0, I) row: (n, n)."""
+    rho = 1 / (1 - 8 * a)
+    own = np.sum((rho - 1) / 4 * z**2, axis=-1)
+    cross = (z * (1 + rho) / 2) @ z.T
+    constant = np.sum(np.log((1 + rho) ** 2 / (4 * rho))) / 2
+    if even:
+        cross = np.logaddexp(cross, -cross) - math.log(2)
+    return constant + own[:, None] + own[None, :] + cross

@@ -1,0 +1,67 @@
+"""Estimators with array parameters, one set for each head: frozen, comparable, batched."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from randfeat.estimators.base import Estimator
+
+__all__ = ["ParametricEstimator", "frozen_array"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ParametricEstimator(Estimator):
+    """An estimator whose law has float64 arrays as parameters, with optional leading batch dimensions (heads).
+
+    Parameters never change; two estimators are equal when all their parameters are. A batched estimator draws one map
+    for each batch entry, and its closed forms take pairs (..., *batch_shape, n, d).
+    """
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading dimensions of the parameters, `()` for a single set."""
+        return ()
+
+    def per_pair(self, parameter: np.ndarray) -> np.ndarray:
+        """A parameter (*batch_shape, ...) with an axis for the pairs of each batch entry, where there is a batch."""
+        depth = len(self.batch_shape)
+        return np.expand_dims(parameter, depth) if depth else parameter
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(hashable(getattr(self, f.name)) for f in fields(self))))
+
+    def __repr__(self) -> str:
+        parts = (f"{f.name}={described(getattr(self, f.name))}" for f in fields(self))
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def frozen_array(value: Any, name: str) -> np.ndarray:
+    """A read-only float64 copy of finite numbers."""
+    array = np.array(value, dtype=np.float64)
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite.")
+    array.flags.writeable = False
+    return array
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality that also holds for arrays."""
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else bool(a == b)
+
+
+def hashable(value: Any) -> Any:
+    """The value, or the bytes of an array."""
+    return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+
+def described(value: Any) -> str:
+    """The value's repr; long arrays by their shape."""
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    return repr(value.tolist()) if value.size <= 4 else f"<array of shape {value.shape}>"

@@ -1,0 +1,239 @@
+"""Posterior features."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from randfeat._array import Array
+from randfeat.couplings.laws import NoClosedForm, PairLaw
+from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.weighted import weighted_positive_features
+from randfeat.features import Features
+
+__all__ = ["PosteriorFeatures"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PosteriorFeatures(ParametricEstimator):
+    """Posterior features: positive features whose rows follow the attention of a few anchor queries.
+
+    For one query x the proposal `p_x = Σ_j π_j(x) N(x + y_j, I)`, π(x) its attention row over keys y_j, has zero
+    variance for the normalizer of that row. Rows are drawn from its mixture over anchors c, whose density factorises,
+
+        p̄(w) = Σ_c α_c p_c(w) = N(w; 0, I) · [Σ_c α_c/Z_c e^{w·c - |c|²/2}] · [Σ_j e^{b_j + w·y_j - |y_j|²/2}],
+
+    and partly from a wide Gaussian, which bounds the variance for every pair. Each row carries the weight of the whole
+    mixture (balance heuristic), so this is an ordinary feature map, as cheap in use as `PositiveFeatures`.
+
+    anchors : c (..., C, d). log_masses : log α_c (..., C), α the share of queries of each anchor; -inf for none.
+    keys : y (..., S, d) of the calibration. log_biases : b_j (..., S), log-weight of each key; -inf for an absent one.
+    defensive_share : ε, share of the rows from N(0, (1-4a) I). defensive_exponent : a (...), negative or 0.
+
+    All in the coordinates of the inputs; `randfeat.adapt` fits them, and adds centering and balancing.
+
+    Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
+    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for all x, y, whatever the anchors and keys were fitted to. Rows are strata of a
+        mixture (systematic sampling of pairs (c, j)), so they are not exchangeable. Needs exact marginals.
+    Error: no closed form. At an anchor query, for independent draws from the mixture, the relative second moment of one
+        feature's share of the normalizer is at most `1/((1-ε) α_c)` (`anchor_bound`), whatever the size of the logits;
+        for any pair at most 1/ε times that of `OptimalPositiveFeatures` with the same a.
+    Source: the posterior of a query as proposal is from Zheng, Wang & Kong 2022, "Linear Complexity Randomized
+        Self-attention Mechanism"; mixture weights: Veach & Guibas 1995, "Optimally Combining Sampling Techniques".
+
+    >>> q, k = np.random.default_rng(0).standard_normal((2, 50, 4))
+    >>> estimator = PosteriorFeatures(anchors=q[:8], keys=k, coupling="orthogonal")
+    >>> phi = estimator.draw(dim=4, num_features=64, rng=0)
+    >>> phi.estimate(q, k).shape, bool(estimator.anchor_bound()[0].round(1) == 8.9)
+    ((50, 50), True)
+    """
+
+    anchors: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
+    log_masses: np.ndarray | None = None
+    keys: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
+    log_biases: np.ndarray | None = None
+    defensive_share: float = 0.1
+    defensive_exponent: float | np.ndarray = 0.0
+
+    positive: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        anchors, keys = frozen_array(self.anchors, "anchors"), frozen_array(self.keys, "keys")
+        if (
+            anchors.ndim < 2
+            or keys.ndim < 2
+            or anchors.shape[-1] != keys.shape[-1]
+            or 0 in (*anchors.shape, *keys.shape)
+        ):
+            raise ValueError(f"anchors (..., C, d) and keys (..., S, d) do not fit: {anchors.shape}, {keys.shape}.")
+        masses = np.zeros(anchors.shape[:-1]) if self.log_masses is None else np.array(self.log_masses, np.float64)
+        biases = np.zeros(keys.shape[:-1]) if self.log_biases is None else np.array(self.log_biases, np.float64)
+        if masses.shape != anchors.shape[:-1] or biases.shape != keys.shape[:-1]:
+            raise ValueError(
+                f"log_masses must be {anchors.shape[:-1]} and log_biases {keys.shape[:-1]}, "
+                f"got {masses.shape} and {biases.shape}."
+            )
+        if not (np.all(np.isfinite(masses.max(axis=-1))) and np.all(np.isfinite(biases.max(axis=-1)))):
+            raise ValueError("every head needs at least one anchor and one key of finite log_masses and log_biases.")
+        if not 0 < self.defensive_share < 1:
+            raise ValueError(f"defensive_share must be between 0 and 1, got {self.defensive_share!r}.")
+        exponent = frozen_array(self.defensive_exponent, "defensive_exponent")
+        if not np.all(exponent <= 0):
+            raise ValueError(f"defensive_exponent must not be positive, got {exponent}.")
+        masses = masses - log_sum_exp(masses)[..., None]
+        for array in (masses, biases):
+            array.flags.writeable = False
+        for name, value in (
+            ("anchors", anchors),
+            ("keys", keys),
+            ("log_masses", masses),
+            ("log_biases", biases),
+            ("defensive_exponent", exponent),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of anchors, keys and exponent together."""
+        return np.broadcast_shapes(self.anchors.shape[:-2], self.keys.shape[:-2], np.shape(self.defensive_exponent))
+
+    def anchor_bound(self) -> np.ndarray:
+        """`1/((1-ε) α_c)` (..., C): bound of the relative second moment of the normalizer at each anchor, one row."""
+        return np.exp(-np.asarray(self.log_masses)) / (1 - self.defensive_share)
+
+    def num_defensive(self, num_rows: int) -> int:
+        """Rows from the wide Gaussian: the share, rounded, but one at least, and one left for the mixture if it can."""
+        return int(np.clip(round(self.defensive_share * num_rows), 1, max(num_rows - 1, 1)))
+
+    def draw_arrays(
+        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Rows of both parts, with their mixture weights."""
+        if self.anchors.shape[-1] != dim:
+            raise ValueError(
+                f"the anchors have dimension {self.anchors.shape[-1]}; draw with dim={self.anchors.shape[-1]}."
+            )
+        extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
+        rows = np.empty((*batch_shape, num_rows, dim))
+        log_weights = np.empty((*batch_shape, 1, num_rows))
+        for entry in np.ndindex(*batch_shape[len(extra) :]):
+            mixture = self._mixture(entry)
+            rows[(..., *entry, slice(None), slice(None))], log_weights[(..., *entry, 0, slice(None))] = (
+                self._draw_mixture(mixture, num_rows, rng, extra)
+            )
+        return {"rows": rows, "log_weights": log_weights}
+
+    def _mixture(self, entry: tuple[int, ...]) -> "Mixture":
+        """The proposal of one batch entry."""
+        batch = self.batch_shape
+        take = [
+            np.broadcast_to(value, batch + value.shape[value.ndim - trailing :])[entry]
+            for value, trailing in (
+                (self.anchors, 2),
+                (np.asarray(self.log_masses), 1),
+                (self.keys, 2),
+                (np.asarray(self.log_biases), 1),
+                (np.asarray(self.defensive_exponent), 0),
+            )
+        ]
+        return Mixture(*take)
+
+    def _draw_mixture(
+        self, mixture: "Mixture", num_rows: int, rng: np.random.Generator, extra: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Independent draws of rows (*extra, m, d) and log-weights (*extra, m)."""
+        wide = self.num_defensive(num_rows)
+        focused = num_rows - wide
+        centers = mixture.sample_centers(focused, rng, extra)
+        noise = [self._shuffled_noise(n, mixture.dim, rng, extra) for n in (focused, wide)]
+        rows = np.concatenate([centers + noise[0], math.sqrt(mixture.variance) * noise[1]], axis=-2)
+        log_density = math.log(wide) + mixture.log_wide(rows)
+        if focused:
+            log_density = np.logaddexp(math.log(focused) + mixture.log_focused(rows), log_density)
+        return rows, -log_density / 2
+
+    def _shuffled_noise(self, num: int, dim: int, rng: np.random.Generator, extra: tuple[int, ...]) -> np.ndarray:
+        """Coupled rows in random order, so that the coupling knows nothing of the strata."""
+        if num == 0:
+            return np.empty((*extra, 0, dim))
+        noise = self._coupling.sample(num, dim, rng=rng, batch_shape=extra)
+        return np.take_along_axis(noise, np.argsort(rng.random((*extra, num)), axis=-1)[..., None], axis=-2)
+
+    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+        """Weighted positive features."""
+        return weighted_positive_features(self.kernel, arrays, x)
+
+    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
+        """1: unbiased by construction, for rows with exact marginals."""
+        if not self._coupling.exact_marginals:
+            raise NoClosedForm(
+                "posterior features are unbiased only for couplings with exact marginals; use chi norms."
+            )
+        return np.ones(np.broadcast_shapes(x.shape, y.shape)[:-1])
+
+    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
+        """Not known."""
+        raise NoClosedForm(
+            "the variance of posterior features has no closed form; anchor_bound() bounds it at the anchors, and "
+            "randfeat.montecarlo.sample_errors measures it."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The proposal of one map: the posterior mixture and the wide Gaussian, both relative to N(0, I)."""
+
+    anchors: np.ndarray
+    log_masses: np.ndarray
+    keys: np.ndarray
+    log_biases: np.ndarray
+    exponent: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return int(self.anchors.shape[-1])
+
+    @property
+    def variance(self) -> float:
+        """Of the wide Gaussian, 1-4a."""
+        return 1 - 4 * float(self.exponent)
+
+    @property
+    def logits(self) -> np.ndarray:
+        """`c·y_j + b_j`, (C, S)."""
+        return self.anchors @ self.keys.T + self.log_biases
+
+    def sample_centers(self, num: int, rng: np.random.Generator, extra: tuple[int, ...]) -> np.ndarray:
+        """Means c + y_j, (*extra, num, d), for pairs (c, j) drawn with probability α_c π_j(c)."""
+        joint = np.exp(self.log_masses[:, None] + self.logits - log_sum_exp(self.logits)[:, None])
+        anchor, key = np.divmod(systematic(joint.ravel(), num, rng, extra), len(self.keys))
+        return self.anchors[anchor] + self.keys[key]
+
+    def log_focused(self, rows: np.ndarray) -> np.ndarray:
+        """`log p̄(w)/N(w; 0, I)`: the two factors."""
+        anchor_terms = self.log_masses - log_sum_exp(self.logits) - np.sum(self.anchors**2, axis=-1) / 2
+        key_terms = self.log_biases - np.sum(self.keys**2, axis=-1) / 2
+        return log_sum_exp(rows @ self.anchors.T + anchor_terms) + log_sum_exp(rows @ self.keys.T + key_terms)
+
+    def log_wide(self, rows: np.ndarray) -> np.ndarray:
+        """`log N(w; 0, σ²I)/N(w; 0, I) = |w|²/2 (1 - 1/σ²) - d log σ`."""
+        sqnorm = np.sum(rows**2, axis=-1)
+        return sqnorm / 2 * (1 - 1 / self.variance) - self.dim / 2 * math.log(self.variance)
+
+
+def log_sum_exp(x: np.ndarray) -> np.ndarray:
+    """Along the last axis; entries may be -inf, not all of them."""
+    top = np.max(x, axis=-1, keepdims=True)
+    return np.log(np.sum(np.exp(x - top), axis=-1)) + top[..., 0]
+
+
+def systematic(masses: np.ndarray, size: int, rng: np.random.Generator, extra: tuple[int, ...] = ()) -> np.ndarray:
+    """Indices (*extra, size) with probabilities proportional to `masses`, one from each of `size` equal strata."""
+    edges = np.cumsum(masses)
+    points = (np.arange(size) + rng.random((*extra, size))) * (edges[-1] / max(size, 1))
+    last = int(np.flatnonzero(masses)[-1])  # rounding must not step beyond the last mass
+    return np.minimum(np.searchsorted(edges, points, side="right"), last)

@@ -1,0 +1,135 @@
+"""Estimators of the same kernel at transformed inputs: what centering and balancing share."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from randfeat._array import Array, namespace, squared_norm
+from randfeat.couplings import Coupling, Independent
+from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.base import Estimator
+from randfeat.estimators.parametric import ParametricEstimator
+from randfeat.estimators.positive import PositiveFeatures
+from randfeat.features import Features
+from randfeat.kernels import Kernel, SoftmaxKernel
+
+__all__ = ["TransformedEstimator"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TransformedEstimator(ParametricEstimator):
+    """An estimator of `exp(x·y)` through an identity `exp(x·y) = e^{p(x)} e^{r(y)} exp(x'·y')`, exact for all x, y.
+
+    base : the estimator that is applied to (x', y'); its kernel and coupling are those of the whole.
+
+    The weights e^p and e^r go into the scale of the features, so nothing is approximated, and relative errors are those
+    of the base at (x', y').
+    """
+
+    kernel: Kernel = field(init=False, default_factory=SoftmaxKernel)
+    coupling: Coupling | str = field(init=False, default_factory=Independent)
+    base: Estimator = field(default_factory=PositiveFeatures)
+
+    symmetric: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, Estimator):
+            raise TypeError(f"base must be an Estimator, got {type(self.base).__name__}.")
+        object.__setattr__(self, "kernel", self.base.kernel)
+        object.__setattr__(self, "coupling", self.base.coupling)
+        super().__post_init__()
+
+    @abc.abstractmethod
+    def transform_arrays(self) -> dict[str, np.ndarray]:
+        """The parameters that features need, by names of their own, (*batch_shape, ·, ·)."""
+
+    @abc.abstractmethod
+    def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+        """x' (or y') and its log-weight (..., n, 1), or 0.0; pure array API, for inputs in kernel units."""
+
+    @property
+    def positive(self) -> bool:  # type: ignore[override]
+        """As the base's."""
+        return self.base.positive
+
+    @property
+    def features_per_row(self) -> int:  # type: ignore[override]
+        """As the base's."""
+        return self.base.features_per_row
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of the parameters and of the base together."""
+        own = (array.shape[:-2] for array in self.transform_arrays().values())
+        return np.broadcast_shapes(self.base_batch_shape, *own)
+
+    @property
+    def base_batch_shape(self) -> tuple[int, ...]:
+        """That of the base."""
+        return self.base.batch_shape
+
+    @property
+    def _core(self) -> Estimator:
+        """The base for the plain softmax kernel: envelopes are those of the untransformed inputs."""
+        return with_kernel(self.base, SoftmaxKernel())
+
+    def draw_arrays(
+        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """The base's draw, and the parameters."""
+        drawn = self.base.draw_arrays(num_rows, dim, rng, batch_shape)
+        own = self.transform_arrays()
+        if set(own) & set(drawn):
+            raise ValueError(f"{type(self).__name__} cannot be applied twice; combine its parameters into one.")
+        return drawn | {name: np.broadcast_to(a, (*batch_shape, *a.shape[-2:])) for name, a in own.items()}
+
+    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+        """The base's features at x', times e^p and the envelope."""
+        moved, log_weight = self.transform(arrays, x, keys=False)
+        return self._core.query_features(arrays, moved).scaled(log_weight + self.kernel.log_envelope(squared_norm(x)))
+
+    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+        """The base's features at y', times e^r and the envelope."""
+        moved, log_weight = self.transform(arrays, y, keys=True)
+        return self._core.key_features(arrays, moved).scaled(log_weight + self.kernel.log_envelope(squared_norm(y)))
+
+    def moved_pair(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(x', y') of a pair in kernel units, broadcasting over (..., d)."""
+        arrays = self.transform_arrays()
+        if self.batch_shape:
+            return tuple(self.transform(arrays, side, keys=keys)[0] for keys, side in enumerate((x, y)))  # type: ignore
+        flat = ((np.atleast_2d(side), bool(keys)) for keys, side in enumerate((x, y)))
+        moved = [self.transform(arrays, side, keys=keys)[0] for side, keys in flat]
+        return moved[0].reshape(x.shape), moved[1].reshape(y.shape)
+
+    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
+        """The base's at (x', y')."""
+        return self._core.relative_row_mean(*self.moved_pair(x, y), law)
+
+    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
+        """The base's at (x', y')."""
+        return self._core.relative_covariance(*self.moved_pair(x, y), law, same_row=same_row)
+
+    def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The base's at (x', y')."""
+        return self._core.log_joint_moment(*self.moved_pair(x, y))
+
+    def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
+        """The base's at (x', y')."""
+        return self._core.row_kurtosis(*self.moved_pair(self.kernel.unit(x), self.kernel.unit(y)))
+
+
+def with_kernel(estimator: Estimator, kernel: Kernel) -> Estimator:
+    """The same law for another kernel of the softmax family."""
+    if isinstance(estimator, TransformedEstimator):
+        return dataclasses.replace(estimator, base=with_kernel(estimator.base, kernel))
+    return dataclasses.replace(estimator, kernel=kernel)
+
+
+def matvec(matrix: Any, x: Any) -> Any:
+    """`matrix @ x` for every row of x: (..., d, d), (..., n, d) -> (..., n, d)."""
+    return x @ namespace(x).matrix_transpose(matrix)

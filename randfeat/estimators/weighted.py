@@ -1,0 +1,24 @@
+"""Positive features from rows of any proposal, each with its weight."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from randfeat._array import Array, namespace, squared_norm
+from randfeat.features import Features
+from randfeat.kernels import Kernel
+
+__all__ = ["weighted_positive_features"]
+
+
+def weighted_positive_features(kernel: Kernel, arrays: Mapping[str, Array], x: Array) -> Features:
+    """`log φ_i(x) = w_i·x - |x|²/2 + log_weights_i`: importance-sampled positive features.
+
+    For rows w_i ~ p_i and `log_weights_i = ½ log(N(w_i; 0, I)/(m p_i(w_i)))` the inner product of features is unbiased
+    for exp(x·y), because `exp(w·x - |x|²/2) exp(w·y - |y|²/2)` has that mean under N(0, I). The weight of a row is
+    split evenly between its query and its key feature.
+    """
+    xp = namespace(x)
+    sqnorm = squared_norm(x)
+    per_row: Any = kernel.log_envelope(sqnorm) - sqnorm / 2
+    log_scale = x @ xp.matrix_transpose(arrays["rows"]) + arrays["log_weights"] + per_row
+    return Features(xp.broadcast_to(xp.ones_like(sqnorm), log_scale.shape), log_scale)
