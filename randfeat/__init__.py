@@ -32,7 +32,7 @@ from randfeat.estimators import (
 from randfeat.features import Features, concatenate, tensor_product
 from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
 from randfeat.maps import FeatureMap
-from randfeat.planning import predict_attention_error
+from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.variance import NoClosedForm
 
 __version__ = "0.1.0"
@@ -66,6 +66,7 @@ __all__ = [
     "kernel_attention",
     "linear_attention",
     "montecarlo",
+    "num_features_for",
     "predict_attention_error",
     "softmax_attention",
     "tensor_product",

@@ -68,17 +68,18 @@ def kernel_attention(
 def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, is_causal: bool) -> Array:
     """Outputs of the queries from `start` to `stop`."""
     xp = namespace(inputs.query)
-    query = inputs.query[..., start:stop, :]
-    log = kernel.log_gram(query, inputs.key)
+    visible = min(stop, inputs.num_keys) if is_causal else inputs.num_keys
+    key, value = inputs.key[..., :visible, :], inputs.value[..., :visible, :]
+    log = kernel.log_gram(inputs.query[..., start:stop, :], key)
     if inputs.key_mask is not None:
-        log = xp.where(inputs.key_mask[..., None, :], log, -xp.inf)
+        log = xp.where(inputs.key_mask[..., None, :visible], log, -xp.inf)
     if is_causal:
         device = {"device": device_of(log)}
         positions = xp.arange(start, stop, **device)[:, None]
-        log = xp.where(xp.arange(inputs.num_keys, **device)[None, :] <= positions, log, -xp.inf)
-    if inputs.num_keys == 0:
-        return log @ inputs.value
+        log = xp.where(xp.arange(visible, **device)[None, :] <= positions, log, -xp.inf)
+    if visible == 0:
+        return log @ value
     top = replace_minus_inf(stop_gradient(xp.max(log, axis=-1, keepdims=True)))
     weights = exp_in_place(log - top)
     total = xp.sum(weights, axis=-1, keepdims=True)
-    return (weights @ inputs.value) / xp.where(total == 0, xp.ones_like(total), total)
+    return (weights @ value) / xp.where(total == 0, xp.ones_like(total), total)
