@@ -127,8 +127,6 @@ def test_anisotropic_tilts_have_no_closed_form_under_orthogonal_rows():
     estimator = rf.DenseExponentialFeatures(exponents=np.array([-0.1, 0.0]), coupling="orthogonal")
     with pytest.raises(rf.NoClosedForm, match="use independent rows, or randfeat"):
         estimator.variance(np.zeros(2), np.ones(2), num_features=4)
-    with pytest.raises(rf.NoClosedForm, match="use chi norms"):
-        rf.GeneralizedExponentialFeatures(coupling=rf.Orthogonal(norms="constant")).mean(np.zeros(2), np.ones(2))
 
 
 @pytest.mark.parametrize("dim", [1, 3, 8])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
-from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair
+from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
 from randfeat.estimators.base import Estimator
 from randfeat.features import Features, concatenate
 
@@ -34,6 +34,7 @@ class GeneralizedExponentialFeatures(Estimator):
     Error: one independent row has `E S² = (1-4A)^d (1-8A)^{-d/2} exp(s(1 + 1/(1-8A)) u_s - sN)` and `E|S|² = |1-4A|^d
         (1-8 Re A)^{-d/2} exp((|1-4A| + s(1-4 Re A)) u_s/(1-8 Re A) - sN)`, N = |x|² + |y|²; the variance is
         `½ (Re E S² + E|S|²) - exp(2x·y)`. Rows with chi norms at fixed angles have the covariances of A = 0.
+        Constant norms bias it; mean and variance are complex Bessel functions.
     Limits: not positive unless A is real and s = 1.
     Source: Likhosherstov et al. 2022, "Chefs' Random Tables".
 
@@ -95,25 +96,40 @@ class GeneralizedExponentialFeatures(Estimator):
         return concatenate(Features(xp.cos(argument), log_scale), Features(sine, log_scale))
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """1 for exact marginals."""
-        if isinstance(law, GaussianPair | RadialPair):
-            return np.ones(np.broadcast_shapes(x.shape, y.shape)[:-1])
-        raise NoClosedForm("the mean of generalized exponential features is known for exact marginals; use chi norms.")
+        """1 for exact marginals; for constant norms the real part of a Bessel function of B."""
+        s = np.sum((x + self.sign * y) ** 2, axis=-1)
+        if not isinstance(law, SpherePair):
+            return law.row_mean(self.sign * s)
+        return np.real(sphere_moment([self.parameter], self._slope**2, s, law.dim) * np.exp(-self.sign * s / 2))
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """`½ Re (E[S1 S2] + E[S1 S2*]) / kernel² - 1`."""
+        """`½ Re (E[S1 S2] + E[S1 S2*]) / kernel²` less the squared relative mean."""
         s = np.sum((x + self.sign * y) ** 2, axis=-1)
         if isinstance(law, RadialPair):  # the tilt of each norm is absorbed by a complex rescaling
             return law.covariance(s) if self.sign == 1 else law.even_covariance(-s)
-        if not isinstance(law, GaussianPair):
-            raise NoClosedForm("generalized exponential features have closed forms for exact marginals; use chi norms.")
-        a, dim, log_kernel = self.parameter, x.shape[-1], self.sign * s / 2
-        moments = [
-            gaussian_moment(law.correlation, (a, second), (b, slope), s, dim)
-            for b in [self._slope]
-            for second, slope in ((a, b), (a.conjugate(), b.conjugate()))
-        ]
-        return np.real(np.exp(moments[0] - 2 * log_kernel) + np.exp(moments[1] - 2 * log_kernel)) / 2 - 1
+        a, b, shift = self.parameter, self._slope, self.sign * s
+        moments = []
+        for second, slope in ((a, b), (a.conjugate(), b.conjugate())):
+            if isinstance(law, GaussianPair):
+                log_moment = gaussian_moment(law.correlation, (a, second), (b, slope), s, x.shape[-1])
+                moments.append(np.exp(log_moment - shift))
+            elif isinstance(law, SpherePair):
+                total = b * b + slope * slope + 2 * law.cosine * b * slope
+                moments.append(sphere_moment([a, second], total, s, law.dim) * np.exp(-shift))
+            else:
+                raise NoClosedForm(
+                    f"generalized exponential features have no covariance under {type(law).__name__}; use "
+                    "randfeat.montecarlo."
+                )
+        return np.real(moments[0] + moments[1]) / 2 - self.relative_row_mean(x, y, law) ** 2
+
+
+def sphere_moment(tilts: list[complex], total: complex, s: np.ndarray, dim: int) -> np.ndarray:
+    """`E Π T_i` for rows of length √d, |Σ b_i w_i|² = d · total: `Π (1-4a_i)^{d/2} e^{2a_i d} · 0F1(; d/2; d total s/4)`."""
+    from scipy.special import hyp0f1
+
+    constant = sum(dim / 2 * cmath.log(1 - 4 * a) + 2 * a * dim for a in tilts)
+    return np.exp(constant) * hyp0f1(dim / 2, dim * total * s / 4 + 0j)
 
 
 def gaussian_moment(
