@@ -125,7 +125,7 @@ class GeneralizedExponentialFeatures(Estimator):
 
 
 def sphere_moment(tilts: list[complex], total: complex, s: np.ndarray, dim: int) -> np.ndarray:
-    """`E Π T_i` for rows of length √d, |Σ b_i w_i|² = d · total: `Π (1-4a_i)^{d/2} e^{2a_i d} · 0F1(; d/2; d total s/4)`."""
+    """`E Π T_i = Π (1-4a_i)^{d/2} e^{2a_i d} · 0F1(; d/2; d total s/4)`, rows of length √d, |Σ b_i w_i|² = d total."""
     from scipy.special import hyp0f1
 
     constant = sum(dim / 2 * cmath.log(1 - 4 * a) + 2 * a * dim for a in tilts)
