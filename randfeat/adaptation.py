@@ -17,7 +17,7 @@ from randfeat.estimators.optimal_positive import optimal_exponent
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures, log_sum_exp
 from randfeat.estimators.statistics import unit_pair
-from randfeat.kernels import Kernel, SoftmaxKernel
+from randfeat.kernels import Kernel, SoftmaxKernel, check_positive
 
 __all__ = ["adapt"]
 
@@ -306,8 +306,10 @@ def choose_scale(
     """The factor of the queries: given, by rule, or the best of a few on exact rows."""
     if anchor_scale == "rule":
         return float(np.clip(np.sqrt(1024 / num_features), 1.0, 4.0))
+    if not isinstance(anchor_scale, str):
+        return check_positive("anchor_scale", anchor_scale)
     if anchor_scale != "checked":
-        return float(anchor_scale)
+        raise ValueError(f"anchor_scale must be 'checked', 'rule' or a positive number, got {anchor_scale!r}.")
     rows = np.sort(rng.permutation(len(head.query))[:CHECKED_ROWS])
     query, key, value, mask = head.query[rows], head.key, head.value, head.present
     exact = kernel_attention(query, key, value, options["kernel"], scale=scale, key_mask=mask)

@@ -204,6 +204,8 @@ def test_degenerate_inputs_stay_finite(level, queries, keys):
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="level must be one of 'centre'"):
         rf.adapt(Q, K, level="best")
+    with pytest.raises(ValueError, match="anchor_scale must be 'checked', 'rule' or a positive number, got 'best'"):
+        rf.adapt(Q, K, anchor_scale="best")
     with pytest.raises(ValueError, match="no query or no key that takes part"):
         rf.adapt(Q, K, key_mask=np.zeros((3, 60), bool))
     with pytest.raises(ValueError, match="draw with dim=8"):
@@ -215,3 +217,30 @@ def test_mistakes_are_named():
         rf.CenteredFeatures(base="positive")
     with pytest.raises(ValueError, match="must be between 0 and 1"):
         rf.PosteriorFeatures(anchors=ANCHORS, keys=KEYS, defensive_share=0.0)
+
+
+def test_earlier_dimensions_are_pooled():
+    """Two passages of the same heads are one calibration: the fit is that of their concatenation."""
+    for level in ("centre", "balance", "exponent"):
+        pooled = rf.adapt(np.stack([Q, 2 * Q]), np.stack([K, K - 1]), level=level)
+        joined = rf.adapt(np.concatenate([Q, 2 * Q], axis=1), np.concatenate([K, K - 1], axis=1), level=level)
+        assert pooled.batch_shape == (3,)
+        outputs = [rf.linear_attention(Q, K, V, e.draw(8, 64, rng=0)) for e in (pooled, joined)]
+        np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-9)
+
+
+def test_masked_queries_do_not_count():
+    mask = np.arange(60) < 40
+    q = Q.copy()
+    q[:, 40:] = 1e6
+    masked = rf.adapt(q, K, level="exponent", query_mask=np.broadcast_to(mask, (3, 60)))
+    assert masked == rf.adapt(Q[:, :40], K, level="exponent")
+
+
+@pytest.mark.parametrize("rule", ["rule", 1.0, 2.0])
+def test_anchor_scale(rule):
+    """The rule is √(1024/num_features) within 1 .. 4; a number is taken as it is."""
+    expected = np.clip(np.sqrt(1024 / 256), 1, 4) if rule == "rule" else rule
+    scaled, plain = (rf.adapt(Q[0], K[0], num_features=256, anchor_scale=s) for s in (rule, 1.0))
+    np.testing.assert_allclose(scaled.base.matrix, expected * plain.base.matrix, rtol=1e-12)
+    np.testing.assert_allclose(scaled.base.base.keys, plain.base.base.keys / expected, rtol=1e-12)
