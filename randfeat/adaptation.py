@@ -264,7 +264,7 @@ def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: An
     for name, array in (("query", q), ("key", k), ("value", v)):
         if array.ndim < 2 or 0 in array.shape:
             raise ValueError(f"{name} must have shape (..., length >= 1, dim), got {array.shape}.")
-    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+    if q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
         raise ValueError(f"query, key and value do not fit together: {q.shape}, {k.shape}, {v.shape}.")
     batched = max(q.ndim, k.ndim) > 2
     masks = [
