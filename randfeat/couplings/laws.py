@@ -148,8 +148,7 @@ class RadialPair(PairLaw):
         flat = s.ravel()
         result = np.full_like(flat, np.nan)
         top = 1 + max(cosines)
-        series = np.abs(flat) <= SMALL
-        series |= (flat > SMALL) & (flat < np.inf)
+        series = (flat >= -SMALL) & (flat < np.inf)
         for low, high in ((0.0, 8.0), (8.0, 64.0), (64.0, np.inf)):  # so that small arguments stay cheap
             chosen = np.flatnonzero(series & (np.abs(flat) >= low) & (np.abs(flat) < high))
             if chosen.size:

@@ -1,5 +1,6 @@
 """Posterior features."""
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -202,20 +203,25 @@ class Mixture:
         """Of the wide Gaussian, 1-4a."""
         return 1 - 4 * float(self.exponent)
 
-    @property
+    @functools.cached_property
     def logits(self) -> np.ndarray:
         """`c·y_j + b_j`, (C, S)."""
         return self.anchors @ self.keys.T + self.log_biases
 
+    @functools.cached_property
+    def log_normalizers(self) -> np.ndarray:
+        """`log Z_c`, (C,)."""
+        return log_sum_exp(self.logits)
+
     def sample_centers(self, num: int, rng: np.random.Generator, extra: tuple[int, ...]) -> np.ndarray:
         """Means c + y_j, (*extra, num, d), for pairs (c, j) drawn with probability α_c π_j(c)."""
-        joint = np.exp(self.log_masses[:, None] + self.logits - log_sum_exp(self.logits)[:, None])
+        joint = np.exp(self.log_masses[:, None] + self.logits - self.log_normalizers[:, None])
         anchor, key = np.divmod(systematic(joint.ravel(), num, rng, extra), len(self.keys))
         return self.anchors[anchor] + self.keys[key]
 
     def log_focused(self, rows: np.ndarray) -> np.ndarray:
         """`log p̄(w)/N(w; 0, I)`: the two factors."""
-        anchor_terms = self.log_masses - log_sum_exp(self.logits) - np.sum(self.anchors**2, axis=-1) / 2
+        anchor_terms = self.log_masses - self.log_normalizers - np.sum(self.anchors**2, axis=-1) / 2
         key_terms = self.log_biases - np.sum(self.keys**2, axis=-1) / 2
         return log_sum_exp(rows @ self.anchors.T + anchor_terms) + log_sum_exp(rows @ self.keys.T + key_terms)
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -65,14 +66,9 @@ class TransformedEstimator(ParametricEstimator):
     def batch_shape(self) -> tuple[int, ...]:
         """That of the parameters and of the base together."""
         own = (array.shape[:-2] for array in self.transform_arrays().values())
-        return np.broadcast_shapes(self.base_batch_shape, *own)
+        return np.broadcast_shapes(self.base.batch_shape, *own)
 
-    @property
-    def base_batch_shape(self) -> tuple[int, ...]:
-        """That of the base."""
-        return self.base.batch_shape
-
-    @property
+    @functools.cached_property
     def _core(self) -> Estimator:
         """The base for the plain softmax kernel: envelopes are those of the untransformed inputs."""
         return with_kernel(self.base, SoftmaxKernel())
@@ -125,6 +121,8 @@ class TransformedEstimator(ParametricEstimator):
 
 def with_kernel(estimator: Estimator, kernel: Kernel) -> Estimator:
     """The same law for another kernel of the softmax family."""
+    if estimator.kernel == kernel:
+        return estimator
     if isinstance(estimator, TransformedEstimator):
         return dataclasses.replace(estimator, base=with_kernel(estimator.base, kernel))
     return dataclasses.replace(estimator, kernel=kernel)
