@@ -10,14 +10,15 @@ from randfeat._array import as_host
 from randfeat.attention import kernel_attention, linear_attention
 from randfeat.couplings import Coupling, resolve_coupling
 from randfeat.estimators.balanced import BalancedFeatures, balancing_transform
-from randfeat.estimators.base import Estimator, as_count, as_generator
+from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.dense_exponential import DenseExponentialFeatures
 from randfeat.estimators.optimal_positive import optimal_exponent
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures, log_sum_exp
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
-from randfeat.kernels import Kernel, SoftmaxKernel, check_positive
+from randfeat.kernels import SoftmaxFamily, SoftmaxKernel, check_positive
 
 __all__ = ["adapt"]
 
@@ -35,7 +36,7 @@ def adapt(
     num_features: int = 256,
     value: Any = None,
     scale: float | None = None,
-    kernel: Kernel | None = None,
+    kernel: SoftmaxFamily | None = None,
     coupling: Coupling | str = "orthogonal",
     key_mask: Any = None,
     query_mask: Any = None,
@@ -43,7 +44,7 @@ def adapt(
     anchor_scale: Literal["checked", "rule"] | float = "checked",
     defensive_share: float = 0.1,
     rng: Any = 0,
-) -> Estimator:
+) -> SoftmaxEstimator:
     """Fit an estimator to queries and keys. It is frozen: draw maps from it, use it on other inputs, redraw.
 
     Every level estimates the same kernel, without bias, by an identity: fitting decides the variance only.
@@ -193,16 +194,18 @@ def anchor_queries(
 # the estimators of all heads --------------------------------------------------------------------------------------
 
 
-def gaussian(fits: list[HeadFit], batched: bool, level: str, kernel: Kernel, coupling: Coupling) -> Estimator:
+def gaussian(
+    fits: list[HeadFit], batched: bool, level: str, kernel: SoftmaxFamily, coupling: Coupling
+) -> SoftmaxEstimator:
     """Positive features at centered and balanced inputs, from level "exponent" on with an exponent for each axis."""
-    base: Estimator = PositiveFeatures(kernel, coupling)
+    base: SoftmaxEstimator = PositiveFeatures(kernel, coupling)
     if level in ("exponent", "weighted"):
         moment = stacked([fit.query_moment + fit.key_moment for fit in fits], batched)
         base = DenseExponentialFeatures.for_second_moment(moment, kernel=kernel, coupling=coupling)
     return transformed(base, fits, batched, balanced=level != "centre")
 
 
-def posterior(fits: list[HeadFit], batched: bool, **options: Any) -> Estimator:
+def posterior(fits: list[HeadFit], batched: bool, **options: Any) -> SoftmaxEstimator:
     """Posterior features at centered and balanced inputs."""
     most = max(len(fit.anchors) for fit in fits)
     with np.errstate(divide="ignore"):
@@ -220,7 +223,7 @@ def posterior(fits: list[HeadFit], batched: bool, **options: Any) -> Estimator:
     return transformed(base, fits, batched, balanced=True)
 
 
-def transformed(base: Estimator, fits: list[HeadFit], batched: bool, *, balanced: bool) -> Estimator:
+def transformed(base: SoftmaxEstimator, fits: list[HeadFit], batched: bool, *, balanced: bool) -> SoftmaxEstimator:
     """The base at centered, and balanced, inputs."""
     if balanced:
         base = BalancedFeatures(base=base, matrix=stacked([fit.matrix for fit in fits], batched))

@@ -22,7 +22,8 @@ class FeatureMap:
 
     estimator : the law that was drawn from.
     dim, num_features : length of the inputs and of φ(x).
-    arrays : what was drawn, by name ("rows" (*batch_shape, num_rows, dim), ...), in one library, dtype and device.
+    arrays : what was drawn, by name ("rows" (*batch_shape, num_rows, dim) for most estimators; each has two axes after
+        the batch), in one library, dtype and device.
 
     Inputs are (..., n, dim); their leading dimensions broadcast against `batch_shape`. Outputs have the namespace,
     dtype and device of the input; float16 and bfloat16 are computed in float32, and `queries`, `keys` return float32.
@@ -45,7 +46,11 @@ class FeatureMap:
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the batch of independent maps, one per head for instance; `()` for a single map."""
-        return tuple(self.arrays["rows"].shape[:-2])
+        return tuple(self._first.shape[:-2])
+
+    @property
+    def _first(self) -> Array:
+        return next(iter(self.arrays.values()))
 
     def __call__(self, x: Any) -> Array:
         """The plain features φ(x): (..., n, dim) -> (..., n, num_features), so that `phi(x) @ phi(y).T` ≈ kernel.
@@ -61,12 +66,12 @@ class FeatureMap:
     def queries(self, x: Any) -> Features:
         """Features of queries, (..., n, dim) -> (..., n, num_features), with their scale."""
         x, arrays = self._inputs(x, "x")
-        return self.estimator.query_features(arrays, x)
+        return self._weighted(self.estimator.query_features(arrays, x), arrays)
 
     def keys(self, y: Any) -> Features:
         """Features of keys, (..., k, dim) -> (..., k, num_features), with their scale."""
         y, arrays = self._inputs(y, "y")
-        return self.estimator.key_features(arrays, y)
+        return self._weighted(self.estimator.key_features(arrays, y), arrays)
 
     def estimate(self, x: Any, y: Any) -> Array:
         """The estimated Gram matrix: (..., n, dim), (..., k, dim) -> (..., n, k)."""
@@ -88,9 +93,12 @@ class FeatureMap:
 
     def redraw(self, rng: Any = None) -> "FeatureMap":
         """A new, independent map of the same estimator, shape, namespace, dtype and device."""
-        return self.estimator.draw(
-            self.dim, self.num_features, rng=rng, like=self.arrays["rows"], batch_shape=self.batch_shape
-        )
+        return self.estimator.draw(self.dim, self.num_features, rng=rng, like=self._first, batch_shape=self.batch_shape)
+
+    @staticmethod
+    def _weighted(features: Features, arrays: Mapping[str, Array]) -> Features:
+        """The features times the square roots of the weights of a quadrature rule, where the coupling is one."""
+        return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
     def _inputs(self, x: Any, name: str) -> tuple[Array, dict[str, Array]]:
         """The input in kernel units and the drawn arrays, both in the dtype to compute in."""

@@ -1,7 +1,8 @@
 """Monte Carlo over draws: errors of an estimator with confidence intervals, and comparisons that share draws.
 
 All errors are relative, `K̂/K - 1`, so that pairs of very different kernel values can stand in one table; multiply by
-the kernel (or its square) for absolute ones.
+the kernel (or its square) for absolute ones. For kernels outside the softmax family, which may vanish, they are
+absolute: relative to `kernel.log_size`.
 
 Where to trust it. An MSE measured over N draws has the relative standard error √((κ - 1)/N), κ the kurtosis of the
 error, and the kurtosis of positive features grows like e^{4u}, u = |x + y|². Beyond u of about 3 the measured MSE of
@@ -64,7 +65,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class ErrorSample:
-    """Relative errors `K̂/K - 1` of independent draws: `errors` (num_draws, ...), one column per pair."""
+    """Relative errors of independent draws, `(K̂ - K)/size`: `errors` (num_draws, ...), one column per pair."""
 
     errors: np.ndarray
 
@@ -161,8 +162,10 @@ def gram_variance(
     unit_x, unit_y = unit_inputs(estimator.kernel, x, y)
     coupling = estimator.coupling
     assert isinstance(coupling, Coupling)
-    rows, dim = estimator.num_rows(as_count(num_features, "num_features")), unit_x.shape[-1]
-    row_law = coupling.row_law(dim)
+    if not coupling.rotation_invariant:
+        raise ValueError(f"the joint law of {coupling!r} is not rotation invariant; use sample_errors.")
+    rows, dim = estimator.num_rows(as_count(num_features, "num_features"), unit_x.shape[-1]), unit_x.shape[-1]
+    row_law = coupling.row_law(dim, rows)
     own = estimator.relative_covariance(unit_x, unit_y, row_law, same_row=True) / rows
     if rows == 1:
         return Measured(own, np.zeros_like(own))
@@ -236,11 +239,11 @@ def collect(
     x, y = np.broadcast_arrays(as_host(x, "x"), as_host(y, "y"))
     shape, dim = x.shape[:-1], x.shape[-1]
     x, y = x.reshape(-1, dim), y.reshape(-1, dim)
-    log_kernel = estimator.kernel.log_pairwise(x, y)[:, None]
+    log_size, exact = estimator.kernel.log_size(x, y)[:, None], estimator.kernel.relative(x, y)
     errors = np.empty((sum(sizes), len(x)))
     for part, size, generator in zip(parts(sizes), sizes, generators, strict=True):
         phi = estimator.draw(dim, num_features, rng=generator, batch_shape=(size,))
-        errors[part] = phi.queries(x).scaled(-log_kernel).pairwise(phi.keys(y)) - 1
+        errors[part] = phi.queries(x).scaled(-log_size).pairwise(phi.keys(y)) - exact
     return ErrorSample(errors.reshape(-1, *shape))
 
 
@@ -249,7 +252,7 @@ def batch_sizes(estimators: list[Estimator], x: Any, y: Any, num_features: int, 
     num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
     shape = np.broadcast_shapes(as_host(x, "x").shape, as_host(y, "y").shape)
     pairs, dim = int(np.prod(shape[:-1])), shape[-1]
-    rows = max(estimator.num_rows(num_features) for estimator in estimators)
+    rows = max(estimator.num_rows(num_features, dim) for estimator in estimators)
     # rows and the d × d blocks they are cut from; queries, keys, their product and a temporary
     numbers = 3 * dim * max(rows, dim) + 6 * pairs * num_features
     size = int(np.clip(BATCH_BYTES // (8 * numbers), 1, num_draws))
@@ -285,7 +288,7 @@ def quantile_interval(
 
 def kurtosis_of_estimate(estimator: Estimator, x: Any, y: Any, *, num_features: int) -> np.ndarray:
     """Kurtosis of K̂, κ_m = 3 + (κ - 3)/m for m rows, as if they were independent; κ from `estimator.row_kurtosis`."""
-    return 3 + (estimator.row_kurtosis(x, y) - 3) / estimator.num_rows(num_features)
+    return 3 + (estimator.row_kurtosis(x, y) - 3) / estimator.num_rows(num_features, np.shape(x)[-1])
 
 
 def warn_if_heavy(estimator: Estimator, x: Any, y: Any, num_features: int, num_draws: int) -> None:

@@ -8,8 +8,7 @@ from randfeat._array import as_host
 from randfeat.attention.inputs import attention_inputs
 from randfeat.couplings import resolve_coupling
 from randfeat.estimators.base import Estimator, as_count, as_generator
-from randfeat.kernels import check_positive
-from randfeat.variance import relative_mse
+from randfeat.kernels import SoftmaxFamily, check_positive
 
 __all__ = ["num_features_for", "predict_attention_error"]
 
@@ -48,14 +47,14 @@ def least_width(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: flo
     """The least width whose relative MSE is at most `allowed`: doubled until it is, then bisected."""
 
     def suffices(width: int) -> bool:
-        return bool(relative_mse(estimator, x, y, width) <= allowed)
+        return bool(estimator.relative_mse(x, y, num_features=width) <= allowed)
 
     step = least_step(estimator)
     high = step
     while not suffices(high):
         high *= 2
         if high > MOST_FEATURES:
-            least = float(relative_mse(estimator, x, y, high // 2))
+            least = float(estimator.relative_mse(x, y, num_features=high // 2))
             raise ValueError(
                 f"{estimator!r} does not reach a relative MSE of {allowed:.2g} at this pair: it is {least:.2g} with "
                 f"{high // 2} features; fit features to the data (randfeat.adapt), or allow more."
@@ -141,6 +140,7 @@ def query_error(estimator: Estimator, q: np.ndarray, k: np.ndarray, v: np.ndarra
     """`m E|ô - o|²` and the exact output o for one query, in kernel units."""
     from scipy.special import log_softmax, logsumexp
 
+    assert isinstance(estimator.kernel, SoftmaxFamily)  # those of other kernels have no log_joint_moment
     log_p = log_softmax(k @ q + estimator.kernel.log_envelope(np.sum(k * k, axis=-1)))
     output = np.exp(log_p) @ v
     inner = (v - output) @ (v - output).T

@@ -5,8 +5,9 @@ For rows w_1 .. w_m and K̂ = (1/m) Σ_i S(w_i),
     Var K̂ = (1/m²) [ m · Var S(w_1) + Σ_laws count · Cov(S(w_1), S(w_2)) ].
 
 The estimator knows the covariance of S under one joint law of two rows, the coupling lists its laws and their counts,
-and one row with itself is a law as well. Everything is relative to the squared kernel, in float64 NumPy, broadcasting
-over (..., d), and finite up to |x + y|² (or |x - y|², for trigonometric features) of about 700.
+and one row with itself is a law as well. Moments here are relative to `kernel.log_size`: to the kernel itself in the
+softmax family, where they are finite up to |x + y|² (or |x - y|², for trigonometric features) of about 700. All is
+float64 NumPy, broadcasting over (..., d).
 """
 
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.kernels import Kernel
 
-__all__ = ["NoClosedForm", "relative_mean", "relative_mse", "relative_variance", "unit_inputs"]
+__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times_size", "unit_inputs"]
 
 
 class HasMoments(Protocol):
@@ -32,47 +33,45 @@ class HasMoments(Protocol):
     def coupling(self) -> Any:
         """The joint law of the rows."""
 
-    def num_rows(self, num_features: int) -> int:
+    def num_rows(self, num_features: int, dim: int | None = None) -> int:
         """Rows that make this many features."""
         ...
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """E[S] / kernel for one row."""
+        """E[S] / size for one row."""
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """Cov(S(w1), S(w2)) / kernel² under one joint law of two rows."""
+        """Cov(S(w1), S(w2)) / size² under one joint law of two rows."""
 
 
-def relative_mean(estimator: HasMoments, x: Any, y: Any) -> np.ndarray:
-    """`E[K̂] / K`: 1 for unbiased estimators."""
+def assemble_mean(estimator: HasMoments, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    """`E[K̂] / size`."""
     x, y = unit_inputs(estimator.kernel, x, y)
     coupling: Coupling = estimator.coupling
-    return estimator.relative_row_mean(x, y, coupling.row_law(x.shape[-1]))
+    dim = x.shape[-1]
+    rows = None if num_features is None else estimator.num_rows(num_features, dim)
+    return estimator.relative_row_mean(x, y, coupling.row_law(dim, rows))
 
 
-def relative_variance(estimator: HasMoments, x: Any, y: Any, num_features: int) -> np.ndarray:
-    """`Var[K̂] / K²`."""
+def assemble_variance(estimator: HasMoments, x: Any, y: Any, num_features: int) -> np.ndarray:
+    """`Var[K̂] / size²`."""
     x, y = unit_inputs(estimator.kernel, x, y)
     coupling: Coupling = estimator.coupling
-    rows, dim = estimator.num_rows(num_features), x.shape[-1]
-    total = estimator.relative_covariance(x, y, coupling.row_law(dim), same_row=True) / rows
-    for count, law in coupling.pair_laws(rows, dim):
-        total = total + estimator.relative_covariance(x, y, law, same_row=False) * (count / rows**2)
+    dim = x.shape[-1]
+    rows = estimator.num_rows(num_features, dim)
+    total = np.zeros(np.broadcast_shapes(x.shape, y.shape)[:-1])
+    for same_row, laws in ((True, coupling.own_laws(rows, dim)), (False, coupling.pair_laws(rows, dim))):
+        for count, law in laws:
+            total = total + estimator.relative_covariance(x, y, law, same_row=same_row) * (count / rows**2)
     # Couplings that cancel the error exactly leave a rounding error of either sign.
     return np.maximum(total, 0.0)
 
 
-def relative_mse(estimator: HasMoments, x: Any, y: Any, num_features: int) -> np.ndarray:
-    """`E[(K̂ - K)²] / K²`: relative variance plus squared relative bias."""
-    bias = relative_mean(estimator, x, y) - 1
-    return relative_variance(estimator, x, y, num_features) + bias**2
-
-
-def times_kernel(kernel: Kernel, relative: np.ndarray, x: Any, y: Any, *, power: int) -> np.ndarray:
-    """`relative * kernel^power`, multiplied in logs so that only a result out of range overflows."""
-    log_kernel = kernel.log_pairwise(as_host(x, "x"), as_host(y, "y"))
+def times_size(kernel: Kernel, relative: np.ndarray, x: Any, y: Any, *, power: int) -> np.ndarray:
+    """`relative * size^power`, multiplied in logs so that only a result out of range overflows."""
+    log_size = kernel.log_size(x, y)
     with np.errstate(divide="ignore", over="ignore"):
-        return np.exp(np.log(relative) + power * log_kernel)
+        return np.sign(relative) * np.exp(np.log(np.abs(relative)) + power * log_size)
 
 
 def unit_inputs(kernel: Kernel, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

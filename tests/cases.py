@@ -45,8 +45,23 @@ FEATURES = [
 ]
 
 ESTIMATORS: list[Estimator] = [
-    make(kernel, coupling) for make in FEATURES for kernel in KERNELS for coupling in COUPLINGS
+    make(kernel, coupling)
+    for make in FEATURES
+    for kernel in KERNELS
+    for coupling in COUPLINGS
+    if kernel == SoftmaxKernel() or coupling in (Independent(), Orthogonal())
 ]
+"""Estimators of the softmax family: every coupling, and with two of them every kernel."""
+
+OTHERS: list[Estimator] = []
+"""Estimators of other kernels, composed ones, and ones without a choice of rows."""
+
+OPEN: list[Estimator] = []
+"""The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
+use instead."""
+
+OTHER_COUPLINGS: list[Coupling] = []
+"""Couplings that exist for some numbers of rows or dimensions only, or whose joint laws have no closed form."""
 
 ATTENTION: list[Estimator] = [*(make() for make in FEATURES[:4]), GeneralizedExponentialFeatures(parameter=0.04j)]
 """One estimator per kind of features, of the plain softmax kernel: what attention tests run over.

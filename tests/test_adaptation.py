@@ -213,7 +213,7 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="cannot be applied twice"):
         rf.CenteredFeatures(base=rf.CenteredFeatures(query_shift=SHIFT, key_shift=SHIFT),
                             query_shift=SHIFT, key_shift=SHIFT).draw(4, 4)  # fmt: skip
-    with pytest.raises(TypeError, match="base must be an Estimator"):
+    with pytest.raises(TypeError, match="base must be an estimator of the softmax family"):
         rf.CenteredFeatures(base="positive")
     with pytest.raises(ValueError, match="must be between 0 and 1"):
         rf.PosteriorFeatures(anchors=ANCHORS, keys=KEYS, defensive_share=0.0)

@@ -355,5 +355,5 @@ def test_couplings_by_name():
         rf.PositiveFeatures(coupling="ortho")
     with pytest.raises(TypeError, match="coupling must be a Coupling or its name, got SimpleNamespace"):
         rf.PositiveFeatures(coupling=SimpleNamespace())
-    with pytest.raises(TypeError, match="kernel must be a Kernel"):
+    with pytest.raises(TypeError, match="kernel must be a SoftmaxFamily"):
         rf.PositiveFeatures("softmax")

@@ -217,7 +217,7 @@ class GramCell:
 
 def relative_mse(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, num_features: int) -> float:
     """The closed form, bias and all: `E[(K̂/K - 1)²]`; it depends on the distance only."""
-    return float(estimator.mse(x, y, num_features=num_features) / estimator.kernel.pairwise(x, y) ** 2)
+    return float(estimator.relative_mse(x, y, num_features=num_features))
 
 
 def promised_precision(

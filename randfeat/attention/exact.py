@@ -4,7 +4,7 @@ from typing import Any
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
 from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
-from randfeat.kernels import Kernel, SoftmaxKernel
+from randfeat.kernels import Kernel, SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["kernel_attention", "softmax_attention"]
 
@@ -57,8 +57,9 @@ def kernel_attention(
 ) -> Array:
     """Exact normalized kernel attention, `Σ_j k(s q_i, s k_j) v_j / Σ_j k(s q_i, s k_j)`, s = √scale.
 
-    As `softmax_attention`, for any kernel. The default scale 1/√d applies to `SoftmaxKernel()` only; other kernels have
-    a scale of their own and need an explicit `scale`, 1.0 for the kernel as it is.
+    As `softmax_attention`, for any kernel; where a kernel takes both signs, a denominator may vanish. The default scale
+    1/√d applies to `SoftmaxKernel()` only; other kernels have a scale of their own and need an explicit `scale`, 1.0
+    for the kernel as it is.
     """
     inputs = attention_inputs(query, key, value, kernel=kernel, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa)
     blocks = pieces(0, inputs.num_queries, BLOCK) or [(0, 0)]
@@ -70,16 +71,21 @@ def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, 
     xp = namespace(inputs.query)
     visible = min(stop, inputs.num_keys) if is_causal else inputs.num_keys
     key, value = inputs.key[..., :visible, :], inputs.value[..., :visible, :]
-    log = kernel.log_gram(inputs.query[..., start:stop, :], key)
+    query, by_logarithm = inputs.query[..., start:stop, :], isinstance(kernel, SoftmaxFamily)
+    if isinstance(kernel, SoftmaxFamily):
+        weights, absent = kernel.log_gram(query, key), -xp.inf
+    else:
+        weights, absent = kernel(query, key), 0.0
     if inputs.key_mask is not None:
-        log = xp.where(inputs.key_mask[..., None, :visible], log, -xp.inf)
+        weights = xp.where(inputs.key_mask[..., None, :visible], weights, absent)
     if is_causal:
-        device = {"device": device_of(log)}
+        device = {"device": device_of(weights)}
         positions = xp.arange(start, stop, **device)[:, None]
-        log = xp.where(xp.arange(visible, **device)[None, :] <= positions, log, -xp.inf)
+        weights = xp.where(xp.arange(visible, **device)[None, :] <= positions, weights, absent)
     if visible == 0:
-        return log @ value
-    top = replace_minus_inf(stop_gradient(xp.max(log, axis=-1, keepdims=True)))
-    weights = exp_in_place(log - top)
+        return weights @ value
+    if by_logarithm:
+        top = replace_minus_inf(stop_gradient(xp.max(weights, axis=-1, keepdims=True)))
+        weights = exp_in_place(weights - top)
     total = xp.sum(weights, axis=-1, keepdims=True)
     return (weights @ value) / xp.where(total == 0, xp.ones_like(total), total)

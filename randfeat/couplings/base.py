@@ -14,7 +14,7 @@ _BY_NAME: dict[str, Callable[[], "Coupling"]] = {}
 
 
 class Coupling(abc.ABC):
-    """The joint law of the rows `w_1 .. w_m` in R^d, each rotation invariant.
+    """The joint law of the rows `w_1 .. w_m` in R^d.
 
     A coupling samples, and it answers the only question that a variance asks: which pairs of rows are dependent, how
     many, and how. An estimator that is unbiased for independent rows stays unbiased under every coupling whose
@@ -26,6 +26,11 @@ class Coupling(abc.ABC):
         """Whether each row alone is exactly N(0, I_d)."""
         return True
 
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether rows rotated together have the same joint law."""
+        return True
+
     @abc.abstractmethod
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
@@ -33,15 +38,33 @@ class Coupling(abc.ABC):
         """Rows, float64 (*batch_shape, num_rows, dim); batch entries are independent."""
 
     @abc.abstractmethod
-    def row_law(self, dim: int) -> PairLaw:
-        """The law of the pair (w, w): one row with itself."""
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
+        """The law of the pair (w, w): one row with itself, in the mean over rows.
+
+        Where it depends on the number of rows, and that is not given, a ValueError; where it is not known,
+        NoClosedForm.
+        """
 
     @abc.abstractmethod
-    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[int, PairLaw]]:
-        """The dependent ordered pairs of different rows, as (how many, their joint law); the others are independent."""
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
+        """The dependent ordered pairs of different rows, as (how many, their joint law); the others are independent.
 
-    def nearest_num_rows(self, num_rows: int) -> tuple[int, ...]:
-        """The numbers of rows nearest to `num_rows` that this coupling can have: `(num_rows,)` if it can."""
+        NoClosedForm, naming what to use instead, where the joint law is not known.
+        """
+
+    def own_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
+        """The pairs of each row with itself, as (how many, their law); with weights a pair counts m² weight²."""
+        return [(num_rows, self.row_law(dim, num_rows))]
+
+    def weights(self, num_rows: int, dim: int) -> np.ndarray | None:
+        """Positive weights (num_rows,) of the rows, with sum 1, for quadrature rules; None for equal weights."""
+        return None
+
+    def nearest_num_rows(self, num_rows: int, dim: int | None = None) -> tuple[int, ...]:
+        """The numbers of rows nearest to `num_rows` that this coupling can have: `(num_rows,)` if it can.
+
+        A coupling that needs `dim` to know allows everything without it, and is asked again with it at the draw.
+        """
         return (num_rows,)
 
 

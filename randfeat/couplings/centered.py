@@ -29,11 +29,11 @@ class CenteredGaussian(Coupling):
             return rows
         return np.sqrt(num_rows / (num_rows - 1)) * (rows - rows.mean(axis=-2, keepdims=True))
 
-    def row_law(self, dim: int) -> PairLaw:
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
         """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
-    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[int, PairLaw]]:
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         """All pairs."""
         if num_rows < 2:
             return []

@@ -53,6 +53,10 @@ class PairLaw(abc.ABC):
     def negated(self) -> "PairLaw":
         """The law of (w1, -w2)."""
 
+    def second_moment(self, dim: int) -> float:
+        """`E[(v·w1)²] / |v|²`: 1 for N(0, I), and for every law of rows that are unbiased to second degree."""
+        return 1.0
+
     def row_mean(self, s: Any) -> np.ndarray:
         """`E[exp(v·w1)] / e^{s/2}`: 1 where each row alone is N(0, I)."""
         return np.ones_like(np.asarray(s, dtype=np.float64))

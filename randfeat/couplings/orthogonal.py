@@ -53,11 +53,11 @@ class Orthogonal(Coupling):
             return np.sqrt(dim) * directions
         return chi_norms(dim, (*batch_shape, num_rows), rng=rng) * directions
 
-    def row_law(self, dim: int) -> PairLaw:
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
         """One row with itself."""
         return GaussianPair(correlation=1.0) if self.norms == "chi" else SpherePair(dim, cosine=1.0)
 
-    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[int, PairLaw]]:
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         """The pairs within blocks."""
         blocks, rest = block_sizes(num_rows, dim)
         law = RadialPair(dim, cosine=0.0) if self.norms == "chi" else SpherePair(dim, cosine=0.0)

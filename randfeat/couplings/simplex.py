@@ -37,14 +37,14 @@ class Simplex(Coupling):
             directions = np.concatenate([directions, last], axis=-2)
         return chi_norms(dim, (*batch_shape, num_rows), rng=rng) * directions
 
-    def row_law(self, dim: int) -> PairLaw:
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
         """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
-    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[int, PairLaw]]:
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         """The pairs within full blocks, and those within the last."""
         blocks, rest = block_sizes(num_rows, dim)
-        laws: list[tuple[int, PairLaw]] = []
+        laws: list[tuple[float, PairLaw]] = []
         for count, size in ((blocks * dim * (dim - 1), dim), (rest * (rest - 1), rest)):
             if count:
                 laws.append((count, RadialPair(dim, cosine=-1 / (size - 1))))

@@ -6,9 +6,9 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from randfeat.estimators.base import Estimator
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.transformed import TransformedEstimator, matvec
 
@@ -52,7 +52,7 @@ class BalancedFeatures(TransformedEstimator):
         keys: Any,
         *,
         scale: float | None = None,
-        base: Estimator | None = None,
+        base: SoftmaxEstimator | None = None,
         kind: Literal["matrix", "diagonal"] = "matrix",
     ) -> Self:
         """Balance the second moments of (..., L, d) queries and (..., S, d) keys. Raw inputs, scale of attention."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from randfeat import variance
 from randfeat._array import Array, as_floating, host_to
-from randfeat.couplings import Coupling, Orthogonal, resolve_coupling
+from randfeat.couplings import Coupling, Independent, Orthogonal, resolve_coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.features import Features
-from randfeat.kernels import Kernel, SoftmaxKernel
+from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
-__all__ = ["Estimator"]
+__all__ = ["Estimator", "UncoupledEstimator"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Estimator(abc.ABC):
     it to the number m of rows. In all closed forms x and y broadcast over (..., d) and results are float64 NumPy.
     """
 
-    kernel: Kernel = field(default_factory=SoftmaxKernel)
+    kernel: Kernel
     coupling: Coupling | str = field(default_factory=Orthogonal)
 
     symmetric: ClassVar[bool] = True
@@ -39,12 +39,24 @@ class Estimator(abc.ABC):
     positive: ClassVar[bool] = False
     """Whether every feature is positive, so that normalized attention is a convex combination of the values."""
 
+    bounded: ClassVar[bool] = False
+    """Whether the features of given inputs are bounded over all rows, so that no tail is heavy."""
+
     features_per_row: ClassVar[int] = 1
-    """Features that one row makes."""
+    """Features that one row makes. Features come in blocks of one per row, in the order of the rows."""
+
+    acronyms: ClassVar[tuple[str, ...]] = ()
+    """What papers call it."""
+
+    kernel_type: ClassVar[type] = Kernel
+    """The kernels that it estimates."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kernel, Kernel):
-            raise TypeError(f"kernel must be a Kernel such as SoftmaxKernel(), got {self.kernel!r}.")
+        if not isinstance(self.kernel, self.kernel_type):
+            raise TypeError(
+                f"kernel must be a {self.kernel_type.__name__} (an object, not a name) for {type(self).__name__}, "
+                f"got {self.kernel!r}."
+            )
         object.__setattr__(self, "coupling", resolve_coupling(self.coupling))
 
     @property
@@ -67,16 +79,24 @@ class Estimator(abc.ABC):
         """Features of keys in kernel units; those of queries unless the estimator is asymmetric."""
         return self.query_features(arrays, y)
 
-    @abc.abstractmethod
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """`E[S(w)] / kernel` for one row, inputs in kernel units; 1 for exact marginals."""
+        """`E[S(w)] / size` for one row, inputs in kernel units; size as in `kernel.log_size`."""
+        raise variance.NoClosedForm(f"the mean of {type(self).__name__} is not known; use randfeat.montecarlo.")
 
-    @abc.abstractmethod
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """`Cov(S(w1), S(w2)) / kernel²` under one joint law of two rows, inputs in kernel units.
+        """`Cov(S(w1), S(w2)) / size²` under one joint law of two rows, inputs in kernel units.
 
         `same_row` says that both are one and the same row, with whatever else is drawn for it.
         """
+        raise variance.NoClosedForm(f"the variance of {type(self).__name__} is not known; use randfeat.montecarlo.")
+
+    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+        """`E[K̂(x, y)] / size`, from the mean of one row; estimators that are not averages over rows override it."""
+        return variance.assemble_mean(self, x, y, num_features)
+
+    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+        """`Var[K̂(x, y)] / size²`, from the covariances of rows; estimators that are no averages over rows override."""
+        return variance.assemble_variance(self, x, y, num_features)
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`log E[S(w; x, y_j) S(w; x, y_k)] / (kernel_j kernel_k)` for one N(0, I) row and the keys of one query.
@@ -93,7 +113,7 @@ class Estimator(abc.ABC):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Everything random, on the host in float64."""
+        """Everything random, on the host in float64: arrays (*batch_shape, ·, ·) by name."""
         return {"rows": self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)}
 
     # the same for all ----------------------------------------------------------------------------------------------
@@ -124,42 +144,75 @@ class Estimator(abc.ABC):
         if not holds(batch_shape, self.batch_shape):
             raise ValueError(f"batch_shape {batch_shape} does not hold the {self.batch_shape} sets of parameters.")
         like = np.empty(0) if like is None else as_floating(like, "like")
-        rows = self.num_rows(num_features)
+        rows = self.num_rows(num_features, dim)
         arrays = self.draw_arrays(rows, dim, as_generator(rng), batch_shape)
+        weights = self._coupling.weights(rows, dim)
+        if weights is not None:  # the features have 1/√m inside, so each is off by √(m weight)
+            log_weights = np.tile(np.log(rows * weights) / 2, num_features // rows)
+            arrays |= {"log_row_weights": np.broadcast_to(log_weights, (*batch_shape, 1, num_features))}
         return FeatureMap(self, dim, num_features, {name: host_to(array, like) for name, array in arrays.items()})
 
-    def num_rows(self, num_features: int) -> int:
-        """The number m of rows that make `num_features` features."""
+    def num_rows(self, num_features: int, dim: int | None = None) -> int:
+        """The number m of rows that make `num_features` features of inputs of length `dim`.
+
+        Few estimators and couplings need to know `dim`; those that do say so.
+        """
         per_row = self.features_per_row
         rows = num_features / per_row
         widths = sorted(
             {
                 per_row * n
                 for guess in {max(int(np.floor(rows)), 1), int(np.ceil(rows))}
-                for n in self._coupling.nearest_num_rows(guess)
+                for n in self._coupling.nearest_num_rows(guess, dim)
             }
         )
         if num_features not in widths:
             raise ValueError(f"{self!r} cannot have {num_features} features; nearest: {', '.join(map(str, widths))}.")
         return num_features // per_row
 
-    def mean(self, x: Any, y: Any) -> np.ndarray:
-        """`E[K̂(x, y)]`: the kernel itself where the coupling has exact marginals."""
-        return variance.times_kernel(self.kernel, variance.relative_mean(self, x, y), x, y, power=1)
+    def mean(self, x: Any, y: Any, *, num_features: int | None = None) -> np.ndarray:
+        """`E[K̂(x, y)]`: the kernel itself where the coupling has exact marginals.
+
+        num_features : needed only where the bias depends on it (`MomentMatched`, `GaussHermite`).
+        """
+        num_features = None if num_features is None else as_count(num_features, "num_features")
+        relative = self.mean_over_size(x, y, num_features)
+        return variance.times_size(self.kernel, relative, x, y, power=1)
 
     def variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`Var[K̂(x, y)]`, exact."""
-        relative = self.relative_variance(x, y, num_features=num_features)
-        return variance.times_kernel(self.kernel, relative, x, y, power=2)
+        relative = self.variance_over_size(x, y, as_count(num_features, "num_features"))
+        return variance.times_size(self.kernel, relative, x, y, power=2)
 
     def relative_variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
-        """`Var[K̂(x, y)] / kernel(x, y)²`, exact and without overflow."""
-        return variance.relative_variance(self, x, y, as_count(num_features, "num_features"))
+        """`Var[K̂(x, y)] / kernel(x, y)²`, exact, in the softmax family without overflow; inf where a kernel is 0."""
+        relative = self.variance_over_size(x, y, as_count(num_features, "num_features"))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return relative / self.kernel.relative(x, y) ** 2
+
+    def relative_mse(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
+        """`E[(K̂(x, y) / kernel(x, y) - 1)²]`: relative variance plus squared relative bias, exact."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._mse_over_size(x, y, num_features) / self.kernel.relative(x, y) ** 2
 
     def mse(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`E[(K̂(x, y) - kernel(x, y))²]`: variance plus squared bias, exact."""
-        relative = variance.relative_mse(self, x, y, as_count(num_features, "num_features"))
-        return variance.times_kernel(self.kernel, relative, x, y, power=2)
+        return variance.times_size(self.kernel, self._mse_over_size(x, y, num_features), x, y, power=2)
+
+    def _mse_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+        num_features = as_count(num_features, "num_features")
+        bias = self.mean_over_size(x, y, num_features) - self.kernel.relative(x, y)
+        return self.variance_over_size(x, y, num_features) + bias**2
+
+
+@dataclass(frozen=True)
+class UncoupledEstimator(Estimator):
+    """An estimator whose randomness is not Gaussian rows: it has no coupling to choose.
+
+    What it draws for different features is independent, or coupled as its page says.
+    """
+
+    coupling: Coupling | str = field(init=False, repr=False, default_factory=Independent)
 
 
 def holds(shape: tuple[int, ...], part: tuple[int, ...]) -> bool:

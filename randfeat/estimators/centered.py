@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import namespace
-from randfeat.estimators.base import Estimator
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.transformed import TransformedEstimator
 
@@ -46,7 +46,7 @@ class CenteredFeatures(TransformedEstimator):
             object.__setattr__(self, name, frozen_array(np.atleast_1d(getattr(self, name)), name))
 
     @classmethod
-    def fit(cls, queries: Any, keys: Any, *, scale: float | None = None, base: Estimator | None = None) -> Self:
+    def fit(cls, queries: Any, keys: Any, *, scale: float | None = None, base: SoftmaxEstimator | None = None) -> Self:
         """Shifts by the means of (..., L, d) queries and (..., S, d) keys. Raw inputs, scale of attention."""
         base = PositiveFeatures() if base is None else base
         x, y = unit_pair(queries, keys, kernel=base.kernel, scale=scale)

@@ -15,7 +15,7 @@ from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.weighted import weighted_positive_features
 from randfeat.features import Features
-from randfeat.kernels import Kernel, SoftmaxKernel
+from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["DenseExponentialFeatures"]
 
@@ -80,7 +80,7 @@ class DenseExponentialFeatures(ParametricEstimator):
         keys: Any,
         *,
         scale: float | None = None,
-        kernel: Kernel | None = None,
+        kernel: SoftmaxFamily | None = None,
         coupling: Coupling | str | None = None,
     ) -> Self:
         """The optimum for the second moments of x + y over all pairs of (..., L, d) queries and (..., S, d) keys.

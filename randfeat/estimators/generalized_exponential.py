@@ -10,14 +10,14 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
-from randfeat.estimators.base import Estimator
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features, concatenate
 
 __all__ = ["GeneralizedExponentialFeatures"]
 
 
 @dataclass(frozen=True)
-class GeneralizedExponentialFeatures(Estimator):
+class GeneralizedExponentialFeatures(SoftmaxEstimator):
     """Generalized exponential features with one complex parameter: GERF, CRT-DE.
 
     `f(w, x) = (1-4A)^{d/4} exp(A|w|² + B w·x - s|x|²/2)` for queries, with sB in place of B for keys, `B² = s(1-4A)`;

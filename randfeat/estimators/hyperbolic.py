@@ -9,7 +9,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
-from randfeat.estimators.base import Estimator
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
@@ -17,7 +17,7 @@ __all__ = ["HyperbolicFeatures"]
 
 
 @dataclass(frozen=True)
-class HyperbolicFeatures(Estimator):
+class HyperbolicFeatures(SoftmaxEstimator):
     """Hyperbolic positive features, `φ(x) = e^{-|x|²/2} [exp(w_i·x), exp(-w_i·x)]_i / √(2m)`: hyp+.
 
     For the softmax kernel; x and y in kernel units, `u = |x + y|²`. Positive features with antithetic rows ±w_i.

@@ -14,7 +14,7 @@ from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.weighted import weighted_positive_features
 from randfeat.features import Features, concatenate
-from randfeat.kernels import Kernel, SoftmaxKernel
+from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
 
@@ -79,7 +79,7 @@ class OptimalPositiveFeatures(ParametricEstimator):
         keys: Any,
         *,
         scale: float | None = None,
-        kernel: Kernel | None = None,
+        kernel: SoftmaxFamily | None = None,
         coupling: Coupling | str | None = None,
         antithetic: bool = False,
     ) -> Self:

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.estimators.base import Estimator
+from randfeat.estimators.softmax import SoftmaxEstimator
 
 __all__ = ["ParametricEstimator", "frozen_array"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ParametricEstimator(Estimator):
+class ParametricEstimator(SoftmaxEstimator):
     """An estimator whose law has float64 arrays as parameters, with optional leading batch dimensions (heads).
 
     Parameters never change; two estimators are equal when all their parameters are. A batched estimator draws one map

@@ -9,7 +9,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
-from randfeat.estimators.base import Estimator
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
@@ -17,7 +17,7 @@ __all__ = ["PositiveFeatures"]
 
 
 @dataclass(frozen=True)
-class PositiveFeatures(Estimator):
+class PositiveFeatures(SoftmaxEstimator):
     """Positive features, `φ_i(x) = exp(w_i·x - |x|²/2) / √m`: FAVOR+.
 
     For the softmax kernel; x and y in kernel units, `u = |x + y|²`.

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_host
-from randfeat.kernels import Kernel, resolve_scale
+from randfeat.kernels import SoftmaxFamily, resolve_scale
 
 __all__ = ["unit_pair"]
 
 
-def unit_pair(queries: Any, keys: Any, *, kernel: Kernel, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
+def unit_pair(queries: Any, keys: Any, *, kernel: SoftmaxFamily, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
     """Host copies of (..., L, d) queries and (..., S, d) keys in kernel units, after √scale on both sides."""
     x, y = as_host(queries, "queries"), as_host(keys, "keys")
     for name, array in (("queries", x), ("keys", y)):

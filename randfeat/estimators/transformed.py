@@ -12,11 +12,11 @@ import numpy as np
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings import Coupling, Independent
 from randfeat.couplings.laws import PairLaw
-from randfeat.estimators.base import Estimator
 from randfeat.estimators.parametric import ParametricEstimator
 from randfeat.estimators.positive import PositiveFeatures
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
-from randfeat.kernels import Kernel, SoftmaxKernel
+from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["TransformedEstimator"]
 
@@ -31,15 +31,15 @@ class TransformedEstimator(ParametricEstimator):
     of the base at (x', y').
     """
 
-    kernel: Kernel = field(init=False, default_factory=SoftmaxKernel)
+    kernel: SoftmaxFamily = field(init=False, default_factory=SoftmaxKernel)
     coupling: Coupling | str = field(init=False, default_factory=Independent)
-    base: Estimator = field(default_factory=PositiveFeatures)
+    base: SoftmaxEstimator = field(default_factory=PositiveFeatures)
 
     symmetric: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.base, Estimator):
-            raise TypeError(f"base must be an Estimator, got {type(self.base).__name__}.")
+        if not isinstance(self.base, SoftmaxEstimator):
+            raise TypeError(f"base must be an estimator of the softmax family, got {type(self.base).__name__}.")
         object.__setattr__(self, "kernel", self.base.kernel)
         object.__setattr__(self, "coupling", self.base.coupling)
         super().__post_init__()
@@ -69,7 +69,7 @@ class TransformedEstimator(ParametricEstimator):
         return np.broadcast_shapes(self.base.batch_shape, *own)
 
     @functools.cached_property
-    def _core(self) -> Estimator:
+    def _core(self) -> SoftmaxEstimator:
         """The base for the plain softmax kernel: envelopes are those of the untransformed inputs."""
         return with_kernel(self.base, SoftmaxKernel())
 
@@ -119,7 +119,7 @@ class TransformedEstimator(ParametricEstimator):
         return self._core.row_kurtosis(*self.moved_pair(self.kernel.unit(x), self.kernel.unit(y)))
 
 
-def with_kernel(estimator: Estimator, kernel: Kernel) -> Estimator:
+def with_kernel(estimator: SoftmaxEstimator, kernel: SoftmaxFamily) -> SoftmaxEstimator:
     """The same law for another kernel of the softmax family."""
     if estimator.kernel == kernel:
         return estimator

@@ -9,7 +9,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
-from randfeat.estimators.base import Estimator
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
@@ -17,7 +17,7 @@ __all__ = ["TrigonometricFeatures"]
 
 
 @dataclass(frozen=True)
-class TrigonometricFeatures(Estimator):
+class TrigonometricFeatures(SoftmaxEstimator):
     """Trigonometric (random Fourier) features.
 
     variant : "pairs", `φ(x) = e^{|x|²/2} [cos(w_i·x), sin(w_i·x)]_i / √m`, two features per row (`num_features` even);

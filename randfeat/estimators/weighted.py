@@ -5,12 +5,12 @@ from typing import Any
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.features import Features
-from randfeat.kernels import Kernel
+from randfeat.kernels import SoftmaxFamily
 
 __all__ = ["weighted_positive_features"]
 
 
-def weighted_positive_features(kernel: Kernel, arrays: Mapping[str, Array], x: Array) -> Features:
+def weighted_positive_features(kernel: SoftmaxFamily, arrays: Mapping[str, Array], x: Array) -> Features:
     """`log φ_i(x) = w_i·x - |x|²/2 + log_weights_i`: importance-sampled positive features.
 
     For rows w_i ~ p_i and `log_weights_i = ½ log(N(w_i; 0, I)/(m p_i(w_i)))` the inner product of features is unbiased

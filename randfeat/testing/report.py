@@ -49,7 +49,7 @@ class Report:
 def possible_rows(coupling: Any, dim: int, num_rows: Iterable[int] | None) -> list[int]:
     """The numbers of rows to check, moved to the nearest that the coupling can have."""
     wanted = (1, dim - 1, dim, dim + 2, 2 * dim) if num_rows is None else num_rows
-    return sorted({coupling.nearest_num_rows(num)[-1] for num in wanted if num > 0})
+    return sorted({coupling.nearest_num_rows(num, dim)[-1] for num in wanted if num > 0})
 
 
 def bonferroni(false_alarm: float, num_checks: int) -> float:

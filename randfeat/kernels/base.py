@@ -1,0 +1,80 @@
+"""The interface of a kernel: exact values, and the size that errors are relative to."""
+
+import abc
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, as_floating, as_host, cast, compute_dtype, namespace
+
+__all__ = ["Kernel", "check_positive"]
+
+
+@dataclass(frozen=True)
+class Kernel(abc.ABC):
+    """A kernel `k(x, y)` with exact values.
+
+    Inputs are (..., n, d) and (..., k, d) for the Gram matrix, and broadcast over (..., d) for `pairwise`. The output
+    has the namespace, dtype and device of the inputs; float16 and bfloat16 are computed in float32. NaN and infinite
+    inputs propagate.
+    """
+
+    @abc.abstractmethod
+    def _gram(self, x: Array, y: Array) -> Array:
+        """(..., n, d), (..., k, d) -> (..., n, k), in the dtype to compute in."""
+
+    @abc.abstractmethod
+    def _pairwise(self, x: Array, y: Array) -> Array:
+        """One number per pair, broadcasting over (..., d), in the dtype to compute in."""
+
+    def unit(self, x: Array) -> Array:
+        """The input in the units that estimators work in: the input itself, unless the kernel has a scale."""
+        return x
+
+    def __call__(self, x: Any, y: Any) -> Array:
+        """The Gram matrix: (..., n, d), (..., k, d) -> (..., n, k)."""
+        x, y, dtype = self._inputs(x, y, gram=True)
+        return cast(self._gram(x, y), dtype)
+
+    def pairwise(self, x: Any, y: Any) -> Array:
+        """One number per pair, broadcasting over (..., d)."""
+        x, y, dtype = self._inputs(x, y, gram=False)
+        return cast(self._pairwise(x, y), dtype)
+
+    def log_size(self, x: Any, y: Any) -> np.ndarray:
+        """Logarithm of the positive number that errors and moments are relative to, one per pair, float64 NumPy.
+
+        The kernel itself in the softmax family; 1 for other kernels, whose values may vanish.
+        """
+        return np.zeros(np.broadcast_shapes(as_host(x, "x").shape, as_host(y, "y").shape)[:-1])
+
+    def relative(self, x: Any, y: Any) -> np.ndarray:
+        """The kernel over that size, one number per pair, float64 NumPy."""
+        x, y = as_host(x, "x"), as_host(y, "y")
+        return np.asarray(self.pairwise(x, y) * np.exp(-self.log_size(x, y)))
+
+    @staticmethod
+    def _inputs(x: Any, y: Any, *, gram: bool) -> tuple[Array, Array, Any]:
+        x, y = as_floating(x, "x"), as_floating(y, "y")
+        xp = namespace(x, y)
+        least = 2 if gram else 1
+        for name, array in (("x", x), ("y", y)):
+            if array.ndim < least:
+                expected = "(..., n, d)" if gram else "(..., d)"
+                raise ValueError(f"{name} must have shape {expected}, got {tuple(array.shape)}.")
+        if x.shape[-1] != y.shape[-1]:
+            raise ValueError(f"x and y must share their last dimension, got {x.shape[-1]} and {y.shape[-1]}.")
+        dtype = xp.result_type(x.dtype, y.dtype)
+        return cast(x, compute_dtype(xp, dtype)), cast(y, compute_dtype(xp, dtype)), dtype
+
+
+def check_positive(name: str, value: Any) -> float:
+    """A positive finite parameter as a Python float, whose type never decides the dtype of a result."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a positive number, got {value!r}.")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}.")
+    return float(value)

@@ -1,0 +1,107 @@
+"""The softmax kernel and its family."""
+
+import abc
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, as_host, cast, namespace
+from randfeat.kernels.base import Kernel, check_positive
+
+__all__ = ["SoftmaxFamily", "SoftmaxKernel", "resolve_scale"]
+
+
+@dataclass(frozen=True)
+class SoftmaxFamily(Kernel):
+    """A kernel of the softmax family: `k(x, y) = e(x') exp(x'·y') e(y')` with `x' = unit(x)` [rank-one envelope `e`].
+
+    One estimator of `exp(x'·y')` therefore serves every such kernel, with the same relative error. Values are positive
+    and are computed from their logarithm.
+    """
+
+    @abc.abstractmethod
+    def unit(self, x: Array) -> Array:
+        """The input in the units in which the kernel is `e(x) exp(x·y) e(y)`."""
+
+    @abc.abstractmethod
+    def log_envelope(self, sqnorm: Any) -> Any:
+        """`log e(x)` from `|unit(x)|²`."""
+
+    @abc.abstractmethod
+    def _log_gram(self, x: Array, y: Array) -> Array: ...
+
+    @abc.abstractmethod
+    def _log_pairwise(self, x: Array, y: Array) -> Array: ...
+
+    def _gram(self, x: Array, y: Array) -> Array:
+        return namespace(x).exp(self._log_gram(x, y))
+
+    def _pairwise(self, x: Array, y: Array) -> Array:
+        return namespace(x).exp(self._log_pairwise(x, y))
+
+    def log_gram(self, x: Any, y: Any) -> Array:
+        """The logarithm of the Gram matrix, for values that would overflow: (..., n, d), (..., k, d) -> (..., n, k)."""
+        x, y, dtype = self._inputs(x, y, gram=True)
+        return cast(self._log_gram(x, y), dtype)
+
+    def log_pairwise(self, x: Any, y: Any) -> Array:
+        """The logarithm of `pairwise`."""
+        x, y, dtype = self._inputs(x, y, gram=False)
+        return cast(self._log_pairwise(x, y), dtype)
+
+    def log_size(self, x: Any, y: Any) -> np.ndarray:
+        """The logarithm of the kernel: moments are relative to its exact value."""
+        return np.asarray(self.log_pairwise(as_host(x, "x"), as_host(y, "y")))
+
+    def relative(self, x: Any, y: Any) -> np.ndarray:
+        """1, and NaN where an input is not finite."""
+        return np.exp(0 * self.log_size(x, y))
+
+
+@dataclass(frozen=True)
+class SoftmaxKernel(SoftmaxFamily):
+    """Softmax kernel `k(x, y) = exp(scale · x·y)`: the unnormalized weight of softmax attention.
+
+    scale : multiplies the logits, positive. Attention at temperature τ has `scale = 1/(τ√d)`; the attention functions
+        apply `1/√d` themselves, so the kernel of their feature maps keeps `scale = 1`.
+
+    Exact up to rounding; overflows where `scale · x·y` exceeds the range of the dtype (88 in float32): use `log_gram`.
+
+    >>> import numpy as np
+    >>> SoftmaxKernel(scale=0.5)(np.eye(2), 2 * np.eye(2))
+    array([[2.71828183, 1.        ],
+           [1.        , 2.71828183]])
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", check_positive("scale", self.scale))
+
+    def unit(self, x: Array) -> Array:
+        """`√scale · x`."""
+        return x if self.scale == 1 else x * math.sqrt(self.scale)
+
+    def log_envelope(self, sqnorm: Any) -> Any:
+        """0: the softmax kernel has no envelope."""
+        return 0.0
+
+    def _log_gram(self, x: Array, y: Array) -> Array:
+        return self.scale * (x @ namespace(x).matrix_transpose(y))
+
+    def _log_pairwise(self, x: Array, y: Array) -> Array:
+        return self.scale * namespace(x).sum(x * y, axis=-1)
+
+
+def resolve_scale(scale: float | None, kernel: Kernel, dim: int) -> float:
+    """The scale of the logits that attention applies once: 1/√d by default, for the plain softmax kernel only."""
+    if scale is not None:
+        return check_positive("scale", scale)
+    if kernel != SoftmaxKernel():
+        raise ValueError(
+            f"the kernel {kernel} has a scale of its own, so the default scale 1/√d would be a second one; "
+            "pass scale=1.0 to use the kernel as it is, or use features of SoftmaxKernel()."
+        )
+    return dim**-0.5 if dim else 1.0
