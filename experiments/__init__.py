@@ -5,5 +5,5 @@
 
 An experiment is a frozen description (`experiments.experiment.Experiment`): cells of independent work, verdicts over
 the numbers they return, and figures drawn from these numbers. To add one, write a module with an `EXPERIMENT` and name
-it in `experiments.catalogue`.
+it in `experiments.registry`.
 """

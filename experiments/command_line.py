@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from experiments.backends import BACKENDS, available
-from experiments.catalogue import EXPERIMENTS
 from experiments.experiment import Experiment
+from experiments.registry import EXPERIMENTS
 
 __all__ = ["main"]
 

@@ -5,8 +5,6 @@ features (FAVOR+), optimal ones (OPRF), diagonally balanced optimal ones (SADERF
 Estimators are fitted to the head that they are used on, causal heads to the whole sequence, and refitted with another
 seed for every draw, so the spread over draws is that of the whole procedure. Errors are medians over draws per head,
 then medians and quartiles over the heads of a model.
-
-`transfer` fits the default level to the first half of the tokens of a bidirectional head and uses it on the second.
 """
 
 import statistics
@@ -74,7 +72,7 @@ class HeadCell:
         return self.head
 
     def measure(self, settings: RealHeadsSettings) -> Tables:
-        """Rows of `heads`, `errors` and, for bidirectional heads, `transfer`."""
+        """Rows of `heads` and `errors`."""
         head = load_head(self.head)
         names = {"family": family(head), "head": head.name}
         errors: list[Record] = []
@@ -87,7 +85,6 @@ class HeadCell:
         return {
             "heads": [names | {"average_of_values_error": average}],
             "errors": errors,
-            "transfer": [] if head.is_causal or len(head.query) != len(head.key) else self.transfer(head, settings),
         }
 
     def error(self, head: Head, method: str, num_features: int, draw: int, settings: RealHeadsSettings) -> float:
@@ -96,22 +93,6 @@ class HeadCell:
         phi = fitted(method, head.query, head.key, num_features, rng).draw(head.dim, num_features, rng=rng)
         output = rf.linear_attention(head.query, head.key, head.value, phi, is_causal=head.is_causal)
         return relative_error(output, head.exact)
-
-    def transfer(self, head: Head, settings: RealHeadsSettings) -> list[Record]:
-        """Errors on the second half of the tokens, fitted there and fitted on the first half."""
-        half = len(head.query) // 2
-        q, k, v = (array[half:] for array in (head.query, head.key, head.value))
-        exact, width = rf.softmax_attention(q, k, v), max(w for w in settings.num_features if w <= CLAIMED_WIDTH)
-        row: Record = {"family": family(head), "head": head.name, "num_features": width}
-        for name, part in (("own", slice(half, None)), ("other", slice(0, half))):
-            values = []
-            for draw in range(settings.num_draws):
-                rng = settings.rng(self.key, "transfer", name, draw)
-                estimator = rf.adapt(head.query[part], head.key[part], num_features=width, rng=rng)
-                phi = estimator.draw(head.dim, width, rng=rng)
-                values.append(relative_error(rf.linear_attention(q, k, v, phi), exact))
-            row[name] = statistics.median(values)
-        return [row]
 
 
 def cells(settings: RealHeadsSettings) -> list[Cell]:
@@ -129,7 +110,7 @@ def medians(tables: Tables, num_features: int) -> dict[tuple[str, str], list[flo
 
 
 def verdicts(tables: Tables, settings: RealHeadsSettings) -> list[Verdict]:
-    """Ratios to FAVOR+, against the average of the values, and the loss of a transferred fit."""
+    """Ratios to FAVOR+, and against the average of the values."""
     width = CLAIMED_WIDTH if CLAIMED_WIDTH in settings.num_features else max(settings.num_features)
     claimed = width == CLAIMED_WIDTH and len(settings.heads) == len(head_names())
     errors = medians(tables, width)
@@ -178,15 +159,6 @@ def verdicts(tables: Tables, settings: RealHeadsSettings) -> list[Verdict]:
             expected="on at least 95 % of the heads",
             measured=f"on {below:.1%} of {len(average)}",
             holds=below >= 0.95 if claimed else None,
-        )
-    )
-    losses = [row["other"] / row["own"] - 1 for row in tables["transfer"]]
-    lines.append(
-        Verdict(
-            claim="loss by fitting on the first half of the tokens instead of the second, where it is used",
-            expected="nothing claimed",
-            measured=f"median {statistics.median(losses):+.1%}, largest {max(losses):+.1%} over {len(losses)} heads",
-            holds=None,
         )
     )
     return lines

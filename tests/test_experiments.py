@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from experiments import attention_error, kernel_mse, real_heads
+from experiments import attention_error, kernel_mse, real_heads, transfer
 from experiments.attention_error.measure import DrawCell
 from experiments.attention_error.outputs import relative_error, stored_tolerance
 from experiments.attention_error.softened import Softening
-from experiments.catalogue import EXPERIMENTS
 from experiments.command_line import main
 from experiments.environment import environment
 from experiments.heads import average_of_values, head_names, load_head, value_range
 from experiments.kernel_mse import measure
 from experiments.laws import COUPLINGS, ESTIMATORS, make_estimator
+from experiments.registry import EXPERIMENTS
 from experiments.results import Results, Verdict
 
 TINY_KERNEL = dataclasses.replace(
@@ -53,10 +53,18 @@ TINY_HEADS = dataclasses.replace(
     num_features=(32, 64),
     num_draws=2,
 )
+TINY_TRANSFER = dataclasses.replace(
+    transfer.EXPERIMENT.quick,
+    passage_heads=("L0H0", "L2H8"),
+    half_heads=("antiberty/trastuzumab_vh/L1H2",),
+    num_features=(64,),
+    num_draws=3,
+)
 TINY = {
-    "kernel_mse": dataclasses.replace(kernel_mse.EXPERIMENT, settings=TINY_KERNEL, quick=TINY_KERNEL),
     "attention_error": dataclasses.replace(attention_error.EXPERIMENT, settings=TINY_ATTENTION, quick=TINY_ATTENTION),
+    "kernel_mse": dataclasses.replace(kernel_mse.EXPERIMENT, settings=TINY_KERNEL, quick=TINY_KERNEL),
     "real_heads": dataclasses.replace(real_heads.EXPERIMENT, settings=TINY_HEADS, quick=TINY_HEADS),
+    "transfer": dataclasses.replace(transfer.EXPERIMENT, settings=TINY_TRANSFER, quick=TINY_TRANSFER),
 }
 
 COLUMNS = {
@@ -75,7 +83,10 @@ COLUMNS = {
     "real_heads": {
         "heads": {"family", "head", "average_of_values_error"},
         "errors": {"family", "head", "method", "num_features", "median", "low", "high"},
-        "transfer": {"family", "head", "num_features", "own", "other"},
+    },
+    "transfer": {
+        "passages": {"head", "level", "fitted_on", "num_features", "error", "low", "high"},
+        "halves": {"head", "num_features", "own", "other"},
     },
 }
 
@@ -103,7 +114,7 @@ def without_date(environment):
 def test_list_names_every_experiment_with_its_claim(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(EXPERIMENTS) == ["attention_error", "kernel_mse", "real_heads"]
+    assert [line.split()[0] for line in lines] == list(EXPERIMENTS) == [*TINY]
     assert all(experiment.claim in line for experiment, line in zip(EXPERIMENTS.values(), lines, strict=True))
 
 
@@ -120,7 +131,7 @@ def test_module_runs_and_matplotlib_waits_until_it_is_needed():
     [
         (
             ["run", "nonsense"],
-            "unknown experiment 'nonsense'; expected one of attention_error, kernel_mse, real_heads.",
+            "unknown experiment 'nonsense'; expected one of attention_error, kernel_mse, real_heads, transfer.",
         ),
         (["run", "kernel_mse", "--backend", "torch"], "kernel_mse does not run on torch; expected one of: numpy."),
         (["run", "kernel_mse", "--rng", "-1"], "--rng must be a non-negative integer, got -1."),

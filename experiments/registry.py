@@ -1,0 +1,11 @@
+"""The experiments by name."""
+
+from experiments import attention_error, kernel_mse, real_heads, transfer
+from experiments.experiment import Experiment
+
+__all__ = ["EXPERIMENTS"]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (attention_error.EXPERIMENT, kernel_mse.EXPERIMENT, real_heads.EXPERIMENT, transfer.EXPERIMENT)
+}
