@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "catalogue_table",
     "docstring_markup",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}

@@ -1,11 +1,18 @@
 """The experiments by name."""
 
-from experiments import attention_error, kernel_mse, real_heads, transfer
+from experiments import attention_error, catalogue, kernel_mse, real_heads, recommendation, transfer
 from experiments.experiment import Experiment
 
 __all__ = ["EXPERIMENTS"]
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
-    for experiment in (attention_error.EXPERIMENT, kernel_mse.EXPERIMENT, real_heads.EXPERIMENT, transfer.EXPERIMENT)
+    for experiment in (
+        attention_error.EXPERIMENT,
+        kernel_mse.EXPERIMENT,
+        real_heads.EXPERIMENT,
+        transfer.EXPERIMENT,
+        recommendation.EXPERIMENT,
+        catalogue.EXPERIMENT,
+    )
 }

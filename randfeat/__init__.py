@@ -16,6 +16,7 @@ True
 from randfeat import montecarlo, testing
 from randfeat.adaptation import adapt
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
+from randfeat.cataloguing import catalogue
 from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independent, Orthogonal, Simplex
 from randfeat.estimators import (
     BalancedFeatures,
@@ -33,6 +34,7 @@ from randfeat.features import Features, concatenate, tensor_product
 from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
+from randfeat.recommendation import recommend
 from randfeat.variance import NoClosedForm
 
 __version__ = "0.1.0"
@@ -62,12 +64,14 @@ __all__ = [
     "SoftmaxKernel",
     "TrigonometricFeatures",
     "adapt",
+    "catalogue",
     "concatenate",
     "kernel_attention",
     "linear_attention",
     "montecarlo",
     "num_features_for",
     "predict_attention_error",
+    "recommend",
     "softmax_attention",
     "tensor_product",
     "testing",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from experiments import attention_error, kernel_mse, real_heads, transfer
+from experiments import attention_error, catalogue, kernel_mse, real_heads, recommendation, transfer
 from experiments.attention_error.measure import DrawCell
 from experiments.attention_error.outputs import relative_error, stored_tolerance
 from experiments.attention_error.softened import Softening
@@ -60,11 +60,25 @@ TINY_TRANSFER = dataclasses.replace(
     num_features=(64,),
     num_draws=3,
 )
+TINY_RECOMMENDATION = dataclasses.replace(
+    recommendation.EXPERIMENT.quick, heads=("antiberty/trastuzumab_vh/L5H0",), num_features=64, num_draws=2
+)
+TINY_CATALOGUE = dataclasses.replace(
+    catalogue.EXPERIMENT.quick,
+    estimators=("PositiveFeatures", "PosteriorFeatures"),
+    couplings=("independent", "antithetic"),
+    num_draws=500,
+    slow_draws=100,
+)
 TINY = {
     "attention_error": dataclasses.replace(attention_error.EXPERIMENT, settings=TINY_ATTENTION, quick=TINY_ATTENTION),
     "kernel_mse": dataclasses.replace(kernel_mse.EXPERIMENT, settings=TINY_KERNEL, quick=TINY_KERNEL),
     "real_heads": dataclasses.replace(real_heads.EXPERIMENT, settings=TINY_HEADS, quick=TINY_HEADS),
     "transfer": dataclasses.replace(transfer.EXPERIMENT, settings=TINY_TRANSFER, quick=TINY_TRANSFER),
+    "recommendation": dataclasses.replace(
+        recommendation.EXPERIMENT, settings=TINY_RECOMMENDATION, quick=TINY_RECOMMENDATION
+    ),
+    "catalogue": dataclasses.replace(catalogue.EXPERIMENT, settings=TINY_CATALOGUE, quick=TINY_CATALOGUE),
 }
 
 COLUMNS = {
@@ -88,6 +102,8 @@ COLUMNS = {
         "passages": {"head", "level", "fitted_on", "num_features", "error", "low", "high"},
         "halves": {"head", "num_features", "own", "other"},
     },
+    "recommendation": {"candidates": {"head", "rank", "name", "coupling", "predicted", "measured"}},
+    "catalogue": {"cells": {"estimator", "coupling", "num_draws", "mean_z", "variance_ratio", "variance_z", "note"}},
 }
 
 
@@ -131,7 +147,7 @@ def test_module_runs_and_matplotlib_waits_until_it_is_needed():
     [
         (
             ["run", "nonsense"],
-            "unknown experiment 'nonsense'; expected one of attention_error, kernel_mse, real_heads, transfer.",
+            f"unknown experiment 'nonsense'; expected one of {', '.join(EXPERIMENTS)}.",
         ),
         (["run", "kernel_mse", "--backend", "torch"], "kernel_mse does not run on torch; expected one of: numpy."),
         (["run", "kernel_mse", "--rng", "-1"], "--rng must be a non-negative integer, got -1."),

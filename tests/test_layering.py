@@ -20,6 +20,7 @@ LAYERS = [
     {"estimators"},
     {"attention", "bounds"},
     {"adaptation", "montecarlo", "planning"},
+    {"recommendation", "cataloguing"},
     {"testing"},
     {"integrations"},
 ]

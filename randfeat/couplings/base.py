@@ -8,7 +8,7 @@ import numpy as np
 
 from randfeat.couplings.laws import PairLaw
 
-__all__ = ["Coupling", "haar_rows", "register_coupling", "resolve_coupling"]
+__all__ = ["Coupling", "coupling_names", "haar_rows", "register_coupling", "resolve_coupling"]
 
 _BY_NAME: dict[str, Callable[[], "Coupling"]] = {}
 
@@ -71,6 +71,11 @@ class Coupling(abc.ABC):
 def register_coupling(name: str, make: Callable[[], Coupling]) -> None:
     """Let `name` stand for `make()` wherever a coupling is expected."""
     _BY_NAME[name] = make
+
+
+def coupling_names() -> list[str]:
+    """The names that stand for couplings."""
+    return sorted(_BY_NAME)
 
 
 def resolve_coupling(coupling: Any) -> Coupling:

@@ -3,8 +3,8 @@
 import abc
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -68,6 +68,15 @@ class Estimator(abc.ABC):
     def _coupling(self) -> Coupling:
         assert isinstance(self.coupling, Coupling)  # resolved in __post_init__
         return self.coupling
+
+    @property
+    def has_coupling(self) -> bool:
+        """Whether there is a coupling to choose."""
+        return True
+
+    def with_coupling(self, coupling: Coupling | str) -> Self:
+        """The same law with other rows."""
+        return replace(self, coupling=resolve_coupling(coupling))
 
     # one page each -------------------------------------------------------------------------------------------------
 
@@ -213,6 +222,11 @@ class UncoupledEstimator(Estimator):
     """
 
     coupling: Coupling | str = field(init=False, repr=False, default_factory=Independent)
+
+    @property
+    def has_coupling(self) -> bool:
+        """False."""
+        return False
 
 
 def holds(shape: tuple[int, ...], part: tuple[int, ...]) -> bool:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -67,6 +67,15 @@ class TransformedEstimator(ParametricEstimator):
         """That of the parameters and of the base together."""
         own = (array.shape[:-2] for array in self.transform_arrays().values())
         return np.broadcast_shapes(self.base.batch_shape, *own)
+
+    @property
+    def has_coupling(self) -> bool:
+        """As the base."""
+        return self.base.has_coupling
+
+    def with_coupling(self, coupling: Coupling | str) -> Self:
+        """The same transform of the base with other rows."""
+        return dataclasses.replace(self, base=self.base.with_coupling(coupling))
 
     @functools.cached_property
     def _core(self) -> SoftmaxEstimator:

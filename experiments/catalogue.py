@@ -1,0 +1,240 @@
+"""catalogue: the proof sheet of the library, every estimator under every coupling.
+
+For each pair of an estimator and a coupling, mean and variance over many independent feature maps are compared with
+their closed forms, on pairs of short vectors in dimension 4, with about 8 rows. A cell of the figure is the measured
+variance over the predicted one, with the z-scores of mean and variance; where a variance has no closed form, the mean
+alone is checked, with the sample's standard error. Estimators stand with parameters that do something: an `EXAMPLES`
+table overrides defaults that reduce to another estimator.
+"""
+
+import statistics
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import randfeat as rf
+from experiments.experiment import Cell, Experiment, Settings
+from experiments.results import Record, Results, Summary, Tables, Verdict
+from randfeat.cataloguing import example_width
+from randfeat.couplings import coupling_names
+from randfeat.montecarlo import HeavyTailWarning, sample_errors
+from randfeat.testing.report import ROUNDING, bonferroni
+
+__all__ = ["EXPERIMENT"]
+
+DIM = 4
+FALSE_ALARM = 1e-3
+HEAVY = 30.0  # kurtosis beyond which a measured variance says little
+NO_COUPLING = "no choice"
+
+
+def skewed(sign: float) -> np.ndarray:
+    """A matrix far from the identity."""
+    return np.eye(DIM) + sign * np.tri(DIM, k=-1) / 4
+
+
+EXAMPLES: dict[str, Callable[[], rf.Estimator]] = {
+    "OptimalPositiveFeatures": lambda: rf.OptimalPositiveFeatures(exponent=-0.05),
+    "DenseExponentialFeatures": lambda: rf.DenseExponentialFeatures(exponents=np.array([-0.1, -0.05, 0.0, 0.02])),
+    "GeneralizedExponentialFeatures": lambda: rf.GeneralizedExponentialFeatures(parameter=-0.03 + 0.04j),
+    "CenteredFeatures": lambda: rf.CenteredFeatures(query_shift=np.full(DIM, 0.2), key_shift=np.full(DIM, -0.1)),
+    "BalancedFeatures": lambda: rf.BalancedFeatures(matrix=skewed(1.0)),
+    "PosteriorFeatures": lambda: rf.PosteriorFeatures(
+        anchors=0.5 * skewed(1.0), keys=0.5 * skewed(-1.0), defensive_share=0.25
+    ),
+}
+
+
+def example(name: str) -> rf.Estimator:
+    """The estimator of this class."""
+    make: Any = EXAMPLES.get(name, getattr(rf, name))
+    estimator: rf.Estimator = make()
+    return estimator
+
+
+@dataclass(frozen=True)
+class CatalogueSettings(Settings):
+    """Sizes: which classes of estimators and which couplings, and how many independent maps."""
+
+    estimators: tuple[str, ...] = tuple(entry.name for entry in rf.catalogue("estimator"))
+    couplings: tuple[str, ...] = tuple(coupling_names())
+    num_draws: int = 20_000
+    slow_draws: int = 2_000
+
+
+@dataclass(frozen=True)
+class CatalogueCell:
+    """One estimator under one coupling."""
+
+    estimator: str
+    coupling: str
+
+    @property
+    def key(self) -> str:
+        """Name of the cell."""
+        return f"{self.estimator}/{self.coupling}"
+
+    def measure(self, settings: CatalogueSettings) -> Tables:
+        """One row of `cells`."""
+        estimator = example(self.estimator)
+        row: Record = {"estimator": self.estimator, "coupling": self.coupling}
+        try:
+            if self.coupling != NO_COUPLING:
+                estimator = estimator.with_coupling(self.coupling)
+            x, y = pairs(estimator)
+            width = example_width(estimator)
+            found = measured(estimator, x, y, width, settings, settings.rng(self.key))
+        except ValueError as reason:
+            found = {"num_features": 0, "num_draws": 0, "mean_z": np.nan, "variance_ratio": np.nan}
+            found |= {"variance_z": np.nan, "half_width": np.nan, "note": str(reason)}
+        return {"cells": [row | found]}
+
+
+def pairs(estimator: rf.Estimator) -> tuple[np.ndarray, np.ndarray]:
+    """Three pairs of short vectors in general position."""
+    x = np.array([[0.35, 0.0, 0.0, 0.0], [0.1, 0.2, 0.2, 0.3], [0.3, -0.2, 0.1, 0.2]])
+    y = np.array([[0.3, 0.0, 0.1, 0.0], [-0.1, -0.3, 0.0, -0.2], [0.1, 0.3, 0.2, -0.1]])
+    unit = float(np.linalg.norm(estimator.kernel.unit(np.eye(DIM)[:1])))
+    return x / unit, y / unit
+
+
+def measured(
+    estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, width: int, settings: CatalogueSettings, rng: Any
+) -> Record:
+    """z-scores of mean and variance, largest over the pairs, and the mean ratio of variances."""
+    result: Record = {"num_features": width, "variance_ratio": np.nan, "variance_z": np.nan, "half_width": np.nan}
+    exact = estimator.kernel.relative(x, y)
+    note, mean, variance = "", None, None
+    try:
+        mean = estimator.mean_over_size(x, y, width)
+        variance = estimator.variance_over_size(x, y, width)
+    except rf.NoClosedForm as reason:
+        note = str(reason)
+    draws = settings.num_draws if variance is not None else settings.slow_draws
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeavyTailWarning)
+        errors = sample_errors(estimator, x, y, num_features=width, num_draws=draws, rng=rng).errors
+    result |= {"num_draws": draws, "note": note}
+    if mean is None:
+        return result | {"mean_z": np.nan}
+    errors = errors + exact - mean
+    spread = errors.std(axis=0, ddof=1) if variance is None else np.sqrt(variance)
+    varies = spread > ROUNDING
+    if not varies.any():
+        return result | {"mean_z": 0.0 if np.all(np.abs(errors) < ROUNDING) else np.inf}
+    mean_z = errors.mean(axis=0)[varies] / spread[varies] * np.sqrt(draws)
+    result |= {"mean_z": float(mean_z[np.argmax(np.abs(mean_z))])}
+    if variance is None:
+        return result
+    second, fourth = np.mean(errors[:, varies] ** 2, axis=0), np.mean(errors[:, varies] ** 4, axis=0)
+    ratio, kurtosis = second / variance[varies], fourth / second**2
+    light = kurtosis < HEAVY
+    if not light.any():
+        return result | {"note": f"heavy tails: kurtosis {kurtosis.min():.0f}"}
+    error = np.sqrt((kurtosis[light] - 1) / draws)
+    z = (ratio[light] - 1) / error
+    return result | {
+        "variance_ratio": float(np.mean(ratio[light])),
+        "variance_z": float(z[np.argmax(np.abs(z))]),
+        "half_width": float(1.96 * np.max(error)),
+    }
+
+
+def cells(settings: CatalogueSettings) -> list[Cell]:
+    """Every estimator under every coupling that it can choose."""
+    result: list[Cell] = []
+    for name in settings.estimators:
+        choices = settings.couplings if example(name).has_coupling else (NO_COUPLING,)
+        result += [CatalogueCell(name, coupling) for coupling in choices]
+    return result
+
+
+def verdicts(tables: Tables, settings: CatalogueSettings) -> list[Verdict]:
+    """All means and all variances; what could not be checked is counted."""
+    rows = tables["cells"]
+    means = [row for row in rows if not np.isnan(row["mean_z"])]
+    variances = [row for row in rows if not np.isnan(row["variance_z"])]
+    limit = bonferroni(FALSE_ALARM, 3 * (len(means) + len(variances)))
+    lines = []
+    for what, chosen in (("mean", means), ("variance", variances)):
+        worst = max(chosen, key=lambda row: abs(row[f"{what}_z"]))
+        lines.append(
+            Verdict(
+                claim=f"the {what} of every estimator under every coupling is its closed form",
+                expected=f"|z| below {limit:.2f} in all of {len(chosen)} cells (false alarm {FALSE_ALARM})",
+                measured=f"largest {abs(worst[f'{what}_z']):.2f}: {worst['estimator']}, {worst['coupling']}",
+                holds=bool(abs(worst[f"{what}_z"]) < limit),
+            )
+        )
+    ratio = [row["variance_ratio"] for row in variances]
+    lines += [
+        Verdict(
+            claim="measured over predicted variance, median over the cells",
+            expected="1",
+            measured=f"{statistics.median(ratio):.4f}, from {min(ratio):.3f} to {max(ratio):.3f}",
+            holds=None,
+        ),
+        Verdict(
+            claim="cells without a closed form of the variance, or of the mean too",
+            expected="their pages say so",
+            measured=f"{len(rows) - len(variances)} and {len(rows) - len(means)} of {len(rows)}",
+            holds=None,
+        ),
+    ]
+    return lines
+
+
+def summaries(tables: Tables, settings: CatalogueSettings) -> list[Summary]:
+    """Worst z-scores of each estimator."""
+    rows = []
+    for name in settings.estimators:
+        own = [row for row in tables["cells"] if row["estimator"] == name]
+        worst = [max((abs(r[z]) for r in own if not np.isnan(r[z])), default=np.nan) for z in ("mean_z", "variance_z")]
+        checked = sum(not np.isnan(row["variance_z"]) for row in own)
+        rows.append((name, str(len(own)), str(checked), *("" if np.isnan(w) else f"{w:.2f}" for w in worst)))
+    header = ("estimator", "couplings", "variances", "worst |z| mean", "worst |z| variance")
+    return [Summary("measured against closed forms", header, tuple(rows))]
+
+
+def plot(results: Results) -> dict[str, Any]:
+    """The heat map; matplotlib is imported here."""
+    from experiments.figures import new_figure
+
+    rows = results.tables["cells"]
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
+    couplings = list(dict.fromkeys(row["coupling"] for row in rows))
+    ratio = np.full((len(names), len(couplings)), np.nan)
+    figure = new_figure(1.9 + 0.62 * len(couplings), 1.6 + 0.3 * len(names))
+    axes = figure.subplots()
+    for row in rows:
+        i, j = names.index(row["estimator"]), couplings.index(row["coupling"])
+        ratio[i, j] = row["variance_ratio"]
+        z = [row["mean_z"], row["variance_z"]]
+        label = f"{row['variance_ratio']:.2f}" if not np.isnan(row["variance_ratio"]) else "mean"
+        if np.isnan(row["mean_z"]):
+            label = "–"
+        top = max((abs(value) for value in z if not np.isnan(value)), default=np.nan)
+        label += f"\n{top:.1f}" if not np.isnan(top) else ""
+        axes.text(j, i, label, ha="center", va="center", fontsize=5)
+    image = axes.imshow(ratio, cmap="PuOr", vmin=0.8, vmax=1.2, aspect="auto")
+    axes.set_xticks(range(len(couplings)), couplings, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.grid(visible=False)
+    axes.set_title("measured over predicted variance; below it the largest |z|", fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    return {"catalogue": figure}
+
+
+EXPERIMENT = Experiment(
+    name="catalogue",
+    claim="Mean and variance of every estimator under every coupling are what their closed forms say.",
+    settings=CatalogueSettings(),
+    quick=CatalogueSettings(num_draws=2_000, slow_draws=200),
+    cells=cells,
+    verdicts=verdicts,
+    summaries=summaries,
+    plot=plot,
+)

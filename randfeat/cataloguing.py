@@ -1,0 +1,228 @@
+"""The catalogue: what exists, and what each part promises, as records."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from randfeat.couplings import Coupling, coupling_names, resolve_coupling
+from randfeat.estimators.base import Estimator
+from randfeat.kernels import Kernel
+from randfeat.variance import NoClosedForm
+
+__all__ = ["Entry", "catalogue"]
+
+DIM, ROWS = 4, 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One estimator, coupling or kernel, as it is with its default parameters.
+
+    name : of the class. kind : "estimator", "coupling" or "kernel". acronyms : what papers call it. kernel : what an
+    estimator estimates. positive, bounded, symmetric : of the features. unbiased : for rows with exact marginals; of a
+    coupling, whether its marginals are exact. closed_form : names of the couplings under which the variance is known
+    ("any row" where there is no coupling to choose); of a coupling, whether joint laws of its rows are. widths : what
+    `num_features` can be. source : the paper. None where a column does not apply.
+    """
+
+    name: str
+    kind: str
+    acronyms: tuple[str, ...] = ()
+    kernel: str | None = None
+    positive: bool | None = None
+    bounded: bool | None = None
+    unbiased: bool | None = None
+    closed_form: tuple[str, ...] = ()
+    symmetric: bool | None = None
+    widths: str | None = None
+    source: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as plain data."""
+        return asdict(self)
+
+
+def catalogue(kind: str | None = None) -> list[Entry]:
+    """Every estimator, coupling and kernel of the library, in the order of their names.
+
+    kind : "estimator", "coupling" or "kernel"; all of them by default.
+
+    The entries are found, not listed: classes by inheritance, properties by asking an object with default parameters,
+    sources from the docstrings. Closed forms are tried, for 8 rows in dimension 4.
+
+    >>> entry = next(entry for entry in catalogue("estimator") if "FAVOR+" in entry.acronyms)
+    >>> entry.name, entry.positive, entry.unbiased, entry.widths
+    ('PositiveFeatures', True, True, 'any')
+    """
+    kinds = {"estimator": estimator_entries, "coupling": coupling_entries, "kernel": kernel_entries}
+    if kind is not None and kind not in kinds:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, kinds))}, got {kind!r}.")
+    return [entry for name, entries in kinds.items() if kind in (None, name) for entry in entries()]
+
+
+def concrete(base: type) -> list[type]:
+    """The public classes of this library that derive from `base`, by name."""
+
+    def leaves(cls: Any) -> Iterator[type]:
+        for child in cls.__subclasses__():
+            yield child
+            yield from leaves(child)
+
+    ours = {cls for cls in leaves(base) if cls.__module__.startswith("randfeat.") and not inspect.isabstract(cls)}
+    return sorted((cls for cls in ours if not cls.__name__.startswith("_")), key=lambda cls: cls.__name__)
+
+
+def source(cls: type) -> str:
+    """The paragraph "Source:" of the docstring, in one line."""
+    found = re.search(r"Source: (.*?)(?:\n\s*\n|$)", inspect.getdoc(cls) or "", flags=re.DOTALL)
+    return " ".join(found[1].split()).rstrip(".") if found else ""
+
+
+def estimator_entries() -> list[Entry]:
+    """One for each estimator."""
+    entries = []
+    for cls in concrete(Estimator):
+        estimator = cls()
+        entries.append(
+            Entry(
+                name=cls.__name__,
+                kind="estimator",
+                acronyms=estimator.acronyms,
+                kernel=type(estimator.kernel).__name__,
+                positive=estimator.positive,
+                bounded=estimator.bounded,
+                unbiased=is_unbiased(estimator),
+                closed_form=known_variances(estimator),
+                symmetric=estimator.symmetric,
+                widths=widths(estimator),
+                source=source(cls),
+            )
+        )
+    return entries
+
+
+def coupling_entries() -> list[Entry]:
+    """One for each coupling that has a name."""
+    entries = []
+    for name in coupling_names():
+        coupling = resolve_coupling(name)
+        rows = coupling.nearest_num_rows(ROWS, DIM)[-1]
+        entries.append(
+            Entry(
+                name=type(coupling).__name__,
+                kind="coupling",
+                acronyms=(name,),
+                unbiased=coupling.exact_marginals,
+                closed_form=("joint laws of its rows",) if has_laws(coupling, rows) else (),
+                widths=row_numbers(coupling),
+                source=source(type(coupling)),
+            )
+        )
+    return entries
+
+
+def kernel_entries() -> list[Entry]:
+    """One for each kernel."""
+    return [Entry(name=cls.__name__, kind="kernel", source=source(cls)) for cls in concrete(Kernel)]
+
+
+def has_laws(coupling: Coupling, rows: int) -> bool:
+    """Whether the joint laws of pairs of rows are known."""
+    try:
+        coupling.pair_laws(rows, DIM)
+        coupling.row_law(DIM, rows)
+    except NoClosedForm:
+        return False
+    return True
+
+
+def is_unbiased(estimator: Estimator) -> bool:
+    """Whether the mean is the kernel at a pair in general position."""
+    x, y = example_pair(estimator)
+    try:
+        mean = estimator.mean_over_size(x, y, example_width(estimator))
+    except NoClosedForm:
+        return False
+    return bool(np.allclose(mean, estimator.kernel.relative(x, y), rtol=1e-9))
+
+
+def known_variances(estimator: Estimator) -> tuple[str, ...]:
+    """The couplings under which the variance has a closed form."""
+    if not estimator.has_coupling:
+        return ("any row",) if has_variance(estimator) else ()
+    return tuple(name for name in coupling_names() if has_variance(estimator.with_coupling(name)))
+
+
+def has_variance(estimator: Estimator) -> bool:
+    """Whether `variance` returns a number."""
+    try:
+        estimator.variance_over_size(*example_pair(estimator), example_width(estimator))
+    except NoClosedForm:
+        return False
+    return True
+
+
+def example_dim(estimator: Estimator) -> int:
+    """The dimension that the default parameters have, or 4."""
+    for array in vars(estimator).values():
+        if isinstance(array, np.ndarray) and array.ndim:
+            return int(array.shape[-1])
+    base = getattr(estimator, "base", None)
+    return example_dim(base) if isinstance(base, Estimator) else DIM
+
+
+def example_pair(estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
+    """Two short vectors in general position."""
+    dim = example_dim(estimator)
+    return np.linspace(0.1, 0.4, dim), np.linspace(0.3, -0.2, dim)
+
+
+def example_width(estimator: Estimator) -> int:
+    """A width of about 8 rows that the estimator can have."""
+    dim = example_dim(estimator)
+    assert isinstance(estimator.coupling, Coupling)
+    wish = estimator.coupling.nearest_num_rows(ROWS, dim)[-1] * estimator.features_per_row
+    for width in range(wish, 64 * wish):
+        try:
+            estimator.num_rows(width, dim)
+        except ValueError:
+            continue
+        return width
+    raise ValueError(f"{estimator!r} can have no width from {wish} to {64 * wish}.")
+
+
+def widths(estimator: Estimator) -> str:
+    """What `num_features` can be, from the widths that are refused up to a few dozen."""
+    dim = example_dim(estimator)
+    possible = [width for width in range(1, 129) if accepts(estimator, width, dim)]
+    if possible == list(range(1, 129)):
+        return "any"
+    step = possible[0] if possible else estimator.features_per_row
+    if possible == list(range(step, 129, step)):
+        return f"multiples of {step}"
+    if possible and possible == list(range(possible[0], 129)):
+        return f"at least {possible[0]} in dimension {dim}"
+    return "see the page"
+
+
+def accepts(estimator: Estimator, width: int, dim: int) -> bool:
+    """Whether the estimator can have this width."""
+    try:
+        estimator.num_rows(width, dim)
+    except ValueError:
+        return False
+    return True
+
+
+def row_numbers(coupling: Coupling) -> str:
+    """What numbers of rows a coupling can have."""
+    possible = [rows for rows in range(1, 129) if coupling.nearest_num_rows(rows, DIM) == (rows,)]
+    if possible == list(range(1, 129)):
+        return "any number of rows"
+    if possible == list(range(2, 129, 2)):
+        return "an even number of rows"
+    return f"in dimension {DIM}: {', '.join(map(str, possible[:4]))}, ... rows"

@@ -1,0 +1,56 @@
+"""The catalogue: complete, and true where it can be checked."""
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from randfeat.cataloguing import concrete, example_pair, example_width
+from randfeat.couplings import coupling_names
+
+
+def test_is_complete():
+    names = {entry.name for entry in rf.catalogue()}
+    for base in (rf.Estimator, rf.Coupling, rf.Kernel):
+        for cls in concrete(base):
+            assert cls.__name__ in names
+    kinds = [entry.kind for entry in rf.catalogue()]
+    assert kinds == sorted(kinds, key=["estimator", "coupling", "kernel"].index)
+    assert [e.name for e in rf.catalogue("kernel")] == [e.name for e in rf.catalogue() if e.kind == "kernel"]
+    with pytest.raises(ValueError, match="kind must be one of 'estimator', 'coupling', 'kernel', got 'law'"):
+        rf.catalogue("law")
+
+
+@pytest.mark.parametrize("entry", rf.catalogue("estimator"), ids=lambda entry: entry.name)
+def test_estimators_are_as_they_are_listed(entry):
+    estimator = getattr(rf, entry.name)()
+    assert entry.source, "the docstring names no source"
+    assert entry.kernel == type(estimator.kernel).__name__
+    x, y = example_pair(estimator)
+    width = example_width(estimator)
+    phi = estimator.draw(len(x), width, rng=0)
+    if entry.positive:
+        assert np.all(phi.queries(x[None]).values > 0)
+    if entry.symmetric:
+        assert np.array_equal(phi.queries(x[None]).to_array(), phi.keys(x[None]).to_array())
+    elif entry.name not in SYMMETRIC_BY_DEFAULT:
+        assert not np.array_equal(phi.queries(x[None]).to_array(), phi.keys(x[None]).to_array())
+    for name in entry.closed_form:
+        chosen = estimator.with_coupling(name) if estimator.has_coupling else estimator
+        assert np.isfinite(chosen.variance(x, y, num_features=example_width(chosen)))
+    if estimator.has_coupling:
+        for name in set(coupling_names()) - set(entry.closed_form):
+            chosen = estimator.with_coupling(name)
+            with pytest.raises(rf.NoClosedForm, match="montecarlo"):
+                chosen.variance(x, y, num_features=example_width(chosen))
+
+
+SYMMETRIC_BY_DEFAULT = {
+    "CenteredFeatures",
+    "BalancedFeatures",
+    "GeneralizedExponentialFeatures",
+}  # nothing moved, A = 0
+
+
+def test_records_are_plain_data():
+    entry = rf.catalogue("coupling")[0]
+    assert set(entry.as_dict()) >= {"name", "kind", "unbiased", "closed_form", "widths", "source"}
