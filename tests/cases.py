@@ -65,7 +65,7 @@ OTHERS: list[Estimator] = [
     ProductSketchFeatures(PolynomialKernel(degree=3, offset=0.5, scale=2.0), entries="complex"),
     TensorSketchFeatures(PolynomialKernel(degree=2, offset=0.3)),
     MaclaurinFeatures(),
-    MaclaurinFeatures(DotProductKernel((0.1, 0.0, 1.0, 2.0)), degree_law="geometric"),
+    MaclaurinFeatures(DotProductKernel((0.1, 0.0, 1.0, 2.0)), rate=0.5),
     OpticalFeatures(),
     OpticalFeatures(OpticalKernel(exponent=0.5)),
 ]

@@ -112,7 +112,8 @@ class MaclaurinFeatures(UncoupledEstimator):
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`Σ_n a_n² T^n/q_n` over the squared size, less the squared relative kernel."""
         x, y = unit_inputs(self.kernel, x, y)
-        log_moment = self._log_second_moment(sum(fourth_moments(x, y)))
+        a, b, c = fourth_moments(x, y)
+        log_moment = self._log_second_moment(a + b + c)
         num = self.num_rows(num_features)
         if isinstance(self.kernel, DotProductKernel):
             relative = np.exp(log_moment - 2 * self.kernel.log_size(x, y))

@@ -32,7 +32,7 @@ class DotProductKernel(Kernel):
     coefficients: tuple[float, ...] = (1.0, 1.0, 0.5)
 
     def __post_init__(self) -> None:
-        given = tuple(self.coefficients)
+        given: tuple[Any, ...] = tuple(self.coefficients)
         for n, value in enumerate(given):
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"coefficients must be numbers, got {value!r} for degree {n}.")
