@@ -25,13 +25,17 @@ from randfeat.estimators import (
     Estimator,
     GeneralizedExponentialFeatures,
     HyperbolicFeatures,
+    MaclaurinFeatures,
+    OpticalFeatures,
     OptimalPositiveFeatures,
     PositiveFeatures,
     PosteriorFeatures,
+    ProductSketchFeatures,
+    TensorSketchFeatures,
     TrigonometricFeatures,
 )
 from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
+from randfeat.kernels import DotProductKernel, GaussianKernel, Kernel, OpticalKernel, PolynomialKernel, SoftmaxKernel
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.recommendation import recommend
@@ -47,6 +51,7 @@ __all__ = [
     "CenteredGaussian",
     "Coupling",
     "DenseExponentialFeatures",
+    "DotProductKernel",
     "Estimator",
     "FeatureMap",
     "Features",
@@ -55,13 +60,19 @@ __all__ = [
     "HyperbolicFeatures",
     "Independent",
     "Kernel",
+    "MaclaurinFeatures",
     "NoClosedForm",
+    "OpticalFeatures",
+    "OpticalKernel",
     "OptimalPositiveFeatures",
     "Orthogonal",
+    "PolynomialKernel",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "ProductSketchFeatures",
     "Simplex",
     "SoftmaxKernel",
+    "TensorSketchFeatures",
     "TrigonometricFeatures",
     "adapt",
     "catalogue",

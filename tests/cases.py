@@ -6,17 +6,24 @@ from randfeat import (
     Antithetic,
     CenteredGaussian,
     Coupling,
+    DotProductKernel,
     Estimator,
     GaussianKernel,
     GeneralizedExponentialFeatures,
     HyperbolicFeatures,
     Independent,
     Kernel,
+    MaclaurinFeatures,
+    OpticalFeatures,
+    OpticalKernel,
     OptimalPositiveFeatures,
     Orthogonal,
+    PolynomialKernel,
     PositiveFeatures,
+    ProductSketchFeatures,
     Simplex,
     SoftmaxKernel,
+    TensorSketchFeatures,
     TrigonometricFeatures,
 )
 
@@ -53,7 +60,15 @@ ESTIMATORS: list[Estimator] = [
 ]
 """Estimators of the softmax family: every coupling, and with two of them every kernel."""
 
-OTHERS: list[Estimator] = []
+OTHERS: list[Estimator] = [
+    ProductSketchFeatures(),
+    ProductSketchFeatures(PolynomialKernel(degree=3, offset=0.5, scale=2.0), entries="complex"),
+    TensorSketchFeatures(PolynomialKernel(degree=2, offset=0.3)),
+    MaclaurinFeatures(),
+    MaclaurinFeatures(DotProductKernel((0.1, 0.0, 1.0, 2.0)), rate=0.5),
+    OpticalFeatures(),
+    OpticalFeatures(OpticalKernel(exponent=0.5)),
+]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
 OPEN: list[Estimator] = []
