@@ -1,7 +1,27 @@
 """Exact kernels: the numbers that random features estimate, one family per file."""
 
 from randfeat.kernels.base import Kernel, check_positive
+from randfeat.kernels.exponential import ExponentialKernel, ExponentialPowerKernel, LaplacianKernel
 from randfeat.kernels.gaussian import GaussianKernel
+from randfeat.kernels.matern import MaternKernel
+from randfeat.kernels.rational_quadratic import CauchyKernel, RationalQuadraticKernel
+from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, ShiftInvariantKernel
 from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel, resolve_scale
 
-__all__ = ["GaussianKernel", "Kernel", "SoftmaxFamily", "SoftmaxKernel", "check_positive", "resolve_scale"]
+__all__ = [
+    "CauchyKernel",
+    "ExponentialKernel",
+    "ExponentialPowerKernel",
+    "GaussianKernel",
+    "IsotropicKernel",
+    "Kernel",
+    "LaplacianKernel",
+    "MaternKernel",
+    "RationalQuadraticKernel",
+    "SeparableKernel",
+    "ShiftInvariantKernel",
+    "SoftmaxFamily",
+    "SoftmaxKernel",
+    "check_positive",
+    "resolve_scale",
+]
