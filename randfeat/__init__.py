@@ -27,10 +27,22 @@ from randfeat.estimators import (
     OptimalPositiveFeatures,
     PositiveFeatures,
     PosteriorFeatures,
+    SpectralFeatures,
     TrigonometricFeatures,
 )
 from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
+from randfeat.kernels import (
+    CauchyKernel,
+    ExponentialKernel,
+    ExponentialPowerKernel,
+    GaussianKernel,
+    Kernel,
+    LaplacianKernel,
+    MaternKernel,
+    RationalQuadraticKernel,
+    ShiftInvariantKernel,
+    SoftmaxKernel,
+)
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.variance import NoClosedForm
@@ -41,11 +53,14 @@ __all__ = [
     "Antithetic",
     "AttentionState",
     "BalancedFeatures",
+    "CauchyKernel",
     "CenteredFeatures",
     "CenteredGaussian",
     "Coupling",
     "DenseExponentialFeatures",
     "Estimator",
+    "ExponentialKernel",
+    "ExponentialPowerKernel",
     "FeatureMap",
     "Features",
     "GaussianKernel",
@@ -53,13 +68,18 @@ __all__ = [
     "HyperbolicFeatures",
     "Independent",
     "Kernel",
+    "LaplacianKernel",
+    "MaternKernel",
     "NoClosedForm",
     "OptimalPositiveFeatures",
     "Orthogonal",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "RationalQuadraticKernel",
+    "ShiftInvariantKernel",
     "Simplex",
     "SoftmaxKernel",
+    "SpectralFeatures",
     "TrigonometricFeatures",
     "adapt",
     "concatenate",

@@ -4,19 +4,26 @@ from functools import partial
 
 from randfeat import (
     Antithetic,
+    CauchyKernel,
     CenteredGaussian,
     Coupling,
     Estimator,
+    ExponentialKernel,
+    ExponentialPowerKernel,
     GaussianKernel,
     GeneralizedExponentialFeatures,
     HyperbolicFeatures,
     Independent,
     Kernel,
+    LaplacianKernel,
+    MaternKernel,
     OptimalPositiveFeatures,
     Orthogonal,
     PositiveFeatures,
+    RationalQuadraticKernel,
     Simplex,
     SoftmaxKernel,
+    SpectralFeatures,
     TrigonometricFeatures,
 )
 
@@ -53,10 +60,22 @@ ESTIMATORS: list[Estimator] = [
 ]
 """Estimators of the softmax family: every coupling, and with two of them every kernel."""
 
-OTHERS: list[Estimator] = []
+OTHERS: list[Estimator] = [
+    SpectralFeatures(),
+    SpectralFeatures(ExponentialKernel(length_scale=2.0), variant="phase"),
+    SpectralFeatures(RationalQuadraticKernel(alpha=0.7, length_scale=0.5), Independent()),
+    SpectralFeatures(ExponentialPowerKernel(power=0.6)),
+    SpectralFeatures(MaternKernel(smoothness=0.8), Orthogonal(norms="constant")),
+    SpectralFeatures(LaplacianKernel(length_scale=1.5), Independent()),
+    SpectralFeatures(CauchyKernel(), Independent(), "phase"),
+]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
-OPEN: list[Estimator] = []
+OPEN: list[Estimator] = [
+    SpectralFeatures(LaplacianKernel()),
+    SpectralFeatures(coupling=Antithetic()),
+    SpectralFeatures(coupling=Simplex()),
+]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 

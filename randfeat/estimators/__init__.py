@@ -9,6 +9,7 @@ from randfeat.estimators.hyperbolic import HyperbolicFeatures
 from randfeat.estimators.optimal_positive import OptimalPositiveFeatures
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures
+from randfeat.estimators.spectral import SpectralFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "OptimalPositiveFeatures",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "SpectralFeatures",
     "TrigonometricFeatures",
 ]
