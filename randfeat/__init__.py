@@ -36,6 +36,22 @@ from randfeat.estimators import (
 )
 from randfeat.features import Features, concatenate, tensor_product
 from randfeat.kernels import DotProductKernel, GaussianKernel, Kernel, OpticalKernel, PolynomialKernel, SoftmaxKernel
+    SpectralFeatures,
+    TrigonometricFeatures,
+)
+from randfeat.features import Features, concatenate, tensor_product
+from randfeat.kernels import (
+    CauchyKernel,
+    ExponentialKernel,
+    ExponentialPowerKernel,
+    GaussianKernel,
+    Kernel,
+    LaplacianKernel,
+    MaternKernel,
+    RationalQuadraticKernel,
+    ShiftInvariantKernel,
+    SoftmaxKernel,
+)
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.recommendation import recommend
@@ -47,12 +63,15 @@ __all__ = [
     "Antithetic",
     "AttentionState",
     "BalancedFeatures",
+    "CauchyKernel",
     "CenteredFeatures",
     "CenteredGaussian",
     "Coupling",
     "DenseExponentialFeatures",
     "DotProductKernel",
     "Estimator",
+    "ExponentialKernel",
+    "ExponentialPowerKernel",
     "FeatureMap",
     "Features",
     "GaussianKernel",
@@ -61,6 +80,8 @@ __all__ = [
     "Independent",
     "Kernel",
     "MaclaurinFeatures",
+    "LaplacianKernel",
+    "MaternKernel",
     "NoClosedForm",
     "OpticalFeatures",
     "OpticalKernel",
@@ -73,6 +94,11 @@ __all__ = [
     "Simplex",
     "SoftmaxKernel",
     "TensorSketchFeatures",
+    "RationalQuadraticKernel",
+    "ShiftInvariantKernel",
+    "Simplex",
+    "SoftmaxKernel",
+    "SpectralFeatures",
     "TrigonometricFeatures",
     "adapt",
     "catalogue",

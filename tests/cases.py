@@ -4,10 +4,13 @@ from functools import partial
 
 from randfeat import (
     Antithetic,
+    CauchyKernel,
     CenteredGaussian,
     Coupling,
     DotProductKernel,
     Estimator,
+    ExponentialKernel,
+    ExponentialPowerKernel,
     GaussianKernel,
     GeneralizedExponentialFeatures,
     HyperbolicFeatures,
@@ -16,6 +19,8 @@ from randfeat import (
     MaclaurinFeatures,
     OpticalFeatures,
     OpticalKernel,
+    LaplacianKernel,
+    MaternKernel,
     OptimalPositiveFeatures,
     Orthogonal,
     PolynomialKernel,
@@ -24,6 +29,10 @@ from randfeat import (
     Simplex,
     SoftmaxKernel,
     TensorSketchFeatures,
+    RationalQuadraticKernel,
+    Simplex,
+    SoftmaxKernel,
+    SpectralFeatures,
     TrigonometricFeatures,
 )
 
@@ -68,10 +77,21 @@ OTHERS: list[Estimator] = [
     MaclaurinFeatures(DotProductKernel((0.1, 0.0, 1.0, 2.0)), rate=0.5),
     OpticalFeatures(),
     OpticalFeatures(OpticalKernel(exponent=0.5)),
+    SpectralFeatures(),
+    SpectralFeatures(ExponentialKernel(length_scale=2.0), variant="phase"),
+    SpectralFeatures(RationalQuadraticKernel(alpha=0.7, length_scale=0.5), Independent()),
+    SpectralFeatures(ExponentialPowerKernel(power=0.6)),
+    SpectralFeatures(MaternKernel(smoothness=0.8), Orthogonal(norms="constant")),
+    SpectralFeatures(LaplacianKernel(length_scale=1.5), Independent()),
+    SpectralFeatures(CauchyKernel(), Independent(), "phase"),
 ]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
-OPEN: list[Estimator] = []
+OPEN: list[Estimator] = [
+    SpectralFeatures(LaplacianKernel()),
+    SpectralFeatures(coupling=Antithetic()),
+    SpectralFeatures(coupling=Simplex()),
+]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 

@@ -13,6 +13,7 @@ from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures
 from randfeat.estimators.product_sketch import ProductSketchFeatures
 from randfeat.estimators.tensor_sketch import TensorSketchFeatures
+from randfeat.estimators.spectral import SpectralFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "PosteriorFeatures",
     "ProductSketchFeatures",
     "TensorSketchFeatures",
+    "SpectralFeatures",
     "TrigonometricFeatures",
 ]

@@ -13,6 +13,25 @@ __all__ = [
     "Kernel",
     "OpticalKernel",
     "PolynomialKernel",
+from randfeat.kernels.exponential import ExponentialKernel, ExponentialPowerKernel, LaplacianKernel
+from randfeat.kernels.gaussian import GaussianKernel
+from randfeat.kernels.matern import MaternKernel
+from randfeat.kernels.rational_quadratic import CauchyKernel, RationalQuadraticKernel
+from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, ShiftInvariantKernel
+from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel, resolve_scale
+
+__all__ = [
+    "CauchyKernel",
+    "ExponentialKernel",
+    "ExponentialPowerKernel",
+    "GaussianKernel",
+    "IsotropicKernel",
+    "Kernel",
+    "LaplacianKernel",
+    "MaternKernel",
+    "RationalQuadraticKernel",
+    "SeparableKernel",
+    "ShiftInvariantKernel",
     "SoftmaxFamily",
     "SoftmaxKernel",
     "check_positive",

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from randfeat._array import Array, cast, namespace, squared_norm
+from randfeat._array import Array, namespace
 from randfeat.kernels.base import check_positive
+from randfeat.kernels.distances import expanded_sqdist
 from randfeat.kernels.softmax import SoftmaxFamily
 
 __all__ = ["GaussianKernel"]
@@ -38,14 +39,7 @@ class GaussianKernel(SoftmaxFamily):
         return -sqnorm / 2
 
     def _log_gram(self, x: Array, y: Array) -> Array:
-        xp = namespace(x)
-        finite = xp.isfinite(y)  # a NaN in y spoils its own column only
-        count = xp.maximum(xp.sum(cast(finite, y.dtype), axis=-2, keepdims=True), 1.0)
-        origin = xp.sum(xp.where(finite, y, 0.0), axis=-2, keepdims=True) / count
-        x, y = x - origin, y - origin
-        x, y = self.unit(x), self.unit(y)
-        sqdist = squared_norm(x) + xp.matrix_transpose(squared_norm(y)) - 2 * (x @ xp.matrix_transpose(y))
-        return -xp.where(sqdist < 0, xp.zeros_like(sqdist), sqdist) / 2
+        return -expanded_sqdist(x, y, self.length_scale) / 2
 
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         difference = self.unit(x - y)

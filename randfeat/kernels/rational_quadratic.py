@@ -1,0 +1,73 @@
+"""The rational quadratic kernel, and the Cauchy kernel, its separable relative."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat._array import Array, namespace
+from randfeat.kernels.base import check_positive
+from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel
+
+__all__ = ["CauchyKernel", "RationalQuadraticKernel"]
+
+
+@dataclass(frozen=True)
+class RationalQuadraticKernel(IsotropicKernel):
+    """Rational quadratic kernel `k(x, y) = (1 + |x - y|²/2αℓ²)^{-α}`.
+
+    alpha : α, positive; α → ∞ is the Gaussian kernel of the same length scale.
+    length_scale : ℓ, positive, in the units of the inputs.
+
+    Frequencies `√τ g/ℓ` with `τ ~ Gamma(α)/α`. With α = 1 and ℓ = σ/√2 it is `1/(1 + |x - y|²/σ²)`, which some authors
+    call the Cauchy kernel; `CauchyKernel` is the product over coordinates.
+    Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", chapter 4.
+
+    >>> RationalQuadraticKernel(alpha=1.0).pairwise(np.zeros(2), np.ones(2))
+    np.float64(0.5)
+    """
+
+    alpha: float = 1.0
+    length_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "alpha", check_positive("alpha", self.alpha))
+
+    @property
+    def smooth(self) -> bool:
+        """True."""
+        return True
+
+    def mixture(self, s: Array) -> Array:
+        """`(1 + s/2α)^{-α}`."""
+        xp = namespace(s)
+        return xp.exp(-self.alpha * xp.log1p(s / (2 * self.alpha)))
+
+    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """`Gamma(α)/α`."""
+        return rng.standard_gamma(self.alpha, size=size) / self.alpha
+
+
+@dataclass(frozen=True)
+class CauchyKernel(SeparableKernel):
+    """Cauchy kernel `k(x, y) = Π_l 1/(1 + (x_l - y_l)²/ℓ²)`, a product over coordinates.
+
+    length_scale : ℓ, positive, in the units of the inputs.
+
+    The coordinates of a frequency are independent with the Laplace density `ℓ/2 exp(-ℓ|w|)`: `√τ_l g_l/ℓ` with
+    `τ_l = 2 Exp(1)`. The isotropic `1/(1 + |x - y|²/σ²)` is `RationalQuadraticKernel(alpha=1, length_scale=σ/√2)`.
+    Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines".
+
+    >>> CauchyKernel().pairwise(np.zeros(2), np.ones(2))
+    np.float64(0.25)
+    """
+
+    length_scale: float = 1.0
+
+    def mixture(self, s: Array) -> Array:
+        """`1/(1 + s)`."""
+        return 1 / (1 + s)
+
+    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """`2 Exp(1)`."""
+        return 2 * rng.standard_exponential(size=size)

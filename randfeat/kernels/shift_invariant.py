@@ -1,0 +1,103 @@
+"""Shift-invariant kernels that are mixtures of Gaussian kernels over their scale."""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from randfeat._array import Array, namespace
+from randfeat.kernels.base import Kernel, check_positive
+from randfeat.kernels.distances import coordinate_differences, differenced_sqdist, expanded_sqdist, zeros_of_gram
+
+__all__ = ["IsotropicKernel", "SeparableKernel", "ShiftInvariantKernel"]
+
+
+@dataclass(frozen=True)
+class ShiftInvariantKernel(Kernel):
+    """A kernel of the difference that mixes Gaussian kernels, by its *mixture* `L(s) = E[exp(-τ s/2)]`, τ > 0 random.
+
+    In units of the length scale ℓ, with `δ = (x - y)/ℓ`, the kernel is `L(|δ|²)` if isotropic, `Π_l L(δ_l²)` if
+    separable. Its frequencies are `√τ g`, g ~ N(0, I): one τ per row, or an own one for each coordinate. τ is
+    independent of g, so rows g under any coupling with exact marginals give frequencies with exact marginals.
+
+    `L(0) = 1` exactly, so that k(x, x) = 1.
+    """
+
+    scales_per_coordinate: ClassVar[bool] = False
+    """Whether every coordinate of a frequency has a scale of its own."""
+
+    @property
+    @abc.abstractmethod
+    def length_scale(self) -> float:
+        """ℓ, positive, in the units of the inputs."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "length_scale", check_positive("length_scale", self.length_scale))
+
+    @abc.abstractmethod
+    def mixture(self, s: Array) -> Array:
+        """`L(s) = E[exp(-τ s/2)]` for s >= 0 of any library, and for complex NumPy arrays off the negative axis."""
+
+    @abc.abstractmethod
+    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Independent draws of τ, float64."""
+
+    @abc.abstractmethod
+    def of_squares(self, squares: Array) -> Array:
+        """The kernel from the squares of the coordinates of δ, (..., d) -> (...)."""
+
+    def unit(self, x: Array) -> Array:
+        """`x / ℓ`."""
+        return x if self.length_scale == 1 else x / self.length_scale
+
+    def _pairwise(self, x: Array, y: Array) -> Array:
+        difference = self.unit(x - y)
+        return self.of_squares(difference * difference)
+
+
+@dataclass(frozen=True)
+class IsotropicKernel(ShiftInvariantKernel):
+    """A kernel `L(|x - y|²/ℓ²)` of the distance.
+
+    The Gram matrix expands the square, as for the Gaussian kernel, where L is smooth at 0. Where it is not, a rounding
+    error of the squared distance would be magnified, and distances come from differences, coordinate by coordinate.
+    """
+
+    @property
+    @abc.abstractmethod
+    def smooth(self) -> bool:
+        """Whether L has a finite derivative at 0: errors of the squared distance are then not magnified."""
+
+    def of_squares(self, squares: Array) -> Array:
+        """`L(Σ_l δ_l²)`."""
+        return self.mixture(namespace(squares).sum(squares, axis=-1))
+
+    def _gram(self, x: Array, y: Array) -> Array:
+        sqdist = expanded_sqdist if self.smooth else differenced_sqdist
+        return self.mixture(sqdist(x, y, self.length_scale))
+
+
+@dataclass(frozen=True)
+class SeparableKernel(ShiftInvariantKernel):
+    """A kernel `Π_l L((x_l - y_l)²/ℓ²)`, a product over coordinates."""
+
+    scales_per_coordinate: ClassVar[bool] = True
+
+    def of_squares(self, squares: Array) -> Array:
+        """`Π_l L(δ_l²)`."""
+        return namespace(squares).prod(self.mixture(squares), axis=-1)
+
+    def _gram(self, x: Array, y: Array) -> Array:
+        product = zeros_of_gram(x, y) + 1.0
+        for difference in coordinate_differences(x, y, self.length_scale):
+            product = product * self.mixture(difference * difference)
+        return product
+
+
+def root(s: Any, power: float = 0.5) -> Any:
+    """`s^power`, 0 at 0, where also its derivative is taken to be 0 and not infinite."""
+    xp = namespace(s)
+    at_zero = s == 0
+    safe = xp.where(at_zero, xp.ones_like(s), s)
+    return xp.where(at_zero, xp.zeros_like(s), xp.sqrt(safe) if power == 0.5 else safe**power)
