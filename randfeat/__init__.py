@@ -13,45 +13,14 @@ Describe an estimator, draw a feature map, use its features:
 True
 """
 
-from randfeat import montecarlo, testing
+from randfeat import couplings, estimators, kernels, montecarlo, testing
 from randfeat.adaptation import adapt
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
 from randfeat.cataloguing import catalogue
-from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independent, Orthogonal, Simplex
-from randfeat.estimators import (
-    BalancedFeatures,
-    CenteredFeatures,
-    DenseExponentialFeatures,
-    Estimator,
-    GeneralizedExponentialFeatures,
-    HyperbolicFeatures,
-    MaclaurinFeatures,
-    OpticalFeatures,
-    OptimalPositiveFeatures,
-    PositiveFeatures,
-    PosteriorFeatures,
-    ProductSketchFeatures,
-    TensorSketchFeatures,
-    TrigonometricFeatures,
-)
+from randfeat.couplings import *
+from randfeat.estimators import *
 from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import DotProductKernel, GaussianKernel, Kernel, OpticalKernel, PolynomialKernel, SoftmaxKernel
-    SpectralFeatures,
-    TrigonometricFeatures,
-)
-from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import (
-    CauchyKernel,
-    ExponentialKernel,
-    ExponentialPowerKernel,
-    GaussianKernel,
-    Kernel,
-    LaplacianKernel,
-    MaternKernel,
-    RationalQuadraticKernel,
-    ShiftInvariantKernel,
-    SoftmaxKernel,
-)
+from randfeat.kernels import *
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.recommendation import recommend
@@ -60,46 +29,10 @@ from randfeat.variance import NoClosedForm
 __version__ = "0.1.0"
 
 __all__ = [
-    "Antithetic",
     "AttentionState",
-    "BalancedFeatures",
-    "CauchyKernel",
-    "CenteredFeatures",
-    "CenteredGaussian",
-    "Coupling",
-    "DenseExponentialFeatures",
-    "DotProductKernel",
-    "Estimator",
-    "ExponentialKernel",
-    "ExponentialPowerKernel",
     "FeatureMap",
     "Features",
-    "GaussianKernel",
-    "GeneralizedExponentialFeatures",
-    "HyperbolicFeatures",
-    "Independent",
-    "Kernel",
-    "MaclaurinFeatures",
-    "LaplacianKernel",
-    "MaternKernel",
     "NoClosedForm",
-    "OpticalFeatures",
-    "OpticalKernel",
-    "OptimalPositiveFeatures",
-    "Orthogonal",
-    "PolynomialKernel",
-    "PositiveFeatures",
-    "PosteriorFeatures",
-    "ProductSketchFeatures",
-    "Simplex",
-    "SoftmaxKernel",
-    "TensorSketchFeatures",
-    "RationalQuadraticKernel",
-    "ShiftInvariantKernel",
-    "Simplex",
-    "SoftmaxKernel",
-    "SpectralFeatures",
-    "TrigonometricFeatures",
     "adapt",
     "catalogue",
     "concatenate",
@@ -113,3 +46,6 @@ __all__ = [
     "tensor_product",
     "testing",
 ]
+__all__ += couplings.__all__
+__all__ += estimators.__all__
+__all__ += kernels.__all__

@@ -8,7 +8,8 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat.attention import kernel_attention, linear_attention
-from randfeat.couplings import Coupling, resolve_coupling
+from randfeat.couplings import Coupling
+from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.balanced import BalancedFeatures, balancing_transform
 from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.centered import CenteredFeatures
@@ -18,7 +19,8 @@ from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures, log_sum_exp
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
-from randfeat.kernels import SoftmaxFamily, SoftmaxKernel, check_positive
+from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels.base import check_positive
 
 __all__ = ["adapt"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.couplings import Coupling, coupling_names, resolve_coupling
+from randfeat.couplings import Coupling
+from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator
 from randfeat.kernels import Kernel
 from randfeat.variance import NoClosedForm

@@ -6,9 +6,10 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat.attention.inputs import attention_inputs
-from randfeat.couplings import resolve_coupling
+from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.base import Estimator, as_count, as_generator
-from randfeat.kernels import SoftmaxFamily, check_positive
+from randfeat.kernels import SoftmaxFamily
+from randfeat.kernels.base import check_positive
 
 __all__ = ["num_features_for", "predict_attention_error"]
 

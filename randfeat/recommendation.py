@@ -9,10 +9,12 @@ import numpy as np
 from randfeat import estimators as known
 from randfeat._array import as_host
 from randfeat.adaptation import LEVELS, adapt
-from randfeat.couplings import Coupling, resolve_coupling
+from randfeat.couplings import Coupling
+from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.kernels import SoftmaxKernel, resolve_scale
+from randfeat.kernels import SoftmaxKernel
+from randfeat.kernels.softmax import resolve_scale
 
 __all__ = ["Candidate", "Recommendation", "recommend"]
 

@@ -2,112 +2,80 @@
 
 from functools import partial
 
-from randfeat import (
-    Antithetic,
-    CauchyKernel,
-    CenteredGaussian,
-    Coupling,
-    DotProductKernel,
-    Estimator,
-    ExponentialKernel,
-    ExponentialPowerKernel,
-    GaussianKernel,
-    GeneralizedExponentialFeatures,
-    HyperbolicFeatures,
-    Independent,
-    Kernel,
-    MaclaurinFeatures,
-    OpticalFeatures,
-    OpticalKernel,
-    LaplacianKernel,
-    MaternKernel,
-    OptimalPositiveFeatures,
-    Orthogonal,
-    PolynomialKernel,
-    PositiveFeatures,
-    ProductSketchFeatures,
-    Simplex,
-    SoftmaxKernel,
-    TensorSketchFeatures,
-    RationalQuadraticKernel,
-    Simplex,
-    SoftmaxKernel,
-    SpectralFeatures,
-    TrigonometricFeatures,
-)
+import randfeat as rf
 
-KERNELS: list[Kernel] = [SoftmaxKernel(), SoftmaxKernel(scale=2.0), GaussianKernel(length_scale=1.2)]
+KERNELS: list[rf.Kernel] = [rf.SoftmaxKernel(), rf.SoftmaxKernel(scale=2.0), rf.GaussianKernel(length_scale=1.2)]
 
-COUPLINGS: list[Coupling] = [
-    Independent(),
-    Orthogonal(),
-    Orthogonal(norms="constant"),
-    Simplex(),
-    Antithetic(),
-    Antithetic(Orthogonal()),
-    Antithetic(Simplex()),
-    CenteredGaussian(),
+COUPLINGS: list[rf.Coupling] = [
+    rf.Independent(),
+    rf.Orthogonal(),
+    rf.Orthogonal(norms="constant"),
+    rf.Simplex(),
+    rf.Antithetic(),
+    rf.Antithetic(rf.Orthogonal()),
+    rf.Antithetic(rf.Simplex()),
+    rf.CenteredGaussian(),
 ]
 
 FEATURES = [
-    PositiveFeatures,
-    HyperbolicFeatures,
-    TrigonometricFeatures,
-    partial(TrigonometricFeatures, variant="phase"),
-    partial(OptimalPositiveFeatures, exponent=-0.05),
-    partial(OptimalPositiveFeatures, exponent=-0.05, antithetic=True),
-    partial(GeneralizedExponentialFeatures, parameter=-0.03 + 0.04j),
-    partial(GeneralizedExponentialFeatures, parameter=-0.03 + 0.04j, sign=-1),
+    rf.PositiveFeatures,
+    rf.HyperbolicFeatures,
+    rf.TrigonometricFeatures,
+    partial(rf.TrigonometricFeatures, variant="phase"),
+    partial(rf.OptimalPositiveFeatures, exponent=-0.05),
+    partial(rf.OptimalPositiveFeatures, exponent=-0.05, antithetic=True),
+    partial(rf.GeneralizedExponentialFeatures, parameter=-0.03 + 0.04j),
+    partial(rf.GeneralizedExponentialFeatures, parameter=-0.03 + 0.04j, sign=-1),
 ]
 
-ESTIMATORS: list[Estimator] = [
+ESTIMATORS: list[rf.Estimator] = [
     make(kernel, coupling)
     for make in FEATURES
     for kernel in KERNELS
     for coupling in COUPLINGS
-    if kernel == SoftmaxKernel() or coupling in (Independent(), Orthogonal())
+    if kernel == rf.SoftmaxKernel() or coupling in (rf.Independent(), rf.Orthogonal())
 ]
 """Estimators of the softmax family: every coupling, and with two of them every kernel."""
 
-OTHERS: list[Estimator] = [
-    ProductSketchFeatures(),
-    ProductSketchFeatures(PolynomialKernel(degree=3, offset=0.5, scale=2.0), entries="complex"),
-    TensorSketchFeatures(PolynomialKernel(degree=2, offset=0.3)),
-    MaclaurinFeatures(),
-    MaclaurinFeatures(DotProductKernel((0.1, 0.0, 1.0, 2.0)), rate=0.5),
-    OpticalFeatures(),
-    OpticalFeatures(OpticalKernel(exponent=0.5)),
-    SpectralFeatures(),
-    SpectralFeatures(ExponentialKernel(length_scale=2.0), variant="phase"),
-    SpectralFeatures(RationalQuadraticKernel(alpha=0.7, length_scale=0.5), Independent()),
-    SpectralFeatures(ExponentialPowerKernel(power=0.6)),
-    SpectralFeatures(MaternKernel(smoothness=0.8), Orthogonal(norms="constant")),
-    SpectralFeatures(LaplacianKernel(length_scale=1.5), Independent()),
-    SpectralFeatures(CauchyKernel(), Independent(), "phase"),
+OTHERS: list[rf.Estimator] = [
+    rf.ProductSketchFeatures(),
+    rf.ProductSketchFeatures(rf.PolynomialKernel(degree=3, offset=0.5, scale=2.0), entries="complex"),
+    rf.TensorSketchFeatures(rf.PolynomialKernel(degree=2, offset=0.3)),
+    rf.MaclaurinFeatures(),
+    rf.MaclaurinFeatures(rf.DotProductKernel((0.1, 0.0, 1.0, 2.0)), rate=0.5),
+    rf.OpticalFeatures(),
+    rf.OpticalFeatures(rf.OpticalKernel(exponent=0.5)),
+    rf.SpectralFeatures(),
+    rf.SpectralFeatures(rf.ExponentialKernel(length_scale=2.0), variant="phase"),
+    rf.SpectralFeatures(rf.RationalQuadraticKernel(alpha=0.7, length_scale=0.5), rf.Independent()),
+    rf.SpectralFeatures(rf.ExponentialPowerKernel(power=0.6)),
+    rf.SpectralFeatures(rf.MaternKernel(smoothness=0.8), rf.Orthogonal(norms="constant")),
+    rf.SpectralFeatures(rf.LaplacianKernel(length_scale=1.5), rf.Independent()),
+    rf.SpectralFeatures(rf.CauchyKernel(), rf.Independent(), "phase"),
 ]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
-OPEN: list[Estimator] = [
-    SpectralFeatures(LaplacianKernel()),
-    SpectralFeatures(coupling=Antithetic()),
-    SpectralFeatures(coupling=Simplex()),
+OPEN: list[rf.Estimator] = [
+    rf.SpectralFeatures(rf.LaplacianKernel()),
+    rf.SpectralFeatures(coupling=rf.Antithetic()),
+    rf.SpectralFeatures(coupling=rf.Simplex()),
 ]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 
-OTHER_COUPLINGS: list[Coupling] = []
+OTHER_COUPLINGS: list[rf.Coupling] = []
 """Couplings that exist for some numbers of rows or dimensions only, or whose joint laws have no closed form."""
 
-ATTENTION: list[Estimator] = [*(make() for make in FEATURES[:4]), GeneralizedExponentialFeatures(parameter=0.04j)]
+ATTENTION: list[rf.Estimator] = [*(make() for make in FEATURES[:4]), rf.GeneralizedExponentialFeatures(parameter=0.04j)]
 """One estimator per kind of features, of the plain softmax kernel: what attention tests run over.
 
 Scales per row and per feature, positive and signed values, equal and different features of queries and keys.
 """
 
-POSITIVE: list[Estimator] = [estimator for estimator in ATTENTION if estimator.positive]
+POSITIVE: list[rf.Estimator] = [estimator for estimator in ATTENTION if estimator.positive]
 
 
-def widths(estimator: Estimator, dim: int) -> list[int]:
+def widths(estimator: rf.Estimator, dim: int) -> list[int]:
     """Widths that make fewer rows than the dimension, as many, a few more, and twice as many; and the least one."""
     rows = {row for wish in (1, dim - 1, dim, dim + 1, 2 * dim) for row in estimator.coupling.nearest_num_rows(wish)}
     return sorted(estimator.features_per_row * row for row in rows if row > 0)

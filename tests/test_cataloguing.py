@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.cataloguing import concrete, example_pair, example_width
-from randfeat.couplings import coupling_names
+from randfeat.couplings.base import coupling_names
 
 
 def test_is_complete():

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.couplings import resolve_coupling
-from randfeat.couplings.base import haar_rows
+from randfeat.couplings.base import haar_rows, resolve_coupling
 from tests.cases import COUPLINGS
 
 

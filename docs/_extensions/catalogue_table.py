@@ -6,7 +6,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 
 import randfeat as rf
-from randfeat.couplings import coupling_names
+from randfeat.couplings.base import coupling_names
 
 COLUMNS = {
     "estimator": (

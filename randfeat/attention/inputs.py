@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name, namespace
-from randfeat.kernels import Kernel, resolve_scale
+from randfeat.kernels import Kernel
+from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
 
 __all__ = ["AttentionInputs", "attention_inputs", "pieces"]

@@ -1,7 +1,7 @@
 """Couplings: the joint law of the rows `w_1 .. w_m`, one per file."""
 
 from randfeat.couplings.antithetic import Antithetic
-from randfeat.couplings.base import Coupling, coupling_names, resolve_coupling
+from randfeat.couplings.base import Coupling
 from randfeat.couplings.centered import CenteredGaussian
 from randfeat.couplings.independent import Independent
 from randfeat.couplings.orthogonal import Orthogonal
@@ -14,6 +14,4 @@ __all__ = [
     "Independent",
     "Orthogonal",
     "Simplex",
-    "coupling_names",
-    "resolve_coupling",
 ]

@@ -12,8 +12,8 @@ from randfeat.estimators.optimal_positive import OptimalPositiveFeatures
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures
 from randfeat.estimators.product_sketch import ProductSketchFeatures
-from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.spectral import SpectralFeatures
+from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "PositiveFeatures",
     "PosteriorFeatures",
     "ProductSketchFeatures",
-    "TensorSketchFeatures",
     "SpectralFeatures",
+    "TensorSketchFeatures",
     "TrigonometricFeatures",
 ]

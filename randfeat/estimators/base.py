@@ -10,7 +10,8 @@ import numpy as np
 
 from randfeat import variance
 from randfeat._array import Array, as_floating, host_to
-from randfeat.couplings import Coupling, Independent, Orthogonal, resolve_coupling
+from randfeat.couplings import Coupling, Independent, Orthogonal
+from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.features import Features
 from randfeat.kernels import Kernel

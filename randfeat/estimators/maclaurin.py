@@ -11,7 +11,8 @@ from randfeat._array import Array, namespace, squared_norm
 from randfeat.estimators.base import UncoupledEstimator
 from randfeat.estimators.projection_products import fourth_moments, random_signs
 from randfeat.features import Features
-from randfeat.kernels import DotProductKernel, Kernel, SoftmaxFamily, SoftmaxKernel, check_positive
+from randfeat.kernels import DotProductKernel, Kernel, SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels.base import check_positive
 from randfeat.kernels.norms import split_norm
 from randfeat.variance import NoClosedForm, unit_inputs
 

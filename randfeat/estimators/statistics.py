@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_host
-from randfeat.kernels import SoftmaxFamily, resolve_scale
+from randfeat.kernels import SoftmaxFamily
+from randfeat.kernels.softmax import resolve_scale
 
 __all__ = ["unit_pair"]
 

@@ -1,27 +1,19 @@
 """Exact kernels: the numbers that random features estimate, one family per file."""
 
-from randfeat.kernels.base import Kernel, check_positive
+from randfeat.kernels.base import Kernel
 from randfeat.kernels.dot_product import DotProductKernel
-from randfeat.kernels.gaussian import GaussianKernel
-from randfeat.kernels.optical import OpticalKernel
-from randfeat.kernels.polynomial import PolynomialKernel
-from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel, resolve_scale
-
-__all__ = [
-    "DotProductKernel",
-    "GaussianKernel",
-    "Kernel",
-    "OpticalKernel",
-    "PolynomialKernel",
 from randfeat.kernels.exponential import ExponentialKernel, ExponentialPowerKernel, LaplacianKernel
 from randfeat.kernels.gaussian import GaussianKernel
 from randfeat.kernels.matern import MaternKernel
+from randfeat.kernels.optical import OpticalKernel
+from randfeat.kernels.polynomial import PolynomialKernel
 from randfeat.kernels.rational_quadratic import CauchyKernel, RationalQuadraticKernel
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, ShiftInvariantKernel
-from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel, resolve_scale
+from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel
 
 __all__ = [
     "CauchyKernel",
+    "DotProductKernel",
     "ExponentialKernel",
     "ExponentialPowerKernel",
     "GaussianKernel",
@@ -29,11 +21,11 @@ __all__ = [
     "Kernel",
     "LaplacianKernel",
     "MaternKernel",
+    "OpticalKernel",
+    "PolynomialKernel",
     "RationalQuadraticKernel",
     "SeparableKernel",
     "ShiftInvariantKernel",
     "SoftmaxFamily",
     "SoftmaxKernel",
-    "check_positive",
-    "resolve_scale",
 ]

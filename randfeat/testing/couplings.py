@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.couplings import Coupling, resolve_coupling
+from randfeat.couplings import Coupling
+from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.base import as_generator
 from randfeat.montecarlo import BATCH_BYTES
