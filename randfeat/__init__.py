@@ -20,17 +20,23 @@ from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independe
 from randfeat.estimators import (
     BalancedFeatures,
     CenteredFeatures,
+    ComplexExponentialFeatures,
+    ControlVariateFeatures,
     DenseExponentialFeatures,
     Estimator,
     GeneralizedExponentialFeatures,
+    GeometricFeatures,
     HyperbolicFeatures,
+    ImportanceSampledFeatures,
     OptimalPositiveFeatures,
+    PoissonFeatures,
     PositiveFeatures,
     PosteriorFeatures,
+    RegularizedSoftmaxFeatures,
     TrigonometricFeatures,
 )
 from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
+from randfeat.kernels import GaussianKernel, Kernel, NormalizedSoftmaxKernel, SoftmaxKernel
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.variance import NoClosedForm
@@ -43,6 +49,8 @@ __all__ = [
     "BalancedFeatures",
     "CenteredFeatures",
     "CenteredGaussian",
+    "ComplexExponentialFeatures",
+    "ControlVariateFeatures",
     "Coupling",
     "DenseExponentialFeatures",
     "Estimator",
@@ -50,14 +58,19 @@ __all__ = [
     "Features",
     "GaussianKernel",
     "GeneralizedExponentialFeatures",
+    "GeometricFeatures",
     "HyperbolicFeatures",
+    "ImportanceSampledFeatures",
     "Independent",
     "Kernel",
     "NoClosedForm",
+    "NormalizedSoftmaxKernel",
     "OptimalPositiveFeatures",
     "Orthogonal",
+    "PoissonFeatures",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "RegularizedSoftmaxFeatures",
     "Simplex",
     "SoftmaxKernel",
     "TrigonometricFeatures",

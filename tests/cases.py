@@ -2,19 +2,28 @@
 
 from functools import partial
 
+import numpy as np
+
 from randfeat import (
     Antithetic,
     CenteredGaussian,
+    ComplexExponentialFeatures,
+    ControlVariateFeatures,
     Coupling,
     Estimator,
     GaussianKernel,
     GeneralizedExponentialFeatures,
+    GeometricFeatures,
     HyperbolicFeatures,
+    ImportanceSampledFeatures,
     Independent,
     Kernel,
+    NormalizedSoftmaxKernel,
     OptimalPositiveFeatures,
     Orthogonal,
+    PoissonFeatures,
     PositiveFeatures,
+    RegularizedSoftmaxFeatures,
     Simplex,
     SoftmaxKernel,
     TrigonometricFeatures,
@@ -53,10 +62,29 @@ ESTIMATORS: list[Estimator] = [
 ]
 """Estimators of the softmax family: every coupling, and with two of them every kernel."""
 
-OTHERS: list[Estimator] = []
+DIAGONAL = (1.0, 1j, -0.8, 0.9 + 0.5j)
+
+OTHERS: list[Estimator] = [
+    RegularizedSoftmaxFeatures(),
+    RegularizedSoftmaxFeatures(GaussianKernel(2.0), Antithetic(Orthogonal(norms="constant"))),
+    PoissonFeatures(GaussianKernel(1.5), rate=0.4),
+    GeometricFeatures(),
+    ComplexExponentialFeatures(matrix=(1.0, 1.2, -0.8, 0.9)),
+    ComplexExponentialFeatures(GaussianKernel(1.2), matrix=(1j, 1.2j, -0.8j, 0.9j)),
+    ComplexExponentialFeatures(coupling=CenteredGaussian(), matrix=DIAGONAL),
+    ControlVariateFeatures(),
+    ControlVariateFeatures(coupling=Simplex(), base="trigonometric"),
+    ImportanceSampledFeatures(means=[(0.0, 0.2, 0.4, 0.6)]),
+    ImportanceSampledFeatures(coupling=Simplex(), means=[(0.0, 0.2, 0.4, 0.6)], variances=[1.3]),
+    TrigonometricFeatures(NormalizedSoftmaxKernel(1.5)),
+]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
-OPEN: list[Estimator] = []
+OPEN: list[Estimator] = [
+    ComplexExponentialFeatures(matrix=DIAGONAL),
+    ControlVariateFeatures(coupling=Orthogonal(norms="constant")),
+    ImportanceSampledFeatures(means=np.eye(3, 4) / 2, variances=[0.6, 1.0, 1.5], weights=[1, 2, 1]),
+]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 
