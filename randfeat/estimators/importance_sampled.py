@@ -37,7 +37,7 @@ class ImportanceSampledFeatures(ParametricEstimator):
 
     Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every mixture and every coupling with exact marginals. The components of rows
-        are stratified (systematic sampling).
+        are stratified.
     Error: one component has the variance of `OptimalPositiveFeatures` of exponent a = (1-σ²)/4 at z - μ instead of z,
         under every coupling: for σ² = 1 `expm1(|z - μ|²)` per row, 0 where z = μ. Mixtures have no closed form; the
         relative second moment of one row drawn from p is at most `1 / Σ_c (π_c/M_c) <= min_c M_c/π_c`, M_c that of

@@ -33,6 +33,8 @@ class NormalizedSoftmaxKernel(SoftmaxFamily):
     def __post_init__(self) -> None:
         scale: Any = self.length_scale
         if isinstance(scale, list | tuple):
+            if not scale:
+                raise ValueError("length_scale must be a positive number, or a tuple of them, got none.")
             scale = tuple(check_positive("length_scale", part) for part in scale)
         else:
             scale = check_positive("length_scale", scale)
