@@ -51,9 +51,9 @@ class PoissonFeatures(CountFeatures):
 
     @classmethod
     def fit(cls, queries: Any, keys: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
-        """The rate of least mean log-variance proxy over all pairs of (..., L, d) queries and (..., S, d) keys.
+        """The rate of least mean `log E S²` over all pairs of (..., L, d) queries and (..., S, d) keys.
 
-        The mean of `log E S²` over pairs is `λd + Σ_l mean(x_l²) mean(y_l²)/λ`. Raw inputs and the scale of
+        That mean is `λd + Σ_l mean(x_l²) mean(y_l²)/λ`. Raw inputs and the scale of
         `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal use fit on other data.
         """
         kernel = SoftmaxKernel() if kernel is None else kernel
