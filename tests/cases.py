@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import numpy as np
+
 import randfeat as rf
 
 KERNELS: list[rf.Kernel] = [rf.SoftmaxKernel(), rf.SoftmaxKernel(scale=2.0), rf.GaussianKernel(length_scale=1.2)]
@@ -16,6 +18,8 @@ COUPLINGS: list[rf.Coupling] = [
     rf.Antithetic(rf.Simplex()),
     rf.CenteredGaussian(),
 ]
+
+DIAGONAL = (1.0, 1j, -0.8, 0.9 + 0.5j)
 
 FEATURES = [
     rf.PositiveFeatures,
@@ -52,6 +56,18 @@ OTHERS: list[rf.Estimator] = [
     rf.SpectralFeatures(rf.MaternKernel(smoothness=0.8), rf.Orthogonal(norms="constant")),
     rf.SpectralFeatures(rf.LaplacianKernel(length_scale=1.5), rf.Independent()),
     rf.SpectralFeatures(rf.CauchyKernel(), rf.Independent(), "phase"),
+    rf.RegularizedSoftmaxFeatures(),
+    rf.RegularizedSoftmaxFeatures(rf.GaussianKernel(2.0), rf.Antithetic(rf.Orthogonal(norms="constant"))),
+    rf.PoissonFeatures(rf.GaussianKernel(1.5), rate=0.4),
+    rf.GeometricFeatures(),
+    rf.ComplexExponentialFeatures(matrix=(1.0, 1.2, -0.8, 0.9)),
+    rf.ComplexExponentialFeatures(rf.GaussianKernel(1.2), matrix=(1j, 1.2j, -0.8j, 0.9j)),
+    rf.ComplexExponentialFeatures(coupling=rf.CenteredGaussian(), matrix=DIAGONAL),
+    rf.ControlVariateFeatures(),
+    rf.ControlVariateFeatures(coupling=rf.Simplex(), base="trigonometric"),
+    rf.ImportanceSampledFeatures(means=[(0.0, 0.2, 0.4, 0.6)]),
+    rf.ImportanceSampledFeatures(coupling=rf.Simplex(), means=[(0.0, 0.2, 0.4, 0.6)], variances=[1.3]),
+    rf.TrigonometricFeatures(rf.NormalizedSoftmaxKernel(1.5)),
 ]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
@@ -59,6 +75,9 @@ OPEN: list[rf.Estimator] = [
     rf.SpectralFeatures(rf.LaplacianKernel()),
     rf.SpectralFeatures(coupling=rf.Antithetic()),
     rf.SpectralFeatures(coupling=rf.Simplex()),
+    rf.ComplexExponentialFeatures(matrix=DIAGONAL),
+    rf.ControlVariateFeatures(coupling=rf.Orthogonal(norms="constant")),
+    rf.ImportanceSampledFeatures(means=np.eye(3, 4) / 2, variances=[0.6, 1.0, 1.5], weights=[1, 2, 1]),
 ]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""

@@ -3,15 +3,21 @@
 from randfeat.estimators.balanced import BalancedFeatures
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.centered import CenteredFeatures
+from randfeat.estimators.complex_exponential import ComplexExponentialFeatures
+from randfeat.estimators.control_variate import ControlVariateFeatures
 from randfeat.estimators.dense_exponential import DenseExponentialFeatures
 from randfeat.estimators.generalized_exponential import GeneralizedExponentialFeatures
+from randfeat.estimators.geometric import GeometricFeatures
 from randfeat.estimators.hyperbolic import HyperbolicFeatures
+from randfeat.estimators.importance_sampled import ImportanceSampledFeatures
 from randfeat.estimators.maclaurin import MaclaurinFeatures
 from randfeat.estimators.optical import OpticalFeatures
 from randfeat.estimators.optimal_positive import OptimalPositiveFeatures
+from randfeat.estimators.poisson import PoissonFeatures
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures
 from randfeat.estimators.product_sketch import ProductSketchFeatures
+from randfeat.estimators.regularized_softmax import RegularizedSoftmaxFeatures
 from randfeat.estimators.spectral import SpectralFeatures
 from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
@@ -19,16 +25,22 @@ from randfeat.estimators.trigonometric import TrigonometricFeatures
 __all__ = [
     "BalancedFeatures",
     "CenteredFeatures",
+    "ComplexExponentialFeatures",
+    "ControlVariateFeatures",
     "DenseExponentialFeatures",
     "Estimator",
     "GeneralizedExponentialFeatures",
+    "GeometricFeatures",
     "HyperbolicFeatures",
+    "ImportanceSampledFeatures",
     "MaclaurinFeatures",
     "OpticalFeatures",
     "OptimalPositiveFeatures",
+    "PoissonFeatures",
     "PositiveFeatures",
     "PosteriorFeatures",
     "ProductSketchFeatures",
+    "RegularizedSoftmaxFeatures",
     "SpectralFeatures",
     "TensorSketchFeatures",
     "TrigonometricFeatures",

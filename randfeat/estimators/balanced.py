@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class BalancedFeatures(TransformedEstimator):
     """
 
     matrix: np.ndarray = field(default_factory=lambda: np.eye(1))
+
+    acronyms: ClassVar[tuple[str, ...]] = ("ADERF", "SADERF")
 
     def __post_init__(self) -> None:
         super().__post_init__()

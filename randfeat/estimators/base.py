@@ -167,18 +167,21 @@ class Estimator(abc.ABC):
 
         Few estimators and couplings need to know `dim`; those that do say so.
         """
-        per_row = self.features_per_row
-        rows = num_features / per_row
+        rows = (num_features - self.num_features(0, dim)) / self.features_per_row
         widths = sorted(
             {
-                per_row * n
-                for guess in {max(int(np.floor(rows)), 1), int(np.ceil(rows))}
+                self.num_features(n, dim)
+                for guess in {max(int(np.floor(rows)), 1), max(int(np.ceil(rows)), 1)}
                 for n in self._coupling.nearest_num_rows(guess, dim)
             }
         )
         if num_features not in widths:
             raise ValueError(f"{self!r} cannot have {num_features} features; nearest: {', '.join(map(str, widths))}.")
-        return num_features // per_row
+        return int(rows)
+
+    def num_features(self, num_rows: int, dim: int | None = None) -> int:
+        """The number of features that `num_rows` rows make, the inverse of `num_rows`."""
+        return self.features_per_row * num_rows
 
     def mean(self, x: Any, y: Any, *, num_features: int | None = None) -> np.ndarray:
         """`E[K̂(x, y)]`: the kernel itself where the coupling has exact marginals.

@@ -49,6 +49,7 @@ class DenseExponentialFeatures(ParametricEstimator):
     rotation: np.ndarray | None = None
 
     positive: ClassVar[bool] = True
+    acronyms: ClassVar[tuple[str, ...]] = ("SDERF", "FAVOR#")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +68,11 @@ class DenseExponentialFeatures(ParametricEstimator):
             raise ValueError("rotation must be orthogonal.")
         object.__setattr__(self, "exponents", exponents)
         object.__setattr__(self, "rotation", rotation)
+
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether every exponent is negative."""
+        return bool(np.all(self.exponents < 0))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

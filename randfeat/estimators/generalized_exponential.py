@@ -51,6 +51,7 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
 
     symmetric: ClassVar[bool] = False
     features_per_row: ClassVar[int] = 2
+    acronyms: ClassVar[tuple[str, ...]] = ("GERF", "CRT")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +60,11 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
             raise ValueError(f"parameter must be finite with a real part below 1/8, got {self.parameter}.")
         if self.sign not in (1, -1):
             raise ValueError(f"sign must be 1 or -1, got {self.sign!r}.")
+
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether Re A is negative, or A and B are imaginary."""
+        return self.parameter.real < 0 or (self.parameter.real == 0 and self._slope.real == 0)
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]

@@ -36,6 +36,7 @@ class HyperbolicFeatures(SoftmaxEstimator):
 
     positive: ClassVar[bool] = True
     features_per_row: ClassVar[int] = 2
+    acronyms: ClassVar[tuple[str, ...]] = ("hyp+",)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """`log φ = ±w_i·x - |x|²/2 - log(2m)/2`, all of it in the scale."""

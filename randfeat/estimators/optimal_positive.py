@@ -49,6 +49,7 @@ class OptimalPositiveFeatures(ParametricEstimator):
     antithetic: bool = False
 
     positive: ClassVar[bool] = True
+    acronyms: ClassVar[tuple[str, ...]] = ("OPRF", "FAVOR++")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +62,11 @@ class OptimalPositiveFeatures(ParametricEstimator):
     def features_per_row(self) -> int:  # type: ignore[override]
         """2 for antithetic rows, else 1."""
         return 2 if self.antithetic else 1
+
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether every exponent is negative."""
+        return bool(np.all(np.asarray(self.exponent) < 0))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ __all__ = ["ParametricEstimator", "frozen_array"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ParametricEstimator(SoftmaxEstimator):
-    """An estimator whose law has float64 arrays as parameters, with optional leading batch dimensions (heads).
+    """An estimator whose law has arrays as parameters, with optional leading batch dimensions (heads).
 
     Parameters never change; two estimators are equal when all their parameters are. A batched estimator draws one map
     for each batch entry, and its closed forms take pairs (..., *batch_shape, n, d).
@@ -37,13 +37,13 @@ class ParametricEstimator(SoftmaxEstimator):
         return hash((type(self), *(hashable(getattr(self, f.name)) for f in fields(self))))
 
     def __repr__(self) -> str:
-        parts = (f"{f.name}={described(getattr(self, f.name))}" for f in fields(self))
+        parts = (f"{f.name}={described(getattr(self, f.name))}" for f in fields(self) if f.repr)
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def frozen_array(value: Any, name: str) -> np.ndarray:
-    """A read-only float64 copy of finite numbers."""
-    array = np.array(value, dtype=np.float64)
+def frozen_array(value: Any, name: str, dtype: type = np.float64) -> np.ndarray:
+    """A read-only copy of finite numbers, float64 or complex128."""
+    array: np.ndarray = np.array(value, dtype=dtype)
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite.")
     array.flags.writeable = False

@@ -38,6 +38,7 @@ class PositiveFeatures(SoftmaxEstimator):
     """
 
     positive: ClassVar[bool] = True
+    acronyms: ClassVar[tuple[str, ...]] = ("FAVOR+", "PRF")
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """`log φ_i = w_i·x - |x|²/2 - log(m)/2`, all of it in the scale."""

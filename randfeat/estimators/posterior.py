@@ -97,6 +97,11 @@ class PosteriorFeatures(ParametricEstimator):
             object.__setattr__(self, name, value)
 
     @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether the defensive exponents are negative."""
+        return bool(np.all(np.asarray(self.defensive_exponent) < 0))
+
+    @property
     def batch_shape(self) -> tuple[int, ...]:
         """That of anchors, keys and exponent together."""
         return np.broadcast_shapes(self.anchors.shape[:-2], self.keys.shape[:-2], np.shape(self.defensive_exponent))

@@ -58,6 +58,11 @@ class TransformedEstimator(ParametricEstimator):
         return self.base.positive
 
     @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """As the base's."""
+        return self.base.bounded
+
+    @property
     def features_per_row(self) -> int:  # type: ignore[override]
         """As the base's."""
         return self.base.features_per_row

@@ -44,6 +44,8 @@ class TrigonometricFeatures(SoftmaxEstimator):
     variant: Literal["pairs", "phase"] = "pairs"
 
     positive: ClassVar[bool] = False
+    bounded: ClassVar[bool] = True
+    acronyms: ClassVar[tuple[str, ...]] = ("RFF",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ from randfeat.kernels.dot_product import DotProductKernel
 from randfeat.kernels.exponential import ExponentialKernel, ExponentialPowerKernel, LaplacianKernel
 from randfeat.kernels.gaussian import GaussianKernel
 from randfeat.kernels.matern import MaternKernel
+from randfeat.kernels.normalized_softmax import NormalizedSoftmaxKernel
 from randfeat.kernels.optical import OpticalKernel
 from randfeat.kernels.polynomial import PolynomialKernel
 from randfeat.kernels.rational_quadratic import CauchyKernel, RationalQuadraticKernel
@@ -21,6 +22,7 @@ __all__ = [
     "Kernel",
     "LaplacianKernel",
     "MaternKernel",
+    "NormalizedSoftmaxKernel",
     "OpticalKernel",
     "PolynomialKernel",
     "RationalQuadraticKernel",

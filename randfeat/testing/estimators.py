@@ -41,7 +41,7 @@ def check_estimator(
     """
     if not isinstance(estimator, Estimator):
         raise TypeError(f"expected an Estimator, got {type(estimator).__name__}.")
-    widths = [rows * estimator.features_per_row for rows in possible_rows(estimator.coupling, dim, num_rows)]
+    widths = [estimator.num_features(rows, dim) for rows in possible_rows(estimator.coupling, dim, num_rows)]
     check_documentation(estimator)
     for width in widths:
         check_features(estimator, dim, width)
