@@ -18,6 +18,7 @@ from randfeat.adaptation import adapt
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
 from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independent, Orthogonal, Simplex
 from randfeat.estimators import (
+    ArdFeatures,
     BalancedFeatures,
     CenteredFeatures,
     DenseExponentialFeatures,
@@ -27,10 +28,13 @@ from randfeat.estimators import (
     OptimalPositiveFeatures,
     PositiveFeatures,
     PosteriorFeatures,
+    ProductFeatures,
+    ScaledFeatures,
+    SumFeatures,
     TrigonometricFeatures,
 )
 from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
+from randfeat.kernels import ArdKernel, GaussianKernel, Kernel, ProductKernel, ScaledKernel, SoftmaxKernel, SumKernel
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.variance import NoClosedForm
@@ -39,6 +43,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Antithetic",
+    "ArdFeatures",
+    "ArdKernel",
     "AttentionState",
     "BalancedFeatures",
     "CenteredFeatures",
@@ -58,8 +64,14 @@ __all__ = [
     "Orthogonal",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "ProductFeatures",
+    "ProductKernel",
+    "ScaledFeatures",
+    "ScaledKernel",
     "Simplex",
     "SoftmaxKernel",
+    "SumFeatures",
+    "SumKernel",
     "TrigonometricFeatures",
     "adapt",
     "concatenate",

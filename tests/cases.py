@@ -4,6 +4,7 @@ from functools import partial
 
 from randfeat import (
     Antithetic,
+    ArdFeatures,
     CenteredGaussian,
     Coupling,
     Estimator,
@@ -15,8 +16,10 @@ from randfeat import (
     OptimalPositiveFeatures,
     Orthogonal,
     PositiveFeatures,
+    ProductFeatures,
     Simplex,
     SoftmaxKernel,
+    SumFeatures,
     TrigonometricFeatures,
 )
 
@@ -53,7 +56,28 @@ ESTIMATORS: list[Estimator] = [
 ]
 """Estimators of the softmax family: every coupling, and with two of them every kernel."""
 
-OTHERS: list[Estimator] = []
+OTHERS: list[Estimator] = [
+    TrigonometricFeatures(GaussianKernel(0.7)) + 2.5 * PositiveFeatures(GaussianKernel(2.0), coupling="independent"),
+    SumFeatures(
+        (
+            OptimalPositiveFeatures(exponent=-0.05, coupling="independent"),
+            HyperbolicFeatures(GaussianKernel(1.2), coupling="antithetic"),
+            PositiveFeatures(coupling=Orthogonal(norms="constant")),
+        ),
+        shares=(3, 1, 2),
+    ),
+    PositiveFeatures(SoftmaxKernel(0.5)) * TrigonometricFeatures(GaussianKernel(1.5), variant="phase"),
+    ProductFeatures(
+        (
+            PositiveFeatures(SoftmaxKernel(0.7), coupling=Orthogonal(norms="constant")),
+            TrigonometricFeatures(GaussianKernel(2.0)),
+        ),
+        shares=(2, 1),
+    ),
+    ArdFeatures(TrigonometricFeatures(GaussianKernel()), (0.8, None, 1.5, 3.0)),
+    ArdFeatures(2.0 * PositiveFeatures(), (1.0, 2.0, None, None))
+    + PositiveFeatures(SoftmaxKernel(0.3)) * ArdFeatures(TrigonometricFeatures(), (None, None, 1.0, 1.5)),
+]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
 OPEN: list[Estimator] = []

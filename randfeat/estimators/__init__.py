@@ -1,5 +1,6 @@
 """Estimators: the laws of random features, one per file."""
 
+from randfeat.estimators.ard import ArdFeatures
 from randfeat.estimators.balanced import BalancedFeatures
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.centered import CenteredFeatures
@@ -9,9 +10,13 @@ from randfeat.estimators.hyperbolic import HyperbolicFeatures
 from randfeat.estimators.optimal_positive import OptimalPositiveFeatures
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures
+from randfeat.estimators.product import ProductFeatures
+from randfeat.estimators.scaled import ScaledFeatures
+from randfeat.estimators.sum import SumFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
+    "ArdFeatures",
     "BalancedFeatures",
     "CenteredFeatures",
     "DenseExponentialFeatures",
@@ -21,5 +26,8 @@ __all__ = [
     "OptimalPositiveFeatures",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "ProductFeatures",
+    "ScaledFeatures",
+    "SumFeatures",
     "TrigonometricFeatures",
 ]
