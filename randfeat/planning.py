@@ -9,6 +9,7 @@ from randfeat.attention.inputs import attention_inputs
 from randfeat.estimators.base import Estimator, as_count, as_generator
 from randfeat.estimators.combined import can_have, least_width
 from randfeat.kernels import SoftmaxFamily, check_positive
+from randfeat.variance import NoClosedForm
 
 __all__ = ["num_features_for", "predict_attention_error"]
 
@@ -104,6 +105,11 @@ def predict_attention_error(
     >>> bool(0.01 < error < 0.3)
     True
     """
+    if not isinstance(estimator.kernel, SoftmaxFamily):
+        raise NoClosedForm(
+            f"the error of attention is known for kernels of the softmax family only, not for {estimator.kernel!r}; "
+            "measure it: compare linear_attention, over several draws, with kernel_attention."
+        )
     host = [as_host(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))]
     mask = None if key_mask is None else np.asarray(key_mask)
     inputs = attention_inputs(*host, kernel=estimator.kernel, scale=scale, key_mask=mask, enable_gqa=False)

@@ -66,13 +66,12 @@ class Estimator(abc.ABC):
     __array_ufunc__ = None  # so that NumPy numbers leave `number * estimator` to the estimator
 
     def __add__(self, other: Any) -> "Estimator":
-        from randfeat.estimators.sum import SumFeatures
+        from randfeat.estimators import SumFeatures
 
         return SumFeatures.of(self, other) if isinstance(other, Estimator) else NotImplemented
 
     def __mul__(self, other: Any) -> "Estimator":
-        from randfeat.estimators.product import ProductFeatures
-        from randfeat.estimators.scaled import ScaledFeatures
+        from randfeat.estimators import ProductFeatures, ScaledFeatures
 
         if isinstance(other, numbers.Real):
             return ScaledFeatures(self, other)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Estimators made of several independent ones: what sums and products share."""
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -25,10 +26,9 @@ class CombinedEstimator(UncoupledEstimator):
     """An estimator of a sum or product of kernels, from independent draws of an estimator for each.
 
     parts : the estimators, each with its own kernel and coupling.
-    shares : positive integers, the proportions of the least widths of the parts; equal by default.
+    shares : positive integers, the proportions of the widths of the parts; equal by default.
 
-    The least width of a part, its unit, is what its least possible number of rows makes: 1 for positive features, 2 for
-    trigonometric pairs. Here `num_rows` counts how often the units fit.
+    Its unit is the least set of widths in these proportions that the parts can have. `num_rows` counts units.
     """
 
     kernel: Kernel = field(init=False, repr=False, default_factory=SoftmaxKernel)
@@ -47,9 +47,9 @@ class CombinedEstimator(UncoupledEstimator):
 
     @classmethod
     def of(cls, *estimators: Estimator) -> Self:
-        """The combination of `estimators`, those of this class taken apart: `(a + b) + c == a + (b + c)`."""
-        nested = [(e.parts, e.shares) if isinstance(e, cls) else ((e,), (1,)) for e in estimators]
-        return cls(*(tuple(item for row in column for item in row or ()) for column in zip(*nested, strict=True)))
+        """The combination of `estimators`, those of this class with equal shares taken apart: `a + b + c` has three."""
+        nested = (e.parts if isinstance(e, cls) and set(e.shares or ()) == {1} else (e,) for e in estimators)
+        return cls(tuple(part for parts in nested for part in parts))
 
     @abc.abstractmethod
     def _combine_kernels(self, kernels: tuple[Kernel, ...]) -> Kernel:
@@ -65,8 +65,10 @@ class CombinedEstimator(UncoupledEstimator):
 
     @property
     def units(self) -> tuple[int, ...]:
-        """The least widths of the parts, times their shares."""
-        return tuple(share * least_width(part) for share, part in zip(self.shares or (), self.parts, strict=True))
+        """The least widths of the parts in the proportions of their shares."""
+        least, shares = [least_width(part) for part in self.parts], self.shares or ()
+        common = math.lcm(*(width // math.gcd(width, share) for width, share in zip(least, shares, strict=True)))
+        return tuple(share * common for share in shares)
 
     @property
     def positive(self) -> bool:  # type: ignore[override]
@@ -111,7 +113,7 @@ class CombinedEstimator(UncoupledEstimator):
         return widths if all(possible) else None
 
     def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """How often the units fit into `num_features`, where each part can have its width."""
+        """How many units make `num_features` (of a product: how many in each part, multiplied)."""
         self.widths(num_features, dim)
         return num_features // self.features_per_row
 

@@ -22,10 +22,11 @@ class ProductFeatures(CombinedEstimator):
     """Features of a product of kernels, `φ(x) = φ_1(x) ⊗ φ_2(x) ⊗ ...`, parts drawn independently; written `e1 * e2`.
 
     parts : an estimator for each kernel.
-    shares : positive integers, proportions of the parts in units of their least widths; equal by default.
+    shares : positive integers, the proportions of the widths D_i; equal by default.
 
-    Widths multiply: `D = Π_i D_i`, `D_i = n_i share_i unit_i`. The n_i are the factors of D / `features_per_row` that
-    are nearest to each other, the least first; where one had to be more than four times another the width is refused.
+    Widths multiply, `D = Π_i D_i`. D is `features_per_row`, which the least widths in these proportions make, times an
+    integer, whose factors nearest to each other, the least first, multiply them. Where one factor had to be more than
+    four times another, D is refused.
 
     Shapes: (..., n, d) -> values (..., n, D); log_scale (..., n, 1) or (..., n, D).
     Exact: `E[φ(x)·φ(y)] = Π_i k_i(x, y)` where all parts are unbiased: the means of independent factors multiply.
@@ -39,17 +40,17 @@ class ProductFeatures(CombinedEstimator):
 
     >>> from randfeat import GaussianKernel, PositiveFeatures, SoftmaxKernel, TrigonometricFeatures
     >>> estimator = PositiveFeatures(SoftmaxKernel(0.5)) * TrigonometricFeatures(GaussianKernel(2.0))
-    >>> estimator.widths(288), estimator.draw(dim=3, num_features=288, rng=0).queries(np.zeros((4, 3))).values.shape
-    ((12, 24), (4, 288))
-    >>> estimator.widths(262)
+    >>> estimator.widths(256), estimator.draw(dim=3, num_features=256, rng=0).queries(np.zeros((4, 3))).values.shape
+    ((16, 16), (4, 256))
+    >>> estimator.widths(244)  # 4 · 61
     Traceback (most recent call last):
         ...
-    ValueError: ProductFeatures(...) cannot have 262 features; nearest: 260, 264.
+    ValueError: ProductFeatures(...) cannot have 244 features; nearest: 240, 252.
     """
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """`Π_i share_i unit_i`."""
+        """The product of the least widths in the proportions of the shares."""
         return math.prod(self.units)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat.estimators.base import Estimator, as_count
-from randfeat.estimators.combined import CombinedEstimator
+from randfeat.estimators.combined import CombinedEstimator, least_width
 from randfeat.features import Features, concatenate
 from randfeat.kernels import Kernel
-from randfeat.variance import times_exp
+from randfeat.variance import times_exp, unit_inputs
 
 __all__ = ["SumFeatures"]
 
@@ -23,11 +23,10 @@ class SumFeatures(CombinedEstimator):
     """Features of a sum of kernels, `φ(x) = [φ_1(x), φ_2(x), ...]`, each part drawn independently; written `e1 + e2`.
 
     parts : an estimator for each kernel.
-    shares : positive integers, proportions of the parts in units of their least widths; equal by default.
-        `for_pairs` finds the best.
+    shares : positive integers, the proportions of the widths; equal by default, `for_pairs` finds the best.
 
     Shapes: (..., n, d) -> values and log_scale (..., n, D), D = Σ_i D_i, the parts one after the other. D is a multiple
-        of `features_per_row` = Σ_i share_i unit_i.
+        of `features_per_row`, the least width in these proportions.
     Exact: `E[φ(x)·φ(y)] = Σ_i k_i(x, y)` where all parts are unbiased; biases add. Positive where all parts are.
     Error: variances add, `Var = Σ_i V_i(D_i)`. For independent rows it is least where D_i is proportional to the
         standard deviation of one of its features (Neyman 1934).
@@ -37,10 +36,10 @@ class SumFeatures(CombinedEstimator):
     >>> from randfeat import GaussianKernel, PositiveFeatures, TrigonometricFeatures
     >>> estimator = TrigonometricFeatures(GaussianKernel(0.5)) + 3 * PositiveFeatures(GaussianKernel(2.0))
     >>> estimator.widths(96), estimator.kernel.pairwise(np.zeros(2), np.zeros(2))
-    ((64, 32), np.float64(4.0))
+    ((48, 48), np.float64(4.0))
     >>> x, y = np.array([0.3, 0.0]), np.array([0.0, 0.4])
     >>> bool(np.isclose(estimator.variance(x, y, num_features=96),
-    ...      sum(part.variance(x, y, num_features=D) for part, D in zip(estimator.parts, (64, 32)))))
+    ...      sum(part.variance(x, y, num_features=D) for part, D in zip(estimator.parts, (48, 48)))))
     True
     """
 
@@ -49,30 +48,31 @@ class SumFeatures(CombinedEstimator):
         """The shares with the least variance at `num_features`, in the mean over pairs x, y, relative to log_size.
 
         Optimal for independent rows, whose variance is proportional to 1/D_i; for other couplings the variance at equal
-        shares stands for it. Draw it at `features_per_row`, which is `num_features` less what fits no part, or a
-        multiple of it. Needs the closed-form variances of all parts.
+        shares stands for it. Draw it at `num_features`, less the few that fit no part; that is a multiple of its
+        `features_per_row`. Needs the closed-form variances of all parts.
         """
         equal = cls(tuple(parts))
-        rows = max(as_count(num_features, "num_features") // equal.features_per_row, 1)
-        if num_features < equal.features_per_row:
-            raise ValueError(f"{equal!r} has at least {equal.features_per_row} features, got {num_features}.")
-        x, y, shared = equal._part_moments(x, y, rows * equal.features_per_row)
+        steps, left = [least_width(part) for part in equal.parts], as_count(num_features, "num_features")
+        if left < sum(steps):
+            raise ValueError(f"{equal!r} needs at least {sum(steps)} features, got {num_features}.")
+        reference = max(left // equal.features_per_row, 1) * equal.features_per_row
+        x, y = unit_inputs(equal.kernel, x, y)
         size = equal.kernel.log_size(x, y)
-        single = []  # variance times units
-        for part, width in shared:
-            relative = part.variance_over_size(x, y, width or 1)
-            single.append(rows * float(np.mean(times_exp(relative, 2 * (part.kernel.log_size(x, y) - size)))))
-        counts, left = [1] * len(parts), num_features - equal.features_per_row
-        while fitting := [i for i, unit in enumerate(equal.units) if unit <= left]:
-            best = max(fitting, key=lambda i: single[i] / (counts[i] * (counts[i] + 1)) / equal.units[i])
-            counts[best] += 1
-            left -= equal.units[best]
-        divisor = math.gcd(*counts)
-        return cls(equal.parts, tuple(count // divisor for count in counts))
+        single = []  # variance of one feature, as if features were independent
+        for part, width in zip(parts, equal.widths(reference), strict=True):
+            relative = part.variance_over_size(x, y, width)
+            single.append(width * float(np.mean(times_exp(relative, 2 * (part.kernel.log_size(x, y) - size)))))
+        widths, left = list(steps), left - sum(steps)
+        while fitting := [i for i, step in enumerate(steps) if step <= left]:
+            best = max(fitting, key=lambda i: single[i] / (widths[i] * (widths[i] + steps[i])))
+            widths[best] += steps[best]
+            left -= steps[best]
+        divisor = math.gcd(*widths)
+        return cls(equal.parts, tuple(width // divisor for width in widths))
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """`Σ_i share_i unit_i`."""
+        """The sum of the least widths in the proportions of the shares."""
         return sum(self.units)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:

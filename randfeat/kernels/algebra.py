@@ -26,7 +26,7 @@ class CombinedKernel(Kernel):
 
     @classmethod
     def of(cls, *kernels: Kernel) -> Self:
-        """The combination of `kernels`, those of this class taken apart: `(a + b) + c == a + (b + c)`."""
+        """The combination of `kernels`, those of this class taken apart: `a + b + c` has three parts."""
         nested = (kernel.parts if isinstance(kernel, cls) else (kernel,) for kernel in kernels)
         return cls(tuple(part for parts in nested for part in parts))
 

@@ -80,12 +80,12 @@ class Kernel(abc.ABC):
         return np.asarray(self.pairwise(x, y) * np.exp(-self.log_size(x, y)))
 
     def __add__(self, other: Any) -> "Kernel":
-        from randfeat.kernels.algebra import SumKernel
+        from randfeat.kernels import SumKernel
 
         return SumKernel.of(self, other) if isinstance(other, Kernel) else NotImplemented
 
     def __mul__(self, other: Any) -> "Kernel":
-        from randfeat.kernels.algebra import ProductKernel, ScaledKernel
+        from randfeat.kernels import ProductKernel, ScaledKernel
 
         if isinstance(other, numbers.Real):
             return ScaledKernel(self, other)  # type: ignore[arg-type]
