@@ -6,10 +6,11 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat.attention.inputs import attention_inputs
-from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.base import Estimator, as_count, as_generator
+from randfeat.estimators.combined import can_have, least_width
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.base import check_positive
+from randfeat.variance import NoClosedForm
 
 __all__ = ["num_features_for", "predict_attention_error"]
 
@@ -40,17 +41,19 @@ def num_features_for(
     x, y = np.broadcast_arrays(as_host(x, "x"), as_host(y, "y"))
     shape = x.shape[:-1]
     pairs = zip(x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1]), strict=True)
-    needed = [least_width(estimator, a, b, allowed) for a, b in pairs]
+    needed = [width_at(estimator, a, b, allowed) for a, b in pairs]
     return np.asarray(needed, dtype=np.int64).reshape(shape)
 
 
-def least_width(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: float) -> int:
+def width_at(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: float) -> int:
     """The least width whose relative MSE is at most `allowed`: doubled until it is, then bisected."""
 
     def suffices(width: int) -> bool:
+        if not can_have(estimator, width, x.shape[-1]):  # a product of which one factor would get too little
+            return False
         return bool(estimator.relative_mse(x, y, num_features=width) <= allowed)
 
-    step = least_step(estimator)
+    step = least_width(estimator)  # between neighbouring widths
     high = step
     while not suffices(high):
         high *= 2
@@ -65,15 +68,6 @@ def least_width(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: flo
         middle = low + (high - low) // (2 * step) * step
         low, high = (low, middle) if suffices(middle) else (middle, high)
     return high
-
-
-def least_step(estimator: Estimator) -> int:
-    """The difference between neighbouring widths that the estimator can have."""
-    coupling = resolve_coupling(estimator.coupling)
-    step = 1
-    while coupling.nearest_num_rows(step) != (step,):
-        step += 1
-    return step * estimator.features_per_row
 
 
 def predict_attention_error(
@@ -112,6 +106,11 @@ def predict_attention_error(
     >>> bool(0.01 < error < 0.3)
     True
     """
+    if not isinstance(estimator.kernel, SoftmaxFamily):
+        raise NoClosedForm(
+            f"the error of attention is known for kernels of the softmax family only, not for {estimator.kernel!r}; "
+            "measure it: compare linear_attention, over several draws, with kernel_attention."
+        )
     host = [as_host(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))]
     mask = None if key_mask is None else np.asarray(key_mask)
     inputs = attention_inputs(*host, kernel=estimator.kernel, scale=scale, key_mask=mask, enable_gqa=False)

@@ -19,7 +19,7 @@ from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.kernels import Kernel
 
-__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times_size", "unit_inputs"]
+__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times_exp", "times_size", "unit_inputs"]
 
 
 class HasMoments(Protocol):
@@ -69,9 +69,13 @@ def assemble_variance(estimator: HasMoments, x: Any, y: Any, num_features: int) 
 
 def times_size(kernel: Kernel, relative: np.ndarray, x: Any, y: Any, *, power: int) -> np.ndarray:
     """`relative * size^power`, multiplied in logs so that only a result out of range overflows."""
-    log_size = kernel.log_size(x, y)
+    return times_exp(relative, power * kernel.log_size(x, y))
+
+
+def times_exp(values: np.ndarray, log: np.ndarray) -> np.ndarray:
+    """`values * exp(log)`, where only a result out of range overflows, and infinite values stay infinite."""
     with np.errstate(divide="ignore", over="ignore"):
-        return np.sign(relative) * np.exp(np.log(np.abs(relative)) + power * log_size)
+        return np.sign(values) * np.exp(np.log(np.abs(values)) + log)
 
 
 def unit_inputs(kernel: Kernel, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

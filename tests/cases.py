@@ -68,6 +68,27 @@ OTHERS: list[rf.Estimator] = [
     rf.ImportanceSampledFeatures(means=[(0.0, 0.2, 0.4, 0.6)]),
     rf.ImportanceSampledFeatures(coupling=rf.Simplex(), means=[(0.0, 0.2, 0.4, 0.6)], variances=[1.3]),
     rf.TrigonometricFeatures(rf.NormalizedSoftmaxKernel(1.5)),
+    rf.TrigonometricFeatures(rf.GaussianKernel(0.7))
+    + 2.5 * rf.PositiveFeatures(rf.GaussianKernel(2.0), coupling="independent"),
+    rf.SumFeatures(
+        (
+            rf.OptimalPositiveFeatures(exponent=-0.05, coupling="independent"),
+            rf.HyperbolicFeatures(rf.GaussianKernel(1.2), coupling="antithetic"),
+            rf.PositiveFeatures(coupling=rf.Orthogonal(norms="constant")),
+        ),
+        shares=(3, 1, 2),
+    ),
+    rf.PositiveFeatures(rf.SoftmaxKernel(0.5)) * rf.TrigonometricFeatures(rf.GaussianKernel(1.5), variant="phase"),
+    rf.ProductFeatures(
+        (
+            rf.PositiveFeatures(rf.SoftmaxKernel(0.7), coupling=rf.Orthogonal(norms="constant")),
+            rf.TrigonometricFeatures(rf.GaussianKernel(2.0)),
+        ),
+        shares=(2, 1),
+    ),
+    rf.ArdFeatures(rf.TrigonometricFeatures(rf.GaussianKernel()), (0.8, None, 1.5, 3.0)),
+    rf.ArdFeatures(2.0 * rf.PositiveFeatures(), (1.0, 2.0, None, None))
+    + rf.PositiveFeatures(rf.SoftmaxKernel(0.3)) * rf.ArdFeatures(rf.TrigonometricFeatures(), (None, None, 1.0, 1.5)),
 ]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 

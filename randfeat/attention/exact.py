@@ -4,7 +4,7 @@ from typing import Any
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
 from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
-from randfeat.kernels import Kernel, SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels import Kernel, SoftmaxKernel
 
 __all__ = ["kernel_attention", "softmax_attention"]
 
@@ -71,8 +71,8 @@ def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, 
     xp = namespace(inputs.query)
     visible = min(stop, inputs.num_keys) if is_causal else inputs.num_keys
     key, value = inputs.key[..., :visible, :], inputs.value[..., :visible, :]
-    query, by_logarithm = inputs.query[..., start:stop, :], isinstance(kernel, SoftmaxFamily)
-    if isinstance(kernel, SoftmaxFamily):
+    query, by_logarithm = inputs.query[..., start:stop, :], kernel.has_logarithm
+    if by_logarithm:
         weights, absent = kernel.log_gram(query, key), -xp.inf
     else:
         weights, absent = kernel(query, key), 0.0

@@ -1,5 +1,6 @@
 """Estimators: the laws of random features, one per file."""
 
+from randfeat.estimators.ard import ArdFeatures
 from randfeat.estimators.balanced import BalancedFeatures
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.centered import CenteredFeatures
@@ -16,13 +17,17 @@ from randfeat.estimators.optimal_positive import OptimalPositiveFeatures
 from randfeat.estimators.poisson import PoissonFeatures
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures
+from randfeat.estimators.product import ProductFeatures
 from randfeat.estimators.product_sketch import ProductSketchFeatures
 from randfeat.estimators.regularized_softmax import RegularizedSoftmaxFeatures
+from randfeat.estimators.scaled import ScaledFeatures
 from randfeat.estimators.spectral import SpectralFeatures
+from randfeat.estimators.sum import SumFeatures
 from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
+    "ArdFeatures",
     "BalancedFeatures",
     "CenteredFeatures",
     "ComplexExponentialFeatures",
@@ -39,9 +44,12 @@ __all__ = [
     "PoissonFeatures",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "ProductFeatures",
     "ProductSketchFeatures",
     "RegularizedSoftmaxFeatures",
+    "ScaledFeatures",
     "SpectralFeatures",
+    "SumFeatures",
     "TensorSketchFeatures",
     "TrigonometricFeatures",
 ]

@@ -1,6 +1,7 @@
 """The interface of an estimator: a law, with its closed-form moments; no arrays, no randomness."""
 
 import abc
+import numbers
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ class Estimator(abc.ABC):
 
     `num_features` is the length of φ(x) for every estimator, so equal `num_features` is equal cost; `num_rows` converts
     it to the number m of rows. In all closed forms x and y broadcast over (..., d) and results are float64 NumPy.
+
+    Estimators add and multiply as their kernels do: `e1 + e2` concatenates features, `e1 * e2` tensors them, and
+    `2.5 * e` scales them.
     """
 
     kernel: Kernel
@@ -59,6 +63,23 @@ class Estimator(abc.ABC):
                 f"got {self.kernel!r}."
             )
         object.__setattr__(self, "coupling", resolve_coupling(self.coupling))
+
+    __array_ufunc__ = None  # so that NumPy numbers leave `number * estimator` to the estimator
+
+    def __add__(self, other: Any) -> "Estimator":
+        from randfeat.estimators import SumFeatures
+
+        return SumFeatures.of(self, other) if isinstance(other, Estimator) else NotImplemented
+
+    def __mul__(self, other: Any) -> "Estimator":
+        from randfeat.estimators import ProductFeatures, ScaledFeatures
+
+        if isinstance(other, numbers.Real):
+            return ScaledFeatures(self, other)  # type: ignore[arg-type]
+        return ProductFeatures.of(self, other) if isinstance(other, Estimator) else NotImplemented
+
+    def __rmul__(self, other: Any) -> "Estimator":
+        return self * other if isinstance(other, numbers.Real) else NotImplemented
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Exact kernels: the numbers that random features estimate, one family per file."""
 
+from randfeat.kernels.algebra import ArdKernel, ProductKernel, ScaledKernel, SumKernel
 from randfeat.kernels.base import Kernel
 from randfeat.kernels.dot_product import DotProductKernel
 from randfeat.kernels.exponential import ExponentialKernel, ExponentialPowerKernel, LaplacianKernel
@@ -13,6 +14,7 @@ from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, S
 from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel
 
 __all__ = [
+    "ArdKernel",
     "CauchyKernel",
     "DotProductKernel",
     "ExponentialKernel",
@@ -25,9 +27,12 @@ __all__ = [
     "NormalizedSoftmaxKernel",
     "OpticalKernel",
     "PolynomialKernel",
+    "ProductKernel",
     "RationalQuadraticKernel",
+    "ScaledKernel",
     "SeparableKernel",
     "ShiftInvariantKernel",
     "SoftmaxFamily",
     "SoftmaxKernel",
+    "SumKernel",
 ]

@@ -4,7 +4,7 @@ import abc
 import math
 import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,14 @@ class Kernel(abc.ABC):
     Inputs are (..., n, d) and (..., k, d) for the Gram matrix, and broadcast over (..., d) for `pairwise`. The output
     has the namespace, dtype and device of the inputs; float16 and bfloat16 are computed in float32. NaN and infinite
     inputs propagate.
+
+    Kernels add and multiply: `k1 + k2`, `k1 * k2` and `2.5 * k1` are kernels, with features of their own.
     """
+
+    has_logarithm: ClassVar[bool] = False
+    """Whether all values are positive, and `log_gram` and `log_pairwise` give their logarithms."""
+
+    __array_ufunc__ = None  # so that NumPy numbers leave `number * kernel` to the kernel
 
     @abc.abstractmethod
     def _gram(self, x: Array, y: Array) -> Array:
@@ -29,6 +36,12 @@ class Kernel(abc.ABC):
     @abc.abstractmethod
     def _pairwise(self, x: Array, y: Array) -> Array:
         """One number per pair, broadcasting over (..., d), in the dtype to compute in."""
+
+    def _log_gram(self, x: Array, y: Array) -> Array:
+        raise TypeError(f"{self!r} gives no logarithms (has_logarithm is False); call it for its values.")
+
+    def _log_pairwise(self, x: Array, y: Array) -> Array:
+        raise TypeError(f"{self!r} gives no logarithms (has_logarithm is False); use pairwise for its values.")
 
     def unit(self, x: Array) -> Array:
         """The input in the units that estimators work in: the input itself, unless the kernel has a scale."""
@@ -44,6 +57,16 @@ class Kernel(abc.ABC):
         x, y, dtype = self._inputs(x, y, gram=False)
         return cast(self._pairwise(x, y), dtype)
 
+    def log_gram(self, x: Any, y: Any) -> Array:
+        """The logarithm of the Gram matrix, for values that would overflow: (..., n, d), (..., k, d) -> (..., n, k)."""
+        x, y, dtype = self._inputs(x, y, gram=True)
+        return cast(self._log_gram(x, y), dtype)
+
+    def log_pairwise(self, x: Any, y: Any) -> Array:
+        """The logarithm of `pairwise`."""
+        x, y, dtype = self._inputs(x, y, gram=False)
+        return cast(self._log_pairwise(x, y), dtype)
+
     def log_size(self, x: Any, y: Any) -> np.ndarray:
         """Logarithm of the positive number that errors and moments are relative to, one per pair, float64 NumPy.
 
@@ -55,6 +78,21 @@ class Kernel(abc.ABC):
         """The kernel over that size, one number per pair, float64 NumPy."""
         x, y = as_host(x, "x"), as_host(y, "y")
         return np.asarray(self.pairwise(x, y) * np.exp(-self.log_size(x, y)))
+
+    def __add__(self, other: Any) -> "Kernel":
+        from randfeat.kernels import SumKernel
+
+        return SumKernel.of(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def __mul__(self, other: Any) -> "Kernel":
+        from randfeat.kernels import ProductKernel, ScaledKernel
+
+        if isinstance(other, numbers.Real):
+            return ScaledKernel(self, other)  # type: ignore[arg-type]
+        return ProductKernel.of(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def __rmul__(self, other: Any) -> "Kernel":
+        return self * other if isinstance(other, numbers.Real) else NotImplemented
 
     @staticmethod
     def _inputs(x: Any, y: Any, *, gram: bool) -> tuple[Array, Array, Any]:

@@ -3,11 +3,11 @@
 import abc
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, as_host, cast, namespace
+from randfeat._array import Array, as_host, namespace
 from randfeat.kernels.base import Kernel, check_positive
 
 __all__ = ["SoftmaxFamily", "SoftmaxKernel", "resolve_scale"]
@@ -20,6 +20,8 @@ class SoftmaxFamily(Kernel):
     One estimator of `exp(x'·y')` therefore serves every such kernel, with the same relative error. Values are positive
     and are computed from their logarithm.
     """
+
+    has_logarithm: ClassVar[bool] = True
 
     @abc.abstractmethod
     def unit(self, x: Array) -> Array:
@@ -40,16 +42,6 @@ class SoftmaxFamily(Kernel):
 
     def _pairwise(self, x: Array, y: Array) -> Array:
         return namespace(x).exp(self._log_pairwise(x, y))
-
-    def log_gram(self, x: Any, y: Any) -> Array:
-        """The logarithm of the Gram matrix, for values that would overflow: (..., n, d), (..., k, d) -> (..., n, k)."""
-        x, y, dtype = self._inputs(x, y, gram=True)
-        return cast(self._log_gram(x, y), dtype)
-
-    def log_pairwise(self, x: Any, y: Any) -> Array:
-        """The logarithm of `pairwise`."""
-        x, y, dtype = self._inputs(x, y, gram=False)
-        return cast(self._log_pairwise(x, y), dtype)
 
     def log_size(self, x: Any, y: Any) -> np.ndarray:
         """The logarithm of the kernel: moments are relative to its exact value."""

@@ -1,0 +1,58 @@
+"""Features of a kernel with one length-scale per input dimension."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat._array import Array
+from randfeat.estimators.wrapped import WrappedEstimator
+from randfeat.kernels import Kernel
+from randfeat.kernels.algebra import ArdKernel
+
+__all__ = ["ArdFeatures"]
+
+
+@dataclass(frozen=True)
+class ArdFeatures(WrappedEstimator):
+    """Features of a kernel with one length-scale per input dimension, `φ(x/ℓ)` [automatic relevance determination].
+
+    base : an estimator of any kernel.
+    length_scales : ℓ_1 .. ℓ_d, positive, in the units of the inputs; None (or infinity) leaves a dimension out.
+
+    Shapes: as the base's.
+    Exact: `E[φ(x/ℓ)·φ(y/ℓ)] = k(x/ℓ, y/ℓ)` where the base is unbiased.
+    Error: the base's at (x/ℓ, y/ℓ).
+    Source: MacKay 1994, "Bayesian nonlinear modeling for the prediction competition"; Rahimi & Recht 2007, "Random
+        Features for Large-Scale Kernel Machines": an anisotropic Gaussian is a rescaled isotropic one.
+
+    >>> from randfeat import GaussianKernel, TrigonometricFeatures
+    >>> estimator = ArdFeatures(TrigonometricFeatures(GaussianKernel()), length_scales=(2.0, None))
+    >>> phi = estimator.draw(dim=2, num_features=512, rng=0)
+    >>> x = np.array([[0.0, 5.0], [2.0, -7.0]])
+    >>> bool(np.allclose(phi.estimate(x, x), [[1, np.exp(-0.5)], [np.exp(-0.5), 1]], atol=0.1))
+    True
+    """
+
+    length_scales: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "length_scales", self._kernel.length_scales)
+
+    @property
+    def _kernel(self) -> ArdKernel:
+        assert isinstance(self.kernel, ArdKernel)
+        return self.kernel
+
+    def _wrap_kernel(self, kernel: Kernel) -> Kernel:
+        return ArdKernel(kernel, self.length_scales)
+
+    def _inputs(self, x: Array) -> Array:
+        return self._kernel.divide(x)
+
+    def draw_arrays(
+        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """The base's draw, for as many dimensions as there are length-scales."""
+        self._kernel.check_dim(dim)
+        return super().draw_arrays(num_rows, dim, rng, batch_shape)

@@ -1,0 +1,44 @@
+"""Features of a positive multiple of a kernel."""
+
+import math
+from dataclasses import dataclass
+
+from randfeat.estimators.wrapped import WrappedEstimator
+from randfeat.features import Features
+from randfeat.kernels import Kernel
+from randfeat.kernels.algebra import ScaledKernel
+from randfeat.kernels.base import check_positive
+
+__all__ = ["ScaledFeatures"]
+
+
+@dataclass(frozen=True)
+class ScaledFeatures(WrappedEstimator):
+    """Features of a positive multiple of a kernel, `√factor · φ(x)`; written `factor * e`.
+
+    base : an estimator of any kernel. factor : positive.
+
+    Shapes: as the base's.
+    Exact: `E[φ(x)·φ(y)] = factor · k(x, y)` where the base is unbiased.
+    Error: the base's variance times factor²; relative errors are the base's.
+    Source: bilinearity of the inner product. Weighted sums, `0.3 * e1 + 0.7 * e2`, are multiple kernel learning:
+        Lanckriet et al. 2004, "Learning the Kernel Matrix with Semidefinite Programming".
+
+    >>> import numpy as np
+    >>> from randfeat import GaussianKernel, TrigonometricFeatures
+    >>> phi = (4 * TrigonometricFeatures(GaussianKernel())).draw(dim=2, num_features=8, rng=0)
+    >>> print(phi.estimate(np.ones((1, 2)), np.ones((1, 2))).round(12))
+    [[4.]]
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", check_positive("factor", self.factor))
+        super().__post_init__()
+
+    def _wrap_kernel(self, kernel: Kernel) -> Kernel:
+        return ScaledKernel(kernel, self.factor)
+
+    def _features(self, features: Features) -> Features:
+        return features.scaled(math.log(self.factor) / 2)
