@@ -3,13 +3,11 @@
 For each pair of an estimator and a coupling, mean and variance over many independent feature maps are compared with
 their closed forms, on pairs of short vectors in dimension 4, with about 8 rows. A cell of the figure is the measured
 variance over the predicted one, with the z-scores of mean and variance; where a variance has no closed form, the mean
-alone is checked, with the sample's standard error. Estimators stand with parameters that do something: an `EXAMPLES`
-table overrides defaults that reduce to another estimator.
+alone is checked, with the sample's standard error. Estimators stand with the parameters of their `example()`.
 """
 
 import statistics
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,29 +27,20 @@ DIM = 4
 FALSE_ALARM = 1e-3
 HEAVY = 30.0  # kurtosis beyond which a measured variance says little
 NO_COUPLING = "no choice"
-
-
-def skewed(sign: float) -> np.ndarray:
-    """A matrix far from the identity."""
-    return np.eye(DIM) + sign * np.tri(DIM, k=-1) / 4
-
-
-EXAMPLES: dict[str, Callable[[], rf.Estimator]] = {
-    "OptimalPositiveFeatures": lambda: rf.OptimalPositiveFeatures(exponent=-0.05),
-    "DenseExponentialFeatures": lambda: rf.DenseExponentialFeatures(exponents=np.array([-0.1, -0.05, 0.0, 0.02])),
-    "GeneralizedExponentialFeatures": lambda: rf.GeneralizedExponentialFeatures(parameter=-0.03 + 0.04j),
-    "CenteredFeatures": lambda: rf.CenteredFeatures(query_shift=np.full(DIM, 0.2), key_shift=np.full(DIM, -0.1)),
-    "BalancedFeatures": lambda: rf.BalancedFeatures(matrix=skewed(1.0)),
-    "PosteriorFeatures": lambda: rf.PosteriorFeatures(
-        anchors=0.5 * skewed(1.0), keys=0.5 * skewed(-1.0), defensive_share=0.25
-    ),
+NOT_MEASURED: Record = {
+    "num_features": 0,
+    "num_draws": 0,
+    "mean_z": np.nan,
+    "variance_ratio": np.nan,
+    "variance_z": np.nan,
+    "half_width": np.nan,
+    "note": "",
 }
 
 
 def example(name: str) -> rf.Estimator:
     """The estimator of this class."""
-    make: Any = EXAMPLES.get(name, getattr(rf, name))
-    estimator: rf.Estimator = make()
+    estimator: rf.Estimator = getattr(rf, name).example()
     return estimator
 
 
@@ -88,9 +77,8 @@ class CatalogueCell:
             width = example_width(estimator)
             found = measured(estimator, x, y, width, settings, settings.rng(self.key))
         except ValueError as reason:
-            found = {"num_features": 0, "num_draws": 0, "mean_z": np.nan, "variance_ratio": np.nan}
-            found |= {"variance_z": np.nan, "half_width": np.nan, "note": str(reason)}
-        return {"cells": [row | found]}
+            found = {"note": str(reason)}
+        return {"cells": [row | NOT_MEASURED | found]}
 
 
 def pairs(estimator: rf.Estimator) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +93,7 @@ def measured(
     estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, width: int, settings: CatalogueSettings, rng: Any
 ) -> Record:
     """z-scores of mean and variance, largest over the pairs, and the mean ratio of variances."""
-    result: Record = {"num_features": width, "variance_ratio": np.nan, "variance_z": np.nan, "half_width": np.nan}
+    result: Record = {"num_features": width}
     exact = estimator.kernel.relative(x, y)
     note, mean, variance = "", None, None
     try:
@@ -119,7 +107,7 @@ def measured(
         errors = sample_errors(estimator, x, y, num_features=width, num_draws=draws, rng=rng).errors
     result |= {"num_draws": draws, "note": note}
     if mean is None:
-        return result | {"mean_z": np.nan}
+        return result
     errors = errors + exact - mean
     spread = errors.std(axis=0, ddof=1) if variance is None else np.sqrt(variance)
     varies = spread > ROUNDING

@@ -21,7 +21,7 @@ DIM, ROWS = 4, 8
 
 @dataclass(frozen=True)
 class Entry:
-    """One estimator, coupling or kernel, as it is with its default parameters.
+    """One estimator, coupling or kernel, as it is with the parameters of its `example()`.
 
     name : of the class. kind : "estimator", "coupling" or "kernel". acronyms : what papers call it. kernel : what an
     estimator estimates. positive, bounded, symmetric : of the features. unbiased : for rows with exact marginals; of a
@@ -52,7 +52,7 @@ def catalogue(kind: str | None = None) -> list[Entry]:
 
     kind : "estimator", "coupling" or "kernel"; all of them by default.
 
-    The entries are found, not listed: classes by inheritance, properties by asking an object with default parameters,
+    The entries are found, not listed: classes by inheritance, properties by asking an example,
     sources from the docstrings. Closed forms are tried, for 8 rows in dimension 4.
 
     >>> entry = next(entry for entry in catalogue("estimator") if "FAVOR+" in entry.acronyms)
@@ -65,7 +65,7 @@ def catalogue(kind: str | None = None) -> list[Entry]:
     return [entry for name, entries in kinds.items() if kind in (None, name) for entry in entries()]
 
 
-def concrete(base: type) -> list[type]:
+def concrete(base: type) -> list[Any]:
     """The public classes of this library that derive from `base`, by name."""
 
     def leaves(cls: Any) -> Iterator[type]:
@@ -87,7 +87,7 @@ def estimator_entries() -> list[Entry]:
     """One for each estimator."""
     entries = []
     for cls in concrete(Estimator):
-        estimator = cls()
+        estimator = cls.example()
         entries.append(
             Entry(
                 name=cls.__name__,
@@ -155,14 +155,15 @@ def known_variances(estimator: Estimator) -> tuple[str, ...]:
     """The couplings under which the variance has a closed form."""
     if not estimator.has_coupling:
         return ("any row",) if has_variance(estimator) else ()
-    return tuple(name for name in coupling_names() if has_variance(estimator.with_coupling(name)))
+    return tuple(name for name in coupling_names() if has_variance(estimator, name))
 
 
-def has_variance(estimator: Estimator) -> bool:
-    """Whether `variance` returns a number."""
+def has_variance(estimator: Estimator, coupling: str | None = None) -> bool:
+    """Whether `variance` returns a number, with other rows if a coupling is named; not where they are refused."""
     try:
+        estimator = estimator if coupling is None else estimator.with_coupling(coupling)
         estimator.variance_over_size(*example_pair(estimator), example_width(estimator))
-    except NoClosedForm:
+    except ValueError:  # NoClosedForm, or a coupling that the estimator refuses
         return False
     return True
 

@@ -66,3 +66,4 @@ class Orthogonal(Coupling):
 
 
 register_coupling("orthogonal", Orthogonal)
+register_coupling("orthogonal-constant", lambda: Orthogonal(norms="constant"))

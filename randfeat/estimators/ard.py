@@ -1,10 +1,12 @@
 """Features of a kernel with one length-scale per input dimension."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from randfeat._array import Array
+from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.wrapped import WrappedEstimator
 from randfeat.kernels import Kernel
 from randfeat.kernels.algebra import ArdKernel
@@ -34,6 +36,11 @@ class ArdFeatures(WrappedEstimator):
     """
 
     length_scales: tuple[float | None, ...]
+
+    @classmethod
+    def example(cls) -> Self:
+        """Positive features in dimension 4."""
+        return cls(PositiveFeatures(), (0.5, 1.0, 2.0, None))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -38,6 +38,11 @@ class BalancedFeatures(TransformedEstimator):
 
     acronyms: ClassVar[tuple[str, ...]] = ("ADERF", "SADERF")
 
+    @classmethod
+    def example(cls) -> Self:
+        """In dimension 4, with a matrix that is not symmetric."""
+        return cls(matrix=np.eye(4) + np.tri(4, k=-1) / 4)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         matrix = frozen_array(self.matrix, "matrix")

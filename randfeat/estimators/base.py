@@ -100,6 +100,11 @@ class Estimator(abc.ABC):
         """The same law with other rows."""
         return replace(self, coupling=resolve_coupling(coupling))
 
+    @classmethod
+    def example(cls) -> Self:
+        """An instance that stands for the class in `catalogue`: the default parameters, where there are any."""
+        return cls()  # type: ignore[call-arg]
+
     # one page each -------------------------------------------------------------------------------------------------
 
     @abc.abstractmethod

@@ -40,6 +40,11 @@ class CenteredFeatures(TransformedEstimator):
     query_shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
     key_shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
+    @classmethod
+    def example(cls) -> Self:
+        """In dimension 4."""
+        return cls(query_shift=np.full(4, 0.2), key_shift=np.full(4, -0.1))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("query_shift", "key_shift"):

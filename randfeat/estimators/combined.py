@@ -11,6 +11,8 @@ import numpy as np
 from randfeat import variance
 from randfeat._array import Array
 from randfeat.estimators.base import Estimator, UncoupledEstimator, as_count
+from randfeat.estimators.positive import PositiveFeatures
+from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.features import Features
 from randfeat.kernels import Kernel, SoftmaxKernel
 from randfeat.kernels.algebra import check_parts
@@ -50,6 +52,11 @@ class CombinedEstimator(UncoupledEstimator):
         """The combination of `estimators`, those of this class with equal shares taken apart: `a + b + c` has three."""
         nested = (e.parts if isinstance(e, cls) and set(e.shares or ()) == {1} else (e,) for e in estimators)
         return cls(tuple(part for parts in nested for part in parts))
+
+    @classmethod
+    def example(cls) -> Self:
+        """Of positive and trigonometric features."""
+        return cls((PositiveFeatures(), TrigonometricFeatures()))
 
     @abc.abstractmethod
     def _combine_kernels(self, kernels: tuple[Kernel, ...]) -> Kernel:

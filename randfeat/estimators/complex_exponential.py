@@ -57,6 +57,11 @@ class ComplexExponentialFeatures(ParametricEstimator):
     symmetric: ClassVar[bool] = False
     acronyms: ClassVar[tuple[str, ...]] = ("CE",)
 
+    @classmethod
+    def example(cls) -> Self:
+        """In dimension 4, with real, imaginary and complex axes."""
+        return cls(matrix=np.array([1.0, 1j, -0.8, 0.9 + 0.5j]))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         matrix = frozen_array(self.matrix, "matrix", np.complex128)

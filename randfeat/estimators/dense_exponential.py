@@ -51,6 +51,11 @@ class DenseExponentialFeatures(ParametricEstimator):
     positive: ClassVar[bool] = True
     acronyms: ClassVar[tuple[str, ...]] = ("SDERF", "FAVOR#")
 
+    @classmethod
+    def example(cls) -> Self:
+        """In dimension 4, with exponents of both signs."""
+        return cls(exponents=np.array([-0.1, -0.05, 0.0, 0.02]))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         exponents = frozen_array(self.exponents, "exponents")

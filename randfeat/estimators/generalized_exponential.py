@@ -4,7 +4,7 @@ import cmath
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -52,6 +52,11 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
     symmetric: ClassVar[bool] = False
     features_per_row: ClassVar[int] = 2
     acronyms: ClassVar[tuple[str, ...]] = ("GERF", "CRT")
+
+    @classmethod
+    def example(cls) -> Self:
+        """A complex one."""
+        return cls(parameter=-0.03 + 0.04j)
 
     def __post_init__(self) -> None:
         super().__post_init__()

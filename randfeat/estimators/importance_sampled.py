@@ -58,6 +58,11 @@ class ImportanceSampledFeatures(ParametricEstimator):
 
     positive: ClassVar[bool] = True
 
+    @classmethod
+    def example(cls) -> Self:
+        """In dimension 4, with one component."""
+        return cls(means=np.array([[0.0, 0.2, 0.4, 0.6]]))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         means = frozen_array(self.means, "means")

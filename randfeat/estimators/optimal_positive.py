@@ -51,6 +51,11 @@ class OptimalPositiveFeatures(ParametricEstimator):
     positive: ClassVar[bool] = True
     acronyms: ClassVar[tuple[str, ...]] = ("OPRF", "FAVOR++")
 
+    @classmethod
+    def example(cls) -> Self:
+        """A bounded one."""
+        return cls(exponent=-0.05)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         exponent = frozen_array(self.exponent, "exponent")

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -59,6 +59,11 @@ class PosteriorFeatures(ParametricEstimator):
     defensive_exponent: float | np.ndarray = 0.0
 
     positive: ClassVar[bool] = True
+
+    @classmethod
+    def example(cls) -> Self:
+        """In dimension 4, with four anchors and keys."""
+        return cls(anchors=np.eye(4) / 2 + np.tri(4, k=-1) / 8, keys=np.eye(4) / 2 - np.tri(4, k=-1) / 8)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
+from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.wrapped import WrappedEstimator
 from randfeat.features import Features
 from randfeat.kernels import Kernel
@@ -32,6 +34,11 @@ class ScaledFeatures(WrappedEstimator):
     """
 
     factor: float
+
+    @classmethod
+    def example(cls) -> Self:
+        """Twice positive features."""
+        return cls(PositiveFeatures(), 2.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", check_positive("factor", self.factor))

@@ -2,8 +2,8 @@
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -35,6 +35,15 @@ class WrappedEstimator(Estimator):
         object.__setattr__(self, "kernel", self._wrap_kernel(self.base.kernel))
         object.__setattr__(self, "coupling", self.base.coupling)
         super().__post_init__()
+
+    @property
+    def has_coupling(self) -> bool:
+        """As the base."""
+        return self.base.has_coupling
+
+    def with_coupling(self, coupling: Coupling | str) -> Self:
+        """The same around the base with other rows."""
+        return replace(self, base=self.base.with_coupling(coupling))
 
     @abc.abstractmethod
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
