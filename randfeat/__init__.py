@@ -18,12 +18,18 @@ from randfeat.adaptation import adapt
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
 from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independent, Orthogonal, Simplex
 from randfeat.estimators import (
+    AngularHybridFeatures,
+    AngularMixer,
     BalancedFeatures,
     CenteredFeatures,
     DenseExponentialFeatures,
     Estimator,
+    GaussianHybridFeatures,
+    GaussianMixer,
     GeneralizedExponentialFeatures,
+    HybridFeatures,
     HyperbolicFeatures,
+    Mixer,
     OptimalPositiveFeatures,
     PositiveFeatures,
     PosteriorFeatures,
@@ -38,6 +44,8 @@ from randfeat.variance import NoClosedForm
 __version__ = "0.1.0"
 
 __all__ = [
+    "AngularHybridFeatures",
+    "AngularMixer",
     "Antithetic",
     "AttentionState",
     "BalancedFeatures",
@@ -48,11 +56,15 @@ __all__ = [
     "Estimator",
     "FeatureMap",
     "Features",
+    "GaussianHybridFeatures",
     "GaussianKernel",
+    "GaussianMixer",
     "GeneralizedExponentialFeatures",
+    "HybridFeatures",
     "HyperbolicFeatures",
     "Independent",
     "Kernel",
+    "Mixer",
     "NoClosedForm",
     "OptimalPositiveFeatures",
     "Orthogonal",

@@ -3,12 +3,16 @@
 from functools import partial
 
 from randfeat import (
+    AngularHybridFeatures,
+    AngularMixer,
     Antithetic,
     CenteredGaussian,
     Coupling,
     Estimator,
+    GaussianHybridFeatures,
     GaussianKernel,
     GeneralizedExponentialFeatures,
+    HybridFeatures,
     HyperbolicFeatures,
     Independent,
     Kernel,
@@ -53,10 +57,21 @@ ESTIMATORS: list[Estimator] = [
 ]
 """Estimators of the softmax family: every coupling, and with two of them every kernel."""
 
-OTHERS: list[Estimator] = []
+OTHERS: list[Estimator] = [
+    AngularHybridFeatures(num_signs=1),
+    GaussianHybridFeatures(GaussianKernel(1.2), CenteredGaussian(), num_frequencies=1, width=4.0),
+    HybridFeatures(
+        bases=(
+            PositiveFeatures(coupling=Orthogonal(norms="constant")),
+            TrigonometricFeatures(coupling=Orthogonal(norms="constant"), variant="phase"),
+        ),
+        mixers=(AngularMixer(num_signs=1),),
+        shared_rows=False,
+    ),
+]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
-OPEN: list[Estimator] = []
+OPEN: list[Estimator] = [AngularHybridFeatures(coupling=Simplex(), num_signs=1)]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 
