@@ -89,6 +89,16 @@ OTHERS: list[rf.Estimator] = [
     rf.ArdFeatures(rf.TrigonometricFeatures(rf.GaussianKernel()), (0.8, None, 1.5, 3.0)),
     rf.ArdFeatures(2.0 * rf.PositiveFeatures(), (1.0, 2.0, None, None))
     + rf.PositiveFeatures(rf.SoftmaxKernel(0.3)) * rf.ArdFeatures(rf.TrigonometricFeatures(), (None, None, 1.0, 1.5)),
+    rf.AngularHybridFeatures(num_signs=1),
+    rf.GaussianHybridFeatures(rf.GaussianKernel(1.2), rf.CenteredGaussian(), num_frequencies=1, width=4.0),
+    rf.HybridFeatures(
+        bases=(
+            rf.PositiveFeatures(coupling=rf.Orthogonal(norms="constant")),
+            rf.TrigonometricFeatures(coupling=rf.Orthogonal(norms="constant"), variant="phase"),
+        ),
+        mixers=(rf.AngularMixer(num_signs=1),),
+        shared_rows=False,
+    ),
 ]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
@@ -99,6 +109,7 @@ OPEN: list[rf.Estimator] = [
     rf.ComplexExponentialFeatures(matrix=DIAGONAL),
     rf.ControlVariateFeatures(coupling=rf.Orthogonal(norms="constant")),
     rf.ImportanceSampledFeatures(means=np.eye(3, 4) / 2, variances=[0.6, 1.0, 1.5], weights=[1, 2, 1]),
+    rf.AngularHybridFeatures(coupling=rf.Simplex(), num_signs=1),
 ]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""

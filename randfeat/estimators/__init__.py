@@ -1,5 +1,6 @@
 """Estimators: the laws of random features, one per file."""
 
+from randfeat.estimators.angular_hybrid import AngularHybridFeatures
 from randfeat.estimators.ard import ArdFeatures
 from randfeat.estimators.balanced import BalancedFeatures
 from randfeat.estimators.base import Estimator
@@ -7,11 +8,14 @@ from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.complex_exponential import ComplexExponentialFeatures
 from randfeat.estimators.control_variate import ControlVariateFeatures
 from randfeat.estimators.dense_exponential import DenseExponentialFeatures
+from randfeat.estimators.gaussian_hybrid import GaussianHybridFeatures
 from randfeat.estimators.generalized_exponential import GeneralizedExponentialFeatures
 from randfeat.estimators.geometric import GeometricFeatures
+from randfeat.estimators.hybrid import HybridFeatures
 from randfeat.estimators.hyperbolic import HyperbolicFeatures
 from randfeat.estimators.importance_sampled import ImportanceSampledFeatures
 from randfeat.estimators.maclaurin import MaclaurinFeatures
+from randfeat.estimators.mixers import AngularMixer, GaussianMixer, Mixer
 from randfeat.estimators.optical import OpticalFeatures
 from randfeat.estimators.optimal_positive import OptimalPositiveFeatures
 from randfeat.estimators.poisson import PoissonFeatures
@@ -27,6 +31,8 @@ from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
+    "AngularHybridFeatures",
+    "AngularMixer",
     "ArdFeatures",
     "BalancedFeatures",
     "CenteredFeatures",
@@ -34,11 +40,15 @@ __all__ = [
     "ControlVariateFeatures",
     "DenseExponentialFeatures",
     "Estimator",
+    "GaussianHybridFeatures",
+    "GaussianMixer",
     "GeneralizedExponentialFeatures",
     "GeometricFeatures",
+    "HybridFeatures",
     "HyperbolicFeatures",
     "ImportanceSampledFeatures",
     "MaclaurinFeatures",
+    "Mixer",
     "OpticalFeatures",
     "OptimalPositiveFeatures",
     "PoissonFeatures",

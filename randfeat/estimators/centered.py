@@ -72,4 +72,4 @@ class CenteredFeatures(TransformedEstimator):
 
 def inner(x: Any, row: Any) -> Any:
     """Inner products of the rows of x with one row: (..., n, d), (..., 1, d) -> (..., n, 1)."""
-    return x @ namespace(x).matrix_transpose(row)
+    return namespace(x).sum(x * row, axis=-1, keepdims=True)

@@ -10,7 +10,8 @@ import numpy as np
 from randfeat._array import Array
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
-from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment
+from randfeat.estimators.exponential_sum import ExponentialSum
+from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.weighted import weighted_positive_features
@@ -138,6 +139,11 @@ class DenseExponentialFeatures(ParametricEstimator):
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
         """Covariance of tilted exponentials over `e^u`."""
         return law.tilted_covariance(self._along_axes(x + y), self.per_pair(self.exponents))
+
+    def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
+        """As for `OptimalPositiveFeatures`, axis by axis: the row is drawn along the axes."""
+        z = self._along_axes(x + y)
+        return tilted_terms(z, np.broadcast_to(self.per_pair(self.exponents), z.shape))
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """As for `OptimalPositiveFeatures`, axis by axis."""

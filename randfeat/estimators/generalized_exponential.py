@@ -10,6 +10,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
+from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features, concatenate
 
@@ -133,6 +134,14 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
                     "randfeat.montecarlo."
                 )
         return np.real(moments[0] + moments[1]) / 2 - self.relative_row_mean(x, y, law) ** 2
+
+    def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
+        """`Re (1-4A)^{d/2} exp(2A|w|² + B w·(x + sy) - s u_s/2)`."""
+        v = x + self.sign * y
+        constant = x.shape[-1] / 2 * cmath.log(1 - 4 * self.parameter)
+        return ExponentialSum.of(
+            constant - self.sign * np.sum(v**2, axis=-1) / 2, [self._slope * v], 2 * self.parameter
+        )
 
 
 def sphere_moment(tilts: list[complex], total: complex, s: np.ndarray, dim: int) -> np.ndarray:

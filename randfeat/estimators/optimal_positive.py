@@ -10,6 +10,7 @@ import numpy as np
 from randfeat._array import Array
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.weighted import weighted_positive_features
@@ -133,6 +134,11 @@ class OptimalPositiveFeatures(ParametricEstimator):
         """Covariance of tilted exponentials over `e^u`."""
         return law.tilted_covariance(x + y, self._tilt(), even=self.antithetic)
 
+    def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
+        """`(1-4a)^{d/2} exp(2a|w|² ± √(1-4a) w·(x+y) - u/2)`."""
+        z, a = x + y, self._tilt()
+        return tilted_terms(z, np.broadcast_to(a, z.shape), even=self.antithetic)
+
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`d/2 log((1+ρ)²/4ρ) + (ρ-1)/4 (|z_j|² + |z_k|²) ± (1+ρ)/2 z_j·z_k`, z_j = x + y_j; the mean over signs."""
         z = x + y
@@ -151,6 +157,12 @@ def optimal_exponent(mean_square: Any) -> np.ndarray:
     # 1 - 1/ρ = ½ (1 - 2ū - √((2ū+1)² + 8ū)) = -8ū / (√(...) + 1 - 2ū), the sum of like signs for 2ū < 1
     root = np.sqrt((2 * u + 1) ** 2 + 8 * u)
     return np.where(2 * u < 1, -u / np.where(2 * u < 1, root + 1 - 2 * u, 1.0), (1 - 2 * u - root) / 16)
+
+
+def tilted_terms(z: np.ndarray, a: np.ndarray, *, even: bool = False) -> ExponentialSum:
+    """`Π_l (1-4a_l)^{1/2} exp(Σ_l 2a_l w_l² + √(1-4a_l) w_l z_l - |z|²/2)`, or its mean over both signs of z."""
+    slope = np.sqrt(1 - 4 * a) * z
+    return ExponentialSum.of(np.sum(np.log1p(-4 * a) - z**2, axis=-1) / 2, [slope, -slope] if even else [slope], 2 * a)
 
 
 def tilted_joint_moment(z: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:

@@ -7,15 +7,13 @@ import numpy as np
 
 from randfeat.estimators.softmax import SoftmaxEstimator
 
-__all__ = ["ParametricEstimator", "frozen_array"]
+__all__ = ["Parametric", "ParametricEstimator", "frozen_array"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ParametricEstimator(SoftmaxEstimator):
-    """An estimator whose law has arrays as parameters, with optional leading batch dimensions (heads).
+class Parametric:
+    """A frozen dataclass with arrays as parameters, with optional leading batch dimensions (heads).
 
-    Parameters never change; two estimators are equal when all their parameters are. A batched estimator draws one map
-    for each batch entry, and its closed forms take pairs (..., *batch_shape, n, d).
+    Parameters never change; two of a kind are equal when all their parameters are.
     """
 
     @property
@@ -31,14 +29,26 @@ class ParametricEstimator(SoftmaxEstimator):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return all(same(getattr(self, name), getattr(other, name)) for name in self._names)
 
     def __hash__(self) -> int:
-        return hash((type(self), *(hashable(getattr(self, f.name)) for f in fields(self))))
+        return hash((type(self), *(hashable(getattr(self, name)) for name in self._names)))
 
     def __repr__(self) -> str:
-        parts = (f"{f.name}={described(getattr(self, f.name))}" for f in fields(self) if f.repr)
-        return f"{type(self).__name__}({', '.join(parts)})"
+        shown = [f.name for f in fields(self) if f.repr and f.init]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={described(getattr(self, name))}' for name in shown)})"
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(f.name for f in fields(self))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ParametricEstimator(Parametric, SoftmaxEstimator):
+    """An estimator whose law has arrays as parameters, with optional leading batch dimensions (heads).
+
+    A batched estimator draws one map for each batch entry, and its closed forms take pairs (..., *batch_shape, n, d).
+    """
 
 
 def frozen_array(value: Any, name: str, dtype: type = np.float64) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
@@ -55,6 +56,11 @@ class PositiveFeatures(SoftmaxEstimator):
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
         """`Cov(exp(w1·(x+y)), exp(w2·(x+y))) e^{-u}`."""
         return law.covariance(np.sum((x + y) ** 2, axis=-1))
+
+    def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
+        """`exp(w·(x+y) - u/2)`."""
+        z = x + y
+        return ExponentialSum.of(-np.sum(z**2, axis=-1) / 2, [z])
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`z_j·z_k`, z_j = x + y_j."""

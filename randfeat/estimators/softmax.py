@@ -1,9 +1,14 @@
 """What estimators of the softmax family share."""
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
+import numpy as np
+
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
+from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["SoftmaxEstimator"]
@@ -19,3 +24,17 @@ class SoftmaxEstimator(Estimator):
     kernel: SoftmaxFamily = field(default_factory=SoftmaxKernel)
 
     kernel_type: ClassVar[type] = SoftmaxFamily
+
+    def with_kernel(self, kernel: SoftmaxFamily) -> Self:
+        """The same law for another kernel of the softmax family."""
+        return dataclasses.replace(self, kernel=kernel)
+
+    def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
+        """`S(w)/K` of one row as the real part of a sum of complex Gaussian exponentials, inputs in kernel units.
+
+        For the covariance of different estimators at common rows (`HybridFeatures`).
+        """
+        raise NoClosedForm(
+            f"the covariance of {type(self).__name__} with other estimators at common rows is not known; use "
+            "shared_rows=False, or randfeat.montecarlo."
+        )

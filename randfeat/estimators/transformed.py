@@ -12,11 +12,13 @@ import numpy as np
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings import Coupling, Independent
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+from randfeat.variance import unit_inputs
 
 __all__ = ["TransformedEstimator"]
 
@@ -85,7 +87,11 @@ class TransformedEstimator(ParametricEstimator):
     @functools.cached_property
     def _core(self) -> SoftmaxEstimator:
         """The base for the plain softmax kernel: envelopes are those of the untransformed inputs."""
-        return with_kernel(self.base, SoftmaxKernel())
+        return self.base.with_kernel(SoftmaxKernel())
+
+    def with_kernel(self, kernel: SoftmaxFamily) -> Self:
+        """The same transform of the base for another kernel."""
+        return dataclasses.replace(self, base=self.base.with_kernel(kernel))
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
@@ -124,6 +130,18 @@ class TransformedEstimator(ParametricEstimator):
         """The base's at (x', y')."""
         return self._core.relative_covariance(*self.moved_pair(x, y), law, same_row=same_row)
 
+    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+        """The base's at (x', y')."""
+        return self._core.mean_over_size(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
+
+    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+        """The base's at (x', y')."""
+        return self._core.variance_over_size(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
+
+    def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
+        """The base's at (x', y')."""
+        return self._core.exponential_terms(*self.moved_pair(x, y))
+
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The base's at (x', y')."""
         return self._core.log_joint_moment(*self.moved_pair(x, y))
@@ -131,15 +149,6 @@ class TransformedEstimator(ParametricEstimator):
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
         """The base's at (x', y')."""
         return self._core.row_kurtosis(*self.moved_pair(self.kernel.unit(x), self.kernel.unit(y)))
-
-
-def with_kernel(estimator: SoftmaxEstimator, kernel: SoftmaxFamily) -> SoftmaxEstimator:
-    """The same law for another kernel of the softmax family."""
-    if estimator.kernel == kernel:
-        return estimator
-    if isinstance(estimator, TransformedEstimator):
-        return dataclasses.replace(estimator, base=with_kernel(estimator.base, kernel))
-    return dataclasses.replace(estimator, kernel=kernel)
 
 
 def matvec(matrix: Any, x: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
@@ -86,6 +87,13 @@ class TrigonometricFeatures(SoftmaxEstimator):
         t = np.sum((x - y) ** 2, axis=-1)
         phase_noise = np.exp(t) / 2 if same_row and self.variant == "phase" else 0.0
         return law.even_covariance(-t) + phase_noise
+
+    def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
+        """`Re exp(i w·(x-y) + t/2)`; not for random phases, which are more than a row."""
+        if self.variant == "phase":
+            return super().exponential_terms(x, y)
+        delta = x - y
+        return ExponentialSum.of(np.sum(delta**2, axis=-1) / 2, [1j * delta])
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`log cosh(δ_j·δ_k)`, δ_j = x - y_j; random phases add `½ exp(δ_j·δ_k)` inside the logarithm."""

@@ -1,0 +1,108 @@
+"""Hybrid features."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from randfeat.couplings import Coupling, Independent, Orthogonal
+from randfeat.estimators.centered import CenteredFeatures
+from randfeat.estimators.hyperbolic import HyperbolicFeatures
+from randfeat.estimators.mixed import MixedEstimator
+from randfeat.estimators.mixers import AngularMixer, GaussianMixer, Mixer
+from randfeat.estimators.parametric import frozen_array
+from randfeat.estimators.softmax import SoftmaxEstimator
+from randfeat.estimators.trigonometric import TrigonometricFeatures
+from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+
+__all__ = ["HybridFeatures"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HybridFeatures(MixedEstimator):
+    """Hybrid features of any bases, `K̂ = Σ_k λ̂_k K̂_k` with random weights λ̂ of sum 1: HRF.
+
+    bases : p + 1 estimators of one kernel of the softmax family, with one coupling, which are those of the whole.
+    mixers : p weights λ̂_1 .. λ̂_p (`AngularMixer`, `GaussianMixer`); the last base takes 1 - Σ λ̂_k.
+    shared_rows : whether all bases use the very same rows.
+
+    The default is `AngularHybridFeatures`; `multipolar` puts a centered base at each of several anchors.
+
+    Shapes: (..., n, d) -> values and log_scale (..., n, D), D = m [Σ_k f_k (1 + n_k) + f_{p+1} (1 + Σ n_k)] for m rows,
+        f_k features per row of base k and n_k coordinates of mixer k, less the constant parts that are zero. Products
+        are tensor products, and a minus sign goes to the keys: the map is asymmetric.
+    Exact: `E[φ_q(x)·φ_k(y)] = exp(x·y)` if the bases are, whatever the mixers estimate, for the weights add up to 1.
+    Error: variance `Σ_kl E[λ̂_k λ̂_l] Cov(K̂_k, K̂_l)`, and for biased bases b also `Σ_kl Cov(λ̂_k, λ̂_l) b_k b_l`. Common
+        rows add the covariances of different bases: in closed form for independent, orthogonal and jointly Gaussian
+        rows and bases with `exponential_terms`, else `NoClosedForm`.
+    Limits: not positive; the weights that cancel do so in floating point, to the rounding of the larger base estimate.
+    Source: Choromanski et al. 2022, "Hybrid Random Features".
+
+    >>> import numpy as np
+    >>> hybrid = HybridFeatures(mixers=(AngularMixer(num_signs=4),))
+    >>> hybrid.features_per_row, hybrid.draw(dim=3, num_features=200, rng=0).estimate(np.eye(3), np.eye(3)).shape
+    (20, (3, 3))
+    """
+
+    kernel: SoftmaxFamily = field(init=False, default_factory=SoftmaxKernel)
+    coupling: Coupling | str = field(init=False, default_factory=Independent)
+    bases: tuple[SoftmaxEstimator, ...] = field(default_factory=lambda: (HyperbolicFeatures(), TrigonometricFeatures()))
+    mixers: tuple[Mixer, ...] = field(default_factory=lambda: (AngularMixer(),))
+
+    def __post_init__(self) -> None:
+        for name, kind in (("bases", SoftmaxEstimator), ("mixers", Mixer)):
+            values = getattr(self, name)
+            if not isinstance(values, Iterable) or not all(isinstance(value, kind) for value in values):
+                raise TypeError(f"{name} must be a tuple of {kind.__name__}s, got {values!r}.")
+            object.__setattr__(self, name, tuple(values))
+        if len(self.bases) != len(self.mixers) + 1:
+            raise ValueError(f"p mixers weigh p + 1 bases, got {len(self.mixers)} mixers and {len(self.bases)} bases.")
+        for name in ("kernel", "coupling"):
+            different = list(dict.fromkeys(getattr(base, name) for base in self.bases))
+            if len(different) > 1:
+                listing = ", ".join(map(repr, different))
+                raise ValueError(f"all bases must have the same {name}, got {listing}.")
+            object.__setattr__(self, name, different[0])
+        super().__post_init__()
+
+    @classmethod
+    def multipolar(
+        cls,
+        anchors: Any,
+        *,
+        width: float = 1.0,
+        num_frequencies: int = 8,
+        kernel: SoftmaxFamily | None = None,
+        coupling: Coupling | str | None = None,
+        shared_rows: bool = True,
+    ) -> Self:
+        """Exact wherever x + y is one of the `anchors` (p, d) far from the others; trigonometric elsewhere.
+
+        Each anchor c has hyperbolic features centered there, which are exact at x + y = c, and the Gaussian weight
+        `exp(-|x + y - c|²/2·width²)`; trigonometric features take what is left, so x = y is exact only as far as these
+        weights vanish there. All in kernel units.
+        """
+        anchors = frozen_array(anchors, "anchors")
+        if anchors.ndim != 2:
+            raise ValueError(f"anchors must have shape (p, d), got {anchors.shape}.")
+        kernel, coupling = kernel or SoftmaxKernel(), Orthogonal() if coupling is None else coupling
+        hyperbolic = HyperbolicFeatures(kernel, coupling)
+        bases = [CenteredFeatures(base=hyperbolic, key_shift=anchor) for anchor in anchors]
+        mixers = [GaussianMixer(num_frequencies, width, anchor=anchor) for anchor in anchors]
+        return cls(
+            bases=(*bases, TrigonometricFeatures(kernel, coupling)), mixers=tuple(mixers), shared_rows=shared_rows
+        )
+
+    @property
+    def components(self) -> tuple[SoftmaxEstimator, ...]:
+        """The bases."""
+        return self.bases
+
+    @property
+    def weights(self) -> tuple[Mixer, ...]:
+        """The mixers."""
+        return self.mixers
+
+    def with_kernel(self, kernel: SoftmaxFamily) -> Self:
+        """The same hybrid with all bases for another kernel."""
+        return dataclasses.replace(self, bases=tuple(base.with_kernel(kernel) for base in self.bases))
