@@ -106,3 +106,7 @@ class HybridFeatures(MixedEstimator):
     def with_kernel(self, kernel: SoftmaxFamily) -> Self:
         """The same hybrid with all bases for another kernel."""
         return dataclasses.replace(self, bases=tuple(base.with_kernel(kernel) for base in self.bases))
+
+    def with_coupling(self, coupling: Coupling | str) -> Self:
+        """The same hybrid with other rows for all bases."""
+        return dataclasses.replace(self, bases=tuple(base.with_coupling(coupling) for base in self.bases))
