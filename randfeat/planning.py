@@ -49,30 +49,26 @@ def least_width(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: flo
     def suffices(width: int) -> bool:
         return bool(estimator.relative_mse(x, y, num_features=width) <= allowed)
 
-    step = least_step(estimator)
-    high = step
-    while not suffices(high):
-        high *= 2
-        if high > MOST_FEATURES:
-            least = float(estimator.relative_mse(x, y, num_features=high // 2))
+    rows = 1
+    while not suffices(width := possible_width(estimator, rows, x.shape[-1])):
+        rows *= 2
+        wish = rows * estimator.features_per_row
+        if width < wish // 2 or wish > MOST_FEATURES:
+            least = float(estimator.relative_mse(x, y, num_features=width))
             raise ValueError(
                 f"{estimator!r} does not reach a relative MSE of {allowed:.2g} at this pair: it is {least:.2g} with "
-                f"{high // 2} features; fit features to the data (randfeat.adapt), or allow more."
+                f"{width} features; fit features to the data (randfeat.adapt), or allow more."
             )
-    low = high // 2
-    while high - low > step:
-        middle = low + (high - low) // (2 * step) * step
-        low, high = (low, middle) if suffices(middle) else (middle, high)
-    return high
+    low, high = rows // 2, rows
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(possible_width(estimator, middle, x.shape[-1])) else (middle, high)
+    return possible_width(estimator, high, x.shape[-1])
 
 
-def least_step(estimator: Estimator) -> int:
-    """The difference between neighbouring widths that the estimator can have."""
-    coupling = resolve_coupling(estimator.coupling)
-    step = 1
-    while coupling.nearest_num_rows(step) != (step,):
-        step += 1
-    return step * estimator.features_per_row
+def possible_width(estimator: Estimator, rows: int, dim: int) -> int:
+    """The width of this number of rows, or the next that the coupling can have."""
+    return resolve_coupling(estimator.coupling).nearest_num_rows(rows, dim)[-1] * estimator.features_per_row
 
 
 def predict_attention_error(

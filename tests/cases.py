@@ -7,16 +7,24 @@ from randfeat import (
     CenteredGaussian,
     Coupling,
     Estimator,
+    Fastfood,
+    GaussHermite,
     GaussianKernel,
     GeneralizedExponentialFeatures,
+    Hadamard,
+    Halton,
     HyperbolicFeatures,
     Independent,
     Kernel,
+    MomentMatched,
     OptimalPositiveFeatures,
     Orthogonal,
     PositiveFeatures,
     Simplex,
+    SimplexPlus,
+    Sobol,
     SoftmaxKernel,
+    SphericalRadial,
     TrigonometricFeatures,
 )
 
@@ -31,6 +39,7 @@ COUPLINGS: list[Coupling] = [
     Antithetic(Orthogonal()),
     Antithetic(Simplex()),
     CenteredGaussian(),
+    SphericalRadial(),
 ]
 
 FEATURES = [
@@ -60,7 +69,20 @@ OPEN: list[Estimator] = []
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 
-OTHER_COUPLINGS: list[Coupling] = []
+OTHER_COUPLINGS: list[Coupling] = [
+    SimplexPlus(),
+    Fastfood(),
+    Hadamard(),
+    Hadamard(blocks=1, norms="constant"),
+    Sobol(),
+    Halton(),
+    MomentMatched(order=1),
+    MomentMatched(),
+    Antithetic(MomentMatched()),
+    GaussHermite(nodes=2),
+    GaussHermite(nodes=3),
+    Antithetic(GaussHermite(nodes=2)),
+]
 """Couplings that exist for some numbers of rows or dimensions only, or whose joint laws have no closed form."""
 
 ATTENTION: list[Estimator] = [*(make() for make in FEATURES[:4]), GeneralizedExponentialFeatures(parameter=0.04j)]
