@@ -81,11 +81,15 @@ class FixedPairs(PairLaw):
 
     def _covariance(self, s: Any, lengths: tuple[np.ndarray, ...]) -> np.ndarray:
         s = np.asarray(s, dtype=np.float64)
-        near = np.clip(s, -SMALL, SMALL)  # where all moments are close to 1, their differences from 1 are subtracted
+        result = np.empty_like(s)
+        small = np.abs(s) <= SMALL  # where all moments are close to 1, their differences from 1 are subtracted
+        near, far = s[small], s[~small]
         row = self._row_growth(near)
-        small = np.mean([self._growth(near, z) for z in lengths], axis=0) - row * (2 + row)
-        large = np.mean([self._moment(s, z, power=1.0) for z in lengths], axis=0) - self.row_mean(s) ** 2
-        return np.where(np.abs(s) <= SMALL, small * np.exp(-near), large)
+        growth = np.mean([self._growth(near, z) for z in lengths], axis=0)
+        result[small] = (growth - row * (2 + row)) * np.exp(-near)
+        moment = np.mean([self._moment(far, z, power=1.0) for z in lengths], axis=0)
+        result[~small] = moment - self.row_mean(far) ** 2
+        return result
 
     def _row_growth(self, s: np.ndarray) -> np.ndarray:
         """`E[exp(v·w1)] - 1`."""

@@ -4,7 +4,7 @@ import numpy as np
 
 __all__ = ["hyp0f1", "hyp0f1_minus_one", "kummer_minus_half", "log_hyp0f1"]
 
-LARGE_ORDER = 400.0  # beyond, the uniform expansion of Bessel functions has all digits
+LARGE_ORDER = 300.0  # beyond, the uniform expansion of Bessel functions has all digits
 
 
 def hyp0f1(b: float, z: np.ndarray) -> np.ndarray:
@@ -21,7 +21,7 @@ def hyp0f1(b: float, z: np.ndarray) -> np.ndarray:
         kept = z > -40 * b
         far = np.exp(log_hyp0f1_of_large_order(b, np.where(near | ~kept, 0.0, z)))
         return np.where(near, series, np.where(kept | np.isnan(z), far, 0.0))
-    x = np.sqrt(np.where(near, 1.0, -z))
+    x = np.sqrt(np.where(near, max(b, 1.0), -z))
     return np.where(near, series, np.exp(gammaln(b) + (1 - b) * np.log(x)) * jv(b - 1, 2 * x))
 
 
@@ -66,11 +66,14 @@ def log_hyp0f1_of_large_order(b: float, z: np.ndarray) -> np.ndarray:
 
 def hyp0f1_minus_one(b: float, z: np.ndarray) -> np.ndarray:
     """`0F1(; b; z) - 1`, accurate relative to itself near z = 0."""
-    near = np.abs(z) <= max(b, 1.0)
+    near = (z >= -max(b, 1.0)) & (z <= 32 * max(b, 1.0))
+    series = power_series_minus_one(b, np.where(near, z, 0.0))
+    if np.all(near):
+        return series
     with np.errstate(over="ignore"):
         above = np.expm1(log_hyp0f1(b, np.where(near, 0.0, np.maximum(z, 0.0))))
     below = hyp0f1(b, np.where(near, 0.0, np.minimum(z, 0.0))) - 1
-    return np.where(near, power_series_minus_one(b, np.where(near, z, 0.0)), np.where(z > 0, above, below))
+    return np.where(near, series, np.where(z > 0, above, below))
 
 
 def power_series(b: float, z: np.ndarray) -> np.ndarray:
