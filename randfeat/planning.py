@@ -99,7 +99,8 @@ def predict_attention_error(
     Limits: leading order, valid while Σ_j p_j G_jj / m is small (0.05, say) for every row. A prediction near or above 1
     says that such features do not carry this head, not how wrong they are: real errors saturate near 1 for positive
     features. For signed features (trigonometric) a small prediction is no guarantee either: rare denominators near 0
-    are not in it. Counts rows as independent; couplings improve on it where |x + y|² is small.
+    are not in it. Counts rows as independent and N(0, I); couplings improve on it where |x + y|² is small, and those
+    with a bias (constant norms, quadrature rules) have an error of their own.
 
     >>> from randfeat import PositiveFeatures
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 64, 8))

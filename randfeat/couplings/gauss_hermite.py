@@ -11,7 +11,7 @@ from randfeat.couplings.laws import PairLaw
 
 __all__ = ["GaussHermite"]
 
-MOST_NODES = 64
+MOST_NODES = 32
 MOST_ROWS = 4096
 
 
