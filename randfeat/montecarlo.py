@@ -19,8 +19,7 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat.couplings import Coupling
-from randfeat.couplings.hypergeometric import hyp0f1, log_hyp0f1
-from randfeat.couplings.laws import PairLaw
+from randfeat.couplings.fixed_pairs import FixedPairs
 from randfeat.estimators.base import Estimator, as_count, as_generator
 from randfeat.variance import NoClosedForm, unit_inputs
 
@@ -164,7 +163,10 @@ def gram_variance(
     assert isinstance(coupling, Coupling)
     if not coupling.rotation_invariant:
         raise ValueError(f"the joint law of {coupling!r} is not rotation invariant; use sample_errors.")
-    rows, dim = estimator.num_rows(as_count(num_features, "num_features"), unit_x.shape[-1]), unit_x.shape[-1]
+    dim = unit_x.shape[-1]
+    rows = estimator.num_rows(as_count(num_features, "num_features"), dim)
+    if coupling.weights(rows, dim) is not None:
+        raise ValueError(f"the rows of {coupling!r} have weights; use the closed form, or sample_errors.")
     row_law = coupling.row_law(dim, rows)
     own = estimator.relative_covariance(unit_x, unit_y, row_law, same_row=True) / rows
     if rows == 1:
@@ -177,54 +179,12 @@ def gram_variance(
         first, second = all_pairs
         if first.size > 2048:  # another random subset for each draw: its choice is part of the standard error
             first, second = all_pairs[:, child.choice(first.size, 2048, replace=False)]
-        law = SampledPairs(
-            dim,
-            np.sum((w[first] + w[second]) ** 2, axis=1),
-            np.sum((w[first] - w[second]) ** 2, axis=1),
-            row_law,
-        )
+        sums, differences = (np.sum((w[first] + sign * w[second]) ** 2, axis=1) for sign in (1, -1))
+        law = FixedPairs(dim, sums, differences, np.full(sums.size, 1 / sums.size), row_law)
         covariances.append(estimator.relative_covariance(unit_x, unit_y, law, same_row=False))
     pair = mean_over_draws(np.asarray(covariances))
     weight = (rows - 1) / rows
     return Measured(own + weight * pair.value, weight * pair.standard_error)
-
-
-@dataclass(frozen=True, eq=False)
-class SampledPairs(PairLaw):
-    """An equal mixture of Haar-rotated pairs of rows, given by `|w1 + w2|²` and `|w1 - w2|²` of each."""
-
-    dim: int
-    sum_sqnorm: np.ndarray
-    difference_sqnorm: np.ndarray
-    row_law: PairLaw
-
-    def covariance(self, s: Any) -> np.ndarray:
-        """`E[0F1(; d/2; s|w1 + w2|²/4)] e^{-s}` less the squared row mean."""
-        return self._moment(s, self.sum_sqnorm) - self.row_law.row_mean(s) ** 2
-
-    def even_covariance(self, s: Any) -> np.ndarray:
-        """The same, averaged over both signs of w2."""
-        both = (self._moment(s, self.sum_sqnorm) + self._moment(s, self.difference_sqnorm)) / 2
-        return both - self.row_law.row_mean(s) ** 2
-
-    def sqnorm_covariance(self, dim: int) -> float:
-        """Not known from the lengths of sums and differences."""
-        raise NoClosedForm("sampled pairs know |w1 ± w2|² only.")
-
-    def negated(self) -> PairLaw:
-        """Sums and differences exchanged."""
-        return SampledPairs(self.dim, self.difference_sqnorm, self.sum_sqnorm, self.row_law)
-
-    def row_mean(self, s: Any) -> np.ndarray:
-        """As one row's."""
-        return self.row_law.row_mean(s)
-
-    def _moment(self, s: Any, sqnorm: np.ndarray) -> np.ndarray:
-        s = np.asarray(s, dtype=np.float64)[..., None]
-        z = s * sqnorm / 4
-        growing = np.exp(log_hyp0f1(self.dim / 2, np.maximum(z, 0.0)) - s)
-        waving = hyp0f1(self.dim / 2, np.minimum(z, 0.0)) * np.exp(-np.minimum(s, 0.0))
-        return np.mean(np.where(s >= 0, growing, waving), axis=-1)
 
 
 def collect(

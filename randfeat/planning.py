@@ -6,8 +6,9 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat.attention.inputs import attention_inputs
+from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.base import Estimator, as_count, as_generator
-from randfeat.estimators.combined import can_have, least_width
+from randfeat.estimators.combined import can_have
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.base import check_positive
 from randfeat.variance import NoClosedForm
@@ -47,27 +48,33 @@ def num_features_for(
 
 def width_at(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: float) -> int:
     """The least width whose relative MSE is at most `allowed`: doubled until it is, then bisected."""
+    dim = x.shape[-1]
 
-    def suffices(width: int) -> bool:
-        if not can_have(estimator, width, x.shape[-1]):  # a product of which one factor would get too little
-            return False
-        return bool(estimator.relative_mse(x, y, num_features=width) <= allowed)
+    def error(width: int) -> float:
+        if not can_have(estimator, width, dim):  # a product of which one factor would get too little
+            return np.inf
+        return float(estimator.relative_mse(x, y, num_features=width))
 
-    step = least_width(estimator)  # between neighbouring widths
-    high = step
-    while not suffices(high):
-        high *= 2
-        if high > MOST_FEATURES:
-            least = float(estimator.relative_mse(x, y, num_features=high // 2))
+    rows, least = 1, np.inf
+    while (found := error(width := possible_width(estimator, rows, dim))) > allowed:
+        least, rows = min(found, least), 2 * rows
+        wish = estimator.num_features(rows, dim)
+        if width < wish // 4 or wish > MOST_FEATURES:
             raise ValueError(
                 f"{estimator!r} does not reach a relative MSE of {allowed:.2g} at this pair: it is {least:.2g} with "
-                f"{high // 2} features; fit features to the data (randfeat.adapt), or allow more."
+                f"{width} features; fit features to the data (randfeat.adapt), or allow more."
             )
-    low = high // 2
-    while high - low > step:
-        middle = low + (high - low) // (2 * step) * step
-        low, high = (low, middle) if suffices(middle) else (middle, high)
-    return high
+    low, high = rows // 2, rows
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = error(possible_width(estimator, middle, dim)) <= allowed
+        low, high = (low, middle) if enough else (middle, high)
+    return possible_width(estimator, high, dim)
+
+
+def possible_width(estimator: Estimator, rows: int, dim: int) -> int:
+    """The width of this number of rows, or the next that the coupling can have."""
+    return estimator.num_features(resolve_coupling(estimator.coupling).nearest_num_rows(rows, dim)[-1], dim)
 
 
 def predict_attention_error(
@@ -98,7 +105,8 @@ def predict_attention_error(
     Limits: leading order, valid while Σ_j p_j G_jj / m is small (0.05, say) for every row. A prediction near or above 1
     says that such features do not carry this head, not how wrong they are: real errors saturate near 1 for positive
     features. For signed features (trigonometric) a small prediction is no guarantee either: rare denominators near 0
-    are not in it. Counts rows as independent; couplings improve on it where |x + y|² is small.
+    are not in it. Counts rows as independent and N(0, I); couplings improve on it where |x + y|² is small, and those
+    with a bias (constant norms, quadrature rules) have an error of their own.
 
     >>> from randfeat import PositiveFeatures
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 64, 8))

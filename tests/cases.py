@@ -17,6 +17,7 @@ COUPLINGS: list[rf.Coupling] = [
     rf.Antithetic(rf.Orthogonal()),
     rf.Antithetic(rf.Simplex()),
     rf.CenteredGaussian(),
+    rf.SphericalRadial(),
 ]
 
 DIAGONAL = (1.0, 1j, -0.8, 0.9 + 0.5j)
@@ -114,7 +115,20 @@ OPEN: list[rf.Estimator] = [
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 
-OTHER_COUPLINGS: list[rf.Coupling] = []
+OTHER_COUPLINGS: list[rf.Coupling] = [
+    rf.SimplexPlus(),
+    rf.Fastfood(),
+    rf.Hadamard(),
+    rf.Hadamard(blocks=1, norms="constant"),
+    rf.Sobol(),
+    rf.Halton(),
+    rf.MomentMatched(order=1),
+    rf.MomentMatched(),
+    rf.Antithetic(rf.MomentMatched()),
+    rf.GaussHermite(nodes=2),
+    rf.GaussHermite(nodes=3),
+    rf.Antithetic(rf.GaussHermite(nodes=2)),
+]
 """Couplings that exist for some numbers of rows or dimensions only, or whose joint laws have no closed form."""
 
 ATTENTION: list[rf.Estimator] = [*(make() for make in FEATURES[:4]), rf.GeneralizedExponentialFeatures(parameter=0.04j)]

@@ -94,10 +94,18 @@ def haar_rows(num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape:
 
     Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups".
     """
-    q, r = np.linalg.qr(rng.standard_normal((*batch_shape, dim, num_rows)))
+    return np.swapaxes(orthonormal_columns(rng.standard_normal((*batch_shape, dim, num_rows))), -1, -2)
+
+
+def orthonormal_columns(matrix: np.ndarray) -> np.ndarray:
+    """The factor Q (..., n, k) of the QR factorization of (..., n, k) in which R has a positive diagonal.
+
+    It is unique, so rotations of a matrix rotate its Q: a rotation-invariant law of matrices makes Q uniform.
+    """
+    q, r = np.linalg.qr(matrix)
     # LAPACK fixes the reflection signs (R has a negative diagonal); only Q·sign(diag R) is uniform.
     signs = np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-    return np.swapaxes(q * signs[..., None, :], -1, -2)
+    return q * signs[..., None, :]
 
 
 def chi_norms(dim: int, size: tuple[int, ...], *, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-__all__ = ["hyp0f1", "kummer_minus_half", "log_hyp0f1", "orthogonal_covariance"]
+__all__ = ["hyp0f1", "hyp0f1_minus_one", "kummer_minus_half", "log_hyp0f1", "orthogonal_covariance"]
+
+LARGE_ORDER = 300.0  # beyond, the uniform expansion of Bessel functions has all digits
 
 
 def hyp0f1(b: float, z: np.ndarray) -> np.ndarray:
@@ -15,7 +17,11 @@ def hyp0f1(b: float, z: np.ndarray) -> np.ndarray:
     z = np.asarray(z, dtype=np.float64)
     near = np.abs(z) <= max(b, 1.0)
     series = power_series(b, np.where(near, z, 0.0))
-    x = np.sqrt(np.where(near, 1.0, -z))
+    if b > LARGE_ORDER:  # J_{b-1} underflows; the function does below z = -40b, where it is less than 1e-16
+        kept = z > -40 * b
+        far = np.exp(log_hyp0f1_of_large_order(b, np.where(near | ~kept, 0.0, z)))
+        return np.where(near, series, np.where(kept | np.isnan(z), far, 0.0))
+    x = np.sqrt(np.where(near, max(b, 1.0), -z))
     return np.where(near, series, np.exp(gammaln(b) + (1 - b) * np.log(x)) * jv(b - 1, 2 * x))
 
 
@@ -29,16 +35,56 @@ def log_hyp0f1(b: float, z: np.ndarray) -> np.ndarray:
     z = np.asarray(z, dtype=np.float64)
     near = z <= 32 * max(b, 1.0)
     series = np.log(power_series(b, np.where(near, z, 0.0)))
+    if b > LARGE_ORDER:  # I_{b-1} underflows
+        return np.where(near, series, log_hyp0f1_of_large_order(b, np.where(near, 1.0, z)))
     x = np.sqrt(np.where(near, 1.0, z))
     with np.errstate(divide="ignore"):  # ive underflows where the series is used
         far = gammaln(b) - (b - 1) * np.log(x) + np.log(ive(b - 1, 2 * x)) + 2 * x
     return np.where(near, series, far)
 
 
+def log_hyp0f1_of_large_order(b: float, z: np.ndarray) -> np.ndarray:
+    """The same for z > -40b too, by Debye's expansion of `I_ν(νX)`, ν = b-1, X² = 4z/ν², and Stirling's of Γ(b).
+
+    What both have in common is cancelled by hand: `ν (r - log(1 + r/2)) - ¼ log(1 + X²)`, r = √(1 + X²) - 1, remains.
+    """
+    order = b - 1
+    square = 4 * z / order**2
+    root = np.sqrt(1 + square)
+    r = square / (1 + root)
+    p = 1 / root
+    debye = [
+        (3 * p - 5 * p**3) / 24,
+        (81 * p**2 - 462 * p**4 + 385 * p**6) / 1152,
+        (30375 * p**3 - 369603 * p**5 + 765765 * p**7 - 425425 * p**9) / 414720,
+        (4465125 * p**4 - 94121676 * p**6 + 349922430 * p**8 - 446185740 * p**10 + 185910725 * p**12) / 39813120,
+    ]
+    corrections = sum(term / order ** (k + 1) for k, term in enumerate(debye))
+    stirling = 1 / (12 * order) - 1 / (360 * order**3)
+    return order * (r - np.log1p(r / 2)) - np.log1p(square) / 4 + stirling + np.log1p(corrections)
+
+
+def hyp0f1_minus_one(b: float, z: np.ndarray) -> np.ndarray:
+    """`0F1(; b; z) - 1`, accurate relative to itself near z = 0."""
+    near = (z >= -max(b, 1.0)) & (z <= 32 * max(b, 1.0))
+    series = power_series_minus_one(b, np.where(near, z, 0.0))
+    if np.all(near):
+        return series
+    with np.errstate(over="ignore"):
+        above = np.expm1(log_hyp0f1(b, np.where(near, 0.0, np.maximum(z, 0.0))))
+    below = hyp0f1(b, np.where(near, 0.0, np.minimum(z, 0.0))) - 1
+    return np.where(near, series, np.where(z > 0, above, below))
+
+
 def power_series(b: float, z: np.ndarray) -> np.ndarray:
     """`Σ_k z^k / (k! (b)_k)`, for |z| <= 32 max(b, 1)."""
+    return 1 + power_series_minus_one(b, z)
+
+
+def power_series_minus_one(b: float, z: np.ndarray) -> np.ndarray:
+    """The same without its first term."""
     term = np.ones_like(z)
-    total = np.ones_like(z)
+    total = np.zeros_like(z)
     for k in range(220):
         term = term * z / ((k + 1) * (b + k))
         total = total + term

@@ -24,7 +24,7 @@ import numpy as np
 
 from randfeat.couplings.hypergeometric import hyp0f1, kummer_minus_half, log_hyp0f1
 
-__all__ = ["GaussianPair", "NoClosedForm", "PairLaw", "RadialPair", "SpherePair"]
+__all__ = ["GaussianPair", "NoClosedForm", "PairLaw", "RadialPair", "SpherePair", "is_isotropic"]
 
 SMALL = 2.0  # power series below, transformed series above: both are accurate to about 1e-14 here
 CHUNK = 2**20  # numbers held at once by a series evaluated on many arguments
@@ -36,6 +36,11 @@ class NoClosedForm(ValueError):
 
 class PairLaw(abc.ABC):
     """The joint law of two rows, invariant under a common rotation of both."""
+
+    @property
+    def exact_marginals(self) -> bool:
+        """Whether each of the two rows is N(0, I); a law for which it is not states the moments of one row itself."""
+        return True
 
     @abc.abstractmethod
     def covariance(self, s: Any) -> np.ndarray:
@@ -55,10 +60,12 @@ class PairLaw(abc.ABC):
 
     def second_moment(self, dim: int) -> float:
         """`E[(v·w1)²] / |v|²`: 1 for N(0, I), and for every law of rows that are unbiased to second degree."""
+        self._expect_exact("second moment")
         return 1.0
 
     def row_mean(self, s: Any) -> np.ndarray:
         """`E[exp(v·w1)] / e^{s/2}`: 1 where each row alone is N(0, I)."""
+        self._expect_exact("mean of exponentials")
         return np.ones_like(np.asarray(s, dtype=np.float64))
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
@@ -69,8 +76,15 @@ class PairLaw(abc.ABC):
         )
 
     def tilted_row_mean(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
-        """`E[T(w1)] / e^{s/2}`."""
+        """`E[T(w1)] / e^{s/2}`: 1 where each row alone is N(0, I)."""
+        self._expect_exact("mean of tilted exponentials")
         return np.ones(np.broadcast_shapes(np.shape(v), np.shape(a))[:-1])
+
+    def _expect_exact(self, what: str) -> None:
+        if not self.exact_marginals:
+            raise NoClosedForm(
+                f"the {what} of a row is not known under {type(self).__name__}; use randfeat.montecarlo."
+            )
 
 
 @dataclass(frozen=True)
@@ -206,6 +220,15 @@ class SpherePair(PairLaw):
     dim: int
     cosine: float
 
+    @property
+    def exact_marginals(self) -> bool:
+        """False: the length is constant."""
+        return False
+
+    def second_moment(self, dim: int) -> float:
+        """1, as for N(0, I)."""
+        return 1.0
+
     def covariance(self, s: Any) -> np.ndarray:
         """`[Φ(2d(1 + c)s) - Φ(ds)²] / e^s`."""
         return self._evaluate(np.asarray(s, dtype=np.float64), (self.cosine,))
@@ -224,7 +247,10 @@ class SpherePair(PairLaw):
     def tilted_row_mean(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
         """`(1-4a)^{d/2} e^{2ad}` times that of plain exponentials of `(1-4a)^{1/2} v`, for an isotropic tilt."""
         if not is_isotropic(a):
-            raise NoClosedForm("the mean under an anisotropic tilt is not known for constant norms; use chi norms.")
+            raise NoClosedForm(
+                "the mean under an anisotropic tilt is not known for constant norms; use chi norms, or "
+                "randfeat.montecarlo."
+            )
         s, tilt, factor = self._isotropic(v, a)
         return factor * self.row_mean(tilt * s)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
+from randfeat.couplings.matched_laws import ScaledGaussianPair
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features, concatenate
@@ -108,31 +109,37 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
         return concatenate(Features(xp.cos(argument), log_scale), Features(sine, log_scale))
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """1 for exact marginals; for constant norms the real part of a Bessel function of B."""
+        """1 for exact marginals; else the real part of a Bessel function or an exponential of B."""
         s = np.sum((x + self.sign * y) ** 2, axis=-1)
-        if not isinstance(law, SpherePair):
+        if law.exact_marginals or self.parameter == 0:
             return law.row_mean(self.sign * s)
-        return np.real(sphere_moment([self.parameter], self._slope**2, s, law.dim) * np.exp(-self.sign * s / 2))
+        if isinstance(law, SpherePair):
+            return np.real(sphere_moment([self.parameter], self._slope**2, s, law.dim) * np.exp(-self.sign * s / 2))
+        if isinstance(law, ScaledGaussianPair):
+            kept = 1 - 4 * self.parameter * law.variance
+            exponent = self._slope**2 * law.variance / kept - self.sign
+            ratio = cmath.log(1 - 4 * self.parameter) - cmath.log(kept)
+            return np.real(np.exp(x.shape[-1] / 2 * ratio + exponent * s / 2))
+        raise no_moments(law)
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
         """`½ Re (E[S1 S2] + E[S1 S2*]) / kernel²` less the squared relative mean."""
         s = np.sum((x + self.sign * y) ** 2, axis=-1)
-        if isinstance(law, RadialPair):  # the tilt of each norm is absorbed by a complex rescaling
+        if isinstance(law, RadialPair) or self.parameter == 0:  # a complex rescaling of each norm absorbs its tilt
             return law.covariance(s) if self.sign == 1 else law.even_covariance(-s)
         a, b, shift = self.parameter, self._slope, self.sign * s
         moments = []
         for second, slope in ((a, b), (a.conjugate(), b.conjugate())):
-            if isinstance(law, GaussianPair):
-                log_moment = gaussian_moment(law.correlation, (a, second), (b, slope), s, x.shape[-1])
+            if isinstance(law, GaussianPair | ScaledGaussianPair):
+                variance = law.variance if isinstance(law, ScaledGaussianPair) else 1.0
+                covariance = variance * np.array([[1.0, law.correlation], [law.correlation, 1.0]])
+                log_moment = gaussian_moment(covariance, (a, second), (b, slope), s, x.shape[-1])
                 moments.append(np.exp(log_moment - shift))
             elif isinstance(law, SpherePair):
                 total = b * b + slope * slope + 2 * law.cosine * b * slope
                 moments.append(sphere_moment([a, second], total, s, law.dim) * np.exp(-shift))
             else:
-                raise NoClosedForm(
-                    f"generalized exponential features have no covariance under {type(law).__name__}; use "
-                    "randfeat.montecarlo."
-                )
+                raise no_moments(law)
         return np.real(moments[0] + moments[1]) / 2 - self.relative_row_mean(x, y, law) ** 2
 
     def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
@@ -144,6 +151,13 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
         )
 
 
+def no_moments(law: PairLaw) -> NoClosedForm:
+    """The error under a law that is none of those above."""
+    return NoClosedForm(
+        f"generalized exponential features have no closed moments under {type(law).__name__}; use randfeat.montecarlo."
+    )
+
+
 def sphere_moment(tilts: list[complex], total: complex, s: np.ndarray, dim: int) -> np.ndarray:
     """`E Π T_i = Π (1-4a_i)^{d/2} e^{2a_i d} · 0F1(; d/2; d total s/4)`, rows of length √d, |Σ b_i w_i|² = d total."""
     from scipy.special import hyp0f1
@@ -153,14 +167,14 @@ def sphere_moment(tilts: list[complex], total: complex, s: np.ndarray, dim: int)
 
 
 def gaussian_moment(
-    rho: float, tilts: tuple[complex, complex], slopes: tuple[complex, complex], s: np.ndarray, dim: int
+    covariance: np.ndarray, tilts: tuple[complex, complex], slopes: tuple[complex, complex], s: np.ndarray, dim: int
 ) -> np.ndarray:
-    """`log E[T_1 T_2]`, `T_i = (1-4a_i)^{d/2} exp(2a_i|w_i|² + b_i w_i·v)`, |v|² = s, rows of correlation ρ.
+    """`log E[T_1 T_2]`, `T_i = (1-4a_i)^{d/2} exp(2a_i|w_i|² + b_i w_i·v)`, |v|² = s, (w1, w2) of covariance Σ.
 
     Coordinate by coordinate a Gaussian integral over (w1, w2) ~ N(0, Σ): with Q = diag(4a_1, 4a_2) and
     M = (I - ΣQ)^{-1} Σ it is `det(I - ΣQ)^{-1/2} exp(½ bᵀMb)`.
     """
-    covariance, a, b = np.array([[1.0, rho], [rho, 1.0]]), np.array(tilts), np.array(slopes)
+    a, b = np.array(tilts), np.array(slopes)
     kept = np.eye(2) - covariance @ np.diag(4 * a)
     log_constant = np.sum(np.log(1 - 4 * a)) - cmath.log(np.linalg.det(kept))
     return dim / 2 * log_constant + (b @ np.linalg.solve(kept, covariance) @ b) / 2 * s

@@ -127,6 +127,8 @@ class PosteriorFeatures(ParametricEstimator):
             raise ValueError(
                 f"the anchors have dimension {self.anchors.shape[-1]}; draw with dim={self.anchors.shape[-1]}."
             )
+        if self._coupling.weights(num_rows, dim) is not None:
+            raise ValueError(f"posterior features need rows of equal weight; {self._coupling!r} is a quadrature rule.")
         extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
         rows = np.empty((*batch_shape, num_rows, dim))
         log_weights = np.empty((*batch_shape, 1, num_rows))
@@ -181,7 +183,8 @@ class PosteriorFeatures(ParametricEstimator):
         """1: unbiased by construction, for rows with exact marginals."""
         if not self._coupling.exact_marginals:
             raise NoClosedForm(
-                "posterior features are unbiased only for couplings with exact marginals; use chi norms."
+                "posterior features are unbiased only for couplings with exact marginals; their mean under "
+                f"{self._coupling!r} is not known; use randfeat.montecarlo, or chi norms."
             )
         return np.ones(np.broadcast_shapes(x.shape, y.shape)[:-1])
 

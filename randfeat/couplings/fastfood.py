@@ -1,0 +1,65 @@
+"""Fastfood rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
+from randfeat.couplings.hadamard import random_signs
+from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
+from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
+
+__all__ = ["Fastfood"]
+
+
+@dataclass(frozen=True)
+class Fastfood(Coupling):
+    """Rows of `S H G Π H B / √d'`: signs B, a random permutation Π, Gaussian G, and lengths S, all diagonal but Π.
+
+    H is the d' × d' Hadamard matrix of signs, d' the next power of two from d; for other d each row is cut to its first
+    d coordinates. S_ii = r_i / |g| with independent r_i ~ χ_d' gives the rows independent lengths.
+
+    Each row alone is exactly N(0, I): with O = ΠHB/√d' orthogonal and h_i the i-th row of H, row i of HGO is
+    `Oᵀ(h_i ∘ g)`, a rotated Gaussian vector; its direction is uniform and independent of its length |g|, which S
+    replaces by another χ_d' length. Rows of one block are uncorrelated, but neither independent nor orthogonal, and not
+    rotation invariant together. Blocks of d' rows are independent, of the last the first few are taken: any number of
+    rows. Drawn in O(d log d) per row, without QR.
+    Unbiased; the variance has no closed form: `randfeat.montecarlo.sample_errors` measures it.
+    Source: Le, Sarlós & Smola 2013, "Fastfood".
+
+    >>> Fastfood().sample(6, 3, rng=np.random.default_rng(0)).shape
+    (6, 3)
+    """
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """False."""
+        return False
+
+    def sample(
+        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """Rows (*batch_shape, num_rows, dim)."""
+        n = next_power_of_two(dim)
+        full, rest = block_sizes(num_rows, n)
+        shape = (*batch_shape, full + bool(rest))
+        gauss = rng.standard_normal((*shape, n))
+        permutation = np.argsort(rng.random((*shape, n)), axis=-1)
+        mixed = hadamard_matrix(n)[:, :dim][permutation] * random_signs((*shape, 1, dim), rng)
+        rows = np.swapaxes(walsh_hadamard(np.swapaxes(gauss[..., None] * mixed, -1, -2)), -1, -2)
+        lengths = chi_norms(n, (*shape, n), rng=rng) / np.linalg.norm(gauss, axis=-1)[..., None, None]
+        rows = lengths * rows / np.sqrt(n)
+        return rows.reshape(*batch_shape, shape[-1] * n, dim)[..., :num_rows, :]
+
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
+        """A Gaussian row with itself."""
+        return GaussianPair(correlation=1.0)
+
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
+        """None for blocks of one row, else not known."""
+        if num_rows == 1 or dim == 1:
+            return []
+        raise NoClosedForm("Fastfood rows have no closed-form joint law; use randfeat.montecarlo.sample_errors.")
+
+
+register_coupling("fastfood", Fastfood)

@@ -1,0 +1,96 @@
+"""Rows of randomized Hadamard matrices."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
+from randfeat.couplings.laws import NoClosedForm, PairLaw
+from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
+
+__all__ = ["Hadamard"]
+
+
+@dataclass(frozen=True)
+class Hadamard(Coupling):
+    """Rows of `√d' (HD)^k`: H the normalized d' × d' Hadamard matrix, D independent diagonal matrices of random signs.
+
+    blocks : k >= 1, the number of factors HD; 3 for SORF. norms : "constant", rows of length √d'; "chi", of independent
+        χ_d' lengths.
+
+    d' is the next power of two from d; for other d each row is cut to its first d coordinates. Any number of rows:
+    independent blocks of d' rows, orthogonal before the cut; of the last block a random subset. Cheap to draw,
+    O(d log d) per row, and right to second degree: every row has mean 0 and `E[w wᵀ] = I`.
+
+    Biased, and not rotation invariant: rows take finitely many directions. For k = 1 and constant norms they are
+    Rademacher vectors, `E[exp(w·z)] = Π_l cosh z_l`, so an estimate depends on the axes of the data; larger k is closer
+    to uniform directions. No closed form otherwise: `randfeat.montecarlo.sample_errors` measures bias and variance.
+    Source: Yu et al. 2016, "Orthogonal Random Features" (SORF); Ailon & Chazelle 2009 for one factor.
+
+    >>> rows = Hadamard(blocks=1, norms="constant").sample(4, 4, rng=np.random.default_rng(0))
+    >>> np.abs(rows).tolist() == np.ones((4, 4)).tolist(), bool(np.all(rows @ rows.T == 4 * np.eye(4)))
+    (True, True)
+    """
+
+    blocks: int = 3
+    norms: Literal["chi", "constant"] = "chi"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.blocks, int) and self.blocks >= 1):
+            raise ValueError(f"blocks must be a positive integer, got {self.blocks!r}.")
+        if self.norms not in ("chi", "constant"):
+            raise ValueError(f"norms must be 'chi' or 'constant', got {self.norms!r}.")
+
+    @property
+    def exact_marginals(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """False."""
+        return False
+
+    def sample(
+        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """Rows (*batch_shape, num_rows, dim)."""
+        padded = next_power_of_two(dim)
+        full, rest = block_sizes(num_rows, padded)
+        rows = self._products(padded, rng, (*batch_shape, full)).reshape(*batch_shape, full * padded, padded)
+        if rest:
+            last = self._products(padded, rng, batch_shape)
+            chosen = np.argsort(rng.random((*batch_shape, padded)), axis=-1)[..., :rest, None]
+            rows = np.concatenate([rows, np.take_along_axis(last, chosen, axis=-2)], axis=-2)
+        if self.norms == "chi":
+            rows = rows * (chi_norms(padded, (*batch_shape, num_rows), rng=rng) / np.sqrt(padded))
+        return np.ascontiguousarray(rows[..., :dim])
+
+    def _products(self, n: int, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """`√n (HD)^k`, (*shape, n, n)."""
+        product = hadamard_matrix(n) * random_signs((*shape, 1, n), rng)
+        for _ in range(self.blocks - 1):
+            product = walsh_hadamard(product) * random_signs((*shape, 1, n), rng) / np.sqrt(n)
+        return product
+
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
+        """Not known, and no function of lengths and angles."""
+        raise NoClosedForm(
+            "rows of randomized Hadamard matrices are not N(0, I), and the bias depends on the axes of the data; "
+            "measure it with randfeat.montecarlo.sample_errors."
+        )
+
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
+        """Not known."""
+        raise NoClosedForm(
+            "randomized Hadamard rows have no closed-form joint law; use randfeat.montecarlo.sample_errors."
+        )
+
+
+def random_signs(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Independent signs ±1."""
+    return 2.0 * rng.integers(0, 2, size=shape) - 1.0
+
+
+register_coupling("hadamard", Hadamard)

@@ -1,0 +1,68 @@
+"""Simplex rows with directions adapted to their norms."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
+from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
+from randfeat.couplings.simplex import Simplex, simplex_vertices
+
+__all__ = ["SimplexPlus"]
+
+
+@dataclass(frozen=True)
+class SimplexPlus(Coupling):
+    """Rows `w_i = r_i e_i R` in blocks of b <= d, with unit directions e_i that are chosen for the norms: SimRF+.
+
+    sweeps : passes over the block of `w_i <- -r_i Σ_{j≠i} w_j / |Σ_{j≠i} w_j|`, each of which points one row against
+        the sum of the others; they start at the simplex. 0 gives `Simplex`.
+
+    Norms r_i ~ χ_d are drawn first, and one Haar rotation R of the block comes last: given all the norms each direction
+    is uniform, so each row alone is exactly N(0, I_d). Any number of rows, blocks as in `Simplex`. A little below the
+    simplex in variance for positive features. The joint law of two rows has no closed form beyond blocks of two (which
+    are opposite rows); `randfeat.montecarlo.gram_variance` measures the variance.
+    Source: Reid et al. 2023, "Simplex Random Features" (SimRF+).
+
+    >>> rows = SimplexPlus(sweeps=50).sample(3, 3, rng=np.random.default_rng(0))
+    >>> bool(np.linalg.norm(rows.sum(axis=0)) < 1e-6)
+    True
+    """
+
+    sweeps: int = 5
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.sweeps, int) and self.sweeps >= 0):
+            raise ValueError(f"sweeps must be an integer, 0 or more, got {self.sweeps!r}.")
+
+    def sample(
+        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """Rows (*batch_shape, num_rows, dim)."""
+        blocks, rest = block_sizes(num_rows, dim)
+        rows = self._blocks(dim, dim, rng, (*batch_shape, blocks)).reshape(*batch_shape, blocks * dim, dim)
+        return np.concatenate([rows, self._blocks(rest, dim, rng, batch_shape)], axis=-2) if rest else rows
+
+    def _blocks(self, size: int, dim: int, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Independent blocks, (*shape, size, dim)."""
+        norms = chi_norms(dim, (*shape, size), rng=rng)
+        rows = norms * simplex_vertices(size)
+        for i in list(range(size)) * self.sweeps if size > 1 else ():
+            others = rows.sum(axis=-2) - rows[..., i, :]
+            rows[..., i, :] = -norms[..., i, :] * others / np.linalg.norm(others, axis=-1, keepdims=True)
+        return rows @ haar_rows(size, dim, rng=rng, batch_shape=shape)
+
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
+        """A Gaussian row with itself."""
+        return GaussianPair(correlation=1.0)
+
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
+        """Those of the simplex for blocks of at most two rows, which the sweeps leave as they are."""
+        if self.sweeps == 0 or min(num_rows, dim) <= 2:
+            return Simplex().pair_laws(num_rows, dim)
+        raise NoClosedForm(
+            "the joint law of two SimRF+ rows has no closed form; use randfeat.montecarlo.gram_variance."
+        )
+
+
+register_coupling("simplex-plus", SimplexPlus)

@@ -1,0 +1,56 @@
+"""Scrambled Sobol' rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.couplings.base import register_coupling
+from randfeat.couplings.quasi_random import QuasiRandom
+
+__all__ = ["Sobol"]
+
+BITS = 52
+MAX_DIM = 21_201  # direction numbers known to SciPy
+MAX_LOG_ROWS = 30
+
+
+@dataclass(frozen=True)
+class Sobol(QuasiRandom):
+    """Rows `Φ^{-1}(p_i)` of scrambled Sobol' points p_i.
+
+    2^k points have exactly one in each of 2^k equal intervals of every axis, and are spread likewise over pairs of
+    axes. Scrambling is Matoušek's: a random lower triangular binary matrix for each axis, and a random digital shift,
+    with 52 bits, in the middle of whose cells the points lie; so none is 0 or 1, and each row alone is N(0, I_d), to
+    one part in 2⁵². Any number of rows: the first m of the next power of two, which m should be. Dimension at most
+    21 201. Where |x ± y| is small the error of smooth estimates falls faster than 1/√m; the gain fades with d.
+    The joint law has no closed form: `randfeat.montecarlo.sample_errors` measures variances.
+    Source: Sobol' 1967; direction numbers of Joe & Kuo 2008, by SciPy; Matoušek 1998, "On the L2-discrepancy for
+    anchored boxes" (scrambling).
+
+    >>> from scipy.special import ndtr
+    >>> rows = Sobol().sample(8, 2, rng=np.random.default_rng(0))
+    >>> np.sort(np.floor(8 * ndtr(rows)), axis=0).T.tolist() == [list(range(8))] * 2
+    True
+    """
+
+    def points(
+        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """`shift + Σ_b digit_b · column_b` in binary digits without carry."""
+        from scipy.stats.qmc import Sobol as Generator
+
+        digits = (num_rows - 1).bit_length()
+        if dim > MAX_DIM or digits > MAX_LOG_ROWS:
+            raise ValueError(
+                f"Sobol' rows exist up to dimension {MAX_DIM} and 2^{MAX_LOG_ROWS} rows, got {dim} and {num_rows}."
+            )
+        net = np.ldexp(Generator(dim, scramble=False).random_base2(digits)[:num_rows], digits).astype(np.int64)
+        scrambled = rng.integers(0, 2**BITS, size=(*batch_shape, 1, dim))
+        for b in range(digits):
+            # column b of the triangular matrix: 1 on the diagonal, random below
+            column = 2 ** (BITS - 1 - b) + rng.integers(0, 2 ** (BITS - 1 - b), size=(*batch_shape, 1, dim))
+            scrambled = scrambled ^ ((net >> (digits - 1 - b) & 1) * column)
+        return (scrambled + 0.5) / 2**BITS
+
+
+register_coupling("sobol", Sobol)
