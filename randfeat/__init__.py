@@ -18,6 +18,8 @@ from randfeat.adaptation import adapt
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
 from randfeat.couplings import Antithetic, CenteredGaussian, Coupling, Independent, Orthogonal, Simplex
 from randfeat.estimators import (
+    ActivationFeatures,
+    ArcCosineFeatures,
     BalancedFeatures,
     CenteredFeatures,
     DenseExponentialFeatures,
@@ -27,10 +29,11 @@ from randfeat.estimators import (
     OptimalPositiveFeatures,
     PositiveFeatures,
     PosteriorFeatures,
+    SignFeatures,
     TrigonometricFeatures,
 )
 from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import GaussianKernel, Kernel, SoftmaxKernel
+from randfeat.kernels import ActivationKernel, AngularKernel, ArcCosineKernel, GaussianKernel, Kernel, SoftmaxKernel
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.variance import NoClosedForm
@@ -38,7 +41,12 @@ from randfeat.variance import NoClosedForm
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationFeatures",
+    "ActivationKernel",
+    "AngularKernel",
     "Antithetic",
+    "ArcCosineFeatures",
+    "ArcCosineKernel",
     "AttentionState",
     "BalancedFeatures",
     "CenteredFeatures",
@@ -58,6 +66,7 @@ __all__ = [
     "Orthogonal",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "SignFeatures",
     "Simplex",
     "SoftmaxKernel",
     "TrigonometricFeatures",

@@ -3,7 +3,11 @@
 from functools import partial
 
 from randfeat import (
+    ActivationFeatures,
+    ActivationKernel,
     Antithetic,
+    ArcCosineFeatures,
+    ArcCosineKernel,
     CenteredGaussian,
     Coupling,
     Estimator,
@@ -15,6 +19,7 @@ from randfeat import (
     OptimalPositiveFeatures,
     Orthogonal,
     PositiveFeatures,
+    SignFeatures,
     Simplex,
     SoftmaxKernel,
     TrigonometricFeatures,
@@ -53,10 +58,28 @@ ESTIMATORS: list[Estimator] = [
 ]
 """Estimators of the softmax family: every coupling, and with two of them every kernel."""
 
-OTHERS: list[Estimator] = []
+OTHERS: list[Estimator] = [
+    ArcCosineFeatures(ArcCosineKernel(order=0), Antithetic()),
+    ArcCosineFeatures(ArcCosineKernel(order=1), Independent()),
+    ArcCosineFeatures(ArcCosineKernel(order=2), Antithetic()),
+    SignFeatures(coupling=Independent()),
+    SignFeatures(coupling=Antithetic()),
+    ActivationFeatures(ActivationKernel("relu", offset=0.001), Antithetic()),
+    ActivationFeatures(ActivationKernel("elu_plus_one"), Independent()),
+    ActivationFeatures(ActivationKernel("gelu"), Antithetic()),
+    ActivationFeatures(ActivationKernel("sigmoid", offset=0.1), Antithetic()),
+    ActivationFeatures(ActivationKernel("cos", offset=0.2), Independent()),
+    ActivationFeatures(ActivationKernel("exp"), Orthogonal()),
+]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
-OPEN: list[Estimator] = []
+OPEN: list[Estimator] = [
+    ArcCosineFeatures(),
+    SignFeatures(),
+    ActivationFeatures(),
+    ActivationFeatures(ActivationKernel("tanh"), Simplex()),
+    ActivationFeatures(ActivationKernel("relu2"), Orthogonal(norms="constant")),
+]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""
 

@@ -1,5 +1,7 @@
 """Estimators: the laws of random features, one per file."""
 
+from randfeat.estimators.activation import ActivationFeatures
+from randfeat.estimators.arc_cosine import ArcCosineFeatures
 from randfeat.estimators.balanced import BalancedFeatures
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.centered import CenteredFeatures
@@ -9,9 +11,12 @@ from randfeat.estimators.hyperbolic import HyperbolicFeatures
 from randfeat.estimators.optimal_positive import OptimalPositiveFeatures
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.posterior import PosteriorFeatures
+from randfeat.estimators.sign import SignFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
+    "ActivationFeatures",
+    "ArcCosineFeatures",
     "BalancedFeatures",
     "CenteredFeatures",
     "DenseExponentialFeatures",
@@ -21,5 +26,6 @@ __all__ = [
     "OptimalPositiveFeatures",
     "PositiveFeatures",
     "PosteriorFeatures",
+    "SignFeatures",
     "TrigonometricFeatures",
 ]
