@@ -60,9 +60,8 @@ ESTIMATORS: list[Estimator] = [
 
 OTHERS: list[Estimator] = [
     ArcCosineFeatures(ArcCosineKernel(order=0), Antithetic()),
-    ArcCosineFeatures(ArcCosineKernel(order=1), Independent()),
-    ArcCosineFeatures(ArcCosineKernel(order=2), Antithetic()),
-    SignFeatures(coupling=Independent()),
+    ArcCosineFeatures(ArcCosineKernel(order=1), Antithetic()),
+    ArcCosineFeatures(ArcCosineKernel(order=2), Independent()),
     SignFeatures(coupling=Antithetic()),
     ActivationFeatures(ActivationKernel("relu", offset=0.001), Antithetic()),
     ActivationFeatures(ActivationKernel("elu_plus_one"), Independent()),

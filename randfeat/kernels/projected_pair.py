@@ -77,8 +77,7 @@ class ProjectedPair:
             x, y = self._unit_x[..., :, None, :], self._unit_y[..., None, :, :]
             lead = math.prod(np.broadcast_shapes(tuple(x.shape[:-3]), tuple(y.shape[:-3])))
             rows = max(1, BLOCK // max(1, lead * y.shape[-2] * y.shape[-1]))
-            starts = range(0, max(1, x.shape[-3]), rows)
-            blocks = [angles_between(x[..., start : start + rows, :, :], y) for start in starts]
+            blocks = [angles_between(x[..., start:stop, :, :], y) for start, stop in pieces(x.shape[-3], rows)]
             theta, supplement = (xp.concat(list(parts), axis=-2) for parts in zip(*blocks, strict=True))
         right = xp.full_like(theta, math.pi / 2)
         absent = self.nonzero == 0
@@ -99,10 +98,9 @@ class ProjectedPair:
         flat = [xp.reshape(xp.broadcast_to(part, shape), (-1, 1, 1)) for part in (self.norm_x, self.norm_y)]
         angles = [xp.reshape(xp.broadcast_to(angle, shape), (-1, 1, 1)) for angle in self.smooth_angles]
         radii, angle_nodes, weights = (host_to(array, like) for array in polar_rule())
-        size = max(1, BLOCK // (16 * math.prod(weights.shape)))
         totals = []
-        for start in range(0, max(1, flat[0].shape[0]), size):
-            norm_x, norm_y, theta, supplement = (part[start : start + size, ...] for part in (*flat, *angles))
+        for start, stop in pieces(flat[0].shape[0], max(1, BLOCK // (16 * math.prod(weights.shape)))):
+            norm_x, norm_y, theta, supplement = (part[start:stop, ...] for part in (*flat, *angles))
             total = xp.zeros_like(theta[:, 0, 0])
             for sign, width in ((1, supplement), (-1, theta)):
                 a = norm_x * radii * xp.sin(width * angle_nodes)
@@ -113,6 +111,11 @@ class ProjectedPair:
 
     def _products(self, x: Array, y: Array) -> Array:
         return x @ self.xp.matrix_transpose(y) if self.gram else self.xp.sum(x * y, axis=-1)
+
+
+def pieces(length: int, size: int) -> list[tuple[int, int]]:
+    """0 .. length cut into pieces; one empty piece where there is nothing."""
+    return [(start, min(start + size, length)) for start in range(0, max(length, 1), size)]
 
 
 def norms_and_directions(x: Array) -> tuple[Array, Array]:
