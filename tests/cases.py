@@ -100,6 +100,16 @@ OTHERS: list[rf.Estimator] = [
         mixers=(rf.AngularMixer(num_signs=1),),
         shared_rows=False,
     ),
+    rf.ArcCosineFeatures(rf.ArcCosineKernel(order=0), rf.Antithetic()),
+    rf.ArcCosineFeatures(rf.ArcCosineKernel(order=1), rf.Antithetic()),
+    rf.ArcCosineFeatures(rf.ArcCosineKernel(order=2), rf.Independent()),
+    rf.SignFeatures(coupling=rf.Antithetic()),
+    rf.ActivationFeatures(rf.ActivationKernel("relu", offset=0.001), rf.Antithetic()),
+    rf.ActivationFeatures(rf.ActivationKernel("elu_plus_one"), rf.Independent()),
+    rf.ActivationFeatures(rf.ActivationKernel("gelu"), rf.Antithetic()),
+    rf.ActivationFeatures(rf.ActivationKernel("sigmoid", offset=0.1), rf.Antithetic()),
+    rf.ActivationFeatures(rf.ActivationKernel("cos", offset=0.2), rf.Independent()),
+    rf.ActivationFeatures(rf.ActivationKernel("exp"), rf.Orthogonal()),
 ]
 """Estimators of other kernels, composed ones, and ones without a choice of rows."""
 
@@ -111,6 +121,11 @@ OPEN: list[rf.Estimator] = [
     rf.ControlVariateFeatures(coupling=rf.Orthogonal(norms="constant")),
     rf.ImportanceSampledFeatures(means=np.eye(3, 4) / 2, variances=[0.6, 1.0, 1.5], weights=[1, 2, 1]),
     rf.AngularHybridFeatures(coupling=rf.Simplex(), num_signs=1),
+    rf.ArcCosineFeatures(),
+    rf.SignFeatures(),
+    rf.ActivationFeatures(),
+    rf.ActivationFeatures(rf.ActivationKernel("tanh"), rf.Simplex()),
+    rf.ActivationFeatures(rf.ActivationKernel("relu2"), rf.Orthogonal(norms="constant")),
 ]
 """The same, where the variance (or the mean) has no closed form: their pages say so, and `NoClosedForm` says what to
 use instead."""

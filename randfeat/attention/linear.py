@@ -57,8 +57,8 @@ def linear_attention(
     features give convex combinations of the values, at every scale and in every dtype; signed features
     (trigonometric) can have small or negative denominators. There is no epsilon: per feature the largest key is taken
     out and put back on the query side. Causal outputs never depend on later keys, to the last bit.
-    A query without any key (empty sequence, everything masked) gives zeros. NaN or infinity in a key or value that
-    takes part spoils every output that sees it.
+    A query without any key (empty sequence, everything masked) gives zeros, and so does one whose weights all vanish,
+    as they can with ReLU features. NaN or infinity in a key or value that takes part spoils every output that sees it.
 
     Limits: masks over (L, S) pairs other than causal have no linear-time form and are refused.
 

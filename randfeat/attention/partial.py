@@ -37,10 +37,11 @@ class PartialOutput:
         return PartialOutput(self.numerator[..., :num, :], self.denominator[..., :num, :], self.log_scale[..., :num, :])
 
     def normalized(self) -> Array:
-        """`Σ_j K̂_ij v_j / Σ_j K̂_ij`; zero for a query without keys."""
+        """`Σ_j K̂_ij v_j / Σ_j K̂_ij`; zero for a query without keys or whose weights all vanish."""
         xp = namespace(self.numerator)
         empty = self.log_scale == -xp.inf
-        ratio = self.numerator / xp.where(empty, xp.ones_like(self.denominator), self.denominator)
+        divisor = xp.where(empty | (self.denominator == 0), xp.ones_like(self.denominator), self.denominator)
+        ratio = self.numerator / divisor
         return xp.where(empty, xp.zeros_like(ratio), ratio)
 
 

@@ -1,6 +1,8 @@
 """Estimators: the laws of random features, one per file."""
 
+from randfeat.estimators.activation import ActivationFeatures
 from randfeat.estimators.angular_hybrid import AngularHybridFeatures
+from randfeat.estimators.arc_cosine import ArcCosineFeatures
 from randfeat.estimators.ard import ArdFeatures
 from randfeat.estimators.balanced import BalancedFeatures
 from randfeat.estimators.base import Estimator
@@ -25,14 +27,17 @@ from randfeat.estimators.product import ProductFeatures
 from randfeat.estimators.product_sketch import ProductSketchFeatures
 from randfeat.estimators.regularized_softmax import RegularizedSoftmaxFeatures
 from randfeat.estimators.scaled import ScaledFeatures
+from randfeat.estimators.sign import SignFeatures
 from randfeat.estimators.spectral import SpectralFeatures
 from randfeat.estimators.sum import SumFeatures
 from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
 __all__ = [
+    "ActivationFeatures",
     "AngularHybridFeatures",
     "AngularMixer",
+    "ArcCosineFeatures",
     "ArdFeatures",
     "BalancedFeatures",
     "CenteredFeatures",
@@ -58,6 +63,7 @@ __all__ = [
     "ProductSketchFeatures",
     "RegularizedSoftmaxFeatures",
     "ScaledFeatures",
+    "SignFeatures",
     "SpectralFeatures",
     "SumFeatures",
     "TensorSketchFeatures",

@@ -1,6 +1,8 @@
 """Exact kernels: the numbers that random features estimate, one family per file."""
 
+from randfeat.kernels.activation import ActivationKernel
 from randfeat.kernels.algebra import ArdKernel, ProductKernel, ScaledKernel, SumKernel
+from randfeat.kernels.arc_cosine import AngularKernel, ArcCosineKernel
 from randfeat.kernels.base import Kernel
 from randfeat.kernels.dot_product import DotProductKernel
 from randfeat.kernels.exponential import ExponentialKernel, ExponentialPowerKernel, LaplacianKernel
@@ -9,11 +11,15 @@ from randfeat.kernels.matern import MaternKernel
 from randfeat.kernels.normalized_softmax import NormalizedSoftmaxKernel
 from randfeat.kernels.optical import OpticalKernel
 from randfeat.kernels.polynomial import PolynomialKernel
+from randfeat.kernels.projected_pair import ProjectedPair
 from randfeat.kernels.rational_quadratic import CauchyKernel, RationalQuadraticKernel
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, ShiftInvariantKernel
 from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel
 
 __all__ = [
+    "ActivationKernel",
+    "AngularKernel",
+    "ArcCosineKernel",
     "ArdKernel",
     "CauchyKernel",
     "DotProductKernel",
@@ -28,6 +34,7 @@ __all__ = [
     "OpticalKernel",
     "PolynomialKernel",
     "ProductKernel",
+    "ProjectedPair",
     "RationalQuadraticKernel",
     "ScaledKernel",
     "SeparableKernel",
