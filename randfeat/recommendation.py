@@ -1,8 +1,9 @@
 """Which features for these data: estimators and couplings tried on a sample of the queries, ranked by their error."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,8 +11,8 @@ from randfeat import estimators as known
 from randfeat._array import as_host
 from randfeat.adaptation import LEVELS, adapt
 from randfeat.couplings import Coupling
-from randfeat.couplings.base import resolve_coupling
-from randfeat.estimators.base import as_count, as_generator
+from randfeat.couplings.base import coupling_names, resolve_coupling
+from randfeat.estimators.base import Estimator, as_count, as_generator
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.kernels import SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
@@ -19,7 +20,7 @@ from randfeat.kernels.softmax import resolve_scale
 __all__ = ["Candidate", "Recommendation", "recommend"]
 
 COUPLINGS = ("orthogonal", "independent", "simplex", "antithetic-orthogonal")
-Fit = Callable[[np.ndarray, np.ndarray, int, float, np.random.Generator], SoftmaxEstimator]
+Fit = Callable[[np.ndarray, np.ndarray, int, float, np.random.Generator], Estimator]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Candidate:
     """
 
     name: str
-    estimator: SoftmaxEstimator
+    estimator: Estimator
     errors: np.ndarray
 
     @property
@@ -70,7 +71,7 @@ class Recommendation(Sequence[Candidate]):
         return iter(self.candidates)
 
     @property
-    def best(self) -> SoftmaxEstimator:
+    def best(self) -> Estimator:
         """The estimator with the least error."""
         return self.candidates[0].estimator
 
@@ -96,7 +97,7 @@ def recommend(
     num_features: int = 256,
     scale: float | None = None,
     is_causal: bool = False,
-    couplings: Sequence[Coupling | str] = COUPLINGS,
+    couplings: Sequence[Coupling | str] | Literal["all"] = COUPLINGS,
     num_queries: int = 64,
     num_draws: int = 3,
     rng: Any = 0,
@@ -113,7 +114,7 @@ def recommend(
         values the outputs for the keys themselves are compared.
     num_features, scale, is_causal : as for `linear_attention`. A causal map should be fitted to other data than it
         is used on; the recommendation is about the data given here.
-    couplings : which to try with every estimator that has a choice.
+    couplings : which to try with every estimator that has a choice; "all" for every one in the catalogue.
     num_queries, num_draws, rng : size of the pilot, and its seed.
 
     Returns the ranking; `recommendation.best` is a fitted estimator, `print(recommendation)` the table, with what was
@@ -132,20 +133,20 @@ def recommend(
     rows = np.sort(generator.permutation(q.shape[-2])[: as_count(num_queries, "num_queries")])
     pilot = Pilot.of(q, k, v, rows, scale=scale, is_causal=is_causal)
     candidates: list[Candidate] = []
-    refused = dict(OTHER_KERNELS)
+    chosen = coupling_names() if couplings == "all" else couplings
+    laws = [resolve_coupling(coupling) for coupling in chosen]
+    refused = other_kernels()
     for name, fit in RECIPES.items():
         try:
             fitted = fit(q, k, num_features, scale, generator)
         except ValueError as reason:
             refused[name] = str(reason)
             continue
-        choices: list[Any] = list(couplings) if fitted.has_coupling else [fitted.coupling]
-        for choice in choices:
-            estimator = fitted.with_coupling(resolve_coupling(choice)) if fitted.has_coupling else fitted
+        for estimator in with_rows(fitted, laws):
             try:
                 errors = [pilot.error(estimator, num_features, generator) for _ in range(num_draws)]
             except ValueError as reason:
-                refused[f"{name}, {resolve_coupling(choice)!r}"] = str(reason)
+                refused[f"{name}, {estimator.coupling!r}"] = str(reason)
                 continue
             candidates.append(Candidate(name, estimator, np.asarray(errors)))
     candidates.sort(key=lambda candidate: (np.isnan(candidate.error), candidate.error))
@@ -189,12 +190,41 @@ RECIPES: dict[str, Fit] = {
         q, k, scale=scale
     ),
     "balanced OptimalPositiveFeatures": balanced_optimal,
+    "RegularizedSoftmaxFeatures": lambda q, k, width, scale, rng: known.RegularizedSoftmaxFeatures(),
+    "ControlVariateFeatures": lambda q, k, width, scale, rng: known.ControlVariateFeatures(),
+    "AngularHybridFeatures": lambda q, k, width, scale, rng: known.AngularHybridFeatures(num_signs=3),
+    "MaclaurinFeatures": lambda q, k, width, scale, rng: known.MaclaurinFeatures(),
+    "PoissonFeatures.fit": lambda q, k, width, scale, rng: known.PoissonFeatures.fit(q, k, scale=scale),
+    "GeometricFeatures.fit": lambda q, k, width, scale, rng: known.GeometricFeatures.fit(q, k, scale=scale),
+    "ComplexExponentialFeatures.fit": lambda q, k, width, scale, rng: known.ComplexExponentialFeatures.fit(
+        q, k, scale=scale
+    ),
+    "ImportanceSampledFeatures.fit": lambda q, k, width, scale, rng: known.ImportanceSampledFeatures.fit(
+        q, k, scale=scale, pooling="k-means", rng=rng
+    ),
     **{f"adapt, level {level!r}": adapted(level) for level in LEVELS},
 }
 """How every estimator of the softmax kernel is fitted: (query, key, num_features, scale, rng) -> estimator."""
 
-OTHER_KERNELS: dict[str, str] = {}
-"""What is never tried, and why."""
+
+def with_rows(estimator: Estimator, couplings: list[Coupling]) -> list[Estimator]:
+    """The estimator under each coupling that it takes, or under its own where there is nothing to choose."""
+    result: list[Estimator] = []
+    for coupling in couplings if estimator.has_coupling else []:
+        with contextlib.suppress(ValueError):  # rows of constant norm only, say
+            result.append(estimator.with_coupling(coupling))
+    return result or [estimator]
+
+
+def other_kernels() -> dict[str, str]:
+    """Estimators that are never tried, and why: they are of other kernels."""
+    examples = {name: getattr(known, name).example() for name in known.__all__ if name.endswith("Features")}
+    kernels = {name: type(estimator.kernel).__name__ for name, estimator in examples.items()}
+    return {
+        name: f"of a {kernel}, not of the softmax kernel"
+        for name, kernel in kernels.items()
+        if kernel != "SoftmaxKernel"
+    }
 
 
 # the pilot --------------------------------------------------------------------------------------------------------
@@ -239,7 +269,7 @@ class Pilot:
         weights = np.exp(logits - top)
         return cls(x, y, v, visible, top, weights @ v / weights.sum(axis=-1, keepdims=True))
 
-    def error(self, estimator: SoftmaxEstimator, num_features: int, rng: np.random.Generator) -> np.ndarray:
+    def error(self, estimator: Estimator, num_features: int, rng: np.random.Generator) -> np.ndarray:
         """Relative error of one draw for each head, (heads,)."""
         phi = estimator.draw(self.query.shape[-1], num_features, rng=rng)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # signed features may do all of these

@@ -39,7 +39,9 @@ def test_estimators_are_as_they_are_listed(entry):
         assert np.isfinite(chosen.variance(x, y, num_features=example_width(chosen)))
     if estimator.has_coupling:
         for name in set(coupling_names()) - set(entry.closed_form):
-            with pytest.raises(ValueError, match=r"montecarlo|rows|can have"):  # NoClosedForm, or a coupling that is refused
+            with pytest.raises(
+                ValueError, match=r"montecarlo|rows|can have"
+            ):  # NoClosedForm, or a coupling that is refused
                 variance_with(estimator, name, x, y)
 
 

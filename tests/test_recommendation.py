@@ -72,6 +72,22 @@ def test_what_does_not_apply_is_named(sharp):
     assert {c.coupling for c in ranking if c.name == "PositiveFeatures"} == {"Independent()"}
 
 
+def test_every_estimator_of_the_softmax_kernel_is_tried_or_refused(sharp):
+    """With every coupling; what has another kernel, or cannot have the width, is named with the reason."""
+    query, key, value = (x[0, :60] for x in sharp)
+    ranking = rf.recommend(query, key, value, num_features=64, couplings="all", num_queries=4, num_draws=1)
+    tried = {type(candidate.estimator).__name__ for candidate in ranking}
+    inside = {"CenteredFeatures", "BalancedFeatures", "PosteriorFeatures"}  # what adapt makes
+    special = {"GeneralizedExponentialFeatures", "GaussianHybridFeatures", "HybridFeatures"}  # parameters of one's own
+    for entry in rf.catalogue("estimator"):
+        if entry.kernel != "SoftmaxKernel":
+            assert "not of the softmax kernel" in ranking.refused[entry.name]
+        else:
+            assert entry.name in tried | inside | special
+    assert len({c.coupling for c in ranking if c.name == "PositiveFeatures"}) >= 12
+    assert "for small dimensions only" in ranking.refused["PositiveFeatures, GaussHermite(nodes=3)"]
+
+
 def test_exact_attention_is_named_where_it_is_cheaper(sharp):
     query, key, value = sharp
     for width, cheaper in ((74, False), (75, True)):  # 150 · 150 / 300 = 75
