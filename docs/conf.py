@@ -58,6 +58,24 @@ html_theme_options = {
 html_sidebars = {"changelog": [], "notation": [], "first_steps": [], "contributing": [], "experiments": []}
 
 
+def write_lists() -> None:
+    """Write `api/kernels.md` and so on, which list what each package has: nothing is listed twice by hand."""
+    about = {
+        "kernels": "Exact values. `k1 + k2`, `k1 * k2` and `2.5 * k` are kernels, too.",
+        "estimators": "Laws of random features. `e1 + e2`, `e1 * e2` and `2.5 * e` are estimators, too.",
+        "couplings": "Joint laws of rows, given as an object or by the name in the [catalogue](../catalogue.md).",
+    }
+    for package, sentence in about.items():
+        names = importlib.import_module(f"randfeat.{package}").__all__
+        listing = "\n".join(f"   {name}" for name in names)
+        table = f".. currentmodule:: randfeat\n\n.. autosummary::\n   :toctree: generated\n\n{listing}"
+        page = f"# {package.capitalize()}\n\n{sentence}\n\n```{{eval-rst}}\n{table}\n```\n"
+        (HERE / "api" / f"{package}.md").write_text(page)
+
+
+write_lists()
+
+
 def setup(app: Any) -> None:
     """Hide the blank line before a closing fence, without which doctest would take the fence for output."""
 

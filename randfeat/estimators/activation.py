@@ -12,9 +12,10 @@ from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.own_pairs import own_pair, radial_factor
 from randfeat.features import Features
-from randfeat.kernels import ActivationKernel, Kernel, ProjectedPair
+from randfeat.kernels import ActivationKernel, Kernel
 from randfeat.kernels.activation import exponential_mean, shifted
 from randfeat.kernels.activations import Activation
+from randfeat.kernels.projected_pair import ProjectedPair
 
 __all__ = ["ActivationFeatures"]
 

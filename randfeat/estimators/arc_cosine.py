@@ -12,8 +12,9 @@ from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.own_pairs import own_pair, radial_factor
 from randfeat.features import Features
-from randfeat.kernels import ArcCosineKernel, Kernel, ProjectedPair
+from randfeat.kernels import ArcCosineKernel, Kernel
 from randfeat.kernels.arc_cosine import arc_cosine, parallel_value
+from randfeat.kernels.projected_pair import ProjectedPair
 
 __all__ = ["ArcCosineFeatures"]
 

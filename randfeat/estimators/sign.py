@@ -12,7 +12,8 @@ from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.own_pairs import own_pair, radial_factor
 from randfeat.features import Features
-from randfeat.kernels import AngularKernel, Kernel, ProjectedPair
+from randfeat.kernels import AngularKernel, Kernel
+from randfeat.kernels.projected_pair import ProjectedPair
 
 __all__ = ["SignFeatures"]
 

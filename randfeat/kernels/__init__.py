@@ -11,7 +11,6 @@ from randfeat.kernels.matern import MaternKernel
 from randfeat.kernels.normalized_softmax import NormalizedSoftmaxKernel
 from randfeat.kernels.optical import OpticalKernel
 from randfeat.kernels.polynomial import PolynomialKernel
-from randfeat.kernels.projected_pair import ProjectedPair
 from randfeat.kernels.rational_quadratic import CauchyKernel, RationalQuadraticKernel
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, ShiftInvariantKernel
 from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel
@@ -34,7 +33,6 @@ __all__ = [
     "OpticalKernel",
     "PolynomialKernel",
     "ProductKernel",
-    "ProjectedPair",
     "RationalQuadraticKernel",
     "ScaledKernel",
     "SeparableKernel",
