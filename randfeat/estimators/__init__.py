@@ -5,7 +5,7 @@ from randfeat.estimators.angular_hybrid import AngularHybridFeatures
 from randfeat.estimators.arc_cosine import ArcCosineFeatures
 from randfeat.estimators.ard import ArdFeatures
 from randfeat.estimators.balanced import BalancedFeatures
-from randfeat.estimators.base import Estimator
+from randfeat.estimators.base import Estimator, UncoupledEstimator
 from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.complex_exponential import ComplexExponentialFeatures
 from randfeat.estimators.control_variate import ControlVariateFeatures
@@ -28,6 +28,7 @@ from randfeat.estimators.product_sketch import ProductSketchFeatures
 from randfeat.estimators.regularized_softmax import RegularizedSoftmaxFeatures
 from randfeat.estimators.scaled import ScaledFeatures
 from randfeat.estimators.sign import SignFeatures
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.spectral import SpectralFeatures
 from randfeat.estimators.sum import SumFeatures
 from randfeat.estimators.tensor_sketch import TensorSketchFeatures
@@ -64,8 +65,10 @@ __all__ = [
     "RegularizedSoftmaxFeatures",
     "ScaledFeatures",
     "SignFeatures",
+    "SoftmaxEstimator",
     "SpectralFeatures",
     "SumFeatures",
     "TensorSketchFeatures",
     "TrigonometricFeatures",
+    "UncoupledEstimator",
 ]
