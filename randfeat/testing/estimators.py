@@ -1,5 +1,6 @@
 """check_estimator: everything that an estimator promises."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -94,7 +95,7 @@ def check_namespace(estimator: Estimator, dim: int, width: int, xp: Any) -> None
     """The same seed gives the same features in another array library, to the rounding of one projection and one exp.
 
     To 4 units in the last place of the value, of 1, or of the terms of the projection, whichever is largest: those of
-    heavy-tailed rows are long.
+    heavy-tailed rows are long. For each factor, where a feature is a product of projections.
     """
     x = np.random.default_rng(0).standard_normal((5, dim)) / 4
     for dtype in ("float32", "float64"):
@@ -108,10 +109,19 @@ def check_namespace(estimator: Estimator, dim: int, width: int, xp: Any) -> None
         assert type(theirs.values) is type(there), f"{xp.__name__} in, {type(theirs.values).__name__} out"
         for name in ("values", "log_scale"):
             a, b = as_host(getattr(ours, name), name), as_host(getattr(theirs, name), name)
-            tolerance = 4 * np.finfo(dtype).eps * np.maximum(np.abs(a), size_of_projections(phi, here))
+            tolerance = (
+                4 * num_factors(phi) * np.finfo(dtype).eps * np.maximum(np.abs(a), size_of_projections(phi, here))
+            )
             assert np.all(np.abs(a - b) <= tolerance), (
                 f"{estimator!r}: {name} differs on {xp.__name__} by more than 4 ulp"
             )
+
+
+def num_factors(phi: FeatureMap) -> int:
+    """Projections that one feature is a product of, at most: blocks of rows in one array, or an array for each."""
+    num_rows = phi.estimator.num_rows(phi.num_features, phi.dim)
+    blocks = (math.ceil(array.shape[-2] / num_rows) for name, array in phi.arrays.items() if name.startswith("rows"))
+    return max(1, sum(blocks))
 
 
 def size_of_projections(phi: FeatureMap, x: np.ndarray) -> np.ndarray:
