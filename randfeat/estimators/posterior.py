@@ -116,8 +116,18 @@ class PosteriorFeatures(ParametricEstimator):
         return np.exp(-np.asarray(self.log_masses)) / (1 - self.defensive_share)
 
     def num_defensive(self, num_rows: int) -> int:
-        """Rows from the wide Gaussian: the share, rounded, but one at least, and one left for the mixture if it can."""
-        return int(np.clip(round(self.defensive_share * num_rows), 1, max(num_rows - 1, 1)))
+        """Rows from the wide Gaussian: the share, rounded, but one at least, and one left for the mixture if it can.
+
+        Where the coupling cannot have every number of rows, the nearest that it can for both parts.
+        """
+        wish = int(np.clip(round(self.defensive_share * num_rows), 1, max(num_rows - 1, 1)))
+        dim = self.anchors.shape[-1]
+
+        def possible(num: int) -> bool:
+            return num == 0 or self._coupling.nearest_num_rows(num, dim) == (num,)
+
+        both = (num for num in range(1, num_rows + 1) if possible(num) and possible(num_rows - num))
+        return min(both, key=lambda num: abs(num - wish), default=wish)
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
