@@ -205,3 +205,13 @@ def test_what_cannot_be():
         make(means=np.eye(2)).variance(np.zeros(2), np.zeros(2), num_features=2)
     with pytest.raises(rf.NoClosedForm, match="use chi norms"):
         make(means=np.eye(2), coupling=rf.Orthogonal(norms="constant")).mean(np.zeros(2), np.zeros(2))
+
+
+def test_mixtures_refuse_quadrature_rules():
+    """Their rows are shuffled over the components, so a weight would go to another row; one component is not."""
+    several = rf.ImportanceSampledFeatures(means=np.eye(2) / 2, coupling=rf.GaussHermite(nodes=3))
+    with pytest.raises(ValueError, match="mixtures need rows of equal weight; GaussHermite"):
+        several.draw(2, 9, rng=0)
+    one = rf.ImportanceSampledFeatures(means=np.ones((1, 2)) / 2, coupling=rf.GaussHermite(nodes=3))
+    x = np.array([[0.3, 0.1]])
+    assert abs(one.draw(2, 9, rng=0).estimate(x, x).item() - np.exp(0.1)) < 1e-3

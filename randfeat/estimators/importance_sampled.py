@@ -164,6 +164,8 @@ class ImportanceSampledFeatures(ParametricEstimator):
         """Rows of stratified components, and half the logarithms of their weights."""
         if self.means.shape[-1] != dim:
             raise ValueError(f"the means have dimension {self.means.shape[-1]}; draw with dim={self.means.shape[-1]}.")
+        if self.means.shape[-2] > 1 and self._coupling.weights(num_rows, dim) is not None:
+            raise ValueError(f"mixtures need rows of equal weight; {self._coupling!r} is a quadrature rule.")
         means, variances, weights = self._parameters()
         extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
         rows = np.empty((*batch_shape, num_rows, dim))
