@@ -50,6 +50,7 @@ OTHERS: list[rf.Estimator] = [
     rf.MaclaurinFeatures(rf.DotProductKernel((0.1, 0.0, 1.0, 2.0)), rate=0.5),
     rf.OpticalFeatures(),
     rf.OpticalFeatures(rf.OpticalKernel(exponent=0.5)),
+    rf.StudentPositiveFeatures(coupling="independent"),
     rf.SpectralFeatures(),
     rf.SpectralFeatures(rf.ExponentialKernel(length_scale=2.0), variant="phase"),
     rf.SpectralFeatures(rf.RationalQuadraticKernel(alpha=0.7, length_scale=0.5), rf.Independent()),

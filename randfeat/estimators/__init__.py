@@ -30,6 +30,7 @@ from randfeat.estimators.scaled import ScaledFeatures
 from randfeat.estimators.sign import SignFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.spectral import SpectralFeatures
+from randfeat.estimators.student import StudentPositiveFeatures
 from randfeat.estimators.sum import SumFeatures
 from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
@@ -67,6 +68,7 @@ __all__ = [
     "SignFeatures",
     "SoftmaxEstimator",
     "SpectralFeatures",
+    "StudentPositiveFeatures",
     "SumFeatures",
     "TensorSketchFeatures",
     "TrigonometricFeatures",
