@@ -68,7 +68,6 @@ TINY_CATALOGUE = dataclasses.replace(
     estimators=("PositiveFeatures", "PosteriorFeatures"),
     couplings=("independent", "antithetic"),
     num_draws=500,
-    slow_draws=100,
 )
 TINY = {
     "attention_error": dataclasses.replace(attention_error.EXPERIMENT, settings=TINY_ATTENTION, quick=TINY_ATTENTION),
