@@ -190,6 +190,7 @@ RECIPES: dict[str, Fit] = {
         q, k, scale=scale
     ),
     "balanced OptimalPositiveFeatures": balanced_optimal,
+    "StudentPositiveFeatures": lambda q, k, width, scale, rng: known.StudentPositiveFeatures(),
     "RegularizedSoftmaxFeatures": lambda q, k, width, scale, rng: known.RegularizedSoftmaxFeatures(),
     "ControlVariateFeatures": lambda q, k, width, scale, rng: known.ControlVariateFeatures(),
     "AngularHybridFeatures": lambda q, k, width, scale, rng: known.AngularHybridFeatures(num_signs=3),
