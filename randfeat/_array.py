@@ -5,8 +5,10 @@ NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-stric
 which imports none of them.
 """
 
+import importlib
 import math
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,6 +33,11 @@ def namespace(*arrays: Array) -> Any:
             f"expected arrays of one array library, got {', '.join(names)}; convert them to one library first "
             "(a feature map moves with `phi.to(x)`, or is drawn there with `draw(..., like=x)`)."
         ) from error
+
+
+def namespace_named(name: str) -> Any:
+    """The array namespace of an installed library: `"numpy"`, `"torch"`."""
+    return np if name == "numpy" else array_namespace(importlib.import_module(name).asarray(0.0))
 
 
 def device_of(x: Array) -> Any:
@@ -107,6 +114,15 @@ def stop_gradient(x: Array) -> Array:
     if is_jax_array(x):
         return sys.modules["jax"].lax.stop_gradient(x)
     return x
+
+
+def gradients(function: Callable[..., Array], arrays: Sequence[Array], cotangent: Array) -> list[Array] | None:
+    """The gradients of `Σ cotangent · function(*arrays)`; None where the library does not differentiate."""
+    if not all(is_torch_array(x) for x in arrays):
+        return None
+    leaves = [x.detach().clone().requires_grad_() for x in arrays]
+    (function(*leaves) * cotangent).sum().backward()
+    return [leaf.new_zeros(leaf.shape) if leaf.grad is None else leaf.grad for leaf in leaves]
 
 
 def exp_in_place(x: Array) -> Array:

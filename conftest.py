@@ -1,0 +1,12 @@
+"""Examples of integrations are collected where their library is installed."""
+
+from importlib.util import find_spec
+
+EXAMPLES = {
+    "randfeat/integrations/torch.py": ("torch",),
+    "randfeat/integrations/jax.py": ("jax",),
+    "randfeat/integrations/transformers.py": ("torch", "transformers"),
+    "docs/integrations.md": ("torch", "jax"),
+}
+
+collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]

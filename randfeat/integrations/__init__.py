@@ -1,0 +1,10 @@
+"""Linear attention in the places where other libraries expect attention. Nothing here is imported by `import randfeat`.
+
+    randfeat.integrations.torch          an nn.Module, and a function with the signature of PyTorch's attention
+    randfeat.integrations.jax            a function with the signature of JAX's attention, and one for Flax
+    randfeat.integrations.transformers   an attention implementation for pretrained models
+
+Each module needs its library, and says so if it is missing: `pip install 'randfeat[torch]'` and so on.
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,128 @@
+"""JAX: linear attention in place of jax.nn.dot_product_attention, and for Flax modules."""
+
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import jax
+    import jax.numpy as jnp
+except ImportError as error:
+    raise ImportError("randfeat.integrations.jax needs JAX: pip install 'randfeat[jax]'.") from error
+
+from randfeat.attention import linear_attention
+from randfeat.integrations.masks import key_mask_of
+from randfeat.maps import FeatureMap
+
+__all__ = ["attention_fn", "dot_product_attention"]
+
+
+def dot_product_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: None = None,
+    mask: jax.Array | None = None,
+    *,
+    scale: float | None = None,
+    is_causal: bool = False,
+    query_seq_lengths: jax.Array | None = None,
+    key_value_seq_lengths: jax.Array | None = None,
+    local_window_size: None = None,
+    features: FeatureMap,
+) -> jax.Array:
+    """`jax.nn.dot_product_attention`, estimated with `features` in linear time.
+
+    query (B, T, N, H) or (T, N, H), key and value (B, S, K, H), where N is a multiple of K -> (B, T, N, H).
+
+    mask : bool, (B, 1, 1, S) or what broadcasts to it, True = take part. Masks over (T, S) pairs are refused, as are
+        `bias` and `local_window_size`: they have no linear-time form.
+    query_seq_lengths, key_value_seq_lengths : int, (B,). Outputs beyond the length are zero; keys beyond it are absent.
+    features : from `estimator.draw(..., like=query)`. It is a pytree: it may be an argument of a transformed function,
+        or closed over.
+
+    >>> import jax, randfeat as rf
+    >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 100, 8, 16))
+    >>> phi = rf.PositiveFeatures().draw(dim=16, num_features=64, rng=0, like=q, batch_shape=(8,))
+    >>> jax.jit(dot_product_attention)(q, k, v, features=phi).shape
+    (2, 100, 8, 16)
+    """
+    for name, given in (("bias", bias), ("local_window_size", local_window_size)):
+        if given is not None:
+            raise ValueError(f"{name} has no linear-time form: it must be None.")
+    query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
+    if query.ndim not in (3, 4) or not query.ndim == key.ndim == value.ndim:
+        raise ValueError(
+            "query, key and value must have shapes (B, T, N, H), (B, S, K, H), (B, S, K, H), or all without B; "
+            f"got {query.shape}, {key.shape}, {value.shape}."
+        )
+    key_mask = None if mask is None else key_mask_of(jnp.asarray(mask), key.ndim, name="mask")
+    if key_mask is not None and key_mask.ndim > key.ndim - 1:
+        key_mask = key_mask.reshape(key_mask.shape[-2:]) if key_mask.shape[0] == 1 else key_mask
+    if key_value_seq_lengths is not None:
+        present = within(key_value_seq_lengths, key.shape[-3], query.ndim, "key_value_seq_lengths")
+        key_mask = present if key_mask is None else key_mask & present
+    output = linear_attention(
+        jnp.swapaxes(query, -3, -2),
+        jnp.swapaxes(key, -3, -2),
+        jnp.swapaxes(value, -3, -2),
+        features,
+        is_causal=is_causal,
+        scale=scale,
+        key_mask=key_mask,
+        enable_gqa=query.shape[-2] != key.shape[-2],
+    )
+    if query_seq_lengths is not None:
+        present = within(query_seq_lengths, query.shape[-3], query.ndim, "query_seq_lengths")
+        output = jnp.where(present[..., None], output, jnp.zeros_like(output))
+    return jnp.swapaxes(output, -3, -2)
+
+
+def attention_fn(features: FeatureMap, *, is_causal: bool = False) -> Callable[..., jax.Array]:
+    """The `attention_fn` of `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.
+
+    Masks as for `dot_product_attention`: padding of keys as (batch, 1, 1, length). Causal attention is `is_causal`
+    here, not a mask, and autoregressive decoding, which needs a mask over pairs, is refused with the other such masks.
+    Dropout of weights must be off: `deterministic`, or rate 0.
+    """
+
+    def attend(
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        bias: None = None,
+        mask: jax.Array | None = None,
+        *,
+        dropout_rate: float = 0.0,
+        deterministic: bool = False,
+        **unused: Any,
+    ) -> jax.Array:
+        if dropout_rate != 0 and not deterministic:
+            raise ValueError(f"dropout_rate must be 0, got {dropout_rate}: there are no single weights to drop.")
+        return dot_product_attention(query, key, value, bias, mask, is_causal=is_causal, features=features)
+
+    return attend
+
+
+def within(lengths: Any, size: int, ndim: int, name: str) -> jax.Array:
+    """Positions before the end, bool (B, 1, size), from lengths (B,)."""
+    lengths = jnp.asarray(lengths)
+    if ndim != 4 or lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"{name} must be integers (B,) for inputs (B, T, N, H), got {lengths.dtype} {lengths.shape}.")
+    return jnp.arange(size) < lengths[:, None, None]
+
+
+def flatten(features: FeatureMap) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The arrays of a feature map as leaves; estimator and sizes are static."""
+    names = tuple(sorted(features.arrays))
+    return tuple(features.arrays[name] for name in names), (
+        features.estimator, features.dim, features.num_features, names
+    )  # fmt: skip
+
+
+def unflatten(static: tuple[Any, ...], leaves: tuple[Any, ...]) -> FeatureMap:
+    """The feature map of these arrays."""
+    estimator, dim, num_features, names = static
+    return FeatureMap(estimator, dim, num_features, dict(zip(names, leaves, strict=True)))
+
+
+jax.tree_util.register_pytree_node(FeatureMap, flatten, unflatten)

@@ -1,0 +1,142 @@
+"""PyTorch: linear attention as an nn.Module, and in place of scaled_dot_product_attention."""
+
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("randfeat.integrations.torch needs PyTorch: pip install 'randfeat[torch]'.") from error
+
+from randfeat.attention import linear_attention
+from randfeat.estimators.base import Estimator, as_count
+from randfeat.integrations.masks import key_mask_of
+from randfeat.maps import FeatureMap
+
+__all__ = ["LinearAttention", "scaled_dot_product_attention"]
+
+
+class LinearAttention(torch.nn.Module):
+    """`randfeat.linear_attention` with a feature map as buffers: it is saved and moved with the model.
+
+    estimator : the law to draw from; it is part of the code, as the sizes are, and not of the state_dict.
+    dim, num_features : length of queries and keys, and of their features.
+    heads : draw one map for each head, for inputs (..., heads, L, d); by default one map, or as many as the estimator
+        has sets of parameters.
+    rng : seed of the draw; the module never draws by itself afterwards, `redraw` does.
+
+    There is nothing to train. `half()` and `bfloat16()` leave the buffers in float32, in which features are computed.
+
+    >>> import randfeat as rf
+    >>> attention = LinearAttention(rf.PositiveFeatures(), dim=16, num_features=64, heads=8)
+    >>> q, k, v = torch.randn(3, 2, 8, 100, 16)
+    >>> attention(q, k, v, is_causal=True).shape
+    torch.Size([2, 8, 100, 16])
+    >>> list(attention.state_dict())
+    ['rows']
+    """
+
+    def __init__(
+        self, estimator: Estimator, dim: int, num_features: int, heads: int | None = None, rng: Any = 0
+    ) -> None:
+        super().__init__()
+        if not isinstance(estimator, Estimator):
+            raise TypeError(f"estimator must be an Estimator, got {type(estimator).__name__}.")
+        batch_shape = None if heads is None else (as_count(heads, "heads"),)
+        like = torch.empty(0, dtype=torch.get_default_dtype())
+        drawn = estimator.draw(dim, num_features, rng=rng, like=like, batch_shape=batch_shape)
+        self.estimator, self.dim, self.num_features = estimator, drawn.dim, drawn.num_features
+        self._buffer_names = {name: name.replace(".", "_") for name in drawn.arrays}
+        for name, array in drawn.arrays.items():
+            self.register_buffer(self._buffer_names[name], array)
+
+    @property
+    def features(self) -> FeatureMap:
+        """The feature map that the buffers are."""
+        arrays = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
+        return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        is_causal: bool = False,
+        scale: float | None = None,
+        key_mask: torch.Tensor | None = None,
+        enable_gqa: bool = False,
+    ) -> torch.Tensor:
+        """(..., L, d), (..., S, d), (..., S, dv) -> (..., L, dv), with the arguments of `randfeat.linear_attention`."""
+        return linear_attention(
+            query,
+            key,
+            value,
+            self.features,
+            is_causal=is_causal,
+            scale=scale,
+            key_mask=key_mask,
+            enable_gqa=enable_gqa,
+        )
+
+    @torch.no_grad()
+    def redraw(self, rng: Any = None) -> None:
+        """Replace the features, in place, by an independent draw."""
+        for name, array in self.features.redraw(rng).arrays.items():
+            getattr(self, self._buffer_names[name]).copy_(array)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return repr(self.features).removeprefix("FeatureMap(").removesuffix(")")
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LinearAttention":
+        """Moves and casts, except to half precision: rows rounded to 8 bits would be those of another law."""
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            moved = getattr(self, name)
+            if moved.dtype in (torch.float16, torch.bfloat16):
+                setattr(self, name, buffer.to(moved.device))
+        return self
+
+
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    features: FeatureMap | LinearAttention,
+) -> torch.Tensor:
+    """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
+
+    attn_mask : bool, (..., 1, S), True = take part: padding, the same for every query. It may be combined with
+        is_causal. Masks over (L, S) pairs and additive masks have no linear-time form and are refused.
+    dropout_p : must be 0, as there are no single weights that could be dropped.
+    features : from `estimator.draw(..., like=query)`, or a `LinearAttention`.
+
+    A query whose keys are all masked gives zeros.
+
+    >>> import randfeat as rf
+    >>> q, k, v = torch.randn(3, 2, 8, 100, 16)
+    >>> phi = rf.PositiveFeatures().draw(dim=16, num_features=64, rng=0, like=q)
+    >>> padding = torch.arange(100) < torch.tensor([[100], [70]])
+    >>> scaled_dot_product_attention(q, k, v, attn_mask=padding[:, None, None, :], features=phi).shape
+    torch.Size([2, 8, 100, 16])
+    """
+    if dropout_p != 0:
+        raise ValueError(f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop.")
+    return linear_attention(
+        query,
+        key,
+        value,
+        features.features if isinstance(features, LinearAttention) else features,
+        is_causal=is_causal,
+        scale=scale,
+        key_mask=None if attn_mask is None else key_mask_of(attn_mask, key.ndim, name="attn_mask"),
+        enable_gqa=enable_gqa,
+    )

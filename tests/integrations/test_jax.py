@@ -1,0 +1,144 @@
+"""The JAX function: the meaning of jax.nn.dot_product_attention, under jit, grad and vmap."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from tests.arrays import same_bits
+from tests.conftest import load_backend
+
+pytest.importorskip("jax", reason="pip install 'randfeat[jax]'")
+load_backend("jax.numpy")
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+
+from randfeat.integrations.jax import attention_fn, dot_product_attention  # noqa: E402
+
+LENGTHS = np.array([7, 4], dtype=np.int32)
+MASK = np.arange(7) < LENGTHS[:, None]
+
+# name: (query, key shapes, arguments)
+CASES = {
+    "plain": ((2, 7, 4, 8), (2, 7, 4, 8), {}),
+    "no batch": ((7, 4, 8), (7, 4, 8), {}),
+    "cross": ((2, 5, 4, 8), (2, 7, 4, 8), {}),
+    "scale": ((2, 7, 4, 8), (2, 7, 4, 8), {"scale": 0.1}),
+    "causal": ((2, 4, 2, 8), (2, 4, 2, 8), {"is_causal": True}),
+    "grouped": ((2, 7, 4, 8), (2, 7, 2, 8), {}),
+    "one key head": ((2, 5, 4, 8), (2, 7, 1, 8), {}),
+    "padding": ((2, 7, 4, 8), (2, 7, 4, 8), {"mask": MASK[:, None, None]}),
+    "one mask": ((2, 5, 4, 8), (2, 7, 2, 8), {"mask": MASK[1:, None, None]}),
+    "mask without batch": ((7, 4, 8), (7, 4, 8), {"mask": MASK[1:, None, None]}),
+    "lengths": ((2, 7, 4, 8), (2, 7, 4, 8), {"query_seq_lengths": LENGTHS, "key_value_seq_lengths": LENGTHS}),
+    "lengths and mask": ((2, 5, 4, 8), (2, 7, 2, 8), {"key_value_seq_lengths": LENGTHS, "mask": MASK[:1, None, None]}),
+}
+
+
+def problem(case, scale=1.0):
+    query, key, given = CASES[case]
+    rng = np.random.default_rng(0)
+    inputs = [jnp.asarray(scale * rng.standard_normal(shape)) for shape in (query, key, key)]
+    return inputs, {name: jnp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in given.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_means_what_jax_means(case):
+    """Many features of small inputs: the exact outputs of JAX's own function."""
+    inputs, given = problem(case, 0.2)
+    phi = rf.PositiveFeatures(coupling="orthogonal").draw(8, 2**12, rng=0, like=inputs[0])
+    out = jax.jit(functools.partial(dot_product_attention, **given, features=phi))(*inputs)
+    expected = jax.nn.dot_product_attention(*inputs, **given)
+    assert out.shape == expected.shape
+    assert np.linalg.norm(out - expected) < 0.02 * np.linalg.norm(expected)
+
+
+def test_is_linear_attention_in_another_layout():
+    (q, k, v), given = problem("padding")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q, batch_shape=(4,))
+    expected = rf.linear_attention(
+        *(jnp.swapaxes(x, 1, 2) for x in (q, k, v)), phi, key_mask=jnp.asarray(MASK)[:, None]
+    )
+    assert same_bits(dot_product_attention(q, k, v, **given, features=phi), jnp.swapaxes(expected, 1, 2))
+
+
+def test_transformations():
+    """jit with the features closed over and as an argument, vmap over them, gradients: all the same function."""
+    (q, k, v), given = problem("padding")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+
+    def attend(features, q):
+        return dot_product_attention(q, k, v, **given, features=features)
+
+    def loss(q):
+        return jnp.sum(attend(phi, q) ** 2)
+
+    def one(q, k, v, mask):
+        return dot_product_attention(q, k, v, mask=mask[None], features=phi)
+
+    compiled = jax.jit(attend)
+    heads_first = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+    expected = jnp.swapaxes(rf.linear_attention(*heads_first, phi, key_mask=jnp.asarray(MASK)[:, None]), 1, 2)
+    np.testing.assert_allclose(compiled(phi, q), expected, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(one))(q, k, v, given["mask"]), expected, rtol=1e-12)
+    maps = jax.tree.map(lambda *arrays: jnp.stack(arrays), phi, phi.redraw(1))
+    both = jax.jit(jax.vmap(attend, in_axes=(0, None)))(maps, q)
+    np.testing.assert_allclose(both[1], compiled(phi.redraw(1), q), rtol=1e-12)
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(q)
+    direction = jnp.asarray(np.random.default_rng(1).standard_normal(q.shape))
+    ends = [jnp.sum(compiled(phi, q + step * direction) ** 2) for step in (1e-5, -1e-5)]
+    np.testing.assert_allclose(value, jnp.sum(expected**2), rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(slope * direction), (ends[0] - ends[1]) / 2e-5, rtol=1e-7)
+
+
+def test_feature_maps_are_pytrees():
+    (q, _, _), _ = problem("plain")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+    leaves, tree = jax.tree.flatten(phi)
+    again = jax.tree.unflatten(tree, leaves)
+    assert [leaf.shape for leaf in leaves] == [(16, 8)]
+    assert (again.estimator, again.dim, again.num_features) == (phi.estimator, 8, 16)
+    assert jax.tree.structure(phi.redraw(1)) == tree
+
+
+def test_flax_signature():
+    """As flax.linen and flax.nnx call it: no causal argument, many that do not matter."""
+    (q, k, v), _ = problem("plain")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+    attend = attention_fn(phi)
+    options = {
+        "dropout_rng": None,
+        "dropout_rate": 0.1,
+        "deterministic": True,
+        "broadcast_dropout": True,
+        "dtype": None,
+    }
+    mask = jnp.asarray(MASK)[:, None, None]
+    for causal in (False, True):
+        ours = jax.make_jaxpr(lambda *x, c=causal: dot_product_attention(*x, None, mask, is_causal=c, features=phi))
+        theirs = jax.make_jaxpr(lambda *x, c=causal: attention_fn(phi, is_causal=c)(*x, mask=mask, **options))
+        assert str(ours(q, k, v)) == str(theirs(q, k, v))
+    with pytest.raises(ValueError, match="dropout_rate must be 0"):
+        attend(q, k, v, dropout_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"bias": np.zeros((2, 4, 7, 7))}, ValueError, "bias has no linear-time form"),
+        ({"local_window_size": 3}, ValueError, "local_window_size has no"),
+        ({"mask": np.ones((2, 4, 7, 7), bool)}, ValueError, "pairs of queries and keys"),
+        ({"mask": np.ones((2, 1, 1, 7))}, TypeError, "mask must be boolean"),
+        ({"key_value_seq_lengths": np.ones((2, 1), int)}, ValueError, r"key_value_seq_lengths must be integers \(B,\)"),
+        ({"query_seq_lengths": np.ones(2)}, ValueError, r"query_seq_lengths must be integers \(B,\)"),
+        ({"query": np.ones((7, 4, 8))}, ValueError, r"shapes \(B, T, N, H\)"),
+        ({"features": rf.PositiveFeatures()}, TypeError, "must be a FeatureMap"),
+    ],
+)
+def test_refusals(given, error, message):
+    (q, k, v), _ = problem("plain")
+    features = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+    with pytest.raises(error, match=message):
+        dot_product_attention(**{"query": q, "key": k, "value": v, "features": features, **given})

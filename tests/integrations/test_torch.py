@@ -1,0 +1,171 @@
+"""The PyTorch module and function: equal to linear_attention, with the meaning of PyTorch's arguments."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from tests.arrays import same_bits
+from tests.cases import ATTENTION
+
+torch = pytest.importorskip("torch", reason="pip install 'randfeat[torch]'")
+exact = torch.nn.functional.scaled_dot_product_attention
+from randfeat.integrations.torch import LinearAttention, scaled_dot_product_attention  # noqa: E402
+
+MASK = torch.arange(7) < torch.tensor([[7], [4]])  # (batch, S)
+
+FULL = ((2, 4, 7, 8), (2, 4, 7, 8), (2, 4, 7, 8))
+CROSS = ((2, 4, 5, 8), (2, 4, 7, 8), (2, 4, 7, 3))
+BY_BATCH = {"attn_mask": MASK[:, None, None]}, {"key_mask": MASK[:, None]}
+
+# name: (query, key, value shapes, arguments of PyTorch, those of linear_attention)
+CASES = {
+    "plain": (*FULL, {}, {}),
+    "cross, other value dimension": (*CROSS, {}, {}),
+    "no heads": ((7, 8), (7, 8), (7, 8), {}, {}),
+    "scale": (*FULL, {"scale": 0.1}, {"scale": 0.1}),
+    "causal": (*FULL, {"is_causal": True}, {"is_causal": True}),
+    "grouped": ((2, 4, 7, 8), (2, 2, 7, 8), (2, 2, 7, 8), {"enable_gqa": True}, {"enable_gqa": True}),
+    "padding": (*FULL, *BY_BATCH),
+    "one mask": (*CROSS, {"attn_mask": MASK[1:]}, {"key_mask": MASK[1]}),
+    "mask without batch": (*CROSS, {"attn_mask": MASK[1:, None]}, {"key_mask": MASK[1]}),
+    "one query": ((2, 4, 1, 8), (2, 4, 7, 8), (2, 4, 7, 8), *BY_BATCH),
+}
+
+
+def problem(case, dtype=torch.float64, scale=1.0):
+    *shapes, given, ours = CASES[case]
+    generator = torch.Generator().manual_seed(0)
+    return [(scale * torch.randn(s, generator=generator, dtype=torch.float64)).to(dtype) for s in shapes], given, ours
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_function_is_linear_attention(case):
+    """To the bit, for every estimator; and shape, dtype and arguments are those of PyTorch's function."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        (q, k, v), given, ours = problem(case, dtype)
+        for estimator in ATTENTION:
+            phi = estimator.draw(8, 16, rng=0, like=q)
+            out = scaled_dot_product_attention(q, k, v, **given, features=phi)
+            assert same_bits(out, rf.linear_attention(q, k, v, phi, **ours))
+            assert (out.shape, out.dtype) == (exact(q, k, v, **given).shape, dtype)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_function_means_what_pytorch_means(case):
+    """Many features of small inputs: the exact outputs of PyTorch's own function."""
+    (q, k, v), given, _ = problem(case, scale=0.2)
+    phi = rf.PositiveFeatures(coupling="orthogonal").draw(8, 2**12, rng=0, like=q)
+    out, expected = scaled_dot_product_attention(q, k, v, **given, features=phi), exact(q, k, v, **given)
+    assert torch.linalg.norm(out - expected) < 0.02 * torch.linalg.norm(expected)
+    if given:  # without its arguments it is off: by more than that, or in its very shape
+        plain = {"enable_gqa": True} if "enable_gqa" in given else {}
+        other = exact(q, k, v, **plain)
+        assert plain or torch.linalg.norm(other - expected) > 1e-3 * torch.linalg.norm(expected)
+
+
+def test_positional_arguments_are_those_of_pytorch():
+    (q, k, v), _, _ = problem("padding")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+    out = scaled_dot_product_attention(q, k, v, MASK[:, None, None], 0.0, True, features=phi)
+    assert same_bits(out, rf.linear_attention(q, k, v, phi, key_mask=MASK[:, None], is_causal=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"dropout_p": 0.1}, ValueError, "dropout_p must be 0, got 0.1"),
+        ({"attn_mask": torch.ones(7, 7, dtype=torch.bool)}, ValueError, r"pairs of queries and keys .* is_causal"),
+        ({"attn_mask": torch.ones(2, 4, 7, 7, dtype=torch.bool).tril()}, ValueError, r"\(2, 4, 7, 7\)"),
+        ({"attn_mask": torch.zeros(2, 1, 1, 7)}, TypeError, "must be boolean"),
+        ({"attn_mask": torch.ones(7, dtype=torch.bool)}, ValueError, r"shape \(..., 1, S\)"),
+        ({"attn_mask": torch.ones(3, 1, 1, 7, dtype=torch.bool)}, ValueError, "key_mask must have shape"),
+        ({"features": rf.PositiveFeatures()}, TypeError, "features must be a FeatureMap"),
+        ({"features": rf.PositiveFeatures().draw(8, 16)}, TypeError, "one array library"),
+    ],
+)
+def test_refusals(given, error, message):
+    (q, k, v), _, _ = problem("plain")
+    features = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+    with pytest.raises(error, match=message):
+        scaled_dot_product_attention(q, k, v, **{"features": features, **given})
+
+
+def test_module_is_linear_attention():
+    (q, k, v), _, _ = problem("plain", torch.float32)
+    for heads in (None, 4):
+        module = LinearAttention(rf.PositiveFeatures(), 8, 16, heads=heads, rng=3)
+        phi = rf.PositiveFeatures().draw(8, 16, rng=3, like=q, batch_shape=None if heads is None else (4,))
+        options = {"is_causal": True, "scale": 0.2, "key_mask": MASK[:, None]}
+        assert same_bits(module(q, k, v, **options), rf.linear_attention(q, k, v, phi, **options))
+        assert same_bits(scaled_dot_product_attention(q, k, v, features=module), module(q, k, v))
+    assert list(module.parameters()) == []
+    assert repr(module) == f"LinearAttention({repr(module.features).removeprefix('FeatureMap(')}"
+
+
+def fitted():
+    q, k = np.random.default_rng(0).standard_normal((2, 4, 50, 8))
+    return rf.adapt(q, k, num_features=16)
+
+
+@pytest.mark.parametrize(
+    "make", [rf.PositiveFeatures, rf.TrigonometricFeatures, fitted], ids=["positive", "trig", "fitted"]
+)
+def test_module_is_saved_copied_and_moved(make, tmp_path):
+    """state_dict, deepcopy and pickle carry the draw; float64 and half casts do what they should."""
+    (q, k, v), _, _ = problem("plain", torch.float32)
+    module = LinearAttention(make(), 8, 16, rng=0)
+    other = LinearAttention(make(), 8, 16, rng=1)
+    expected = module(q, k, v)
+    assert not torch.equal(other(q, k, v), expected)
+    torch.save(module.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt"))
+    for twin in (other, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(twin(q, k, v), expected)
+    halved = copy.deepcopy(module).half()
+    assert {buffer.dtype for buffer in halved.buffers()} == {torch.float32}
+    assert torch.equal(halved(q, k, v), expected)
+    assert halved(q.half(), k.half(), v.half()).dtype == torch.float16
+    assert {buffer.dtype for buffer in module.double().buffers()} == {torch.float64}
+    assert {str(buffer.device) for buffer in module.to("meta").buffers()} == {"meta"}
+
+
+def test_redraw_is_explicit_and_in_place():
+    (q, k, v), _, _ = problem("plain", torch.float32)
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, rng=0)
+    buffer = module.rows
+    first = module(q, k, v)
+    assert torch.equal(module.train()(q, k, v), first)
+    module.redraw(1)
+    assert module.rows is buffer
+    assert torch.equal(module(q, k, v), LinearAttention(rf.PositiveFeatures(), 8, 16, rng=1)(q, k, v))
+
+
+def test_module_inside_a_model_learns():
+    """Gradients pass through it to the layers around it."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = torch.nn.Linear(8, 24)
+            self.attention = LinearAttention(rf.PositiveFeatures(), 8, 16)
+
+        def forward(self, x):
+            return self.attention(*self.project(x).chunk(3, dim=-1), is_causal=True)
+
+    layer = Layer()
+    assert set(layer.state_dict()) == {"project.weight", "project.bias", "attention.rows"}
+    layer(torch.ones(2, 5, 8)).square().sum().backward()
+    assert torch.all(torch.isfinite(layer.project.weight.grad))
+    assert float(layer.project.weight.grad.abs().max()) > 0
+
+
+def test_module_misuse():
+    with pytest.raises(TypeError, match="must be an Estimator, got ABCMeta"):
+        LinearAttention(rf.PositiveFeatures, 8, 16)
+    with pytest.raises((ValueError, TypeError), match="heads"):
+        LinearAttention(rf.PositiveFeatures(), 8, 16, heads=0)
+    with pytest.raises(ValueError, match="dimension 8, but the features were drawn for 4"):
+        LinearAttention(rf.PositiveFeatures(), 4, 16)(*problem("plain")[0])
