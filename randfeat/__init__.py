@@ -18,30 +18,36 @@ from randfeat.adaptation import adapt
 from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
 from randfeat.cataloguing import catalogue
 from randfeat.couplings import *
+from randfeat.diagnostics import AttentionDiagnostics, attention_diagnostics
 from randfeat.estimators import *
 from randfeat.features import Features, concatenate, tensor_product
 from randfeat.kernels import *
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
 from randfeat.recommendation import recommend
+from randfeat.storage import load, save
 from randfeat.variance import NoClosedForm
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionDiagnostics",
     "AttentionState",
     "FeatureMap",
     "Features",
     "NoClosedForm",
     "adapt",
+    "attention_diagnostics",
     "catalogue",
     "concatenate",
     "kernel_attention",
     "linear_attention",
+    "load",
     "montecarlo",
     "num_features_for",
     "predict_attention_error",
     "recommend",
+    "save",
     "softmax_attention",
     "tensor_product",
     "testing",

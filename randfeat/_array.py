@@ -78,6 +78,33 @@ def as_host(x: Any, name: str) -> np.ndarray:
     return np.asarray(x, dtype=np.float64)
 
 
+def host_or_none(x: Array) -> np.ndarray | None:
+    """`as_host(x)`, or None where `x` stands for numbers that are not there yet: while a function is traced."""
+    try:
+        return as_host(x, "x")
+    except (TypeError, RuntimeError):
+        return None
+
+
+def is_on_host(x: Any) -> bool:
+    """Whether the numbers of `x` may be looked at: a Python number, a sequence, or a NumPy array."""
+    return isinstance(x, np.ndarray | np.generic) or not is_array_api_obj(x)
+
+
+def as_integers(x: Any, name: str, like: Array) -> Array:
+    """Integers of any library, on the namespace and device of `like`; an array of its own library is taken as it is."""
+    if not is_array_api_obj(x):
+        x = np.asarray(x)
+    if not dtype_name(x.dtype).startswith(("int", "uint")):
+        raise TypeError(f"{name} must be integers, got dtype {dtype_name(x.dtype)}.")
+    xp = namespace(like)
+    if not is_on_host(x):
+        if namespace(x) is xp:
+            return x
+        x = as_host(x, name).astype(np.int64)
+    return x if xp is np else xp.asarray(np.asarray(x), device=device_of(like))
+
+
 def compute_dtype(xp: Any, dtype: Any) -> Any:
     """The dtype to compute in: float32 for float16 and bfloat16, else `dtype` itself."""
     return xp.float32 if dtype_name(dtype) in _HALF else dtype
@@ -155,6 +182,18 @@ def replace_minus_inf(x: Array) -> Array:
     """`x` with 0 for `-inf`: a maximum over nothing, made safe to subtract."""
     xp = namespace(x)
     return xp.where(x == -xp.inf, xp.zeros_like(x), x)
+
+
+def cumulative_sum(x: Array, axis: int) -> Array:
+    """Sums of `x` along `axis` from its start through each position."""
+    return np.cumsum(x, axis=axis) if isinstance(x, np.ndarray) else namespace(x).cumulative_sum(x, axis=axis)
+
+
+def log_of(x: Array) -> Array:
+    """`log(x)` of numbers x >= 0, `-inf` at 0, without a warning."""
+    xp = namespace(x)
+    positive = x > 0
+    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), -xp.inf)
 
 
 def squared_norm(x: Array) -> Array:

@@ -1,5 +1,7 @@
 """FeatureMap: one draw of an estimator."""
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, move_to, namespace
+from randfeat._array import Array, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
 from randfeat.features import Features
 
 if TYPE_CHECKING:
@@ -47,6 +49,17 @@ class FeatureMap:
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the batch of independent maps, one per head for instance; `()` for a single map."""
         return tuple(self._first.shape[:-2])
+
+    @functools.cached_property
+    def fingerprint(self) -> str | None:
+        """A digest of the estimator and of what was drawn, the same in every library and dtype; None while traced."""
+        digest = hashlib.sha256(repr((self.estimator, self.dim, self.num_features)).encode())
+        for name in sorted(self.arrays):
+            array = host_or_none(self.arrays[name])
+            if array is None:
+                return None
+            digest.update(repr((name, array.shape)).encode() + array.astype(np.float32).tobytes())
+        return digest.hexdigest()
 
     @property
     def _first(self) -> Array:

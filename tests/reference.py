@@ -139,10 +139,10 @@ def naive_attention(phi, query, key, value, *, merges=16, **options):
         q = naive_features(phi, query, index=index, side="queries")
         k = naive_features(phi, key, index=index, side="keys")
 
-        def row(i, seen, v):
-            size = q.size[i] + k.size[seen]
+        def row(i, seen, v, extra):
+            size = q.size[i] + k.size[seen] + extra[:, None]
             top = np.max(size)
-            weight = np.sum(q.sign[i] * k.sign[seen] * np.exp(q.log[i] + k.log[seen] - top), axis=-1)
+            weight = np.sum(q.sign[i] * k.sign[seen] * np.exp(q.log[i] + k.log[seen] + extra[:, None] - top), axis=-1)
             largest = np.sum(np.exp(size - top), axis=-1)  # what rounding is relative to: a |cos| may be up to 1
             exponent = np.max(q.per_eps(phi.dim)[i] + k.per_eps(phi.dim)[seen])
             shifts = 2 * np.max(np.abs(size)) + FUNCTION  # a rescaling is the exponential of a difference of exponents
@@ -157,7 +157,7 @@ def naive_kernel_attention(kernel, query, key, value, **options):
     """Exact normalized kernel attention, pair by pair."""
 
     def head_of(query, key, which):
-        def row(i, seen, v):
+        def row(i, seen, v, extra):
             products = key[seen] * query[i]
             if isinstance(kernel, rf.GaussianKernel):
                 log = -np.sum((query[i] - key[seen]) ** 2, axis=-1) / (2 * kernel.length_scale**2)
@@ -165,6 +165,7 @@ def naive_kernel_attention(kernel, query, key, value, **options):
                 terms = 4 * (np.sum(query[i] ** 2) + np.max(np.sum(key**2, axis=-1))) / kernel.length_scale**2
             else:
                 log, terms = kernel.scale * np.sum(products, axis=-1), kernel.scale * np.sum(np.abs(products), axis=-1)
+            log = log + extra
             weight = np.exp(log - np.max(log))
             exponent = (key.shape[-1] + 8) * np.max(terms) + 2 * np.max(np.abs(log)) + FUNCTION
             return ratio(weight, weight, v, 2 * exponent + len(v))
@@ -182,9 +183,22 @@ def ratio(weight, largest, v, per_eps):
 
 
 def over_heads(
-    head_of, query, key, value, batch_shape, *, is_causal=False, scale=None, key_mask=None, enable_gqa=False
+    head_of,
+    query,
+    key,
+    value,
+    batch_shape,
+    *,
+    is_causal=False,
+    scale=None,
+    key_mask=None,
+    enable_gqa=False,
+    log_weights=0.0,
 ):
-    """Each query of each head over the keys that it sees; zeros where it sees none."""
+    """Each query of each head over the keys that it sees; zeros where it sees none.
+
+    `log_weights` (..., L, S), one for each query head, are added to the logarithms of the kernel: -inf is unseen.
+    """
     query, key, value = (to_numpy(x) for x in (query, key, value))
     which = np.arange(math.prod(batch_shape)).reshape(batch_shape)  # number of the map of each head
     mask = np.ones(key.shape[:-1], bool) if key_mask is None else np.broadcast_to(to_numpy(key_mask), key.shape[:-1])
@@ -197,12 +211,15 @@ def over_heads(
     lead = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2], which.shape)
     query, key, value = (np.broadcast_to(x, lead + x.shape[-2:]) for x in (query * root, key * root, value))
     mask, which = np.broadcast_to(mask, (*lead, key.shape[-2])), np.broadcast_to(which, lead)
+    log_weights = np.broadcast_to(log_weights, (*lead, query.shape[-2], key.shape[-2]))
     output = np.zeros((*lead, query.shape[-2], value.shape[-1]))
     per_eps = np.zeros_like(output)
     for head in np.ndindex(*lead):
         row = head_of(query[head], key[head], which[head])
         for i in range(query.shape[-2]):
             seen = mask[head] & (np.arange(key.shape[-2]) <= i if is_causal else True)
+            seen = seen & (log_weights[(*head, i)] > -np.inf)
             if seen.any():
-                output[(*head, i)], per_eps[(*head, i)] = row(i, seen, value[head][seen])
+                extra = log_weights[(*head, i)][seen]
+                output[(*head, i)], per_eps[(*head, i)] = row(i, seen, value[head][seen], extra)
     return NaiveOutput(output, per_eps)

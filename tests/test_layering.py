@@ -19,8 +19,8 @@ LAYERS = [
     {"maps", "variance"},
     {"estimators"},
     {"attention", "bounds"},
-    {"adaptation", "montecarlo", "planning"},
-    {"recommendation", "cataloguing"},
+    {"adaptation", "montecarlo", "planning", "storage"},
+    {"recommendation", "cataloguing", "diagnostics"},
     {"testing"},
     {"integrations"},
 ]

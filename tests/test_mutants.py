@@ -98,13 +98,13 @@ def too_few_pairs(monkeypatch):
 def one_maximum_for_the_whole_chunk(monkeypatch):
     """Keys shifted by the largest key of the chunk, future ones included, then the masked product."""
 
-    def leaky(queries, keys, values):
+    def leaky(queries, keys, values, square):
         key_weight, top = partial.key_weights(keys)
         query_weight, log_scale = partial.query_weights(queries, top)
         scores = np.tril(query_weight @ np.swapaxes(key_weight, -1, -2))
         return partial.PartialOutput(scores @ values, scores.sum(axis=-1, keepdims=True), log_scale)
 
-    monkeypatch.setattr("randfeat.attention.linear.causal_partial", leaky)
+    monkeypatch.setattr("randfeat.attention.passes.causal_partial", leaky)
 
 
 MUTANTS = [
@@ -137,4 +137,4 @@ def test_mutants_patch_what_is_used():
     """The seams that the mutants replace are the ones that the library calls."""
     assert orthogonal.haar_rows is base.haar_rows
     assert orthogonal.chi_norms is base.chi_norms
-    assert rf.attention.linear.causal_partial is causal.causal_partial
+    assert rf.attention.passes.causal_partial is causal.causal_partial

@@ -1,13 +1,27 @@
 """Causal linear attention: each query sees the keys up to its own position, and nothing of the later ones."""
 
+from collections.abc import Callable
+
 from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf, stop_gradient
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 
-__all__ = ["causal_partial"]
+__all__ = ["Square", "attend_square", "causal_partial", "half", "merge_second_halves", "own_key", "with_first_halves"]
+
+Square = Callable[[Features, Features, Array, int], PartialOutput]
+"""(queries of second halves, keys and values of first halves, size) -> outputs, all (..., blocks, size, ·)."""
 
 
-def causal_partial(queries: Features, keys: Features, values: Array) -> PartialOutput:
+def attend_square(queries: Features, keys: Features, values: Array, size: int) -> PartialOutput:
+    """Every query of a square with every key of it."""
+    xp = namespace(values)
+    key_weight, key_top = key_weights(keys)
+    query_weight, log_scale = query_weights(queries, key_top)
+    scores = query_weight @ xp.matrix_transpose(key_weight)
+    return PartialOutput(scores @ values, xp.sum(scores, axis=-1, keepdims=True), log_scale)
+
+
+def causal_partial(queries: Features, keys: Features, values: Array, square: Square = attend_square) -> PartialOutput:
     """Attention within one chunk, query i over keys j <= i: (..., n, f), (..., n, f), (..., n, dv), n a power of two.
 
     The triangle is cut into squares by halving: the second half of every dyadic block attends to its first half,
@@ -18,7 +32,7 @@ def causal_partial(queries: Features, keys: Features, values: Array) -> PartialO
     result = own_key(queries, keys, values)
     size = 1
     while size < values.shape[-2]:
-        result = with_first_halves(result, queries, keys, values, size)
+        result = with_first_halves(result, queries, keys, values, size, square)
         size *= 2
     return result
 
@@ -34,19 +48,24 @@ def own_key(queries: Features, keys: Features, values: Array) -> PartialOutput:
 
 
 def with_first_halves(
-    result: PartialOutput, queries: Features, keys: Features, values: Array, size: int
+    result: PartialOutput,
+    queries: Features,
+    keys: Features,
+    values: Array,
+    size: int,
+    square: Square = attend_square,
 ) -> PartialOutput:
     """`result` with the keys of the first half of each block of `2 * size` added to the queries of its second half."""
     key_part = Features(half(keys.values, size, 0), half(keys.log_scale, size, 0))
     query_part = Features(half(queries.values, size, 1), half(queries.log_scale, size, 1))
-    xp = namespace(values)
-    key_weight, key_top = key_weights(key_part)
-    query_weight, log_scale = query_weights(query_part, key_top)
-    scores = query_weight @ xp.matrix_transpose(key_weight)
-    square = PartialOutput(scores @ half(values, size, 0), xp.sum(scores, axis=-1, keepdims=True), log_scale)
+    return merge_second_halves(result, square(query_part, key_part, half(values, size, 0), size), size)
+
+
+def merge_second_halves(result: PartialOutput, partial: PartialOutput, size: int) -> PartialOutput:
+    """`result` with `partial` (..., blocks, size, ·) merged into the second halves of its blocks."""
     second = PartialOutput(
         half(result.numerator, size, 1), half(result.denominator, size, 1), half(result.log_scale, size, 1)
-    ).merge(square)
+    ).merge(partial)
     return PartialOutput(
         replace_second_half(result.numerator, second.numerator),
         replace_second_half(result.denominator, second.denominator),

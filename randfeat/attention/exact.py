@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
+from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf, stop_gradient
 from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
+from randfeat.attention.packed import each_sequence
+from randfeat.attention.relation import Relation, relation_of
 from randfeat.kernels import Kernel, SoftmaxKernel
 
 __all__ = ["kernel_attention", "softmax_attention"]
@@ -20,11 +22,20 @@ def softmax_attention(
     scale: float | None = None,
     key_mask: Any = None,
     enable_gqa: bool = False,
+    causal_offset: int = 0,
+    key_lengths: Any = None,
+    key_ends: Any = None,
+    cu_seqlens: Any = None,
+    decay: Any = None,
+    relative_bias: Any = None,
+    window: int | None = None,
+    layout: str = "bhld",
 ) -> Array:
     """Exact softmax attention, `softmax(scale · q kᵀ) v`, with the arguments of `linear_attention`.
 
     query (..., L, d), key (..., S, d), value (..., S, dv) -> (..., L, dv); `scale` is 1/√d by default. Time O(L S),
-    memory O(L + S). A query without any key gives zeros. float16 and bfloat16 are computed in float32.
+    memory O(L + S). A query without any key gives zeros. float16 and bfloat16 are computed in float32. Every weight is
+    exact here, whatever the `window`; gates of `decay` are one for all features.
 
     >>> import numpy as np
     >>> q = np.zeros((2, 4)); v = np.array([[1.0], [3.0]])
@@ -41,6 +52,14 @@ def softmax_attention(
         scale=scale,
         key_mask=key_mask,
         enable_gqa=enable_gqa,
+        causal_offset=causal_offset,
+        key_lengths=key_lengths,
+        key_ends=key_ends,
+        cu_seqlens=cu_seqlens,
+        decay=decay,
+        relative_bias=relative_bias,
+        window=window,
+        layout=layout,
     )
 
 
@@ -54,6 +73,14 @@ def kernel_attention(
     scale: float | None = None,
     key_mask: Any = None,
     enable_gqa: bool = False,
+    causal_offset: int = 0,
+    key_lengths: Any = None,
+    key_ends: Any = None,
+    cu_seqlens: Any = None,
+    decay: Any = None,
+    relative_bias: Any = None,
+    window: int | None = None,
+    layout: str = "bhld",
 ) -> Array:
     """Exact normalized kernel attention, `Σ_j k(s q_i, s k_j) v_j / Σ_j k(s q_i, s k_j)`, s = √scale.
 
@@ -61,27 +88,54 @@ def kernel_attention(
     1/√d applies to `SoftmaxKernel()` only; other kernels have a scale of their own and need an explicit `scale`, 1.0
     for the kernel as it is.
     """
-    inputs = attention_inputs(query, key, value, kernel=kernel, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa)
-    blocks = pieces(0, inputs.num_queries, BLOCK) or [(0, 0)]
-    return inputs.restore([exact_block(inputs, kernel, start, stop, is_causal) for start, stop in blocks])
+    inputs = attention_inputs(
+        query,
+        key,
+        value,
+        kernel=kernel,
+        scale=scale,
+        key_mask=key_mask,
+        enable_gqa=enable_gqa,
+        key_lengths=key_lengths,
+        layout=layout,
+    )
+    relation = relation_of(
+        inputs,
+        is_causal=is_causal,
+        causal_offset=causal_offset,
+        key_lengths=key_lengths,
+        key_ends=key_ends,
+        cu_seqlens=cu_seqlens,
+        decay=decay,
+        relative_bias=relative_bias,
+        window=window,
+    )
+    outputs = [
+        exact_block(part, kernel, start, stop, within)
+        for part, within in each_sequence(inputs, relation)
+        for start, stop in pieces(0, part.num_queries, BLOCK) or [(0, 0)]
+    ]
+    return inputs.restore(outputs)
 
 
-def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, is_causal: bool) -> Array:
+def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, relation: Relation) -> Array:
     """Outputs of the queries from `start` to `stop`."""
     xp = namespace(inputs.query)
-    visible = min(stop, inputs.num_keys) if is_causal else inputs.num_keys
+    log_weights = relation.log_weights(start, stop, inputs)
+    visible = inputs.num_keys
+    if relation.is_causal:  # the others are not computed
+        visible = min(max(stop + relation.offset, 0), visible)
+        log_weights = None if log_weights is None else log_weights[..., :visible]
     key, value = inputs.key[..., :visible, :], inputs.value[..., :visible, :]
     query, by_logarithm = inputs.query[..., start:stop, :], kernel.has_logarithm
-    if by_logarithm:
-        weights, absent = kernel.log_gram(query, key), -xp.inf
-    else:
-        weights, absent = kernel(query, key), 0.0
+    weights = kernel.log_gram(query, key) if by_logarithm else kernel(query, key)
+    if log_weights is not None:
+        seen = log_weights > -xp.inf
+        weights = weights + xp.where(seen, log_weights, 0.0) if by_logarithm else weights * xp.exp(log_weights)
+        weights = xp.where(seen, weights, -xp.inf if by_logarithm else 0.0)
     if inputs.key_mask is not None:
-        weights = xp.where(inputs.key_mask[..., None, :visible], weights, absent)
-    if is_causal:
-        device = {"device": device_of(weights)}
-        positions = xp.arange(start, stop, **device)[:, None]
-        weights = xp.where(xp.arange(visible, **device)[None, :] <= positions, weights, absent)
+        mask = inputs.key_mask[..., None, :visible]
+        weights = xp.where(mask, weights, -xp.inf if by_logarithm else 0.0)
     if visible == 0:
         return weights @ value
     if by_logarithm:

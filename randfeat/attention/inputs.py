@@ -1,11 +1,21 @@
 """What every attention function does first: check the inputs, scale them, and lay out masks and grouped heads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name, namespace
+from randfeat._array import (
+    Array,
+    as_floating,
+    as_integers,
+    cast,
+    compute_dtype,
+    device_of,
+    dtype_name,
+    is_on_host,
+    namespace,
+)
 from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
@@ -28,6 +38,8 @@ class AttentionInputs:
     """dtype of the output."""
     group: int | None
     """Query heads per key head, or None where heads are not grouped."""
+    layout: str = "bhld"
+    """Layout of the output: "blhd" has the heads after the length."""
 
     @property
     def num_queries(self) -> int:
@@ -43,18 +55,34 @@ class AttentionInputs:
         """The feature map with its batch of per-head maps laid out like the grouped heads."""
         if self.group is None or not features.batch_shape:
             return features
-        heads, key_heads = features.batch_shape[-1], self.key.shape[-4]
+        arrays = {name: self.per_head(array, 2, "features") for name, array in features.arrays.items()}
+        return FeatureMap(features.estimator, features.dim, features.num_features, arrays)
+
+    def per_head(self, x: Array, trailing: int, name: str) -> Array:
+        """`x` (..., heads, then `trailing` more dimensions) with its heads laid out like the grouped ones."""
+        if self.group is None or x.ndim == trailing:
+            return x
+        axis = x.ndim - trailing - 1
+        heads, key_heads = x.shape[axis], self.key.shape[-4]
         if heads not in (1, key_heads, key_heads * self.group):
+            entries = "maps in their last batch dimension" if name == "features" else "heads"
             raise ValueError(
-                f"features have {heads} maps in their last batch dimension, expected one per query head "
+                f"{name} have {heads} {entries}, expected one per query head "
                 f"({key_heads * self.group}), one per key head ({key_heads}), or 1."
             )
         split = (key_heads, self.group) if heads == key_heads * self.group else (heads, 1)
-        arrays = {
-            name: namespace(array).reshape(array, (*array.shape[:-3], *split, *array.shape[-2:]))
-            for name, array in features.arrays.items()
-        }
-        return FeatureMap(features.estimator, features.dim, features.num_features, arrays)
+        return namespace(x).reshape(x, (*x.shape[:axis], *split, *x.shape[axis + 1 :]))
+
+    def part(self, queries: slice, keys: slice) -> "AttentionInputs":
+        """The inputs at these positions only."""
+        mask = None if self.key_mask is None else self.key_mask[..., keys]
+        return replace(
+            self,
+            query=self.query[..., queries, :],
+            key=self.key[..., keys, :],
+            value=self.value[..., keys, :],
+            key_mask=mask,
+        )
 
     def leading_shape(self, features: FeatureMap) -> tuple[int, ...]:
         """Leading dimensions of what is summed over the keys: those of keys, values and maps, broadcast."""
@@ -75,6 +103,8 @@ class AttentionInputs:
         if self.group is not None:
             heads = output.shape[-4] * output.shape[-3]
             output = xp.reshape(output, (*output.shape[:-4], heads, *output.shape[-2:]))
+        if self.layout == "blhd":
+            output = swap_heads(output)
         return cast(output, self.dtype)
 
 
@@ -87,9 +117,15 @@ def attention_inputs(
     scale: float | None,
     key_mask: Any,
     enable_gqa: bool,
+    key_lengths: Any = None,
+    layout: str = "bhld",
 ) -> AttentionInputs:
     """Check everything at the border, before any work is done."""
     query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
+    if layout not in ("bhld", "blhd"):
+        raise ValueError(f'layout must be "bhld" or "blhd", got {layout!r}.')
+    if layout == "blhd":
+        query, key, value = (swap_heads(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
     if isinstance(key_mask, list | tuple):
         key_mask = np.asarray(key_mask)
     xp = namespace(query, key, value, key_mask)
@@ -99,6 +135,9 @@ def attention_inputs(
         raise TypeError(f"query, key and value must have one dtype, got {names}.")
     if key_mask is not None:
         key_mask = check_mask(key_mask, query, key)
+    if key_lengths is not None:
+        present = length_mask(key_lengths, key)
+        key_mask = present if key_mask is None else key_mask & present
     root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
     dtype = value.dtype
     query, key, value = (cast(x, compute_dtype(xp, dtype)) for x in (query, key, value))
@@ -114,12 +153,43 @@ def attention_inputs(
         key, value = key[..., None, :, :], value[..., None, :, :]
         if key_mask is not None and key_mask.ndim > 1:
             key_mask = key_mask[..., None, :]
-    return AttentionInputs(query, key, value, key_mask, dtype, group)
+    return AttentionInputs(query, key, value, key_mask, dtype, group, layout)
 
 
 def pieces(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     """Consecutive intervals of at most `size` that cover `start .. stop`."""
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def swap_heads(x: Array, name: str = "output") -> Array:
+    """(..., length, heads, dim) as (..., heads, length, dim), and back."""
+    if x.ndim < 3:
+        raise ValueError(f'{name} must have shape (..., length, heads, dim) in layout "blhd", got {tuple(x.shape)}.')
+    axes = (*range(x.ndim - 3), x.ndim - 2, x.ndim - 3, x.ndim - 1)
+    return namespace(x).permute_dims(x, axes)
+
+
+def length_mask(key_lengths: Any, key: Array) -> Array:
+    """The mask of the first `key_lengths` keys of each batch entry."""
+    on_host = is_on_host(key_lengths)
+    given = np.asarray(key_lengths) if on_host else None
+    lengths = as_integers(key_lengths, "key_lengths", key)
+    lead, shape = tuple(key.shape[:-2]), tuple(lengths.shape)
+    if len(shape) > len(lead) or any(size not in (1, full) for size, full in zip(shape, lead, strict=False)):
+        raise ValueError(
+            f"key_lengths must have the first of the leading dimensions of key, {lead}, as its shape "
+            f"(one int, or one for each batch entry; 1 broadcasts), got {shape}."
+        )
+    if given is not None and given.size and (given.min() < 0 or given.max() > key.shape[-2]):
+        raise ValueError(
+            f"key_lengths must be between 0 and the number of keys, {key.shape[-2]}, "
+            f"got {int(given.min())} .. {int(given.max())}."
+        )
+    xp = namespace(key)
+    positions = xp.arange(key.shape[-2], device=device_of(key))
+    if not shape:
+        return positions < lengths
+    return positions < xp.reshape(lengths, (*shape, *(1 for _ in lead[len(shape) :]), 1))
 
 
 def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) -> None:

@@ -1,18 +1,20 @@
-"""linear_attention: the public operator, and the generic pass over a sequence in chunks."""
+"""linear_attention: the public operator, and which pass over the sequence does what it is asked."""
 
+from dataclasses import replace
 from typing import Any
 
-from randfeat._array import Array, device_of, namespace
-from randfeat.attention.causal import causal_partial
-from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
+from randfeat.attention.inputs import AttentionInputs, attention_inputs
+from randfeat.attention.packed import each_sequence
+from randfeat.attention.partial import PartialOutput
+from randfeat.attention.passes import Passed, causal_pass, full_pass
+from randfeat.attention.prefixes import prefix_pass
+from randfeat.attention.relation import Relation, relation_of
 from randfeat.attention.state import AttentionState
-from randfeat.features import Features
+from randfeat.attention.toeplitz import toeplitz_outputs
+from randfeat.attention.window import window_pass
 from randfeat.maps import FeatureMap
 
 __all__ = ["linear_attention"]
-
-CHUNK = 256  # positions at a time: features of a chunk are the only arrays of size positions × features
-CAUSAL_CHUNK = 128
 
 
 def linear_attention(
@@ -27,6 +29,14 @@ def linear_attention(
     enable_gqa: bool = False,
     initial_state: AttentionState | None = None,
     return_state: bool = False,
+    causal_offset: int = 0,
+    key_lengths: Any = None,
+    key_ends: Any = None,
+    cu_seqlens: Any = None,
+    decay: Any = None,
+    relative_bias: Any = None,
+    window: int | None = None,
+    layout: str = "bhld",
 ) -> Any:
     """Attention in time and memory linear in the length, `out_i = Σ_j K̂_ij v_j / Σ_j K̂_ij`, K̂_ij = φ(s q_i)·φ(s k_j).
 
@@ -48,6 +58,25 @@ def linear_attention(
     enable_gqa : query heads (dimension -3) may be a multiple of the key heads, each serving a group of queries.
     initial_state : AttentionState of keys that come before these, in the layout that `return_state` gave it.
     return_state : also return the state after all keys.
+    causal_offset : with `is_causal`, query i sees the keys 0 .. i + causal_offset; S - L aligns the last of both. Keys
+        of `initial_state` come before all of these.
+    key_lengths : ints in the first of the leading dimensions of `key`, (batch,) for example: keys from there on are
+        absent.
+    key_ends : ints (L,) or (..., L): query i sees the keys j < key_ends_i, of any order. Costs as much as causal
+        attention over L + S positions.
+    cu_seqlens : offsets 0, .., length, integers on the host: sequences packed along the length, none of which sees
+        another. A pair of such lists where queries and keys are packed differently.
+    decay : factor in 0 .. 1 by which what is remembered fades with every position, so that key j has the weight
+        `decay^(i - j)` at query i; with `is_causal` only. A number, one for each head, or gates g_t for each position,
+        (..., S, 1) or (..., S, num_features), multiplied over j < t <= i; then every query is at a key's position.
+    relative_bias : (L + S - 1,) or (..., heads, L + S - 1): weights `exp(b) K̂_ij` with the entry j - i + L - 1, by FFT.
+        In float32 a bias below the largest by 15 or more is rounding.
+    window : keys at a distance below it have their exact weights, all others those of the features, under one
+        normalizer; i + causal_offset is the position of query i.
+    layout : "bhld", or "blhd" for (..., L, heads, d) in and out. Masks, lengths and states are as in "bhld" always.
+
+    `decay`, `key_ends`, `relative_bias` and `window` exclude each other; `relative_bias` and `cu_seqlens` have no
+    state. Whatever does not go together is a ValueError.
 
     Returns
     -------
@@ -60,7 +89,7 @@ def linear_attention(
     A query without any key (empty sequence, everything masked) gives zeros, and so does one whose weights all vanish,
     as they can with ReLU features. NaN or infinity in a key or value that takes part spoils every output that sees it.
 
-    Limits: masks over (L, S) pairs other than causal have no linear-time form and are refused.
+    Limits: masks over (L, S) pairs that are not among these have no linear-time form and are refused.
 
     Source: Katharopoulos et al. 2020, "Transformers are RNNs"; Choromanski et al. 2021, "Rethinking Attention with
     Performers".
@@ -84,90 +113,59 @@ def linear_attention(
         scale=scale,
         key_mask=key_mask,
         enable_gqa=enable_gqa,
+        key_lengths=key_lengths,
+        layout=layout,
     )
     if inputs.query.shape[-1] != features.dim:
         raise ValueError(
             f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
         )
-    features = inputs.align(features)
+    drawn, features = features, inputs.align(features)
     lead = inputs.leading_shape(features)
     state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value, batch_shape=lead)
     if initial_state is not None:
-        state = state.merge(check_state(initial_state, state))
-    outputs, state = (causal_pass if is_causal else full_pass)(inputs, features, state)
-    output = inputs.restore(outputs)
-    return (output, state) if return_state else output
+        state = state.merge(check_state(initial_state, state, drawn))
+    relation = relation_of(
+        inputs,
+        num_features=features.num_features,
+        is_causal=is_causal,
+        causal_offset=causal_offset,
+        key_lengths=key_lengths,
+        key_ends=key_ends,
+        cu_seqlens=cu_seqlens,
+        decay=decay,
+        relative_bias=relative_bias,
+        window=window,
+        has_state=initial_state is not None or return_state,
+    )
+    outputs: list[PartialOutput] = []
+    start = state
+    for part, within in each_sequence(inputs, relation):
+        more, state = attend(part, features, start, within)
+        outputs += more
+    output = inputs.restore([partial.normalized() for partial in outputs])
+    return (output, replace(state, origin=drawn)) if return_state else output
 
 
-def check_state(initial: Any, empty: AttentionState) -> AttentionState:
-    """A state that fits the features and values at hand."""
+def check_state(initial: Any, empty: AttentionState, features: FeatureMap) -> AttentionState:
+    """A state that fits the features and values at hand, and is not known to be of other features."""
     if not isinstance(initial, AttentionState):
         raise TypeError(f"initial_state must be an AttentionState, got {type(initial).__name__}.")
     if initial.weighted.shape[-2:] != empty.weighted.shape[-2:]:
         got, expected = (tuple(state.weighted.shape[-2:]) for state in (initial, empty))
         raise ValueError(f"initial_state has (num_features, value dim) {got}, expected {expected}.")
+    initial.check_origin(features)
     return initial
 
 
-def full_pass(
-    inputs: AttentionInputs, features: FeatureMap, state: AttentionState
-) -> tuple[list[Array], AttentionState]:
-    """All keys into the state, then every query reads it."""
-    for start, stop in pieces(0, inputs.num_keys, CHUNK):
-        state = state.append(*keys_of(inputs, features, start, stop))
-    outputs = [
-        state.read(features.queries(inputs.query[..., start:stop, :]))
-        for start, stop in pieces(0, inputs.num_queries, CHUNK) or [(0, 0)]
-    ]
-    return outputs, state
-
-
-def causal_pass(
-    inputs: AttentionInputs, features: FeatureMap, state: AttentionState
-) -> tuple[list[Array], AttentionState]:
-    """Chunk by chunk: read what came before, attend within the chunk, then append it."""
-    outputs = []
-    for start, stop in pieces(0, inputs.num_queries, CAUSAL_CHUNK) or [(0, 0)]:
-        queries = features.queries(inputs.query[..., start:stop, :])
-        output = state.partial(queries)
-        if start < min(stop, inputs.num_keys):
-            keys, values = keys_of(inputs, features, start, min(stop, inputs.num_keys))
-            size = 1 << (stop - start - 1).bit_length()
-            within = causal_partial(pad_queries(queries, size), pad_keys(keys, size), pad(values, size, 0.0))
-            output = output.merge(within.first(stop - start))
-            state = state.append(keys, values)
-        outputs.append(output.normalized())
-    for start, stop in pieces(inputs.num_queries, inputs.num_keys, CHUNK):  # keys that no query sees
-        state = state.append(*keys_of(inputs, features, start, stop))
-    return outputs, state
-
-
-def keys_of(inputs: AttentionInputs, features: FeatureMap, start: int, stop: int) -> tuple[Features, Array]:
-    """Features and values of the keys from `start` to `stop`; masked keys have log_scale -inf."""
-    keys = features.keys(inputs.key[..., start:stop, :])
-    values = inputs.value[..., start:stop, :]
-    if inputs.key_mask is None:
-        return keys, values
-    xp = namespace(values)
-    log_scale = xp.where(inputs.key_mask[..., start:stop, None], keys.log_scale, -xp.inf)
-    return Features(keys.values, log_scale), values
-
-
-def pad(x: Array, size: int, fill: float) -> Array:
-    """`x` (..., n, c) filled up to `size` rows."""
-    missing = size - x.shape[-2]
-    if missing == 0:
-        return x
-    xp = namespace(x)
-    filler = xp.full((*x.shape[:-2], missing, x.shape[-1]), fill, dtype=x.dtype, device=device_of(x))
-    return xp.concat([x, filler], axis=-2)
-
-
-def pad_queries(queries: Features, size: int) -> Features:
-    """Queries filled up with rows that nobody reads."""
-    return Features(pad(queries.values, size, 0.0), pad(queries.log_scale, size, 0.0))
-
-
-def pad_keys(keys: Features, size: int) -> Features:
-    """Keys filled up with absent ones."""
-    return Features(pad(keys.values, size, 0.0), pad(keys.log_scale, size, float("-inf")))
+def attend(inputs: AttentionInputs, features: FeatureMap, state: AttentionState, relation: Relation) -> Passed:
+    """One sequence, by the pass that its relation asks for."""
+    if relation.window is not None:
+        return window_pass(inputs, features, state, relation)
+    if relation.key_ends is not None:
+        return prefix_pass(inputs, features, state, relation)
+    if relation.bias is not None:
+        return toeplitz_outputs(inputs, features, relation), state
+    if relation.is_causal:
+        return causal_pass(inputs, features, state, offset=relation.offset, log_gates=relation.log_gates)
+    return full_pass(inputs, features, state)

@@ -32,6 +32,15 @@ class PartialOutput:
             top,
         )
 
+    @staticmethod
+    def concat(parts: "list[PartialOutput]") -> "PartialOutput":
+        """The outputs of consecutive queries."""
+        if len(parts) == 1:
+            return parts[0]
+        xp = namespace(parts[0].numerator)
+        columns = [(part.numerator, part.denominator, part.log_scale) for part in parts]
+        return PartialOutput(*(xp.concat(list(column), axis=-2) for column in zip(*columns, strict=True)))
+
     def first(self, num: int) -> "PartialOutput":
         """The outputs of the first `num` queries."""
         return PartialOutput(self.numerator[..., :num, :], self.denominator[..., :num, :], self.log_scale[..., :num, :])

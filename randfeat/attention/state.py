@@ -1,10 +1,25 @@
 """AttentionState: everything that linear attention remembers of the keys and values it has seen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, namespace, replace_minus_inf
+import numpy as np
+
+from randfeat._array import (
+    Array,
+    as_floating,
+    cast,
+    compute_dtype,
+    device_of,
+    host_to,
+    is_on_host,
+    log_of,
+    namespace,
+    replace_minus_inf,
+)
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
+from randfeat.maps import FeatureMap
 
 __all__ = ["AttentionState"]
 
@@ -30,6 +45,24 @@ class AttentionState:
     log_max: Array
     weighted: Array
     total: Array
+    origin: FeatureMap | str | None = None
+    """The feature map of the keys, or its fingerprint, where it is known; states of other maps are refused then."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """That of the feature map, where it is known: computed on the host, and only when it is asked for."""
+        return self.origin.fingerprint if isinstance(self.origin, FeatureMap) else self.origin
+
+    def check_origin(self, other: FeatureMap | str | None) -> None:
+        """ValueError if this state and `other` are known to be of different feature maps."""
+        if self.origin is None or other is None or self.origin is other:
+            return
+        mine, theirs = self.fingerprint, other.fingerprint if isinstance(other, FeatureMap) else other
+        if mine is not None and theirs is not None and mine != theirs:
+            raise ValueError(
+                "the state was made with another feature map: its sums mean nothing to these features. Continue with "
+                "the map that it was made with (randfeat.save and load keep maps), or start anew."
+            )
 
     @classmethod
     def empty(
@@ -58,14 +91,34 @@ class AttentionState:
 
     def merge(self, other: "AttentionState") -> "AttentionState":
         """The state of both pieces; associative, and commutative up to rounding."""
+        self.check_origin(other.origin)
         xp = namespace(self.total, other.total)
         log_max = xp.maximum(self.log_max, other.log_max)
         shift = replace_minus_inf(log_max)
         mine = xp.matrix_transpose(xp.exp(self.log_max - shift))
         theirs = xp.matrix_transpose(xp.exp(other.log_max - shift))
         return AttentionState(
-            log_max, self.weighted * mine + other.weighted * theirs, self.total * mine + other.total * theirs
+            log_max,
+            self.weighted * mine + other.weighted * theirs,
+            self.total * mine + other.total * theirs,
+            self.origin if self.origin is not None else other.origin,
         )
+
+    def decay(self, factor: Any) -> "AttentionState":
+        """The state with everything remembered multiplied by `factor` >= 0: a number, or (..., 1, 1) or (..., 1, f).
+
+        What is appended later counts in full. A common factor alone changes no output; factors per feature do.
+        """
+        if is_on_host(factor):
+            host = np.asarray(factor, dtype=np.float64)
+            if not np.all((host >= 0) & np.isfinite(host)):
+                raise ValueError(f"factor must be finite and not negative, got {factor!r}.")
+            return self.scaled(host_to(log_of(host), self.log_max))
+        return self.scaled(cast(log_of(factor), self.log_max.dtype))
+
+    def scaled(self, log_factor: Array) -> "AttentionState":
+        """`decay` by `exp(log_factor)`."""
+        return replace(self, log_max=self.log_max + log_factor)
 
     def read(self, queries: Features) -> Array:
         """The normalized outputs for queries (..., n, f): (..., n, dv); zero while the state is empty."""

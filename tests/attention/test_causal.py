@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import causal, linear
+from randfeat.attention import causal, passes
 from tests.arrays import asarray, compiled, same_bits, to_numpy
 from tests.cases import ATTENTION
 from tests.reference import naive_attention
@@ -24,8 +24,8 @@ FUTURES = {
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Positions on both sides of the borders of chunks, and of the dyadic blocks within."""
-    monkeypatch.setattr(linear, "CAUSAL_CHUNK", CHUNK)
-    monkeypatch.setattr(linear, "CHUNK", CHUNK)
+    monkeypatch.setattr(passes, "CAUSAL_CHUNK", CHUNK)
+    monkeypatch.setattr(passes, "CHUNK", CHUNK)
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -1,0 +1,135 @@
+"""Weights by relative position, `e^{b_{j-i}} K̂_ij`, as Toeplitz products by the fast Fourier transform."""
+
+from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, stop_gradient
+from randfeat.attention.causal import Square, own_key, with_first_halves
+from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.partial import PartialOutput, key_weights, query_weights
+from randfeat.attention.passes import keys_of, pad, pad_keys, pad_queries
+from randfeat.attention.relation import Relation
+from randfeat.features import Features
+from randfeat.maps import FeatureMap
+
+__all__ = ["toeplitz_outputs"]
+
+DIRECT = 64  # squares up to this size are multiplied out
+GROUP = 16  # features at a time, whose products with all values are the largest arrays
+
+
+def toeplitz_outputs(inputs: AttentionInputs, features: FeatureMap, relation: Relation) -> list[PartialOutput]:
+    """Attention with the weights `e^{b_{j-i}}`, time O(L f dv log L), a further log L if causal.
+
+    Beside features of all positions at once the memory is that of positions × GROUP × dv numbers. The largest bias is
+    taken out. Transforms are accurate relative to the largest product: a weight that is below it by more than the
+    precision, e^16 in float32 and e^36 in float64, is lost, and what is left of a row that has only such weights is
+    rounding of either sign. Causal outputs do not depend on later keys: every transform is over keys that all of its
+    queries see.
+
+    Source: Luo et al. 2021, "Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding".
+    """
+    bias = relation.bias
+    assert bias is not None
+    num_queries, num_keys = inputs.num_queries, inputs.num_keys
+    queries = features.queries(inputs.query)
+    keys, values = keys_of(inputs, features, 0, num_keys)
+    if not relation.is_causal or not num_queries or not num_keys:
+        return [transform_square(queries, keys, values, bias)]
+    before = min(max(relation.offset, 0), num_keys)  # keys that every query sees
+    ahead = min(max(-relation.offset, 0), num_queries)  # queries that see no key
+    both = min(num_queries - ahead, num_keys - before)
+    seen = PartialOutput.concat([transform_square(queries, rows(keys, 0, before), values[..., :before, :],
+                                                  bias[..., : num_queries + before - 1])])  # fmt: skip
+    zero = num_queries - 1 + before - ahead  # index of the bias of query `ahead` and key `before`
+    length = num_queries - ahead
+    if both == 0 or length == 0:
+        return [seen]
+    size = 1 << (length - 1).bit_length()
+    past = bias[..., zero - length + 1 : zero + 1]
+    filler = namespace(bias).zeros((*bias.shape[:-1], size - length), dtype=bias.dtype, device=device_of(bias))
+    past = namespace(bias).concat([filler, past], axis=-1)  # of -(size - 1) .. 0
+    causal = causal_toeplitz(
+        pad_queries(rows(queries, ahead, num_queries), size),
+        pad_keys(rows(keys, before, before + both), size),
+        pad(values[..., before : before + both, :], size, 0.0),
+        past,
+    ).first(length)
+    if not ahead:
+        return [seen.merge(causal)]
+    return [seen.first(ahead), seen_from(seen, ahead).merge(causal)]
+
+
+def causal_toeplitz(queries: Features, keys: Features, values: Array, past: Array) -> PartialOutput:
+    """Query i over the keys j <= i, cut into squares as causal attention is; `past` (..., n) ends with distance 0."""
+    square, size = toeplitz_square(past), 1
+    result = own_key(queries.scaled(past[..., -1:, None]), keys, values)
+    while size < values.shape[-2]:
+        result = with_first_halves(result, queries, keys, values, size, square)
+        size *= 2
+    return result
+
+
+def toeplitz_square(past: Array) -> Square:
+    """Attention of second halves to first halves, multiplied out while that is cheaper."""
+
+    def square(queries: Features, keys: Features, values: Array, size: int) -> PartialOutput:
+        bias = past[..., None, -2 * size : -1]  # of the distances 2 size - 1 .. 1, the same for all blocks
+        attend = transform_square if size > DIRECT else direct_square
+        return attend(queries, keys, values, bias)
+
+    return square
+
+
+def direct_square(queries: Features, keys: Features, values: Array, bias: Array) -> PartialOutput:
+    """`transform_square` through the matrix of weights, without its limits."""
+    xp = namespace(values)
+    num_queries, num_keys = queries.values.shape[-2], values.shape[-2]
+    device = {"device": device_of(bias)}
+    index = xp.arange(num_keys, **device) - xp.arange(num_queries, **device)[:, None] + (num_queries - 1)
+    logs = xp.take(bias, xp.reshape(index, (-1,)), axis=-1)
+    logs = xp.reshape(logs, (*bias.shape[:-1], num_queries, num_keys))
+    top = stop_gradient(peak(logs, -1))
+    key_weight, key_top = key_weights(keys)
+    query_weight, log_scale = query_weights(queries, key_top)
+    scores = (query_weight @ xp.matrix_transpose(key_weight)) * xp.exp(logs - replace_minus_inf(top))
+    return PartialOutput(scores @ values, xp.sum(scores, axis=-1, keepdims=True), log_scale + top)
+
+
+def transform_square(queries: Features, keys: Features, values: Array, bias: Array) -> PartialOutput:
+    """All queries with all keys, `e^{bias[j - i + n - 1]} φ_i·φ_j`: (..., n, f), (..., k, f), (..., n + k - 1)."""
+    xp = namespace(values)
+    num_queries, num_keys = queries.values.shape[-2], values.shape[-2]
+    key_weight, key_top = key_weights(keys)
+    query_weight, log_scale = query_weights(queries, key_top)
+    ones = xp.ones((*values.shape[:-1], 1), dtype=values.dtype, device=device_of(values))
+    values = xp.concat([values, ones], axis=-1)
+    if num_queries == 0 or num_keys == 0:
+        sums = query_weight @ (xp.matrix_transpose(key_weight) @ values)
+        return PartialOutput(sums[..., :-1], sums[..., -1:], log_scale)
+    top = stop_gradient(peak(bias, -1))
+    weights = exp_in_place(bias - replace_minus_inf(top))
+    period = 1 << (num_queries + num_keys - 2).bit_length()
+    # a circulant: entry i - j modulo the period
+    zeros = xp.zeros((*bias.shape[:-1], period - num_queries - num_keys + 1), dtype=bias.dtype, device=device_of(bias))
+    by_distance = xp.flip(weights, axis=-1)  # of key n + k - 2 .. 0 before the query
+    circulant = xp.concat([by_distance[..., num_keys - 1 :], zeros, by_distance[..., : num_keys - 1]], axis=-1)
+    response = xp.fft.rfft(circulant, axis=-1)[..., :, None]
+    sums = 0.0
+    for first, last in pieces(0, key_weight.shape[-1], GROUP):
+        part = key_weight[..., first:last, None] * values[..., None, :]
+        shape = part.shape
+        spectrum = xp.fft.rfft(xp.reshape(part, (*shape[:-2], shape[-2] * shape[-1])), n=period, axis=-2)
+        moved = xp.fft.irfft(spectrum * response, n=period, axis=-2)[..., :num_queries, :]
+        moved = xp.reshape(moved, (*moved.shape[:-1], *shape[-2:]))
+        sums = sums + xp.sum(query_weight[..., first:last, None] * moved, axis=-2)
+    return PartialOutput(sums[..., :-1], sums[..., -1:], log_scale + top[..., None])
+
+
+def rows(features: Features, start: int, stop: int) -> Features:
+    """The features of the rows from `start` to `stop`."""
+    return Features(features.values[..., start:stop, :], features.log_scale[..., start:stop, :])
+
+
+def seen_from(partial: PartialOutput, start: int) -> PartialOutput:
+    """The outputs of the queries from `start` on."""
+    return PartialOutput(
+        partial.numerator[..., start:, :], partial.denominator[..., start:, :], partial.log_scale[..., start:, :]
+    )

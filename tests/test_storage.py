@@ -1,0 +1,143 @@
+"""rf.save and rf.load: everything comes back as it was, and nothing that is not ours is read."""
+
+import json
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from tests import cases
+from tests.arrays import asarray, dtype_of, library, same_bits, to_numpy
+
+LAWS = list(dict.fromkeys([*cases.ESTIMATORS, *cases.OTHERS, *cases.OPEN, *cases.COUPLINGS, *cases.OTHER_COUPLINGS]))
+LAWS = [law for law in LAWS if not isinstance(law, type)] + list(cases.KERNELS)
+FITTED = [
+    rf.PosteriorFeatures(anchors=np.ones((3, 4)), log_masses=np.array([0.0, -np.inf, 0.0]) - np.log(2), keys=np.eye(4)),
+    rf.PositiveFeatures() + 2.5 * rf.TrigonometricFeatures(),
+    rf.GaussianKernel(2.0) * rf.MaternKernel(),
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "stored.npz"
+
+
+@pytest.mark.parametrize("law", [*LAWS, *FITTED], ids=repr)
+def test_laws_come_back_equal(path, law):
+    rf.save(path, law)
+    again = rf.load(path)
+    assert type(again) is type(law)
+    assert again == law
+    assert repr(again) == repr(law)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_maps_and_states_continue_bit_by_bit(xp, rng, path, dtype):
+    """On the library, device and dtype they are loaded for; saved half of the way, the second half is the same."""
+    dtype_of(xp, dtype)
+    query, key, value = (asarray(xp, x, dtype) for x in rng.standard_normal((3, 2, 6, 5)))
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=query, batch_shape=(2,))
+    rf.save(path, phi)
+    again = rf.load(path, like=query)
+    assert repr(again) == repr(phi)
+    assert again.arrays["rows"].dtype == phi.arrays["rows"].dtype
+    assert same_bits(again.arrays["rows"], phi.arrays["rows"])
+    assert isinstance(rf.load(path).arrays["rows"], np.ndarray)
+    options = {"is_causal": library(xp) != "jax", "return_state": True}  # causal takes long where it is not compiled
+    _, state = rf.linear_attention(query[:, :4, :], key[:, :4, :], value[:, :4, :], phi, **options)
+    rf.save(path, state)
+    loaded = rf.load(path, like=query)
+    assert loaded.fingerprint == state.fingerprint == phi.fingerprint == again.fingerprint
+    rest = query[:, 4:, :], key[:, 4:, :], value[:, 4:, :]
+    expected, _ = rf.linear_attention(*rest, phi, initial_state=state, **options)
+    actual, _ = rf.linear_attention(*rest, again, initial_state=loaded, **options)
+    assert same_bits(actual, expected)
+
+
+def test_states_of_other_maps_are_refused(path, rng):
+    x = rng.standard_normal((6, 5))
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0)
+    _, state = rf.linear_attention(x, x, x, phi, return_state=True)
+    rf.save(path, state)
+    others = {
+        "rows": rf.PositiveFeatures().draw(5, 8, rng=1),
+        "law": rf.FeatureMap(rf.PositiveFeatures(coupling="independent"), 5, 8, phi.arrays),
+    }
+    for initial in (state, rf.load(path)):
+        for other in others.values():
+            with pytest.raises(ValueError, match="the state was made with another feature map"):
+                rf.linear_attention(x, x, x, other, initial_state=initial)
+            _, foreign = rf.linear_attention(x, x, x, other, return_state=True)
+            with pytest.raises(ValueError, match="the state was made with another feature map"):
+                initial.merge(foreign)
+        same = rf.PositiveFeatures().draw(5, 8, rng=0)
+        rf.linear_attention(x, x, x, same, initial_state=initial)
+        rf.linear_attention(x, x, x, phi.to(np.float32(x)), initial_state=initial)
+
+
+def test_grouped_heads_know_their_map(rng):
+    query, key = rng.standard_normal((4, 6, 5)), rng.standard_normal((2, 6, 5))
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0, batch_shape=(4,))
+    _, state = rf.linear_attention(query, key, key, phi, return_state=True, enable_gqa=True)
+    assert state.fingerprint == phi.fingerprint
+    rf.linear_attention(query, key, key, phi, initial_state=state, enable_gqa=True)
+
+
+def test_fingerprints_do_not_look_at_traced_arrays(jax, rng):
+    """A map that is itself traced has none; nothing breaks, and the state is not checked."""
+    x = jax.numpy.asarray(rng.standard_normal((6, 5)))
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=x)
+
+    def twice(rows):
+        traced = rf.FeatureMap(phi.estimator, 5, 8, {"rows": rows})
+        other = rf.FeatureMap(phi.estimator, 5, 8, {"rows": rows})
+        _, state = rf.linear_attention(x, x, x, traced, return_state=True)
+        assert traced.fingerprint is None
+        return rf.linear_attention(x, x, x, other, initial_state=state)
+
+    assert np.all(np.isfinite(to_numpy(jax.jit(twice)(phi.arrays["rows"]))))
+
+
+class Own(rf.Independent):
+    """A coupling that is not of this library."""
+
+
+def test_what_cannot_be_stored_is_refused(path):
+    for thing in (rf.PositiveFeatures(coupling=Own()), Own(), object(), {"a": 1}, rf.ActivationKernel().function):
+        with pytest.raises(TypeError, match="cannot save a"):
+            rf.save(path, thing)
+    assert not path.exists()
+
+
+def rewrite(path, **changes):
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes()) | changes
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def test_what_is_not_ours_is_refused(path):
+    rf.save(path, rf.PositiveFeatures())
+    rewrite(path, version=2)
+    with pytest.raises(ValueError, match=r"has version 2 of the format, .* update randfeat"):
+        rf.load(path)
+    rewrite(path, version=1, object={"class": "Popen", "fields": {}})
+    with pytest.raises(ValueError, match="this randfeat has no class 'Popen'"):
+        rf.load(path)
+    rewrite(path, version=1, object={"class": "SoftmaxKernel", "fields": {"hardness": 1}})
+    with pytest.raises(ValueError, match="SoftmaxKernel has no fields hardness"):
+        rf.load(path)
+    rewrite(path, format="other")
+    with pytest.raises(ValueError, match="has the format 'other'"):
+        rf.load(path)
+    with open(path, "wb") as file:
+        np.savez(file, header=np.array([{"an": "object"}], dtype=object))
+    for content in (path.read_bytes(), b"", b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"was not written by randfeat.save"):
+            rf.load(path)
+    with pytest.raises(FileNotFoundError):
+        rf.load(path.with_name("missing.npz"))
