@@ -1,4 +1,4 @@
-"""Random features for the softmax and Gaussian kernels: unbiased, with exact variances, on every array library.
+"""Random features for the softmax, Gaussian and other kernels: unbiased, with exact variances, on every array library.
 
 Describe an estimator, draw a feature map, use its features:
 

@@ -151,7 +151,7 @@ def gram_variance(
 ) -> Measured:
     """Relative variance with the mean over rotations taken exactly, which removes the heavy tails of an empirical MSE.
 
-    Rows enter only through |w_i ± w_j|², because every coupling is rotation invariant; given those lengths the mean
+    For couplings that are rotation invariant: rows enter only through |w_i ± w_j|², and given those lengths the mean
     over the rotation is a Bessel function. The own term of each row is its closed form. Serves as measurement where
     an empirical MSE cannot, and as variance for couplings without a closed form.
 

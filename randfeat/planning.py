@@ -122,7 +122,12 @@ def predict_attention_error(
     host = [as_host(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))]
     mask = None if key_mask is None else np.asarray(key_mask)
     inputs = attention_inputs(*host, kernel=estimator.kernel, scale=scale, key_mask=mask, enable_gqa=False)
-    rows = estimator.num_rows(as_count(num_features, "num_features"))
+    if estimator.batch_shape:
+        raise ValueError(
+            f"the estimator has parameters for {estimator.batch_shape} heads; predict the error of one head at a time, "
+            "with the estimator that is fitted to it."
+        )
+    rows = estimator.num_rows(as_count(num_features, "num_features"), inputs.query.shape[-1])
     unit_q, unit_k = estimator.kernel.unit(inputs.query), estimator.kernel.unit(inputs.key)
     length = inputs.num_queries
     chosen = np.arange(length)

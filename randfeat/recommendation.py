@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def recommend(
     num_features: int = 256,
     scale: float | None = None,
     is_causal: bool = False,
-    couplings: Sequence[Coupling | str] | Literal["all"] = COUPLINGS,
+    couplings: Sequence[Coupling | str] | Coupling | str = COUPLINGS,
     num_queries: int = 64,
     num_draws: int = 3,
     rng: Any = 0,
@@ -114,7 +114,7 @@ def recommend(
         values the outputs for the keys themselves are compared.
     num_features, scale, is_causal : as for `linear_attention`. A causal map should be fitted to other data than it
         is used on; the recommendation is about the data given here.
-    couplings : which to try with every estimator that has a choice; "all" for every one in the catalogue.
+    couplings : which to try with every estimator that has a choice, one or several; "all" for every one.
     num_queries, num_draws, rng : size of the pilot, and its seed.
 
     Returns the ranking; `recommendation.best` is a fitted estimator, `print(recommendation)` the table, with what was
@@ -133,7 +133,9 @@ def recommend(
     rows = np.sort(generator.permutation(q.shape[-2])[: as_count(num_queries, "num_queries")])
     pilot = Pilot.of(q, k, v, rows, scale=scale, is_causal=is_causal)
     candidates: list[Candidate] = []
-    chosen = coupling_names() if couplings == "all" else couplings
+    chosen: Sequence[Any] = [couplings] if isinstance(couplings, str | Coupling) else couplings
+    if couplings == "all":
+        chosen = coupling_names()
     laws = [resolve_coupling(coupling) for coupling in chosen]
     refused = other_kernels()
     for name, fit in RECIPES.items():

@@ -80,10 +80,16 @@ def times_exp(values: np.ndarray, log: np.ndarray) -> np.ndarray:
 
 def unit_inputs(kernel: Kernel, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Host copies of a pair in the units of the kernel."""
+    x, y = host_pair(x, y)
+    return kernel.unit(x), kernel.unit(y)
+
+
+def host_pair(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Host copies of a pair (..., d), checked."""
     x, y = as_host(x, "x"), as_host(y, "y")
     for name, array in (("x", x), ("y", y)):
         if array.ndim == 0:
             raise ValueError(f"{name} must have shape (..., d), got a scalar.")
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(f"x and y must share their last dimension, got {x.shape[-1]} and {y.shape[-1]}.")
-    return kernel.unit(x), kernel.unit(y)
+    return x, y

@@ -51,6 +51,7 @@ OTHERS: list[rf.Estimator] = [
     rf.OpticalFeatures(),
     rf.OpticalFeatures(rf.OpticalKernel(exponent=0.5)),
     rf.StudentPositiveFeatures(coupling="independent"),
+    2.0 * rf.CenteredFeatures(base=rf.ControlVariateFeatures(), query_shift=[0.1, 0.2, 0.0, -0.1]),
     rf.SpectralFeatures(),
     rf.SpectralFeatures(rf.ExponentialKernel(length_scale=2.0), variant="phase"),
     rf.SpectralFeatures(rf.RationalQuadraticKernel(alpha=0.7, length_scale=0.5), rf.Independent()),

@@ -4,9 +4,9 @@ They are numbered B1 .. B23 in our survey of the field. Parts of them cannot exi
 compiled loops that read past the end of an array (B9), a structured sampler of Givens rotations (B10), seeds computed
 from the data and state assigned inside of traced functions (B11: feature maps have no state), hand-written backward
 passes (B12: gradients are those of automatic differentiation; their accuracy is still tested), feature types chosen by
-index (B13), separate training and evaluation modes (B5, B15), gated features and their low-precision kernels (B16),
-kernels with other spectral measures and quasi-random sequences (B19, B20), Hadamard products (B21), modules with
-projection buffers (B23). What remains of each is below.
+index (B13), separate training and evaluation modes (B5, B15), gated features and their low-precision kernels (B16).
+What remains of each is below. Spectral measures (B20), quasi-random rows (B19) and products of Hadamard matrices (B21)
+are held to their laws in test_spectral.py and test_other_couplings.py.
 
 Statistical tests compare a mean over N independent draws with its exact value, in units of its exact standard error:
 they fail by chance once in 10^6 (|z| < 4.9), and the docstring says which deviation they catch 999 times in 1000.

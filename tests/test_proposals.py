@@ -197,7 +197,7 @@ def test_what_cannot_be():
         make(means=np.zeros((2, 3)), variances=[0.5, 0.4])
     with pytest.raises(ValueError, match="weights must not be negative, and not all 0"):
         make(means=np.zeros((2, 3)), weights=[1, -1])
-    with pytest.raises(ValueError, match="the means have dimension 3; draw with dim=3"):
+    with pytest.raises(ValueError, match="the parameters of ImportanceSampledFeatures are for dimension 3"):
         make(means=np.zeros((2, 3))).draw(4, 8, rng=0)
     with pytest.raises(ValueError, match="pooling must be 'chunks' or 'k-means', got 'mean'"):
         make.fit(np.zeros((2, 2)), np.zeros((2, 2)), pooling="mean")
@@ -207,11 +207,13 @@ def test_what_cannot_be():
         make(means=np.eye(2), coupling=rf.Orthogonal(norms="constant")).mean(np.zeros(2), np.zeros(2))
 
 
-def test_mixtures_refuse_quadrature_rules():
-    """Their rows are shuffled over the components, so a weight would go to another row; one component is not."""
-    several = rf.ImportanceSampledFeatures(means=np.eye(2) / 2, coupling=rf.GaussHermite(nodes=3))
-    with pytest.raises(ValueError, match="mixtures need rows of equal weight; GaussHermite"):
-        several.draw(2, 9, rng=0)
+def test_mixtures_refuse_biased_rows():
+    """Rows are shuffled over the components, so that weights and biases of a coupling would be lost; one is not."""
+    for coupling in ("gauss-hermite", "orthogonal-constant", "moment-matched", "hadamard"):
+        with pytest.raises(ValueError, match="mixtures are unbiased only for rows that are N"):
+            rf.ImportanceSampledFeatures(means=np.eye(2) / 2, coupling=coupling)
+        with pytest.raises(ValueError, match="posterior features are unbiased only for rows that are N"):
+            rf.PosteriorFeatures.example().with_coupling(coupling)
     one = rf.ImportanceSampledFeatures(means=np.ones((1, 2)) / 2, coupling=rf.GaussHermite(nodes=3))
     x = np.array([[0.3, 0.1]])
     assert abs(one.draw(2, 9, rng=0).estimate(x, x).item() - np.exp(0.1)) < 1e-3

@@ -18,6 +18,8 @@ class CenteredGaussian(Coupling):
     rows are jointly Gaussian with correlation -1/(m-1) per coordinate. Any number of rows, any dimension, no QR; m = 1
     is one Gaussian row, m = 2 the antithetic pair. Removes the first-degree error of positive features; never lowers
     the variance of trigonometric ones.
+    Source: negatively correlated normal variates of this kind: Craiu & Meng 2005, "Multiprocess Parallel Antithetic
+    Coupling for Backward and Forward Markov Chain Monte Carlo".
     """
 
     def sample(

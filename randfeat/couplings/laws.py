@@ -17,6 +17,7 @@ All functions take and return float64 NumPy arrays.
 """
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +167,8 @@ class RadialPair(PairLaw):
         flat = s.ravel()
         result = np.full_like(flat, np.nan)
         top = 1 + max(cosines)
-        series = (flat >= -SMALL) & (flat < np.inf)
+        far = self._is_negligible(flat, max(cosines))
+        series = (flat >= -SMALL) & (flat < np.inf) & ~far
         for low, high in ((0.0, 8.0), (8.0, 64.0), (64.0, np.inf)):  # so that small arguments stay cheap
             chosen = np.flatnonzero(series & (np.abs(flat) >= low) & (np.abs(flat) < high))
             if chosen.size:
@@ -178,7 +180,18 @@ class RadialPair(PairLaw):
         if chosen.size:
             result[chosen] = self._oscillating(cosines, -flat[chosen])
         result[flat == np.inf] = np.inf if max(cosines) > 0 else -1.0
+        result[far] = -1.0
         return result.reshape(s.shape)
+
+    def _is_negligible(self, s: np.ndarray, cosine: float) -> np.ndarray:
+        """Whether `E[exp(v·(w1 + w2))] / e^s <= 1F1(d; d/2; x) e^{-s}`, x = s(1+c)/2, is below rounding.
+
+        By the first term of the expansion for large x, `1F1 ~ Γ(d/2)/Γ(d) e^x x^{d/2}`, with room for the others.
+        """
+        half = self.dim / 2
+        x = np.where((s > SMALL) & np.isfinite(s), s, 1.0) * (1 + cosine) / 2
+        log_bound = x - s + half * np.log1p(x) + math.lgamma(half) - math.lgamma(self.dim)
+        return (s > 100.0 * self.dim) & np.isfinite(s) & (log_bound < -50.0)
 
     def _excess(self, cosines: tuple[float, ...], num: int) -> np.ndarray:
         """`p_k h_k - 1` for k < num, h averaged over `cosines`."""

@@ -68,6 +68,11 @@ class BalancedFeatures(TransformedEstimator):
         moments = [np.swapaxes(side, -1, -2) @ side / side.shape[-2] for side in (x, y)]
         return cls(base=base, matrix=balancing_transform(*moments, kind=kind))
 
+    @property
+    def parameter_dim(self) -> int:
+        """That of the matrix."""
+        return int(self.matrix.shape[-1])
+
     def transform_arrays(self) -> dict[str, np.ndarray]:
         """T and its inverse transpose."""
         return {"balance.query": self.matrix, "balance.key": np.swapaxes(np.linalg.inv(self.matrix), -1, -2)}

@@ -100,6 +100,19 @@ class Estimator(abc.ABC):
         """The same law with other rows."""
         return replace(self, coupling=resolve_coupling(coupling))
 
+    @property
+    def parameter_dim(self) -> int | None:
+        """The length of the inputs that the parameters are for; None where they fit all."""
+        return None
+
+    def check_dim(self, dim: int) -> None:
+        """ValueError where the parameters are for inputs of another length."""
+        if self.parameter_dim not in (None, dim):
+            raise ValueError(
+                f"the parameters of {type(self).__name__} are for dimension {self.parameter_dim}, got inputs of "
+                f"dimension {dim}; draw with dim={self.parameter_dim}."
+            )
+
     @classmethod
     def example(cls) -> Self:
         """An instance that stands for the class in `catalogue`: the default parameters, where there are any."""
@@ -180,6 +193,7 @@ class Estimator(abc.ABC):
         if not holds(batch_shape, self.batch_shape):
             raise ValueError(f"batch_shape {batch_shape} does not hold the {self.batch_shape} sets of parameters.")
         like = np.empty(0) if like is None else as_floating(like, "like")
+        self.check_dim(dim)
         rows = self.num_rows(num_features, dim)
         arrays = self.draw_arrays(rows, dim, as_generator(rng), batch_shape)
         weights = self._coupling.weights(rows, dim)
@@ -215,17 +229,21 @@ class Estimator(abc.ABC):
         num_features : needed only where the bias depends on it (`MomentMatched`, `GaussHermite`).
         """
         num_features = None if num_features is None else as_count(num_features, "num_features")
-        relative = self.mean_over_size(x, y, num_features)
+        relative = self.mean_over_size(*self._pair(x, y), num_features)
         return variance.times_size(self.kernel, relative, x, y, power=1)
 
     def variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
-        """`Var[K̂(x, y)]`, exact."""
-        relative = self.variance_over_size(x, y, as_count(num_features, "num_features"))
+        """`Var[K̂(x, y)]`, exact.
+
+        In the softmax family it is computed from the relative variance, and is inf where that overflows: for positive
+        features beyond |x + y|² of about 700 in kernel units, for trigonometric ones beyond such |x - y|².
+        """
+        relative = self.variance_over_size(*self._pair(x, y), as_count(num_features, "num_features"))
         return variance.times_size(self.kernel, relative, x, y, power=2)
 
     def relative_variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
-        """`Var[K̂(x, y)] / kernel(x, y)²`, exact, in the softmax family without overflow; inf where a kernel is 0."""
-        relative = self.variance_over_size(x, y, as_count(num_features, "num_features"))
+        """`Var[K̂(x, y)] / kernel(x, y)²`, exact, in the softmax family without overflow; inf (or NaN) where it is 0."""
+        relative = self.variance_over_size(*self._pair(x, y), as_count(num_features, "num_features"))
         with np.errstate(divide="ignore", invalid="ignore"):
             return relative / self.kernel.relative(x, y) ** 2
 
@@ -238,7 +256,14 @@ class Estimator(abc.ABC):
         """`E[(K̂(x, y) - kernel(x, y))²]`: variance plus squared bias, exact."""
         return variance.times_size(self.kernel, self._mse_over_size(x, y, num_features), x, y, power=2)
 
+    def _pair(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Host copies of a pair whose dimension fits."""
+        x, y = variance.host_pair(x, y)
+        self.check_dim(x.shape[-1])
+        return x, y
+
     def _mse_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+        x, y = self._pair(x, y)
         num_features = as_count(num_features, "num_features")
         bias = self.mean_over_size(x, y, num_features) - self.kernel.relative(x, y)
         return self.variance_over_size(x, y, num_features) + bias**2
@@ -257,6 +282,10 @@ class UncoupledEstimator(Estimator):
     def has_coupling(self) -> bool:
         """False."""
         return False
+
+    def with_coupling(self, coupling: Coupling | str) -> Self:
+        """Refused: there is no coupling to choose."""
+        raise ValueError(f"{type(self).__name__} has no coupling to choose.")
 
 
 def holds(shape: tuple[int, ...], part: tuple[int, ...]) -> bool:

@@ -57,6 +57,12 @@ class CenteredFeatures(TransformedEstimator):
         x, y = unit_pair(queries, keys, kernel=base.kernel, scale=scale)
         return cls(base=base, query_shift=x.mean(axis=-2), key_shift=y.mean(axis=-2))
 
+    @property
+    def parameter_dim(self) -> int | None:
+        """That of the shifts; one number shifts every coordinate, whatever their number."""
+        longest = max(self.query_shift.shape[-1], self.key_shift.shape[-1])
+        return longest if longest > 1 else self.base.parameter_dim
+
     def transform_arrays(self) -> dict[str, np.ndarray]:
         """The shifts as rows."""
         return {"center.query": self.query_shift[..., None, :], "center.key": self.key_shift[..., None, :]}

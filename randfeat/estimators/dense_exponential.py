@@ -114,6 +114,11 @@ class DenseExponentialFeatures(ParametricEstimator):
         exponents = optimal_exponent(np.clip(eigenvalues, 0.0, None))
         return cls(exponents=exponents, rotation=np.swapaxes(eigenvectors, -1, -2), **options)
 
+    @property
+    def parameter_dim(self) -> int:
+        """The number of exponents."""
+        return int(self.exponents.shape[-1])
+
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:

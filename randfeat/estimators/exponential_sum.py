@@ -11,6 +11,7 @@ from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialP
 
 __all__ = ["ExponentialSum"]
 
+LARGEST_SQUARE = 200.0  # beyond, a quadrature over two angles takes many seconds
 ROUNDING = 2.0**-40  # of slopes that are real or imaginary but for rounding
 
 
@@ -61,6 +62,8 @@ class ExponentialSum:
         """For orthogonal rows with χ norms, where an isotropic tilt is absorbed by a rescaling of the norm."""
         first, second = self._without_tilt()[..., :, None, :], other._without_tilt()[..., None, :, :]
         square = np.sum(first**2, axis=-1), np.sum(second**2, axis=-1)
+        if any(np.any(np.abs(side[np.isfinite(side)]) > LARGEST_SQUARE) for side in square):
+            raise unknown(f"under orthogonal rows for |x ± y|² above {LARGEST_SQUARE:g}")
         ratio = orthogonal_covariance(law.dim, *map(np.real, (*square, np.sum(first * second, axis=-1) ** 2)))
         means = [np.real(np.exp(side.log_means())) for side in (self, other)]
         return np.sum(means[0][..., :, None] * means[1][..., None, :] * ratio, axis=(-2, -1))

@@ -57,6 +57,9 @@ class HybridFeatures(MixedEstimator):
             object.__setattr__(self, name, tuple(values))
         if len(self.bases) != len(self.mixers) + 1:
             raise ValueError(f"p mixers weigh p + 1 bases, got {len(self.mixers)} mixers and {len(self.bases)} bases.")
+        for base in self.bases:
+            if base.num_features(1, 1) != base.features_per_row:
+                raise ValueError(f"bases must have so many features per row and no others, which {base!r} has not.")
         for name in ("kernel", "coupling"):
             different = list(dict.fromkeys(getattr(base, name) for base in self.bases))
             if len(different) > 1:

@@ -79,6 +79,10 @@ class ImportanceSampledFeatures(ParametricEstimator):
             )
         if not (np.all(weights >= 0) and np.all(weights.sum(axis=-1) > 0)):
             raise ValueError("weights must not be negative, and not all 0.")
+        if means.shape[-2] > 1 and not self._coupling.exact_marginals:
+            raise ValueError(
+                f"mixtures are unbiased only for rows that are N(0, I) each, which those of {self.coupling!r} are not."
+            )
         object.__setattr__(self, "means", means)
         object.__setattr__(self, "variances", variances)
         object.__setattr__(self, "weights", frozen_array(weights / weights.sum(axis=-1, keepdims=True), "weights"))
@@ -158,14 +162,15 @@ class ImportanceSampledFeatures(ParametricEstimator):
             np.broadcast_to(np.asarray(self.weights), batch + np.asarray(self.weights).shape[-1:]),
         )
 
+    @property
+    def parameter_dim(self) -> int:
+        """That of the means."""
+        return int(self.means.shape[-1])
+
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         """Rows of stratified components, and half the logarithms of their weights."""
-        if self.means.shape[-1] != dim:
-            raise ValueError(f"the means have dimension {self.means.shape[-1]}; draw with dim={self.means.shape[-1]}.")
-        if self.means.shape[-2] > 1 and self._coupling.weights(num_rows, dim) is not None:
-            raise ValueError(f"mixtures need rows of equal weight; {self._coupling!r} is a quadrature rule.")
         means, variances, weights = self._parameters()
         extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
         rows = np.empty((*batch_shape, num_rows, dim))
@@ -187,11 +192,6 @@ class ImportanceSampledFeatures(ParametricEstimator):
         """1 for rows with exact marginals; for one component that of tilted exponentials at z - μ."""
         if self.means.shape[-2] == 1:
             return law.tilted_row_mean(*self._single(x, y))
-        if not self._coupling.exact_marginals:
-            raise NoClosedForm(
-                "the mean over a mixture is not known for couplings without exact marginals; use chi norms, or "
-                "randfeat.montecarlo."
-            )
         return np.exp(0 * np.sum(x + y, axis=-1))
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:

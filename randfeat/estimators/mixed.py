@@ -141,11 +141,11 @@ class MixedEstimator(ParametricEstimator):
         total = np.zeros(np.broadcast_shapes(unit_x.shape, unit_y.shape)[:-1])
         for k, base in enumerate(self.components):
             own = base.variance_over_size(x, y, rows * base.features_per_row)
-            total = total + (means[k] ** 2 + covariances[k][k]) * own + covariances[k][k] * biases[k] ** 2
+            total = total + times(means[k] ** 2 + covariances[k][k], own) + covariances[k][k] * biases[k] ** 2
             for j in range(k):
                 cross = self._cross_covariance(j, k, unit_x, unit_y, rows) if self.shared_rows else 0.0
                 product = means[j] * means[k] + covariances[j][k]
-                total = total + 2 * (product * cross + covariances[j][k] * biases[j] * biases[k])
+                total = total + 2 * (times(product, cross) + covariances[j][k] * biases[j] * biases[k])
         return np.maximum(total, 0.0)
 
     @staticmethod
@@ -169,6 +169,11 @@ class MixedEstimator(ParametricEstimator):
         laws: list[tuple[float, PairLaw]] = [*self._coupling.own_laws(rows, dim), *self._coupling.pair_laws(rows, dim)]
         parts = (first.covariance(second, law) * (count / rows**2) for count, law in laws)
         return sum(parts, np.zeros(()))
+
+
+def times(weight: np.ndarray, moment: np.ndarray | float) -> np.ndarray:
+    """`weight * moment`, 0 for a weight that is 0, even where the moment overflows."""
+    return np.where(weight == 0, 0.0, weight * np.where(weight == 0, 0.0, moment))
 
 
 def part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -93,6 +93,14 @@ class TransformedEstimator(ParametricEstimator):
         """The same transform of the base for another kernel."""
         return dataclasses.replace(self, base=self.base.with_kernel(kernel))
 
+    def num_rows(self, num_features: int, dim: int | None = None) -> int:
+        """As the base's."""
+        return self.base.num_rows(num_features, dim)
+
+    def num_features(self, num_rows: int, dim: int | None = None) -> int:
+        """As the base's."""
+        return self.base.num_features(num_rows, dim)
+
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:

@@ -86,6 +86,15 @@ class WrappedEstimator(Estimator):
         """As the base's."""
         return self.base.num_rows(num_features, dim)
 
+    def num_features(self, num_rows: int, dim: int | None = None) -> int:
+        """As the base's."""
+        return self.base.num_features(num_rows, dim)
+
+    @property
+    def parameter_dim(self) -> int | None:
+        """As the base's."""
+        return self.base.parameter_dim
+
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
