@@ -9,9 +9,9 @@ from numpy.polynomial.legendre import leggauss
 from scipy import special as scipy_special
 
 import randfeat as rf
-from randfeat.kernels import ProjectedPair
 from randfeat.kernels.activations import ACTIVATIONS
 from randfeat.kernels.arc_cosine import angular_polynomials
+from randfeat.kernels.projected_pair import ProjectedPair
 from randfeat.special import erf, erfcx, log_normal_cdf, normal_cdf
 from tests.arrays import asarray, eps_of, to_numpy
 

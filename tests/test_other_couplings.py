@@ -605,7 +605,6 @@ class Biased(rf.Independent):
         functools.partial(rf.OptimalPositiveFeatures, exponent=-0.1, antithetic=True),
         functools.partial(rf.DenseExponentialFeatures, exponents=np.array([-0.1, 0.0])),
         functools.partial(rf.GeneralizedExponentialFeatures, parameter=0.02j),
-        functools.partial(rf.PosteriorFeatures, anchors=np.ones((1, 2)), keys=np.ones((1, 2))),
     ],
 )
 def test_unknown_laws_never_give_a_number(make):
@@ -637,12 +636,6 @@ def test_real_generalized_is_optimal_positive(coupling):
     if isinstance(coupling, rf.GaussHermite):
         with pytest.raises(rf.NoClosedForm, match="under FixedPairs; use randfeat"):
             rf.GeneralizedExponentialFeatures(parameter=0.02, **options).mean(x, y, num_features=8)
-
-
-def test_posterior_features_need_equal_weights():
-    estimator = rf.PosteriorFeatures(anchors=np.ones((1, 2)), keys=np.ones((1, 2)), coupling=rf.GaussHermite(2))
-    with pytest.raises(ValueError, match="rows of equal weight"):
-        estimator.draw(2, 4, rng=0)
 
 
 def test_planning_with_restricted_widths():

@@ -203,8 +203,6 @@ def test_what_cannot_be():
         make.fit(np.zeros((2, 2)), np.zeros((2, 2)), pooling="mean")
     with pytest.raises(rf.NoClosedForm, match="second_moment_bound bounds it"):
         make(means=np.eye(2)).variance(np.zeros(2), np.zeros(2), num_features=2)
-    with pytest.raises(rf.NoClosedForm, match="use chi norms"):
-        make(means=np.eye(2), coupling=rf.Orthogonal(norms="constant")).mean(np.zeros(2), np.zeros(2))
 
 
 def test_mixtures_refuse_biased_rows():
