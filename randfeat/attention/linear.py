@@ -74,22 +74,8 @@ def linear_attention(
     >>> out.shape, bool(np.allclose(out[:, 0], v[:, 0]))
     ((8, 100, 16), True)
     """
-    if not isinstance(features, FeatureMap):
-        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
-    inputs = attention_inputs(
-        query,
-        key,
-        value,
-        kernel=features.estimator.kernel,
-        scale=scale,
-        key_mask=key_mask,
-        enable_gqa=enable_gqa,
-    )
-    if inputs.query.shape[-1] != features.dim:
-        raise ValueError(
-            f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
-        )
-    features = inputs.align(features)
+    options = {"scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa}
+    inputs, features = checked_inputs(query, key, value, features, **options)
     lead = inputs.leading_shape(features)
     state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value, batch_shape=lead)
     if initial_state is not None:
@@ -97,6 +83,20 @@ def linear_attention(
     outputs, state = (causal_pass if is_causal else full_pass)(inputs, features, state)
     output = inputs.restore(outputs)
     return (output, state) if return_state else output
+
+
+def checked_inputs(
+    query: Any, key: Any, value: Any, features: Any, **options: Any
+) -> tuple[AttentionInputs, FeatureMap]:
+    """Inputs and a map that fit together, laid out for each other; options are scale, key_mask and enable_gqa."""
+    if not isinstance(features, FeatureMap):
+        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+    inputs = attention_inputs(query, key, value, kernel=features.estimator.kernel, **options)
+    if inputs.query.shape[-1] != features.dim:
+        raise ValueError(
+            f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
+        )
+    return inputs, inputs.align(features)
 
 
 def check_state(initial: Any, empty: AttentionState) -> AttentionState:
