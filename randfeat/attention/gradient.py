@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, dtype_name, namespace
+from randfeat._array import Array, as_floating, cast, device_of, dtype_name, namespace
 from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.linear import checked_inputs
 from randfeat.attention.sweeps import causal_sweeps, full_sweeps
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
 
-__all__ = ["linear_attention_vjp"]
+__all__ = ["check_analytic", "linear_attention_vjp"]
 
 
 def linear_attention_vjp(
@@ -60,7 +60,7 @@ def linear_attention_vjp(
     options = {"scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa}
     inputs, features = checked_inputs(query, key, value, features, **options)
     gradient = checked_gradient(grad_output, inputs, features)
-    check_analytic(inputs, features)
+    check_analytic(features)
     sweeps = causal_sweeps if is_causal else full_sweeps
     dq, dk, dv = sweeps(inputs, features, gradient)
     root = resolve_scale(scale, features.estimator.kernel, features.dim) ** 0.5
@@ -93,8 +93,9 @@ def checked_gradient(grad_output: Any, inputs: AttentionInputs, features: Featur
     return xp.reshape(cast(gradient, inputs.value.dtype), (*lead, *trailing))
 
 
-def check_analytic(inputs: AttentionInputs, features: FeatureMap) -> None:
+def check_analytic(features: FeatureMap) -> None:
     """Ask for the gradient of no rows at all, so that features without one are refused before work is done."""
-    nothing = inputs.query[..., :0, :]
+    like = next(iter(features.arrays.values()))
+    nothing = namespace(like).zeros((0, features.dim), dtype=like.dtype, device=device_of(like))
     queries = features.queries(nothing)
     features.pull_back(nothing, queries, queries.values, row=0.0)

@@ -112,8 +112,10 @@ def loss_gradient(output: PartialOutput, gradient: Array) -> tuple[Array, Array]
 def read_queries(state: AttentionState, queries: Features, inner: Array, shift: Array) -> Array:
     """`exp(log φ) Σ_j (ḡ_i·v̄_j) φ(k_j)` over the keys of the state: the gradient in the values of query features."""
     xp = namespace(inner)
-    summed = xp.matrix_transpose(xp.concat([state.weighted, state.total], axis=-1))
-    return exp_in_place(queries.log_scale + state.log_max - shift) * (inner @ summed)
+    products = inner[..., :-1] @ xp.matrix_transpose(state.weighted) + inner[..., -1:] * xp.matrix_transpose(
+        state.total
+    )
+    return exp_in_place(queries.log_scale + state.log_max - shift) * products
 
 
 def read_keys(seen_from: AttentionState, keys: Features, values: Array) -> tuple[Array, Array]:

@@ -59,7 +59,7 @@ class NormalizedSoftmaxKernel(SoftmaxFamily):
         scale: Any = self.length_scale
         if isinstance(scale, tuple):
             scale = xp.asarray(scale, dtype=x.dtype, device=device_of(x))
-        largest = peak(xp.abs(x), -1)
+        largest = stop_gradient(peak(xp.abs(x), -1))
         largest = xp.where(largest == 0, xp.ones_like(largest), largest)
         x, gradient = x / largest, gradient / scale
         square = xp.sum(x * x, axis=-1, keepdims=True)

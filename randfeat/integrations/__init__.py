@@ -1,0 +1,1 @@
+"""What needs one particular library; each module is imported only by those who ask for it."""
