@@ -75,7 +75,7 @@ def close(actual, expected, relative):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_equals_the_quadratic_form(xp, torch, rng, layout, is_causal):
     """Masked, grouped, broadcast; more keys and more queries; value and key dimensions differ."""
-    if library(xp) == "jax" and layout not in ("broadcasting", "grouped batch", "more queries", "masked keys"):
+    if library(xp) == "jax" and layout not in ("grouped batch", "more queries"):
         pytest.skip("compiled for some layouts only, to save time")
     query, key, value, options = problem(rng, layout)
     estimators = {"numpy": ATTENTION, "jax": ATTENTION[:1]}.get(library(xp), ATTENTION[:3:2])
@@ -188,6 +188,8 @@ def test_finite_and_bounded_at_any_logit(xp, rng, dtype, is_causal):
     """Positive features: no overflow; weights of a query are a convex combination, so `Σ_j dv_j = Σ_i g_i` and
     `|dv_j| <= Σ_i |g_i|`, to the rounding of exponents as large as the logits."""
     fewer = library(xp) == "jax"
+    if fewer and dtype in ("float16", "float64"):
+        pytest.skip("compiled for two dtypes only, to save time")
     for size, estimator in [(1e4, POSITIVE[0])] if fewer else product((1e1, 1e3, 1e4), POSITIVE):
         query, key = rng.standard_normal((2, 2, 6, 5))
         query, key = (x * np.sqrt(size) / np.linalg.norm(x, axis=-1, keepdims=True) * 5**0.25 for x in (query, key))
@@ -263,7 +265,7 @@ def test_masked_keys_and_queries_without_keys(xp, rng, is_causal):
 @BOTH
 def test_empty_and_single(xp, rng, is_causal):
     phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=asarray(xp, np.zeros(1)))
-    for num_queries, num_keys in ((0, 3), (3, 0), (0, 0)):
+    for num_queries, num_keys in ((0, 3), (3, 0), (0, 0))[: 1 if library(xp) == "jax" else None]:
         q, k, v, g = (np.ones((2, n, c)) for n, c in ((num_queries, 5), (num_keys, 5), (num_keys, 2), (num_queries, 2)))
         gradients = vjp(xp, phi, q, k, v, g, is_causal=is_causal)
         assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]

