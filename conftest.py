@@ -4,7 +4,9 @@ from importlib.util import find_spec
 
 EXAMPLES = {
     "randfeat/integrations/torch.py": ("torch",),
+    "randfeat/integrations/torch_autograd.py": ("torch",),
     "randfeat/integrations/jax.py": ("jax",),
+    "randfeat/integrations/jax_autograd.py": ("jax",),
     "randfeat/integrations/transformers.py": ("torch", "transformers"),
     "docs/integrations.md": ("torch", "jax"),
 }

@@ -15,7 +15,13 @@ True
 
 from randfeat import couplings, estimators, kernels, montecarlo, testing
 from randfeat.adaptation import adapt
-from randfeat.attention import AttentionState, kernel_attention, linear_attention, softmax_attention
+from randfeat.attention import (
+    AttentionState,
+    kernel_attention,
+    linear_attention,
+    linear_attention_vjp,
+    softmax_attention,
+)
 from randfeat.cataloguing import catalogue
 from randfeat.couplings import *
 from randfeat.diagnostics import AttentionDiagnostics, attention_diagnostics
@@ -42,6 +48,7 @@ __all__ = [
     "concatenate",
     "kernel_attention",
     "linear_attention",
+    "linear_attention_vjp",
     "load",
     "montecarlo",
     "num_features_for",

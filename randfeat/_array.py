@@ -23,7 +23,7 @@ _FLOATING = (*_HALF, "float32", "float64")
 def namespace(*arrays: Array) -> Any:
     """The one array namespace that all `arrays` belong to; `None` arguments are skipped."""
     arrays = tuple(a for a in arrays if a is not None)
-    if all(isinstance(a, np.ndarray | np.generic) for a in arrays):
+    if all(isinstance(a, (np.ndarray, np.generic)) for a in arrays):
         return np
     names = sorted({type(a).__module__.partition(".")[0] + "." + type(a).__name__ for a in arrays})
     try:
@@ -55,7 +55,7 @@ def as_floating(x: Any, name: str) -> Array:
     """`x` as an array of a real floating dtype: lists become NumPy arrays, integers the default float."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it, or pass a `key_mask`.")
-    if hasattr(x, "todense") or "sparse" in str(getattr(x, "layout", "")):
+    if is_sparse(x):
         raise TypeError(f"{name} is sparse, got {type(x).__name__}; convert it to a dense array first.")
     if isinstance(x, np.ndarray) or not is_array_api_obj(x):
         x = np.asarray(x)  # subclasses such as np.matrix have a product of their own
@@ -66,6 +66,13 @@ def as_floating(x: Any, name: str) -> Array:
         xp = namespace(x)
         return cast(x, xp.asarray(0.0).dtype)
     raise TypeError(f"{name} must be real floating point (or integer), got dtype {kind}.")
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether `x` is a sparse array; not asked of a tensor that `torch.compile` traces, which may refuse to say."""
+    if is_torch_array(x):
+        return not sys.modules["torch"].compiler.is_compiling() and "sparse" in str(x.layout)
+    return hasattr(x, "todense")
 
 
 def as_host(x: Any, name: str) -> np.ndarray:
@@ -114,7 +121,7 @@ def cast(x: Array, dtype: Any) -> Array:
     """`x` in `dtype`, without a copy where none is needed, and differentiable."""
     if x.dtype == dtype:
         return x
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, (np.ndarray, np.generic)):
         return x.astype(dtype)
     return namespace(x).astype(x, dtype)
 
@@ -198,4 +205,6 @@ def log_of(x: Array) -> Array:
 
 def squared_norm(x: Array) -> Array:
     """`|x|²` along the last axis, which is kept: (..., n, d) -> (..., n, 1)."""
+    if is_torch_array(x):  # its vecdot cannot be vectorized over (vmap)
+        return namespace(x).sum(x * x, axis=-1, keepdims=True)
     return namespace(x).vecdot(x, x)[..., None]

@@ -86,6 +86,22 @@ class FeatureMap:
         y, arrays = self._inputs(y, "y")
         return self._weighted(self.estimator.key_features(arrays, y), arrays)
 
+    def pull_back(
+        self, x: Any, features: Features, gradient: Array, *, keys: bool = False, row: float | None = None
+    ) -> Array:
+        """The gradient in x of a function of the features of x: its vector-Jacobian product, in the computing dtype.
+
+        features : `queries(x)`, or `keys(x)` with `keys=True`. gradient (..., n, num_features) : the derivatives in
+        their values. row : 0.0 says that a factor common to all features of a row changes nothing (queries of
+        normalized attention), so that its derivative, zero up to rounding, is left out. Estimators that have no
+        analytic gradient raise ValueError.
+        """
+        unit, arrays = self._inputs(x, "x")
+        xp = namespace(unit)
+        total = xp.sum(features.values * gradient, axis=-1, keepdims=True) if row is None else row
+        inner = self.estimator.pull_back(arrays, unit, features.values, gradient, total, keys=keys)
+        return self.estimator.kernel.unit_pull_back(cast(as_floating(x, "x"), unit.dtype), inner)
+
     def estimate(self, x: Any, y: Any) -> Array:
         """The estimated Gram matrix: (..., n, dim), (..., k, dim) -> (..., n, k)."""
         x, y = as_floating(x, "x"), as_floating(y, "y")

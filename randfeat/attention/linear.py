@@ -103,24 +103,18 @@ def linear_attention(
     >>> out.shape, bool(np.allclose(out[:, 0], v[:, 0]))
     ((8, 100, 16), True)
     """
-    if not isinstance(features, FeatureMap):
-        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
-    inputs = attention_inputs(
+    inputs, drawn = checked_inputs(
         query,
         key,
         value,
-        kernel=features.estimator.kernel,
+        features,
         scale=scale,
         key_mask=key_mask,
         enable_gqa=enable_gqa,
         key_lengths=key_lengths,
         layout=layout,
     )
-    if inputs.query.shape[-1] != features.dim:
-        raise ValueError(
-            f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
-        )
-    drawn, features = features, inputs.align(features)
+    features = inputs.align(drawn)
     lead = inputs.leading_shape(features)
     state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value, batch_shape=lead)
     if initial_state is not None:
@@ -145,6 +139,20 @@ def linear_attention(
         outputs += more
     output = inputs.restore([partial.normalized() for partial in outputs])
     return (output, replace(state, origin=drawn)) if return_state else output
+
+
+def checked_inputs(
+    query: Any, key: Any, value: Any, features: Any, **options: Any
+) -> tuple[AttentionInputs, FeatureMap]:
+    """Inputs and a map that fit together; options as of `attention_inputs`."""
+    if not isinstance(features, FeatureMap):
+        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+    inputs = attention_inputs(query, key, value, kernel=features.estimator.kernel, **options)
+    if inputs.query.shape[-1] != features.dim:
+        raise ValueError(
+            f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
+        )
+    return inputs, features
 
 
 def check_state(initial: Any, empty: AttentionState, features: FeatureMap) -> AttentionState:

@@ -81,6 +81,10 @@ class BalancedFeatures(TransformedEstimator):
         """`Tx` or `T^{-ᵀ}y`."""
         return matvec(arrays["balance.key" if keys else "balance.query"], x), 0.0
 
+    def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
+        """The transposed matrix times the gradient."""
+        return gradient @ arrays["balance.key" if keys else "balance.query"]
+
 
 def balancing_transform(
     query_moment: np.ndarray, key_moment: np.ndarray, *, kind: Literal["matrix", "diagonal"] = "matrix"

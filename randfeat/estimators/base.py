@@ -128,6 +128,21 @@ class Estimator(abc.ABC):
         """Features of keys in kernel units; those of queries unless the estimator is asymmetric."""
         return self.query_features(arrays, y)
 
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """The gradient in x, in kernel units, from the gradient in the features at x; pure array API.
+
+        values : those of the query or key features at x. gradient (..., n, f) : the derivatives in them.
+        row : the derivatives in the logarithm of a factor common to the features of one x, `Σ_f values_f gradient_f`
+            (..., n, 1); or 0.0 where such a factor is known to change nothing. Only the common part of `log_scale`
+            uses it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no analytic gradient; differentiate linear_attention itself, by the automatic "
+            "differentiation of PyTorch or JAX."
+        )
+
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[S(w)] / size` for one row, inputs in kernel units; size as in `kernel.log_size`."""
         raise variance.NoClosedForm(f"the mean of {type(self).__name__} is not known; use randfeat.montecarlo.")

@@ -75,6 +75,10 @@ class CenteredFeatures(TransformedEstimator):
         moved = x - key_shift
         return moved, inner(moved, query_shift)
 
+    def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
+        """The gradient, and c2 or c1 times that in the log-weight."""
+        return gradient + log_gradient * arrays["center.query" if keys else "center.key"]
+
 
 def inner(x: Any, row: Any) -> Any:
     """Inner products of the rows of x with one row: (..., n, d), (..., 1, d) -> (..., n, 1)."""

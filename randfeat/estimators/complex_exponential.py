@@ -192,6 +192,27 @@ class ComplexExponentialFeatures(ParametricEstimator):
         query, key = (np.swapaxes(matrix, -1, -2) for matrix in self._matrices(x.shape[-1]))
         return x @ query + y @ key
 
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i Re(g_i w'_i) - Re(Σ_i g_i F) x`, g the derivatives in complex exponents, F the form; the envelope's."""
+        side = "key" if keys else "query"
+
+        def exponent(part: str, slopes: Array, total: Any) -> Array:
+            """The gradient of the real or imaginary part of `w·v' - v'ᵀv'/2`."""
+            return slopes @ arrays[f"{side}.rows.{part}"] - total * (x @ arrays[f"{side}.form.{part}"])
+
+        envelope = 2 * self.kernel.envelope_slope(squared_norm(x)) * row * x
+        if self._is_real:
+            return exponent("real", gradient, row) + envelope
+        half = gradient.shape[-1] // 2
+        cosine, sine = values[..., :half], values[..., half:]
+        in_cosine, in_sine = gradient[..., :half], gradient[..., half:]
+        argument = sine * in_cosine - cosine * in_sine if keys else cosine * in_sine - sine * in_cosine
+        total = namespace(x).sum(argument, axis=-1, keepdims=True)
+        real = exponent("real", cosine * in_cosine + sine * in_sine, row)
+        return real + exponent("imag", argument, total) + envelope
+
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1 for exact marginals; for constant norms the real part of a Bessel function of σ."""
         sigma = np.sum(self._zeta(x, y) ** 2, axis=-1)

@@ -14,7 +14,7 @@ from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import weighted_positive_features
+from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
 from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
@@ -136,6 +136,12 @@ class DenseExponentialFeatures(ParametricEstimator):
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Weighted positive features."""
         return weighted_positive_features(self.kernel, arrays, x)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
+        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

@@ -108,6 +108,19 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
         sine = -xp.sin(argument) if conjugate else xp.sin(argument)
         return concatenate(Features(xp.cos(argument), log_scale), Features(sine, log_scale))
 
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i (Re B g_i + Im B h_i) w_i - s r x`, g and h those in log-modulus and argument; the envelope's."""
+        slope = self.sign * self._slope if keys else self._slope
+        half = gradient.shape[-1] // 2
+        cosine, sine = values[..., :half], values[..., half:]
+        in_cosine, in_sine = gradient[..., :half], gradient[..., half:]
+        modulus = cosine * in_cosine + sine * in_sine
+        argument = sine * in_cosine - cosine * in_sine if keys else cosine * in_sine - sine * in_cosine
+        slopes = slope.real * modulus + slope.imag * argument
+        return slopes @ arrays["rows"] + row * (2 * self.kernel.envelope_slope(squared_norm(x)) - self.sign) * x
+
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1 for exact marginals; else the real part of a Bessel function or an exponential of B."""
         s = np.sum((x + self.sign * y) ** 2, axis=-1)

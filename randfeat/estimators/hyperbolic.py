@@ -11,6 +11,7 @@ from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
+from randfeat.estimators.weighted import positive_pull_back
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
@@ -47,6 +48,13 @@ class HyperbolicFeatures(SoftmaxEstimator):
         projection = x @ xp.matrix_transpose(rows)
         log_scale = xp.concat([projection + log_norm, log_norm - projection], axis=-1)
         return Features(xp.broadcast_to(xp.ones_like(log_norm), log_scale.shape), log_scale)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i (g_i - g'_i) w_i - x Σ_i (g_i + g'_i)`, g' for the negative rows, and the envelope's."""
+        half = gradient.shape[-1] // 2
+        return positive_pull_back(self.kernel, arrays["rows"], x, gradient[..., :half] - gradient[..., half:], row)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cosh(w·(x+y))] e^{-u/2}`."""

@@ -15,7 +15,7 @@ from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.posterior import log_sum_exp, systematic
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import weighted_positive_features
+from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
 from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
@@ -187,6 +187,12 @@ class ImportanceSampledFeatures(ParametricEstimator):
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Weighted positive features."""
         return weighted_positive_features(self.kernel, arrays, x)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
+        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1 for rows with exact marginals; for one component that of tilted exponentials at z - μ."""

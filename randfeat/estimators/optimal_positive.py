@@ -13,7 +13,7 @@ from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import weighted_positive_features
+from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
 from randfeat.features import Features, concatenate
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
@@ -125,6 +125,15 @@ class OptimalPositiveFeatures(ParametricEstimator):
             return features
         negative = {"rows": -arrays["rows"], "log_weights": arrays["log_weights"]}
         return concatenate(features, weighted_positive_features(self.kernel, negative, x))
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's; with `g_i - g'_i` for g_i in the first where antithetic."""
+        if self.antithetic:
+            half = gradient.shape[-1] // 2
+            gradient = gradient[..., :half] - gradient[..., half:]
+        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

@@ -11,6 +11,7 @@ from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
+from randfeat.estimators.weighted import positive_pull_back
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
@@ -48,6 +49,12 @@ class PositiveFeatures(SoftmaxEstimator):
         log_norm = self.kernel.log_envelope(sqnorm) - sqnorm / 2 - math.log(rows.shape[-2]) / 2
         log_scale = x @ xp.matrix_transpose(rows) + log_norm
         return Features(xp.broadcast_to(xp.ones_like(log_norm), log_scale.shape), log_scale)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
+        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[exp(w·(x+y))] e^{-u/2}`."""

@@ -4,14 +4,14 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from randfeat._array import Array
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
-from randfeat.estimators.weighted import weighted_positive_features
+from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
 from randfeat.features import Features
 
 __all__ = ["PosteriorFeatures"]
@@ -192,6 +192,12 @@ class PosteriorFeatures(ParametricEstimator):
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Weighted positive features."""
         return weighted_positive_features(self.kernel, arrays, x)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
+        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1: unbiased by construction."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from randfeat._array import Array, namespace
 from randfeat.couplings.laws import GaussianPair, PairLaw, RadialPair, SpherePair
 from randfeat.couplings.norms import constant_norm_mean, constant_norm_orthogonal_mean, orthogonal_mean
 from randfeat.estimators.base import Estimator
+from randfeat.estimators.trigonometric import angle_slopes
 from randfeat.features import Features
 from randfeat.kernels import IsotropicKernel, MaternKernel, ShiftInvariantKernel
 from randfeat.variance import NoClosedForm
@@ -88,6 +89,12 @@ class SpectralFeatures(Estimator):
             return Features(xp.cos(projection + arrays["phases"]) * math.sqrt(2 / rows.shape[-2]), log_scale)
         values = xp.concat([xp.cos(projection), xp.sin(projection)], axis=-1) / math.sqrt(rows.shape[-2])
         return Features(values, log_scale)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i f_i`, g the derivatives in the angles."""
+        return angle_slopes(self.variant, arrays, x, values, gradient) @ arrays["rows"]
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cos(f·δ)]`: the kernel, unless norms are constant."""

@@ -54,6 +54,10 @@ class TransformedEstimator(ParametricEstimator):
     def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
         """x' (or y') and its log-weight (..., n, 1), or 0.0; pure array API, for inputs in kernel units."""
 
+    @abc.abstractmethod
+    def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
+        """The gradient in x (or y), from those in x' (or y') and in its log-weight; both are linear in x."""
+
     @property
     def positive(self) -> bool:  # type: ignore[override]
         """As the base's."""
@@ -120,6 +124,15 @@ class TransformedEstimator(ParametricEstimator):
         """The base's features at y', times e^r and the envelope."""
         moved, log_weight = self.transform(arrays, y, keys=True)
         return self._core.key_features(arrays, moved).scaled(log_weight + self.kernel.log_envelope(squared_norm(y)))
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """The base's at x', through the transform, and the envelope's."""
+        moved, _ = self.transform(arrays, x, keys=keys)
+        moved_gradient = self._core.pull_back(arrays, moved, values, gradient, row, keys=keys)
+        own = 2 * self.kernel.envelope_slope(squared_norm(x)) * row * x
+        return self.transform_pull_back(arrays, moved_gradient, row, keys=keys) + own
 
     def moved_pair(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(x', y') of a pair in kernel units, broadcasting over (..., d)."""

@@ -14,7 +14,7 @@ from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
-__all__ = ["TrigonometricFeatures"]
+__all__ = ["TrigonometricFeatures", "angle_slopes"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,13 @@ class TrigonometricFeatures(SoftmaxEstimator):
         values = xp.concat([xp.cos(projection), xp.sin(projection)], axis=-1) / math.sqrt(rows.shape[-2])
         return Features(values, log_scale)
 
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i w_i + r x`, g the derivatives in the angles, and the envelope's."""
+        slopes = angle_slopes(self.variant, arrays, x, values, gradient)
+        return slopes @ arrays["rows"] + row * (2 * self.kernel.envelope_slope(squared_norm(x)) + 1) * x
+
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cos(w·(x-y))] e^{t/2}`."""
         return law.row_mean(-np.sum((x - y) ** 2, axis=-1))
@@ -112,3 +119,14 @@ class TrigonometricFeatures(SoftmaxEstimator):
         if self.variant == "phase":
             fourth, second = fourth + 6 * second / 2 + 3 / 8, second + 1 / 2
         return fourth / second**2
+
+
+def angle_slopes(variant: str, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array) -> Array:
+    """The derivatives in the angles `w_i·x` (..., n, m), from those in the cosines, and sines, of them (..., n, f)."""
+    xp = namespace(x)
+    if variant == "phase":
+        rows = arrays["rows"]
+        sines = xp.sin(x @ xp.matrix_transpose(rows) + arrays["phases"])
+        return -math.sqrt(2 / rows.shape[-2]) * sines * gradient
+    half = gradient.shape[-1] // 2
+    return values[..., :half] * gradient[..., half:] - values[..., half:] * gradient[..., :half]

@@ -7,7 +7,7 @@ from randfeat._array import Array, namespace, squared_norm
 from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily
 
-__all__ = ["weighted_positive_features"]
+__all__ = ["positive_pull_back", "weighted_positive_features"]
 
 
 def weighted_positive_features(kernel: SoftmaxFamily, arrays: Mapping[str, Array], x: Array) -> Features:
@@ -22,3 +22,11 @@ def weighted_positive_features(kernel: SoftmaxFamily, arrays: Mapping[str, Array
     per_row: Any = kernel.log_envelope(sqnorm) - sqnorm / 2
     log_scale = x @ xp.matrix_transpose(arrays["rows"]) + arrays["log_weights"] + per_row
     return Features(xp.broadcast_to(xp.ones_like(sqnorm), log_scale.shape), log_scale)
+
+
+def positive_pull_back(kernel: SoftmaxFamily, rows: Array, x: Array, gradient: Array, row: Any) -> Array:
+    """`Σ_i g_i w_i - r x (1 - 2e')`: the gradient in x of `exp(w_i·x - |x|²/2 + log e(|x|²))`, e' that of log e.
+
+    gradient (..., n, m) : g, the derivatives in the logarithms of the features. row : r, their sum (..., n, 1), or 0.0.
+    """
+    return gradient @ rows + row * (2 * kernel.envelope_slope(squared_norm(x)) - 1) * x

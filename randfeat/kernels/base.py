@@ -47,6 +47,15 @@ class Kernel(abc.ABC):
         """The input in the units that estimators work in: the input itself, unless the kernel has a scale."""
         return x
 
+    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
+        """The gradient in x, from the gradient in `unit(x)`: `gradient` times the Jacobian matrix of `unit` at x."""
+        if type(self).unit is not Kernel.unit:
+            raise ValueError(
+                f"{type(self).__name__} has units of its own and does not say how gradients pass through them "
+                "(unit_pull_back); differentiate linear_attention by PyTorch or JAX instead."
+            )
+        return gradient
+
     def __call__(self, x: Any, y: Any) -> Array:
         """The Gram matrix: (..., n, d), (..., k, d) -> (..., n, k)."""
         x, y, dtype = self._inputs(x, y, gram=True)

@@ -38,6 +38,14 @@ class GaussianKernel(SoftmaxFamily):
         """`-|x|²/2`."""
         return -sqnorm / 2
 
+    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
+        """`gradient / ℓ`."""
+        return self.unit(gradient)
+
+    def envelope_slope(self, sqnorm: Any) -> Any:
+        """-1/2."""
+        return -0.5
+
     def _log_gram(self, x: Array, y: Array) -> Array:
         return -expanded_sqdist(x, y, self.length_scale) / 2
 

@@ -53,8 +53,26 @@ class NormalizedSoftmaxKernel(SoftmaxFamily):
         square = xp.sum(x * x, axis=-1, keepdims=True)
         return x / xp.sqrt(xp.where(square == 0, xp.ones_like(square), square)) / scale
 
+    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
+        """`(h - e (e·h)) / |x|`, e = x/|x|, h = gradient/ℓ; a zero vector counts as of norm 1."""
+        xp = namespace(x)
+        scale: Any = self.length_scale
+        if isinstance(scale, tuple):
+            scale = xp.asarray(scale, dtype=x.dtype, device=device_of(x))
+        largest = stop_gradient(peak(xp.abs(x), -1))
+        largest = xp.where(largest == 0, xp.ones_like(largest), largest)
+        x, gradient = x / largest, gradient / scale
+        square = xp.sum(x * x, axis=-1, keepdims=True)
+        norm = xp.sqrt(xp.where(square == 0, xp.ones_like(square), square))
+        direction = x / norm
+        return (gradient - direction * xp.sum(direction * gradient, axis=-1, keepdims=True)) / norm / largest
+
     def log_envelope(self, sqnorm: Any) -> Any:
         """0: no envelope beyond the normalization."""
+        return 0.0
+
+    def envelope_slope(self, sqnorm: Any) -> Any:
+        """0."""
         return 0.0
 
     def _log_gram(self, x: Array, y: Array) -> Array:

@@ -51,6 +51,10 @@ class ShiftInvariantKernel(Kernel):
         """`x / ℓ`."""
         return x if self.length_scale == 1 else x / self.length_scale
 
+    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
+        """`gradient / ℓ`."""
+        return self.unit(gradient)
+
     def _pairwise(self, x: Array, y: Array) -> Array:
         difference = self.unit(x - y)
         return self.of_squares(difference * difference)

@@ -31,6 +31,13 @@ class SoftmaxFamily(Kernel):
     def log_envelope(self, sqnorm: Any) -> Any:
         """`log e(x)` from `|unit(x)|²`."""
 
+    def envelope_slope(self, sqnorm: Any) -> Any:
+        """The derivative of `log_envelope`."""
+        raise ValueError(
+            f"{type(self).__name__} does not give the derivative of its envelope (envelope_slope); differentiate "
+            "linear_attention by PyTorch or JAX instead."
+        )
+
     @abc.abstractmethod
     def _log_gram(self, x: Array, y: Array) -> Array: ...
 
@@ -78,6 +85,14 @@ class SoftmaxKernel(SoftmaxFamily):
 
     def log_envelope(self, sqnorm: Any) -> Any:
         """0: the softmax kernel has no envelope."""
+        return 0.0
+
+    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
+        """`√scale · gradient`."""
+        return self.unit(gradient)
+
+    def envelope_slope(self, sqnorm: Any) -> Any:
+        """0."""
         return 0.0
 
     def _log_gram(self, x: Array, y: Array) -> Array:
