@@ -10,8 +10,8 @@ from randfeat._array import Array, device_of, exp_in_place, namespace
 from randfeat.attention.causal import causal_partial
 from randfeat.attention.causal_gradient import key_gradients, query_gradient
 from randfeat.attention.inputs import AttentionInputs, pieces
-from randfeat.attention.passes import CAUSAL_CHUNK, CHUNK, keys_of, pad, pad_keys, pad_queries
 from randfeat.attention.partial import PartialOutput
+from randfeat.attention.passes import CAUSAL_CHUNK, CHUNK, keys_of, pad, pad_keys, pad_queries
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
