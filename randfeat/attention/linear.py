@@ -3,9 +3,11 @@
 from typing import Any
 
 from randfeat._array import Array, device_of, namespace
+from randfeat.attention.blocked import fast_pass
 from randfeat.attention.causal import causal_partial
-from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
+from randfeat.attention.inputs import AttentionInputs, checked_inputs, pieces
 from randfeat.attention.state import AttentionState
+from randfeat.attention.threads import resolve_num_threads
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 
@@ -27,6 +29,7 @@ def linear_attention(
     enable_gqa: bool = False,
     initial_state: AttentionState | None = None,
     return_state: bool = False,
+    num_threads: int | None = None,
 ) -> Any:
     """Attention in time and memory linear in the length, `out_i = Σ_j K̂_ij v_j / Σ_j K̂_ij`, K̂_ij = φ(s q_i)·φ(s k_j).
 
@@ -48,6 +51,8 @@ def linear_attention(
     enable_gqa : query heads (dimension -3) may be a multiple of the key heads, each serving a group of queries.
     initial_state : AttentionState of keys that come before these, in the layout that `return_state` gave it.
     return_state : also return the state after all keys.
+    num_threads : threads for NumPy arrays; by default what RANDFEAT_NUM_THREADS says, else the cores that this process
+        may use. The output does not depend on it, to the last bit. Other libraries have settings of their own.
 
     Returns
     -------
@@ -76,7 +81,8 @@ def linear_attention(
     """
     if not isinstance(features, FeatureMap):
         raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
-    inputs = attention_inputs(
+    num_threads = resolve_num_threads(num_threads)
+    inputs = checked_inputs(
         query,
         key,
         value,
@@ -94,7 +100,18 @@ def linear_attention(
     state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value, batch_shape=lead)
     if initial_state is not None:
         state = state.merge(check_state(initial_state, state))
-    outputs, state = (causal_pass if is_causal else full_pass)(inputs, features, state)
+    fast = fast_pass(
+        inputs,
+        features,
+        state if initial_state is not None else None,
+        causal_pass if is_causal else None,
+        return_state=return_state,
+        num_threads=num_threads,
+    )
+    if fast is not None:
+        outputs, state = fast
+    else:
+        outputs, state = (causal_pass if is_causal else full_pass)(inputs.prepared(), features, state)
     output = inputs.restore(outputs)
     return (output, state) if return_state else output
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from randfeat._array import Array
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -75,6 +76,15 @@ class BalancedFeatures(TransformedEstimator):
     def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
         """`Tx` or `T^{-ᵀ}y`."""
         return matvec(arrays["balance.key" if keys else "balance.query"], x), 0.0
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
+    ) -> tuple[Array, Array | None]:
+        """`(Ax - o)·w = (x - A^{-1}o)·Aᵀw`; T and T^{-ᵀ} are the inverse transposes of each other."""
+        matrix, inverse = arrays["balance.query"], arrays["balance.key"]
+        if keys:
+            matrix, inverse = inverse, matrix
+        return rows @ matrix, None if origin is None else origin @ inverse
 
 
 def balancing_transform(

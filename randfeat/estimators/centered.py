@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import namespace
+from randfeat._array import Array, namespace
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -68,6 +68,13 @@ class CenteredFeatures(TransformedEstimator):
             return x - query_shift, inner(x, key_shift)
         moved = x - key_shift
         return moved, inner(moved, query_shift)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
+    ) -> tuple[Array, Array | None]:
+        """The shift added to the origin."""
+        shift = arrays["center.key" if keys else "center.query"]
+        return rows, shift if origin is None else origin + shift
 
 
 def inner(x: Any, row: Any) -> Any:

@@ -14,8 +14,8 @@ from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import weighted_positive_features
-from randfeat.features import Features
+from randfeat.estimators.weighted import weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["DenseExponentialFeatures"]
@@ -131,6 +131,10 @@ class DenseExponentialFeatures(ParametricEstimator):
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Weighted positive features."""
         return weighted_positive_features(self.kernel, arrays, x)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features."""
+        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, device_of, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.features import Features
+from randfeat.features import ExponentialForm, Features
 from randfeat.variance import unit_inputs
 
 __all__ = ["HyperbolicFeatures"]
@@ -47,6 +47,14 @@ class HyperbolicFeatures(SoftmaxEstimator):
         projection = x @ xp.matrix_transpose(rows)
         log_scale = xp.concat([projection + log_norm, log_norm - projection], axis=-1)
         return Features(xp.broadcast_to(xp.ones_like(log_norm), log_scale.shape), log_scale)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """`±w_i·x - log(2m)/2`, and `-|x|²/2` with the envelope per row."""
+        xp = namespace(arrays["rows"])
+        rows = xp.concat([arrays["rows"], -arrays["rows"]], axis=-2)
+        shape = (*rows.shape[:-2], 1, rows.shape[-2])
+        log_weights = xp.full(shape, -math.log(rows.shape[-2]) / 2, dtype=rows.dtype, device=device_of(rows))
+        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cosh(w·(x+y))] e^{-u/2}`."""

@@ -15,8 +15,8 @@ from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.posterior import log_sum_exp, systematic
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import weighted_positive_features
-from randfeat.features import Features
+from randfeat.estimators.weighted import weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
@@ -180,6 +180,10 @@ class ImportanceSampledFeatures(ParametricEstimator):
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Weighted positive features."""
         return weighted_positive_features(self.kernel, arrays, x)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features."""
+        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1 for rows with exact marginals; for one component that of tilted exponentials at z - μ."""

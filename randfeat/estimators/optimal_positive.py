@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from randfeat._array import Array
+from randfeat._array import Array, namespace
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import weighted_positive_features
-from randfeat.features import Features, concatenate
+from randfeat.estimators.weighted import weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features, concatenate
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
@@ -125,6 +125,14 @@ class OptimalPositiveFeatures(ParametricEstimator):
             return features
         negative = {"rows": -arrays["rows"], "log_weights": arrays["log_weights"]}
         return concatenate(features, weighted_positive_features(self.kernel, negative, x))
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features, for rows of both signs where antithetic."""
+        if not self.antithetic:
+            return weighted_form(self.kernel, arrays)
+        xp, rows, log_weights = namespace(arrays["rows"]), arrays["rows"], arrays["log_weights"]
+        both = {"rows": xp.concat([rows, -rows], axis=-2), "log_weights": xp.concat([log_weights] * 2, axis=-1)}
+        return weighted_form(self.kernel, both)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

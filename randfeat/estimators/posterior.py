@@ -11,8 +11,8 @@ import numpy as np
 from randfeat._array import Array
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
-from randfeat.estimators.weighted import weighted_positive_features
-from randfeat.features import Features
+from randfeat.estimators.weighted import weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features
 
 __all__ = ["PosteriorFeatures"]
 
@@ -178,6 +178,10 @@ class PosteriorFeatures(ParametricEstimator):
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Weighted positive features."""
         return weighted_positive_features(self.kernel, arrays, x)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features."""
+        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1: unbiased by construction, for rows with exact marginals."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from randfeat._array import Array, namespace, squared_norm
-from randfeat.features import Features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily
 
-__all__ = ["weighted_positive_features"]
+__all__ = ["weighted_form", "weighted_positive_features"]
 
 
 def weighted_positive_features(kernel: SoftmaxFamily, arrays: Mapping[str, Array], x: Array) -> Features:
@@ -22,3 +22,8 @@ def weighted_positive_features(kernel: SoftmaxFamily, arrays: Mapping[str, Array
     per_row: Any = kernel.log_envelope(sqnorm) - sqnorm / 2
     log_scale = x @ xp.matrix_transpose(arrays["rows"]) + arrays["log_weights"] + per_row
     return Features(xp.broadcast_to(xp.ones_like(sqnorm), log_scale.shape), log_scale)
+
+
+def weighted_form(kernel: SoftmaxFamily, arrays: Mapping[str, Array]) -> ExponentialForm:
+    """The exponential form of `weighted_positive_features`."""
+    return ExponentialForm(arrays["rows"], arrays["log_weights"], kernel.log_gaussian)
