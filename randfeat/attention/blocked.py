@@ -111,16 +111,18 @@ class Heads:
             return None
         indices, batch = list(np.ndindex(lead)), features.batch_shape
         numbers = np.broadcast_to(np.arange(int(np.prod(batch)), dtype=np.int64).reshape(batch), lead)
-        single, both = {}, {}
+        single: dict[int, FeatureMap] = {}
+        both: dict[int, tuple[Exponents, Exponents]] = {}
         for number in sorted(set(numbers.ravel().tolist())):
             at = np.unravel_index(number, batch)
             one = {name: array[at] for name, array in features.arrays.items()}
             single[number] = FeatureMap(features.estimator, features.dim, features.num_features, one)
-            sides = [Exponents.of(single[number], inputs.root * factor, dtype, keys=keys) for keys in (False, True)]
-            if sides[0] is None or sides[1] is None:
+            queries = Exponents.of(single[number], inputs.root * factor, dtype, keys=False)
+            keys = Exponents.of(single[number], inputs.root * factor, dtype, keys=True)
+            if queries is None or keys is None:
                 return None
-            both[number] = sides
-        order = [numbers[index] for index in indices]
+            both[number] = (queries, keys)
+        order = [int(numbers[index]) for index in indices]
         full = np.broadcast_shapes(inputs.query.shape[:-2], lead)
         which = np.broadcast_to(np.arange(len(indices)).reshape(lead), full)
         targets: list[list[tuple[int, ...]]] = [[] for _ in indices]
@@ -166,11 +168,11 @@ class Heads:
         state, keys = self.initial, self.keys[which]
         num_features, value_dim = self.sum_shape
         shapes = ((1, num_features), (num_features, value_dim), (num_features, 1))
-        arrays = (
+        log_max, weighted, total = (
             np.broadcast_to(array, (*self.lead, *shape))[self.indices[which]]
             for array, shape in zip((state.log_max, state.weighted, state.total), shapes, strict=True)
         )
-        return Sums.of_state(*arrays, keys)
+        return Sums.of_state(log_max, weighted, total, keys)
 
     def state(self, sums: list[Sums]) -> AttentionState:
         """The state of all heads."""

@@ -15,7 +15,7 @@ from randfeat.maps import FeatureMap
 __all__ = ["CausalHead", "GenericPass"]
 
 BLOCK = 512
-CHUNK = 64  # positions within which weights are formed pair by pair
+CHUNK = 32  # positions within which weights are formed pair by pair
 
 GenericPass: TypeAlias = Callable[
     [AttentionInputs, FeatureMap, AttentionState], tuple[list[np.ndarray], AttentionState]

@@ -1,6 +1,7 @@
 """Exponents of features that are exponentials, block by block in NumPy, and when no shift is needed."""
 
 import functools
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,9 +61,11 @@ class Limits:
 
 def has_fast_exp2() -> bool:
     """Whether NumPy takes powers of 2 by vector instructions; elsewhere exp is the faster one."""
-    from numpy._core._multiarray_umath import __cpu_features__
-
-    return bool(__cpu_features__.get("AVX512_SKX", False))
+    try:
+        features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+    except (ImportError, AttributeError):  # not public, so it may move
+        return False
+    return bool(features.get("AVX512_SKX", False))
 
 
 class Scratch:

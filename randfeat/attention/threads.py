@@ -5,7 +5,6 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -66,6 +65,8 @@ def run_tasks(
         if helpers < 1:
             work()
             return
+        from concurrent.futures import ThreadPoolExecutor  # not needed by those who only import
+
         with ThreadPoolExecutor(helpers) as pool:
             futures = [pool.submit(work) for _ in range(helpers)]
             work()
