@@ -68,8 +68,8 @@ def table(columns: dict[int, dict[str, float]], *, is_causal: bool) -> Summary:
     ours = "randfeat"
     rows: list[tuple[str, ...]] = [(f"{ours} [ms]", *(f"{1e3 * column[ours]:.1f}" for column in columns.values()))]
     for name in names:
-        ratios = (column[name] / column[ours] if name in column else float("nan") for column in columns.values())
-        rows.append((name, *(f"{ratio:.2f}" for ratio in ratios)))
+        ratios = (f"{column[name] / column[ours]:.2f}" if name in column else "-" for column in columns.values())
+        rows.append((name, *ratios))
     kind = "Causal" if is_causal else "Full"
     title = f"{kind} attention, B={BATCH} H={HEADS} d={DIM} m={FEATURES}, float32: time over that of randfeat"
     return Summary(title, ("contender", *(f"L={length}" for length in columns)), tuple(rows))
