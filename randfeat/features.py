@@ -1,10 +1,11 @@
 """Features: the values of a feature map, with the scale that was taken out of them against overflow."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from randfeat._array import Array, exp_in_place, namespace, peak, replace_minus_inf, times_exp
 
-__all__ = ["Features", "concatenate", "tensor_product"]
+__all__ = ["ExponentialForm", "Features", "concatenate", "tensor_product"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,28 @@ class Features:
     def scaled(self, log_weight: Array) -> "Features":
         """These features times `exp(log_weight)`: (..., n, 1), one weight per row, or (..., 1, f), one per feature."""
         return Features(self.values, self.log_scale + log_weight)
+
+
+@dataclass(frozen=True, eq=False)
+class ExponentialForm:
+    """Features that are exponentials of affine maps: `φ_f(x) = exp((x - origin)·rows_f + log_weights_f + r(x))`.
+
+    rows : (..., m, d). log_weights : (..., 1, m). per_row : x (..., n, d) -> r(x) (..., n, 1).
+    origin : (..., 1, d), or None for 0. It could be folded into log_weights, at the cost of digits where it is large.
+
+    Knowing the form, attention need not touch each feature but by one product and one exponential: r(x) of queries
+    cancels, that of keys is a factor of their values, and log_weights are factors of the sums over keys.
+    """
+
+    rows: Array
+    log_weights: Array
+    per_row: Callable[[Array], Array]
+    origin: Array | None = None
+
+    def log_features(self, x: Array) -> Array:
+        """`log φ(x)`: (..., n, d) -> (..., n, m)."""
+        moved = x if self.origin is None else x - self.origin
+        return moved @ namespace(x).matrix_transpose(self.rows) + self.log_weights + self.per_row(x)
 
 
 def concatenate(*parts: Features) -> Features:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
-from randfeat.features import Features
+from randfeat.features import ExponentialForm, Features
 
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator
@@ -102,6 +102,21 @@ class FeatureMap:
         inner = self.estimator.pull_back(arrays, unit, features.values, gradient, total, keys=keys)
         return self.estimator.kernel.unit_pull_back(cast(as_floating(x, "x"), unit.dtype), inner)
 
+    def exponential_form(self, *, keys: bool) -> ExponentialForm | None:
+        """The features of queries or keys as exponentials of affine maps, for inputs in kernel units; None if not.
+
+        A subclass that changes the features of an estimator, but not their form, has none.
+        """
+        if defined_at(self.estimator, "exponential_form") > min(
+            defined_at(self.estimator, name) for name in ("query_features", "key_features")
+        ):
+            return None
+        form = self.estimator.exponential_form(self.arrays, keys=keys)
+        if form is None or "log_row_weights" not in self.arrays:
+            return form
+        log_weights = form.log_weights + self.arrays["log_row_weights"]
+        return ExponentialForm(form.rows, log_weights, form.per_row, form.origin)
+
     def estimate(self, x: Any, y: Any) -> Array:
         """The estimated Gram matrix: (..., n, dim), (..., k, dim) -> (..., n, k)."""
         x, y = as_floating(x, "x"), as_floating(y, "y")
@@ -151,3 +166,8 @@ class FeatureMap:
         dtype = compute_dtype(namespace(x, *self.arrays.values()), x.dtype)
         arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
         return self.estimator.kernel.unit(cast(x, dtype)), arrays
+
+
+def defined_at(thing: object, name: str) -> int:
+    """How far up among the ancestors of its class a method is defined: 0 for the class itself."""
+    return next(level for level, ancestor in enumerate(type(thing).__mro__) if name in vars(ancestor))

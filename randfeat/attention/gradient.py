@@ -6,7 +6,7 @@ import numpy as np
 
 from randfeat._array import Array, as_floating, cast, device_of, dtype_name, namespace
 from randfeat.attention.inputs import AttentionInputs
-from randfeat.attention.linear import checked_inputs
+from randfeat.attention.linear import fitting_inputs
 from randfeat.attention.sweeps import causal_sweeps, full_sweeps
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
@@ -58,8 +58,8 @@ def linear_attention_vjp(
     True
     """
     options = {"scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa}
-    inputs, drawn = checked_inputs(query, key, value, features, **options)
-    features = inputs.align(drawn)
+    inputs, drawn = fitting_inputs(query, key, value, features, **options)
+    inputs, features = inputs.prepared(), inputs.align(drawn)
     gradient = checked_gradient(grad_output, inputs, features)
     check_analytic(features)
     sweeps = causal_sweeps if is_causal else full_sweeps

@@ -20,12 +20,15 @@ from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
 
-__all__ = ["AttentionInputs", "attention_inputs", "pieces"]
+__all__ = ["AttentionInputs", "attention_inputs", "checked_inputs", "pieces"]
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionInputs:
-    """Checked inputs in the dtype to compute in; query and key carry √scale each, masked keys and values are zero.
+    """Checked inputs in the dtype to compute in.
+
+    `attention_inputs` gives query and key times √scale, and zeros for masked keys and values: `root` is 1 then.
+    `checked_inputs` leaves both to be done, by `prepared` or block by block.
 
     With grouped heads, query is (..., key heads, group, L, d), and key and value are (..., key heads, 1, S, ·).
     """
@@ -40,6 +43,17 @@ class AttentionInputs:
     """Query heads per key head, or None where heads are not grouped."""
     layout: str = "bhld"
     """Layout of the output: "blhd" has the heads after the length."""
+    root: float = 1.0
+    """√scale, which query and key are still to be multiplied by."""
+
+    def prepared(self) -> "AttentionInputs":
+        """With query and key times √scale, and masked keys and values zero."""
+        xp = namespace(self.query)
+        key, value = self.key * self.root, self.value
+        if self.key_mask is not None:
+            key = xp.where(self.key_mask[..., None], key, xp.zeros_like(key))
+            value = xp.where(self.key_mask[..., None], value, xp.zeros_like(value))
+        return replace(self, query=self.query * self.root, key=key, value=value, root=1.0)
 
     @property
     def num_queries(self) -> int:
@@ -108,7 +122,12 @@ class AttentionInputs:
         return cast(output, self.dtype)
 
 
-def attention_inputs(
+def attention_inputs(query: Any, key: Any, value: Any, **options: Any) -> AttentionInputs:
+    """Inputs ready to compute with, from the arguments of `checked_inputs`."""
+    return checked_inputs(query, key, value, **options).prepared()
+
+
+def checked_inputs(
     query: Any,
     key: Any,
     value: Any,
@@ -141,10 +160,6 @@ def attention_inputs(
     root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
     dtype = value.dtype
     query, key, value = (cast(x, compute_dtype(xp, dtype)) for x in (query, key, value))
-    query, key = query * root, key * root
-    if key_mask is not None:
-        key = xp.where(key_mask[..., None], key, xp.zeros_like(key))
-        value = xp.where(key_mask[..., None], value, xp.zeros_like(value))
     group = None
     if enable_gqa:
         heads, key_heads = query.shape[-3], key.shape[-3]
@@ -153,7 +168,7 @@ def attention_inputs(
         key, value = key[..., None, :, :], value[..., None, :, :]
         if key_mask is not None and key_mask.ndim > 1:
             key_mask = key_mask[..., None, :]
-    return AttentionInputs(query, key, value, key_mask, dtype, group, layout)
+    return AttentionInputs(query, key, value, key_mask, dtype, group, layout, root)
 
 
 def pieces(start: int, stop: int, size: int) -> list[tuple[int, int]]:

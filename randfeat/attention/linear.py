@@ -3,13 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
-from randfeat.attention.inputs import AttentionInputs, attention_inputs
+from randfeat._array import Array
+from randfeat.attention.blocked import fast_pass
+from randfeat.attention.inputs import AttentionInputs, checked_inputs
 from randfeat.attention.packed import each_sequence
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.passes import Passed, causal_pass, full_pass
 from randfeat.attention.prefixes import prefix_pass
 from randfeat.attention.relation import Relation, relation_of
 from randfeat.attention.state import AttentionState
+from randfeat.attention.threads import resolve_num_threads
 from randfeat.attention.toeplitz import toeplitz_outputs
 from randfeat.attention.window import window_pass
 from randfeat.maps import FeatureMap
@@ -37,6 +40,7 @@ def linear_attention(
     relative_bias: Any = None,
     window: int | None = None,
     layout: str = "bhld",
+    num_threads: int | None = None,
 ) -> Any:
     """Attention in time and memory linear in the length, `out_i = Σ_j K̂_ij v_j / Σ_j K̂_ij`, K̂_ij = φ(s q_i)·φ(s k_j).
 
@@ -77,6 +81,8 @@ def linear_attention(
 
     `decay`, `key_ends`, `relative_bias` and `window` exclude each other; `relative_bias` and `cu_seqlens` have no
     state. Whatever does not go together is a ValueError.
+    num_threads : threads for NumPy arrays; by default what RANDFEAT_NUM_THREADS says, else the cores that this process
+        may use. The output does not depend on it, to the last bit. Other libraries have settings of their own.
 
     Returns
     -------
@@ -103,7 +109,8 @@ def linear_attention(
     >>> out.shape, bool(np.allclose(out[:, 0], v[:, 0]))
     ((8, 100, 16), True)
     """
-    inputs, drawn = checked_inputs(
+    num_threads = resolve_num_threads(num_threads)
+    inputs, drawn = fitting_inputs(
         query,
         key,
         value,
@@ -132,22 +139,36 @@ def linear_attention(
         window=window,
         has_state=initial_state is not None or return_state,
     )
-    outputs: list[PartialOutput] = []
+    fast = None
+    if relation.is_plain:
+        fast = fast_pass(
+            inputs,
+            features,
+            state if initial_state is not None else None,
+            normalized_causal_pass if is_causal else None,
+            return_state=return_state,
+            num_threads=num_threads,
+        )
+    if fast is not None:
+        outputs, state = fast
+        output = inputs.restore(outputs)
+        return (output, replace(state, origin=drawn)) if return_state else output
+    partial_outputs: list[PartialOutput] = []
     start = state
-    for part, within in each_sequence(inputs, relation):
+    for part, within in each_sequence(inputs.prepared(), relation):
         more, state = attend(part, features, start, within)
-        outputs += more
-    output = inputs.restore([partial.normalized() for partial in outputs])
+        partial_outputs += more
+    output = inputs.restore([partial.normalized() for partial in partial_outputs])
     return (output, replace(state, origin=drawn)) if return_state else output
 
 
-def checked_inputs(
+def fitting_inputs(
     query: Any, key: Any, value: Any, features: Any, **options: Any
 ) -> tuple[AttentionInputs, FeatureMap]:
-    """Inputs and a map that fit together; options as of `attention_inputs`."""
+    """Inputs and a map that fit together; options as of `checked_inputs`. √scale is not yet applied."""
     if not isinstance(features, FeatureMap):
         raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
-    inputs = attention_inputs(query, key, value, kernel=features.estimator.kernel, **options)
+    inputs = checked_inputs(query, key, value, kernel=features.estimator.kernel, **options)
     if inputs.query.shape[-1] != features.dim:
         raise ValueError(
             f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
@@ -177,3 +198,11 @@ def attend(inputs: AttentionInputs, features: FeatureMap, state: AttentionState,
     if relation.is_causal:
         return causal_pass(inputs, features, state, offset=relation.offset, log_gates=relation.log_gates)
     return full_pass(inputs, features, state)
+
+
+def normalized_causal_pass(
+    inputs: AttentionInputs, features: FeatureMap, state: AttentionState
+) -> tuple[list[Array], AttentionState]:
+    """The generic causal pass, with its outputs normalized."""
+    outputs, state = causal_pass(inputs, features, state)
+    return [partial.normalized() for partial in outputs], state

@@ -43,6 +43,12 @@ class Relation:
     sequences: tuple[tuple[slice, slice], ...] | None = None
     """Packed sequences: the positions of the queries and of the keys of each."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every query sees all keys, or causally those up to its own position, and nothing else is asked."""
+        others = (self.key_ends, self.log_gates, self.bias, self.window, self.sequences)
+        return self.offset == 0 and all(other is None for other in others)
+
     def log_weights(self, start: int, stop: int, inputs: AttentionInputs) -> Array | None:
         """What is added to the logarithm of the kernel for the queries from `start` to `stop`, `-inf` where unseen.
 

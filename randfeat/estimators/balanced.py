@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from randfeat._array import Array
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -84,6 +85,15 @@ class BalancedFeatures(TransformedEstimator):
     def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
         """The transposed matrix times the gradient."""
         return gradient @ arrays["balance.key" if keys else "balance.query"]
+
+    def pull_back_rows(
+        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
+    ) -> tuple[Array, Array | None]:
+        """`(Ax - o)·w = (x - A^{-1}o)·Aᵀw`; T and T^{-ᵀ} are the inverse transposes of each other."""
+        matrix, inverse = arrays["balance.query"], arrays["balance.key"]
+        if keys:
+            matrix, inverse = inverse, matrix
+        return rows @ matrix, None if origin is None else origin @ inverse
 
 
 def balancing_transform(

@@ -14,7 +14,7 @@ from randfeat._array import Array, as_floating, host_to
 from randfeat.couplings import Coupling, Independent, Orthogonal
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import PairLaw
-from randfeat.features import Features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
@@ -142,6 +142,13 @@ class Estimator(abc.ABC):
             f"{type(self).__name__} has no analytic gradient; differentiate linear_attention itself, by the automatic "
             "differentiation of PyTorch or JAX."
         )
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
+        """The features of queries or keys as exponentials of affine maps of the inputs in kernel units, if they are.
+
+        Optional: attention is faster for estimators that state it.
+        """
+        return None
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[S(w)] / size` for one row, inputs in kernel units; size as in `kernel.log_size`."""

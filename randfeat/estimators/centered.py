@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import namespace
+from randfeat._array import Array, namespace
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -78,6 +78,13 @@ class CenteredFeatures(TransformedEstimator):
     def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
         """The gradient, and c2 or c1 times that in the log-weight."""
         return gradient + log_gradient * arrays["center.query" if keys else "center.key"]
+
+    def pull_back_rows(
+        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
+    ) -> tuple[Array, Array | None]:
+        """The shift added to the origin."""
+        shift = arrays["center.key" if keys else "center.query"]
+        return rows, shift if origin is None else origin + shift
 
 
 def inner(x: Any, row: Any) -> Any:

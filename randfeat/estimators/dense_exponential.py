@@ -14,8 +14,8 @@ from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
-from randfeat.features import Features
+from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["DenseExponentialFeatures"]
@@ -142,6 +142,10 @@ class DenseExponentialFeatures(ParametricEstimator):
     ) -> Array:
         """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
         return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features."""
+        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

@@ -15,8 +15,8 @@ from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.posterior import log_sum_exp, systematic
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
-from randfeat.features import Features
+from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
@@ -193,6 +193,10 @@ class ImportanceSampledFeatures(ParametricEstimator):
     ) -> Array:
         """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
         return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features."""
+        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1 for rows with exact marginals; for one component that of tilted exponentials at z - μ."""

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from randfeat._array import Array
+from randfeat._array import Array, namespace
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
-from randfeat.features import Features, concatenate
+from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features, concatenate
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
@@ -134,6 +134,14 @@ class OptimalPositiveFeatures(ParametricEstimator):
             half = gradient.shape[-1] // 2
             gradient = gradient[..., :half] - gradient[..., half:]
         return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features, for rows of both signs where antithetic."""
+        if not self.antithetic:
+            return weighted_form(self.kernel, arrays)
+        xp, rows, log_weights = namespace(arrays["rows"]), arrays["rows"], arrays["log_weights"]
+        both = {"rows": xp.concat([rows, -rows], axis=-2), "log_weights": xp.concat([log_weights] * 2, axis=-1)}
+        return weighted_form(self.kernel, both)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

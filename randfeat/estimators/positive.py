@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, device_of, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.weighted import positive_pull_back
-from randfeat.features import Features
+from randfeat.features import ExponentialForm, Features
 from randfeat.variance import unit_inputs
 
 __all__ = ["PositiveFeatures"]
@@ -55,6 +55,13 @@ class PositiveFeatures(SoftmaxEstimator):
     ) -> Array:
         """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
         return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """`w_i·x - log(m)/2`, and `-|x|²/2` with the envelope per row."""
+        xp, rows = namespace(arrays["rows"]), arrays["rows"]
+        shape = (*rows.shape[:-2], 1, rows.shape[-2])
+        log_weights = xp.full(shape, -math.log(rows.shape[-2]) / 2, dtype=rows.dtype, device=device_of(rows))
+        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[exp(w·(x+y))] e^{-u/2}`."""

@@ -11,8 +11,8 @@ import numpy as np
 from randfeat._array import Array
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
-from randfeat.estimators.weighted import positive_pull_back, weighted_positive_features
-from randfeat.features import Features
+from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
+from randfeat.features import ExponentialForm, Features
 
 __all__ = ["PosteriorFeatures"]
 
@@ -198,6 +198,10 @@ class PosteriorFeatures(ParametricEstimator):
     ) -> Array:
         """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
         return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features."""
+        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1: unbiased by construction."""

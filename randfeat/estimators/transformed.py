@@ -16,7 +16,7 @@ from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.features import Features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
@@ -57,6 +57,12 @@ class TransformedEstimator(ParametricEstimator):
     @abc.abstractmethod
     def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
         """The gradient in x (or y), from those in x' (or y') and in its log-weight; both are linear in x."""
+
+    @abc.abstractmethod
+    def pull_back_rows(
+        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
+    ) -> tuple[Array, Array | None]:
+        """Rows and origin with `(x' - origin)·rows = (x - its origin)·(its rows)`; pure array API."""
 
     @property
     def positive(self) -> bool:  # type: ignore[override]
@@ -133,6 +139,20 @@ class TransformedEstimator(ParametricEstimator):
         moved_gradient = self._core.pull_back(arrays, moved, values, gradient, row, keys=keys)
         own = 2 * self.kernel.envelope_slope(squared_norm(x)) * row * x
         return self.transform_pull_back(arrays, moved_gradient, row, keys=keys) + own
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
+        """The base's, pulled back to the untransformed inputs."""
+        core = self._core.exponential_form(arrays, keys=keys)
+        if core is None:
+            return None
+        base_per_row = core.per_row
+
+        def per_row(x: Array) -> Array:
+            moved, log_weight = self.transform(arrays, x, keys=keys)
+            return base_per_row(moved) + log_weight + self.kernel.log_envelope(squared_norm(x))
+
+        rows, origin = self.pull_back_rows(arrays, core.rows, core.origin, keys=keys)
+        return ExponentialForm(rows, core.log_weights, per_row, origin)
 
     def moved_pair(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(x', y') of a pair in kernel units, broadcasting over (..., d)."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from randfeat._array import Array, namespace, squared_norm
-from randfeat.features import Features
+from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily
 
-__all__ = ["positive_pull_back", "weighted_positive_features"]
+__all__ = ["positive_pull_back", "weighted_form", "weighted_positive_features"]
 
 
 def weighted_positive_features(kernel: SoftmaxFamily, arrays: Mapping[str, Array], x: Array) -> Features:
@@ -30,3 +30,8 @@ def positive_pull_back(kernel: SoftmaxFamily, rows: Array, x: Array, gradient: A
     gradient (..., n, m) : g, the derivatives in the logarithms of the features. row : r, their sum (..., n, 1), or 0.0.
     """
     return gradient @ rows + row * (2 * kernel.envelope_slope(squared_norm(x)) - 1) * x
+
+
+def weighted_form(kernel: SoftmaxFamily, arrays: Mapping[str, Array]) -> ExponentialForm:
+    """The exponential form of `weighted_positive_features`."""
+    return ExponentialForm(arrays["rows"], arrays["log_weights"], kernel.log_gaussian)

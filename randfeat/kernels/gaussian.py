@@ -34,6 +34,11 @@ class GaussianKernel(SoftmaxFamily):
         """`x / ℓ`."""
         return x if self.length_scale == 1 else x / self.length_scale
 
+    @property
+    def unit_factor(self) -> float:
+        """`1/ℓ`."""
+        return 1 / self.length_scale
+
     def log_envelope(self, sqnorm: Any) -> Any:
         """`-|x|²/2`."""
         return -sqnorm / 2

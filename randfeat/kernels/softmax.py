@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, as_host, namespace
+from randfeat._array import Array, as_host, namespace, squared_norm
 from randfeat.kernels.base import Kernel, check_positive
 
 __all__ = ["SoftmaxFamily", "SoftmaxKernel", "resolve_scale"]
@@ -37,6 +37,16 @@ class SoftmaxFamily(Kernel):
             f"{type(self).__name__} does not give the derivative of its envelope (envelope_slope); differentiate "
             "linear_attention by PyTorch or JAX instead."
         )
+
+    @property
+    def unit_factor(self) -> float | None:
+        """The number c of `unit(x) = c x`, or None where units are not a multiple of the input."""
+        return None
+
+    def log_gaussian(self, x: Array) -> Array:
+        """`log e(x) - |x|²/2`, which positive features have per row: kernel units (..., n, d) -> (..., n, 1)."""
+        sqnorm = squared_norm(x)
+        return self.log_envelope(sqnorm) - sqnorm / 2
 
     @abc.abstractmethod
     def _log_gram(self, x: Array, y: Array) -> Array: ...
@@ -82,6 +92,11 @@ class SoftmaxKernel(SoftmaxFamily):
     def unit(self, x: Array) -> Array:
         """`√scale · x`."""
         return x if self.scale == 1 else x * math.sqrt(self.scale)
+
+    @property
+    def unit_factor(self) -> float:
+        """`√scale`."""
+        return math.sqrt(self.scale)
 
     def log_envelope(self, sqnorm: Any) -> Any:
         """0: the softmax kernel has no envelope."""

@@ -1,0 +1,244 @@
+"""Linear attention in NumPy for features that are exponentials: block by block in cache, heads on several threads."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from randfeat.attention.blocked_causal import CausalHead, GenericPass
+from randfeat.attention.exponents import Exponents, Scratch
+from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.state import AttentionState
+from randfeat.attention.sums import Readout, Sums, sum_keys
+from randfeat.attention.threads import run_tasks
+from randfeat.maps import FeatureMap
+
+__all__ = ["fast_pass"]
+
+SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
+BLOCK = 512  # rows at a time: features of a block stay in the cache of a core
+PIECE = 2048  # rows of one task; fixed, so that sums do not depend on the number of threads
+FEW = 1 << 22  # products of numbers below which threads do not pay
+
+
+def fast_pass(
+    inputs: AttentionInputs,
+    features: FeatureMap,
+    state: AttentionState | None,
+    generic: GenericPass | None,
+    *,
+    return_state: bool,
+    num_threads: int,
+) -> tuple[list[np.ndarray], Any] | None:
+    """Outputs and, if asked for, the state, as the generic passes give them up to rounding; None if not for this case.
+
+    inputs : as checked, √scale not yet applied. features : laid out like the heads. state : of earlier keys, or None.
+    generic : the generic causal pass, for blocks that need it, if attention is causal.
+
+    For float32 and float64 NumPy arrays and features with an `exponential_form`. Per block and feature there are one
+    product, one exponential and one more product: per-row factors of queries cancel, those of keys are factors of
+    their values, the weights of features are factors of the sums. No shift is taken while none is needed (`Limits`).
+    Memory beside the output: the sums, and scratch of one or two blocks of features for each thread.
+    """
+    work = Heads.of(inputs, features, state, is_causal=generic is not None)
+    if work is None:
+        return None
+    size = work.num_products
+    threads = num_threads if size > FEW else 1
+    run = partial(run_tasks, make_scratch=partial(Scratch, work.dtype), num_threads=threads)
+    if generic is not None:
+        sums: list[Any] = [None] * len(work.indices)
+        run([partial(causal_task, work, sums, generic, which, peak=return_state) for which in range(len(sums))])
+    else:
+        intervals = pieces(0, inputs.num_keys, PIECE)
+        parts = [[Sums.none(*work.sum_shape, work.dtype)] * len(intervals) for _ in work.indices]
+        run([
+            partial(key_task, work, parts, which, i, *interval, peak=return_state)
+            for which in range(len(parts))
+            for i, interval in enumerate(intervals)
+        ])  # fmt: skip
+        sums, readouts = [None] * len(parts), [None] * len(parts)
+        run([partial(fold_task, work, parts, sums, readouts, which) for which in range(len(parts))])
+        run([
+            partial(query_task, work, readouts, which, target, *interval)
+            for which in range(len(parts))
+            for target in work.targets[which]
+            for interval in pieces(0, inputs.num_queries, PIECE)
+        ])  # fmt: skip
+    return [work.output], work.state(sums) if return_state else None
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """The heads of one call, one for each index of what is summed over keys, and the queries that read each."""
+
+    inputs: AttentionInputs
+    maps: list[FeatureMap]
+    keys: list[Exponents]
+    queries: list[Exponents]
+    indices: list[tuple[int, ...]]
+    """Index of each head in the leading dimensions of the sums."""
+    targets: list[list[tuple[int, ...]]]
+    """Indices in the leading dimensions of the output that read each head."""
+    key: np.ndarray
+    value: np.ndarray
+    mask: np.ndarray | None
+    query: np.ndarray
+    output: np.ndarray
+    initial: AttentionState | None
+    lead: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, inputs: AttentionInputs, features: FeatureMap, state: AttentionState | None, *, is_causal: bool
+    ) -> "Heads | None":
+        """The heads with all leading dimensions broadcast; None for what the generic pass is to do."""
+        arrays = [inputs.query, inputs.key, inputs.value, *features.arrays.values()]
+        dtype, factor = inputs.value.dtype, getattr(features.estimator.kernel, "unit_factor", None)
+        lengths = (inputs.num_queries, inputs.num_keys)
+        if (
+            not all(isinstance(array, np.ndarray) for array in arrays)
+            or dtype not in (np.float32, np.float64)
+            or factor is None
+            or max(lengths) < SHORTEST
+            or 0 in (*lengths, *inputs.value.shape, *inputs.query.shape)
+            or (is_causal and lengths[0] != lengths[1])
+        ):
+            return None
+        lead = inputs.leading_shape(features)
+        if state is not None and np.broadcast_shapes(lead, state.total.shape[:-2]) != lead:
+            return None
+        indices, batch = list(np.ndindex(lead)), features.batch_shape
+        numbers = np.broadcast_to(np.arange(int(np.prod(batch)), dtype=np.int64).reshape(batch), lead)
+        single: dict[int, FeatureMap] = {}
+        both: dict[int, tuple[Exponents, Exponents]] = {}
+        for number in sorted(set(numbers.ravel().tolist())):
+            at = np.unravel_index(number, batch)
+            one = {name: array[at] for name, array in features.arrays.items()}
+            single[number] = FeatureMap(features.estimator, features.dim, features.num_features, one)
+            queries = Exponents.of(single[number], inputs.root * factor, dtype, keys=False)
+            keys = Exponents.of(single[number], inputs.root * factor, dtype, keys=True)
+            if queries is None or keys is None:
+                return None
+            both[number] = (queries, keys)
+        order = [int(numbers[index]) for index in indices]
+        full = np.broadcast_shapes(inputs.query.shape[:-2], lead)
+        which = np.broadcast_to(np.arange(len(indices)).reshape(lead), full)
+        targets: list[list[tuple[int, ...]]] = [[] for _ in indices]
+        for index in np.ndindex(full):
+            targets[int(which[index])].append(index)
+        mask = inputs.key_mask
+        return cls(
+            inputs,
+            [single[number] for number in order],
+            [both[number][1] for number in order],
+            [both[number][0] for number in order],
+            indices,
+            targets,
+            np.broadcast_to(inputs.key, (*lead, *inputs.key.shape[-2:])),
+            np.broadcast_to(inputs.value, (*lead, *inputs.value.shape[-2:])),
+            None if mask is None else np.broadcast_to(mask, (*lead, lengths[1])),
+            np.broadcast_to(inputs.query, (*full, *inputs.query.shape[-2:])),
+            np.empty((*full, lengths[0], inputs.value.shape[-1]), dtype),
+            state,
+            lead,
+        )
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self.output.dtype
+
+    @property
+    def sum_shape(self) -> tuple[int, int]:
+        """(m, dv)."""
+        return self.maps[0].num_features, self.output.shape[-1]
+
+    @property
+    def num_products(self) -> int:
+        """Roughly the products of numbers in the whole call."""
+        rows = self.output.size // self.output.shape[-1] + len(self.indices) * self.inputs.num_keys
+        return rows * self.sum_shape[0] * (self.maps[0].dim + self.sum_shape[1])
+
+    def initial_sums(self, which: int) -> Sums:
+        """The sums that a head starts with."""
+        if self.initial is None:
+            return Sums.none(*self.sum_shape, self.dtype)
+        state, keys = self.initial, self.keys[which]
+        num_features, value_dim = self.sum_shape
+        shapes = ((1, num_features), (num_features, value_dim), (num_features, 1))
+        log_max, weighted, total = (
+            np.broadcast_to(array, (*self.lead, *shape))[self.indices[which]]
+            for array, shape in zip((state.log_max, state.weighted, state.total), shapes, strict=True)
+        )
+        return Sums.of_state(log_max, weighted, total, keys)
+
+    def state(self, sums: list[Sums]) -> AttentionState:
+        """The state of all heads."""
+        states = [one.to_state(keys) for one, keys in zip(sums, self.keys, strict=True)]
+
+        def together(arrays: list[np.ndarray]) -> np.ndarray:
+            return np.stack(arrays).reshape(*self.lead, *arrays[0].shape)
+
+        return AttentionState(
+            together([state.log_max for state in states]),
+            together([state.weighted for state in states]),
+            together([state.total for state in states]),
+        )
+
+
+Parts = list[list[Sums]]
+
+
+def key_task(
+    work: Heads, parts: Parts, which: int, number: int, start: int, stop: int, scratch: Scratch, *, peak: bool
+) -> None:
+    """The sums over one piece of the keys of one head."""
+    index, keys = work.indices[which], work.keys[which]
+    total = parts[which][number]
+    for first, last in pieces(start, stop, BLOCK):
+        key, value = work.key[index][first:last], work.value[index][first:last]
+        if work.mask is not None and not work.mask[index][first:last].all():
+            present = work.mask[index][first:last]
+            key, value = key[present], value[present]
+        if len(key):
+            block = sum_keys(keys, key, value, scratch, peak=peak)
+            total = total.merge(block, keys.limits)
+    parts[which][number] = total
+
+
+def fold_task(work: Heads, parts: Parts, sums: list[Any], readouts: list[Any], which: int, scratch: Scratch) -> None:
+    """All pieces of one head, in their order, after what came before them."""
+    total, keys = work.initial_sums(which), work.keys[which]
+    for part in parts[which]:
+        total = total.merge(part, keys.limits)
+    sums[which], readouts[which] = total, Readout.of(total, work.queries[which], keys)
+
+
+def query_task(
+    work: Heads, readouts: list[Any], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
+) -> None:
+    """The outputs of one piece of the queries of one head."""
+    for first, last in pieces(start, stop, BLOCK):
+        readouts[which].read(work.query[target][first:last], work.output[target][first:last], scratch)
+
+
+def causal_task(
+    work: Heads, sums: list[Any], generic: GenericPass, which: int, scratch: Scratch, *, peak: bool
+) -> None:
+    """One head from its first key to its last, with all the queries that read it."""
+    index = work.indices[which]
+    head = CausalHead(
+        work.maps[which],
+        work.queries[which],
+        work.keys[which],
+        [work.query[target] for target in work.targets[which]],
+        work.key[index],
+        work.value[index],
+        None if work.mask is None else work.mask[index],
+        [work.output[target] for target in work.targets[which]],
+        work.inputs.root,
+        generic,
+    )
+    sums[which] = head.run(work.initial_sums(which), scratch, peak=peak)

@@ -1,0 +1,142 @@
+"""Exponents of features that are exponentials, block by block in NumPy, and when no shift is needed."""
+
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat._array import cast
+from randfeat.features import ExponentialForm
+from randfeat.maps import FeatureMap
+
+__all__ = ["Exponents", "Limits", "Scratch", "moderate"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The arithmetic of a dtype: which power to take, and when features need no shift.
+
+    Exponents are in units of `1/unit`, so that `power(exponent)` is the feature: base 2 where NumPy has a vectorized
+    exp2 (AVX-512), else e. In natural units, with s = -log(tiny) and h = -log(eps), `limit` is
+
+        B = (s - 3h)/2        19.8 in float32, 300 in float64.
+
+    Keys may go without a shift if their features are at most e^B, relative to a common reference e^ρ of their factors
+    e^{r_j - ρ}, and each sum over keys T_f = Σ_j φ_jf e^{r_j - ρ} is at least e^{-B}; queries if their features are at
+    most e^B and their denominators at least e^{-B}, where features are weighted relative to the largest weight.
+
+    Nothing that matters underflows: a factor, weight or feature is flushed or loses digits only where it is below
+    e^{-s}. Its partner in the product is at most e^B, so what is lost is at most e^{B-s}, beside a sum of at least
+    e^{-B}: relatively e^{2B-s} = eps³ for each term, and less than eps for all of fewer than 1/eps² terms. Where both
+    the features of the query and of the key are unshifted (causal attention) it is e^{3B-s} at the most, e^{-28}.
+    Nothing overflows: e^B from the query, e^B from the key, and for causal attention e^X, X = h/2, by which factors of
+    later keys may exceed the reference, times values up to 1/eps, make e^{s - h - h/2}: room for eps^{-3/2} terms.
+
+    Rows of values whose length is outside [eps, 1/eps], but not zero, are not ordinary, and get a shift.
+    """
+
+    power: Callable[..., np.ndarray]
+    unit: float
+    limit: float
+    rise: float
+    """X."""
+    lowest: float
+    """e^{-B}."""
+    largest_value: float
+    """1/eps."""
+
+    @classmethod
+    @functools.cache
+    def of(cls, dtype: np.dtype) -> "Limits":
+        """For float32 or float64."""
+        info = np.finfo(dtype)
+        power, unit = (np.exp2, math.log2(math.e)) if has_fast_exp2() else (np.exp, 1.0)
+        digits = -math.log(info.eps)
+        limit = (-math.log(info.tiny) - 3 * digits) / 2
+        return cls(power, unit, limit * unit, digits / 2 * unit, math.exp(-limit), 1 / float(info.eps))
+
+
+def has_fast_exp2() -> bool:
+    """Whether NumPy takes powers of 2 by vector instructions; elsewhere exp is the faster one."""
+    try:
+        features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+    except (ImportError, AttributeError):  # not public, so it may move
+        return False
+    return bool(features.get("AVX512_SKX", False))
+
+
+class Scratch:
+    """Memory of one thread, kept from block to block so that features stay in cache."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """An array of this shape with any content, the same memory at every call of one name."""
+        size = math.prod(shape)
+        memory = self.arrays.get(name)
+        if memory is None or memory.size < size:
+            memory = self.arrays[name] = np.empty(size, self.dtype)
+        return memory[:size].reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Exponents:
+    """One map's exponents of queries or of keys: `unit · ((factor x - origin)·rows_f)`, and what comes beside them."""
+
+    limits: Limits
+    factor: float
+    origin: np.ndarray | None
+    rows: np.ndarray
+    """(m, d), times `unit`."""
+    longest: float
+    """Length of the longest of them."""
+    log_weights: np.ndarray
+    """(m,), times `unit`."""
+    form: ExponentialForm
+
+    @classmethod
+    def of(cls, features: FeatureMap, factor: float, dtype: np.dtype, *, keys: bool) -> "Exponents | None":
+        """Of a single map, for inputs that `factor` takes to kernel units; None if its features are no exponentials."""
+        arrays = {name: cast(array, dtype) for name, array in features.arrays.items()}
+        form = FeatureMap(features.estimator, features.dim, features.num_features, arrays).exponential_form(keys=keys)
+        if form is None:
+            return None
+        limits = Limits.of(dtype)
+        rows = np.ascontiguousarray(form.rows * dtype.type(limits.unit))
+        longest = math.sqrt(float(np.max(np.vecdot(rows, rows))))
+        log_weights = (form.log_weights * dtype.type(limits.unit)).reshape(-1)
+        return cls(limits, factor, form.origin, rows, longest, log_weights, form)
+
+    def units(self, x: np.ndarray, scratch: Scratch) -> np.ndarray:
+        """`factor x` (n, d), in scratch memory."""
+        return np.multiply(x, self.factor, out=scratch.take("units", *x.shape))
+
+    def per_row(self, units: np.ndarray) -> np.ndarray:
+        """`unit · r(x)`, (n,)."""
+        return self.form.per_row(units)[:, 0] * units.dtype.type(self.limits.unit)
+
+    def fill(self, units: np.ndarray, out: np.ndarray) -> float:
+        """The exponents into `out` (n, m); returns a bound on their size. Overwrites `units`."""
+        if self.origin is not None:
+            units -= self.origin
+        np.matmul(units, self.rows.T, out=out)
+        return 1.01 * self.longest * math.sqrt(float(np.max(np.vecdot(units, units))))
+
+    def within_limit(self, exponents: np.ndarray, bound: float) -> bool:
+        """Whether no feature is above e^B: by the Cauchy-Schwarz bound, else by looking. False for NaN."""
+        return bound <= self.limits.limit or bool(exponents.max() <= self.limits.limit)
+
+
+def moderate(values: np.ndarray, limits: Limits) -> np.ndarray:
+    """Which rows of values (n, dv) are zero, or neither huge nor tiny: (n,). False for NaN."""
+    square = np.vecdot(values, values)
+    bound = limits.largest_value**2
+    ordinary = (square <= bound) & (square >= 1 / bound)
+    if not ordinary.all():
+        ordinary |= ~values.any(axis=-1)
+    return ordinary

@@ -1,0 +1,139 @@
+"""Sums over keys of one head on the way through a sequence, and how queries read them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.attention.exponents import Exponents, Limits, Scratch, moderate
+from randfeat.attention.state import AttentionState
+
+__all__ = ["Readout", "Sums", "sum_keys"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """`Σ_j φ_jf v_j` and `Σ_j φ_jf` over some keys of one head, without the weights of features.
+
+    weighted (m, dv) and total (m,) are times `power(shift)`, shift (m,). peak (m,) is the largest exponent of each
+    feature, where it was asked for. Exponents are in units of `Limits`.
+    """
+
+    shift: np.ndarray
+    weighted: np.ndarray
+    total: np.ndarray
+    peak: np.ndarray | None
+
+    @classmethod
+    def none(cls, num_features: int, value_dim: int, dtype: np.dtype) -> "Sums":
+        """Of no key."""
+        shift = np.full(num_features, -np.inf, dtype)
+        return cls(shift, np.zeros((num_features, value_dim), dtype), np.zeros(num_features, dtype), shift)
+
+    @classmethod
+    def of_state(cls, log_max: np.ndarray, weighted: np.ndarray, total: np.ndarray, keys: Exponents) -> "Sums":
+        """From the arrays of one head of an `AttentionState`."""
+        shift = log_max[0] * log_max.dtype.type(keys.limits.unit) - keys.log_weights
+        return cls(shift, weighted, total[:, 0], shift)
+
+    def to_state(self, keys: Exponents) -> AttentionState:
+        """The state of one head, relative to the largest key of each feature where that is known."""
+        top = self.shift if self.peak is None else self.peak
+        factor = keys.limits.power(self.shift - finite(top))[:, None]
+        log_max = (top + keys.log_weights) / top.dtype.type(keys.limits.unit)
+        return AttentionState(log_max[None, :], self.weighted * factor, self.total[:, None] * factor)
+
+    def merge(self, other: "Sums", limits: Limits) -> "Sums":
+        """Over both sets of keys."""
+        shift = np.maximum(self.shift, other.shift)
+        mine, theirs = (limits.power(part.shift - finite(shift)) for part in (self, other))
+        weighted = self.weighted * mine[:, None]
+        weighted += other.weighted * theirs[:, None]
+        peak = None if self.peak is None or other.peak is None else np.maximum(self.peak, other.peak)
+        return Sums(shift, weighted, self.total * mine + other.total * theirs, peak)
+
+
+def finite(shift: np.ndarray) -> np.ndarray:
+    """A shift with 0 for -inf, the maximum over nothing."""
+    return np.where(shift == -np.inf, 0, shift).astype(shift.dtype, copy=False)
+
+
+def sum_keys(
+    keys: Exponents, key: np.ndarray, value: np.ndarray, scratch: Scratch, *, peak: bool, shifted: bool = False
+) -> Sums:
+    """The sums over one block of keys (n, d), n > 0, with their values (n, dv).
+
+    Without a shift if `Limits` allows: r(k) is then a factor of the value, and the features see one product and one
+    exponential. Else, or if `shifted` says so, relative to the largest key of each feature.
+    """
+    limits, num, width = keys.limits, len(key), len(keys.rows)
+    units = keys.units(key, scratch)
+    per_row = keys.per_row(units)
+    exponents = scratch.take("exponents", num, width)
+    values = scratch.take("values", num, value.shape[-1])
+    bound = keys.fill(units, exponents)
+    reference = per_row.max()
+    if not shifted and keys.within_limit(exponents, bound) and moderate(value, limits).all():
+        largest = np.max(exponents + per_row[:, None], axis=0) if peak else None
+        factors = limits.power(per_row - reference)
+        features = limits.power(exponents, out=exponents)
+        total = factors @ features
+        if total.min() >= limits.lowest:
+            weighted = features.T @ np.multiply(value, factors[:, None], out=values)
+            return Sums(np.full(width, reference), weighted, total, largest)
+        keys.fill(keys.units(key, scratch), exponents)
+    exponents += per_row[:, None]
+    largest = exponents.max(axis=0)
+    exponents -= finite(largest)
+    features = limits.power(exponents, out=exponents)
+    np.copyto(values, value)
+    return Sums(largest, features.T @ values, np.ones(num, features.dtype) @ features, largest if peak else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """What the queries of one head read: the mean of the values per feature, and the logarithm of its weight.
+
+    log_weight (m,) is that of the sum over keys, of both log_weights and of the total; means (m, dv). `weights`, (m,),
+    relative to the largest, and `weighted`, the means times them, serve queries that need no shift.
+    """
+
+    queries: Exponents
+    log_weight: np.ndarray
+    means: np.ndarray
+    weights: np.ndarray
+    weighted: np.ndarray
+    ordinary: bool
+
+    @classmethod
+    def of(cls, sums: Sums, queries: Exponents, keys: Exponents) -> "Readout":
+        """From the sums over all keys."""
+        limits = queries.limits
+        present = np.where(sums.total == 0, 1, sums.total).astype(sums.total.dtype, copy=False)
+        means = sums.weighted / present[:, None]
+        logs = np.log(sums.total) * sums.total.dtype.type(limits.unit)
+        log_weight = sums.shift + logs + queries.log_weights + keys.log_weights
+        weights = limits.power(log_weight - log_weight.max())
+        ordinary = bool(moderate(np.max(np.abs(means), axis=0, initial=0.0)[:, None], limits).all())
+        return cls(queries, log_weight, means, weights, means * weights[:, None], ordinary)
+
+    def read(self, query: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
+        """The outputs of one block of queries (n, d) into `out` (n, dv), contiguous; zeros where there is no key."""
+        limits, queries = self.queries.limits, self.queries
+        if self.log_weight.max() == -np.inf:
+            out[...] = 0
+            return
+        exponents = scratch.take("exponents", len(query), len(queries.rows))
+        bound = queries.fill(queries.units(query, scratch), exponents)
+        if self.ordinary and queries.within_limit(exponents, bound):
+            features = limits.power(exponents, out=exponents)
+            total = features @ self.weights
+            if total.min() >= limits.lowest:
+                np.matmul(features, self.weighted, out=out)
+                out /= total[:, None]
+                return
+            queries.fill(queries.units(query, scratch), exponents)
+        exponents += self.log_weight
+        exponents -= exponents.max(axis=1, keepdims=True)
+        features = limits.power(exponents, out=exponents)
+        np.matmul(features, self.means, out=out)
+        out /= features.sum(axis=1, keepdims=True)

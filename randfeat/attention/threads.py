@@ -1,0 +1,127 @@
+"""Tasks on several threads, with BLAS held to one: the exponentials then run on every core, too."""
+
+import functools
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+__all__ = ["resolve_num_threads", "run_tasks"]
+
+Scratch = TypeVar("Scratch")
+
+
+def resolve_num_threads(num_threads: Any) -> int:
+    """The argument, else RANDFEAT_NUM_THREADS, else the cores that this process may use."""
+    source = "num_threads"
+    if num_threads is None:
+        source = "the environment variable RANDFEAT_NUM_THREADS"
+        num_threads = os.environ.get("RANDFEAT_NUM_THREADS")
+        if num_threads is None:
+            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_threads = int(num_threads) if num_threads.isdecimal() else num_threads
+    try:
+        count = operator.index(num_threads)
+    except TypeError:
+        raise TypeError(f"{source} must be a positive integer, got {num_threads!r}.") from None
+    if count < 1 or isinstance(num_threads, bool):
+        raise ValueError(f"{source} must be a positive integer, got {num_threads!r}.")
+    return count
+
+
+def run_tasks(
+    tasks: Sequence[Callable[[Scratch], None]], make_scratch: Callable[[], Scratch], num_threads: int
+) -> None:
+    """Call every task once, on at most `num_threads` threads, each with scratch memory of its own.
+
+    Threads live as long as the call: there is nothing to fork, and calls from threads of the caller do not wait for
+    one another. Which thread runs a task does not matter to its result. The first error ends the call.
+    """
+    remaining = iter(tasks)
+    lock = threading.Lock()
+
+    def take() -> Callable[[Scratch], None] | None:
+        with lock:
+            return next(remaining, None)
+
+    def work() -> None:
+        nonlocal remaining
+        scratch = make_scratch()
+        try:
+            with np.errstate(all="ignore"):  # NaN and infinity in the inputs show in the outputs
+                for task in iter(take, None):
+                    task(scratch)
+        except BaseException:
+            with lock:
+                remaining = iter(())
+            raise
+
+    helpers = min(num_threads, len(tasks)) - 1
+    with single_threaded_blas():
+        if helpers < 1:
+            work()
+            return
+        from concurrent.futures import ThreadPoolExecutor  # not needed by those who only import
+
+        with ThreadPoolExecutor(helpers) as pool:
+            futures = [pool.submit(work) for _ in range(helpers)]
+            work()
+            for future in futures:
+                future.result()
+
+
+class BlasHold:
+    """How many calls hold BLAS to one thread at present: the first sets the limit, the last one takes it back."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.depth = 0
+        self.limit: Any = None
+
+    def enter(self) -> None:
+        """Limit BLAS, unless it is already."""
+        with self.lock:
+            if self.depth == 0:
+                self.limit = controller().limit(limits=1)
+            self.depth += 1
+
+    def leave(self) -> None:
+        """Restore what was, if nobody else needs the limit."""
+        with self.lock:
+            self.depth -= 1
+            if self.depth == 0:
+                self.limit.restore_original_limits()
+
+    def forget(self) -> None:
+        """In the child of a fork, where the threads that held the limit do not exist."""
+        self.lock = threading.Lock()
+        if self.depth:
+            self.depth = 0
+            self.limit.restore_original_limits()
+
+
+HOLD = BlasHold()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=HOLD.forget)
+
+
+@functools.cache
+def controller() -> Any:
+    """The BLAS libraries of the process; finding them takes a millisecond, so it is done once."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """BLAS runs on the calling thread alone, in the whole process, while any such context is open."""
+    HOLD.enter()
+    try:
+        yield
+    finally:
+        HOLD.leave()
