@@ -404,7 +404,7 @@ def test_strong_decay_is_never_divided_by(rng):
     out = rf.linear_attention(query, key, value, phi, is_causal=True, decay=1e-26)
     np.testing.assert_allclose(out, value, atol=1e-4)
     gentle = rf.linear_attention(query, key, value, phi, is_causal=True, decay=1.0)
-    assert same_bits(gentle, rf.linear_attention(query, key, value, phi, is_causal=True))
+    np.testing.assert_allclose(gentle, rf.linear_attention(query, key, value, phi, is_causal=True), atol=1e-5)
 
 
 def test_states_decay(xp, rng):
