@@ -22,9 +22,11 @@ def sharp():
 def test_the_ranking_is_of_errors_and_reads_well(sharp):
     ranking = rf.recommend(*sharp, num_features=64, **CHEAP)
     errors = [candidate.error for candidate in ranking]
-    assert errors == sorted(errors)
+    assert errors[:8] == sorted(errors[:8])
+    assert errors[8:] == sorted(errors[8:])
     assert len(ranking) == len(list(ranking)) >= 10
-    assert ranking[0].errors.shape == (3, 2)
+    assert ranking[0].errors.shape == (9, 2)  # a finalist
+    assert ranking[-1].errors.shape == (3, 2)
     text = str(ranking)
     assert "average of the values" in text
     assert ranking[0].name in text.splitlines()[1]
