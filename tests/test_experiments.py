@@ -181,7 +181,7 @@ def test_run_writes_numbers_and_figures(name, tiny, tmp_path, capsys, monkeypatc
     assert main(["run", name, "--rng", "3"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "holds: " in out
+    assert "holds: " in out or "reported: " in out
     assert "\x1b" not in out  # plain text, no progress bar: this is not a terminal
     folder = tmp_path / "results" / name
     content = json.loads((folder / "results.json").read_text(), parse_constant=lambda text: pytest.fail(text))

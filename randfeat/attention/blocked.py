@@ -11,7 +11,7 @@ from randfeat.attention.exponents import Exponents, Scratch
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Readout, Sums, sum_keys
-from randfeat.attention.threads import run_tasks
+from randfeat.attention.threads import resolve_num_threads, run_tasks
 from randfeat.maps import FeatureMap
 
 __all__ = ["fast_pass"]
@@ -29,7 +29,7 @@ def fast_pass(
     generic: GenericPass | None,
     *,
     return_state: bool,
-    num_threads: int,
+    num_threads: int | None,
 ) -> tuple[list[np.ndarray], Any] | None:
     """Outputs and, if asked for, the state, as the generic passes give them up to rounding; None if not for this case.
 
@@ -41,6 +41,9 @@ def fast_pass(
     their values, the weights of features are factors of the sums. No shift is taken while none is needed (`Limits`).
     Memory beside the output: the sums, and scratch of one or two blocks of features for each thread.
     """
+    if not isinstance(inputs.value, np.ndarray):
+        return None
+    num_threads = resolve_num_threads(num_threads)
     work = Heads.of(inputs, features, state, is_causal=generic is not None)
     if work is None:
         return None

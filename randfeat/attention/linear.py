@@ -109,7 +109,8 @@ def linear_attention(
     >>> out.shape, bool(np.allclose(out[:, 0], v[:, 0]))
     ((8, 100, 16), True)
     """
-    num_threads = resolve_num_threads(num_threads)
+    if num_threads is not None:
+        num_threads = resolve_num_threads(num_threads)
     inputs, drawn = fitting_inputs(
         query,
         key,
