@@ -11,6 +11,7 @@ import numpy as np
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator
+from randfeat.estimators.combined import can_have
 from randfeat.kernels import Kernel
 from randfeat.variance import NoClosedForm
 
@@ -189,18 +190,15 @@ def example_width(estimator: Estimator) -> int:
     assert isinstance(estimator.coupling, Coupling)
     wish = estimator.coupling.nearest_num_rows(ROWS, dim)[-1] * estimator.features_per_row
     for width in range(wish, 64 * wish):
-        try:
-            estimator.num_rows(width, dim)
-        except ValueError:
-            continue
-        return width
+        if can_have(estimator, width, dim):
+            return width
     raise ValueError(f"{estimator!r} can have no width from {wish} to {64 * wish}.")
 
 
 def widths(estimator: Estimator) -> str:
     """What `num_features` can be, from the widths that are refused up to a few dozen."""
     dim = example_dim(estimator)
-    possible = [width for width in range(1, 129) if accepts(estimator, width, dim)]
+    possible = [width for width in range(1, 129) if can_have(estimator, width, dim)]
     if possible == list(range(1, 129)):
         return "any"
     step = possible[0] if possible else estimator.features_per_row
@@ -209,15 +207,6 @@ def widths(estimator: Estimator) -> str:
     if possible and possible == list(range(possible[0], 129)):
         return f"at least {possible[0]} in dimension {dim}"
     return "see the page"
-
-
-def accepts(estimator: Estimator, width: int, dim: int) -> bool:
-    """Whether the estimator can have this width."""
-    try:
-        estimator.num_rows(width, dim)
-    except ValueError:
-        return False
-    return True
 
 
 def row_numbers(coupling: Coupling) -> str:

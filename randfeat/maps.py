@@ -15,7 +15,7 @@ from randfeat.features import ExponentialForm, Features
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator
 
-__all__ = ["FeatureMap"]
+__all__ = ["FeatureMap", "part_of"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -171,3 +171,8 @@ class FeatureMap:
 def defined_at(thing: object, name: str) -> int:
     """How far up among the ancestors of its class a method is defined: 0 for the class itself."""
     return next(level for level, ancestor in enumerate(type(thing).__mro__) if name in vars(ancestor))
+
+
+def part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """The arrays whose names have this prefix, without it: those of one map among several that were drawn together."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -11,7 +11,7 @@ from randfeat.attention.sweeps import causal_sweeps, full_sweeps
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
 
-__all__ = ["check_analytic", "linear_attention_vjp"]
+__all__ = ["check_analytic", "check_stateless", "linear_attention_vjp"]
 
 
 def linear_attention_vjp(
@@ -92,6 +92,16 @@ def checked_gradient(grad_output: Any, inputs: AttentionInputs, features: Featur
             f"got {dtype_name(gradient.dtype)}."
         )
     return xp.reshape(cast(gradient, inputs.value.dtype), (*lead, *trailing))
+
+
+def check_stateless(features: Any, initial_state: Any, return_state: bool) -> None:
+    """A feature map and no state, which is all that a backward pass from the inputs can do without."""
+    if initial_state is not None or return_state:
+        raise ValueError(
+            "states are not differentiated here; use randfeat.linear_attention, which gives and takes them."
+        )
+    if not isinstance(features, FeatureMap):
+        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
 
 
 def check_analytic(features: FeatureMap) -> None:

@@ -16,7 +16,7 @@ from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.features import Features
 from randfeat.kernels import Kernel, SoftmaxKernel
 from randfeat.kernels.algebra import check_parts
-from randfeat.maps import FeatureMap
+from randfeat.maps import FeatureMap, part_of
 
 __all__ = ["CombinedEstimator", "least_width"]
 
@@ -147,7 +147,7 @@ class CombinedEstimator(UncoupledEstimator):
         """The maps of the parts, for evaluation."""
         maps = []
         for i, (part, unit) in enumerate(zip(self.parts, self.units, strict=True)):
-            own = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"{i}.")}
+            own = part_of(arrays, f"{i}.")
             maps.append(FeatureMap(part, dim, unit, own))  # features are as many as the arrays make
         return maps
 

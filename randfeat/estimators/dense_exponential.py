@@ -1,28 +1,25 @@
 """Dense-exponential features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from randfeat._array import Array
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
-from randfeat.features import ExponentialForm, Features
+from randfeat.estimators.weighted import WeightedPositiveEstimator
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["DenseExponentialFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DenseExponentialFeatures(ParametricEstimator):
+class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
     """Dense-exponential features with one exponent per axis: SDERF.
 
     `φ_i(x) = Π_l (1-4a_l)^{1/4} exp(Σ_l a_l w_il² + √(1-4a_l) w_il (Ux)_l - |x|²/2) / √m`: positive features whose rows
@@ -132,20 +129,6 @@ class DenseExponentialFeatures(ParametricEstimator):
     def _axes(self) -> np.ndarray:
         assert self.rotation is not None  # set in __post_init__
         return self.rotation
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Weighted positive features."""
-        return weighted_positive_features(self.kernel, arrays, x)
-
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
-        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
-
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        """That of weighted positive features."""
-        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

@@ -2,21 +2,18 @@
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from randfeat._array import Array
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.posterior import log_sum_exp, systematic
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
-from randfeat.features import ExponentialForm, Features
+from randfeat.estimators.weighted import WeightedPositiveEstimator
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
@@ -24,7 +21,7 @@ __all__ = ["ImportanceSampledFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImportanceSampledFeatures(ParametricEstimator):
+class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
     """Positive features whose rows are drawn from a Gaussian mixture, `p(w) = Σ_c π_c N(w; μ_c, σ_c² I)`.
 
     `log φ_i(x) = w_i·x - |x|²/2 + ½ log(N(w_i; 0, I) / (m p(w_i)))`: each row carries the weight of the whole mixture
@@ -183,20 +180,6 @@ class ImportanceSampledFeatures(ParametricEstimator):
             rows[(..., *entry, slice(None), slice(None))] = w
             log_weights[(..., *entry, 0, slice(None))] = -(log_ratio + math.log(num_rows)) / 2
         return {"rows": rows, "log_weights": log_weights}
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Weighted positive features."""
-        return weighted_positive_features(self.kernel, arrays, x)
-
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
-        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
-
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        """That of weighted positive features."""
-        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1 for rows with exact marginals; for one component that of tilted exponentials at z - μ."""

@@ -15,6 +15,7 @@ from randfeat.estimators.mixers import Mixer
 from randfeat.estimators.parametric import ParametricEstimator
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features, concatenate, tensor_product
+from randfeat.maps import part_of
 from randfeat.variance import unit_inputs
 
 __all__ = ["MixedEstimator"]
@@ -110,11 +111,11 @@ class MixedEstimator(ParametricEstimator):
         bases, coordinates = [], []
         for k, base in enumerate(self.components):
             make = base.key_features if keys else base.query_features
-            bases.append(make(part(arrays, f"base{k}."), x))
+            bases.append(make(part_of(arrays, f"base{k}."), x))
         log_one = namespace(x).zeros_like(x[..., :1])
         for k, mixer in enumerate(self.weights):
             evaluate = mixer.key_coordinates if keys else mixer.query_coordinates
-            coordinates.append(Features(evaluate(part(arrays, f"mixer{k}."), x), log_one))
+            coordinates.append(Features(evaluate(part_of(arrays, f"mixer{k}."), x), log_one))
         blocks = []
         for coefficient, which, index in self._blocks:
             block = bases[index] if which is None else tensor_product(coordinates[which], bases[index])
@@ -174,8 +175,3 @@ class MixedEstimator(ParametricEstimator):
 def times(weight: np.ndarray, moment: np.ndarray | float) -> np.ndarray:
     """`weight * moment`, 0 for a weight that is 0, even where the moment overflows."""
     return np.where(weight == 0, 0.0, weight * np.where(weight == 0, 0.0, moment))
-
-
-def part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    """The arrays whose names have this prefix, without it."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

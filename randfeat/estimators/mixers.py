@@ -11,6 +11,7 @@ from randfeat._array import Array, namespace
 from randfeat.estimators.base import as_count
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.kernels.base import check_positive
+from randfeat.kernels.projected_pair import ProjectedPair
 
 __all__ = ["AngularMixer", "GaussianMixer", "Mixer"]
 
@@ -102,12 +103,9 @@ class AngularMixer(Mixer):
 
     @staticmethod
     def _angle(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """θ/π by the half-angle formula, which is exact at 0 and π; and whether both vectors have a direction."""
-        norms = [np.linalg.norm(side, axis=-1, keepdims=True) for side in (x, y)]
-        defined = ((norms[0] != 0) & (norms[1] != 0))[..., 0]
-        first, second = (side / np.where(norm == 0, 1.0, norm) for side, norm in zip((x, y), norms, strict=True))
-        half = np.arctan2(np.linalg.norm(first - second, axis=-1), np.linalg.norm(first + second, axis=-1))
-        return np.where(defined, 2 / np.pi * half, 0.5), defined
+        """θ/π, ½ where there is none; and whether both vectors have a direction."""
+        pair = ProjectedPair(x, y, gram=False)
+        return pair.angles[0] / np.pi, pair.nonzero != 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,23 +2,20 @@
 
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from randfeat._array import Array
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
-from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
-from randfeat.features import ExponentialForm, Features
+from randfeat.estimators.weighted import WeightedPositiveEstimator
 
 __all__ = ["PosteriorFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PosteriorFeatures(ParametricEstimator):
+class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
     """Posterior features: positive features whose rows follow the attention of a few anchor queries.
 
     For one query x the proposal `p_x = Σ_j π_j(x) N(x + y_j, I)`, π(x) its attention row over keys y_j, has zero
@@ -188,20 +185,6 @@ class PosteriorFeatures(ParametricEstimator):
             return np.empty((*extra, 0, dim))
         noise = self._coupling.sample(num, dim, rng=rng, batch_shape=extra)
         return np.take_along_axis(noise, np.argsort(rng.random((*extra, num)), axis=-1)[..., None], axis=-2)
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Weighted positive features."""
-        return weighted_positive_features(self.kernel, arrays, x)
-
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
-        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
-
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        """That of weighted positive features."""
-        return weighted_form(self.kernel, arrays)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1: unbiased by construction."""

@@ -1,6 +1,5 @@
 """Spectral features of shift-invariant kernels."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -10,8 +9,7 @@ import numpy as np
 from randfeat._array import Array, namespace
 from randfeat.couplings.laws import GaussianPair, PairLaw, RadialPair, SpherePair
 from randfeat.couplings.norms import constant_norm_mean, constant_norm_orthogonal_mean, orthogonal_mean
-from randfeat.estimators.base import Estimator
-from randfeat.estimators.trigonometric import angle_slopes
+from randfeat.estimators.fourier import FourierEstimator
 from randfeat.features import Features
 from randfeat.kernels import IsotropicKernel, MaternKernel, ShiftInvariantKernel
 from randfeat.variance import NoClosedForm
@@ -22,7 +20,7 @@ LARGEST = 1e60  # of a scale, so that frequencies are finite in float32; their p
 
 
 @dataclass(frozen=True)
-class SpectralFeatures(Estimator):
+class SpectralFeatures(FourierEstimator):
     """Spectral (random Fourier) features of a shift-invariant kernel, frequencies `f_i = √τ_i w_i`.
 
     variant : "pairs", `φ(x) = [cos(f_i·x), sin(f_i·x)]_i / √m`, two features per row (`num_features` even); "phase",
@@ -56,16 +54,6 @@ class SpectralFeatures(Estimator):
     bounded: ClassVar[bool] = True
     kernel_type: ClassVar[type] = ShiftInvariantKernel
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variant not in ("pairs", "phase"):
-            raise ValueError(f"variant must be 'pairs' or 'phase', got {self.variant!r}.")
-
-    @property
-    def features_per_row(self) -> int:  # type: ignore[override]
-        """2 for sine-cosine pairs, 1 for random phases."""
-        return 2 if self.variant == "pairs" else 1
-
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
@@ -75,26 +63,17 @@ class SpectralFeatures(Estimator):
             (*batch_shape, num_rows, dim if self.kernel.scales_per_coordinate else 1), rng
         )
         arrays["rows"] = np.sqrt(np.minimum(scales, LARGEST)) * arrays["rows"]
-        if self.variant == "phase":
-            arrays["phases"] = rng.uniform(0.0, 2 * math.pi, size=(*batch_shape, 1, num_rows))
-        return arrays
+        return arrays | self.draw_phases(num_rows, rng, batch_shape)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Cosines and sines; nothing to take out into the scale."""
-        xp = namespace(x)
-        rows = arrays["rows"]
-        log_scale = xp.zeros_like(x[..., :1])
-        projection = x @ xp.matrix_transpose(rows)
-        if self.variant == "phase":
-            return Features(xp.cos(projection + arrays["phases"]) * math.sqrt(2 / rows.shape[-2]), log_scale)
-        values = xp.concat([xp.cos(projection), xp.sin(projection)], axis=-1) / math.sqrt(rows.shape[-2])
-        return Features(values, log_scale)
+        return self.waves(arrays, x, namespace(x).zeros_like(x[..., :1]))
 
     def pull_back(
         self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
     ) -> Array:
         """`Σ_i g_i f_i`, g the derivatives in the angles."""
-        return angle_slopes(self.variant, arrays, x, values, gradient) @ arrays["rows"]
+        return self.angle_slopes(arrays, x, values, gradient) @ arrays["rows"]
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cos(f·δ)]`: the kernel, unless norms are constant."""

@@ -1,25 +1,21 @@
 """Positive features with Student proposals."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from randfeat._array import Array
 from randfeat.couplings.hypergeometric import log_hyp0f1
 from randfeat.couplings.laws import NoClosedForm, PairLaw
-from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.estimators.weighted import weighted_positive_features
-from randfeat.features import Features
+from randfeat.estimators.weighted import WeightedPositiveEstimator
 from randfeat.kernels.base import check_positive
 
 __all__ = ["StudentPositiveFeatures"]
 
 
 @dataclass(frozen=True)
-class StudentPositiveFeatures(SoftmaxEstimator):
+class StudentPositiveFeatures(WeightedPositiveEstimator):
     """Positive features whose rows have a multivariate Student distribution, `w_i = g_i √(ν/χ²_ν)`.
 
     `log φ_i(x) = w_i·x - |x|²/2 + ½ log(N(w_i; 0, I) / (m t_ν(w_i)))`, t_ν the density of a row. The rows g_i follow
@@ -64,10 +60,6 @@ class StudentPositiveFeatures(SoftmaxEstimator):
         sqnorm = np.sum(rows**2, axis=-1)[..., None, :]
         log_ratio = -sqnorm / 2 - dim / 2 * math.log(2 * math.pi) - log_student(sqnorm, nu, dim)
         return {"rows": rows, "log_weights": (log_ratio - math.log(num_rows)) / 2}
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Weighted positive features."""
-        return weighted_positive_features(self.kernel, arrays, x)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """1: Gaussian rows of any direction make Student rows."""

@@ -12,6 +12,7 @@ import numpy as np
 from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings import Coupling, Independent
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator
 from randfeat.estimators.positive import PositiveFeatures
@@ -24,7 +25,7 @@ __all__ = ["TransformedEstimator"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TransformedEstimator(ParametricEstimator):
+class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
     """An estimator of `exp(x·y)` through an identity `exp(x·y) = e^{p(x)} e^{r(y)} exp(x'·y')`, exact for all x, y.
 
     base : the estimator that is applied to (x', y'); its kernel and coupling are those of the whole.
@@ -65,34 +66,10 @@ class TransformedEstimator(ParametricEstimator):
         """Rows and origin with `(x' - origin)·rows = (x - its origin)·(its rows)`; pure array API."""
 
     @property
-    def positive(self) -> bool:  # type: ignore[override]
-        """As the base's."""
-        return self.base.positive
-
-    @property
-    def bounded(self) -> bool:  # type: ignore[override]
-        """As the base's."""
-        return self.base.bounded
-
-    @property
-    def features_per_row(self) -> int:  # type: ignore[override]
-        """As the base's."""
-        return self.base.features_per_row
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """That of the parameters and of the base together."""
         own = (array.shape[:-2] for array in self.transform_arrays().values())
         return np.broadcast_shapes(self.base.batch_shape, *own)
-
-    @property
-    def has_coupling(self) -> bool:
-        """As the base."""
-        return self.base.has_coupling
-
-    def with_coupling(self, coupling: Coupling | str) -> Self:
-        """The same transform of the base with other rows."""
-        return dataclasses.replace(self, base=self.base.with_coupling(coupling))
 
     @functools.cached_property
     def _core(self) -> SoftmaxEstimator:
@@ -102,14 +79,6 @@ class TransformedEstimator(ParametricEstimator):
     def with_kernel(self, kernel: SoftmaxFamily) -> Self:
         """The same transform of the base for another kernel."""
         return dataclasses.replace(self, base=self.base.with_kernel(kernel))
-
-    def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """As the base's."""
-        return self.base.num_rows(num_features, dim)
-
-    def num_features(self, num_rows: int, dim: int | None = None) -> int:
-        """As the base's."""
-        return self.base.num_features(num_rows, dim)
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]

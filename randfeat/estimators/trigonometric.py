@@ -7,18 +7,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, squared_norm
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
+from randfeat.estimators.fourier import FourierEstimator
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
-__all__ = ["TrigonometricFeatures", "angle_slopes"]
+__all__ = ["TrigonometricFeatures"]
 
 
 @dataclass(frozen=True)
-class TrigonometricFeatures(SoftmaxEstimator):
+class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
     """Trigonometric (random Fourier) features.
 
     variant : "pairs", `φ(x) = e^{|x|²/2} [cos(w_i·x), sin(w_i·x)]_i / √m`, two features per row (`num_features` even);
@@ -48,41 +49,23 @@ class TrigonometricFeatures(SoftmaxEstimator):
     bounded: ClassVar[bool] = True
     acronyms: ClassVar[tuple[str, ...]] = ("RFF",)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variant not in ("pairs", "phase"):
-            raise ValueError(f"variant must be 'pairs' or 'phase', got {self.variant!r}.")
-
-    @property
-    def features_per_row(self) -> int:  # type: ignore[override]
-        """2 for sine-cosine pairs, 1 for random phases."""
-        return 2 if self.variant == "pairs" else 1
-
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         """Rows, and independent phases where the variant has them."""
         arrays = super().draw_arrays(num_rows, dim, rng, batch_shape)
-        if self.variant == "phase":
-            arrays["phases"] = rng.uniform(0.0, 2 * math.pi, size=(*batch_shape, 1, num_rows))
-        return arrays
+        return arrays | self.draw_phases(num_rows, rng, batch_shape)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         """Sines and cosines, with `|x|²/2` in the scale."""
-        xp = namespace(x)
-        rows, sqnorm = arrays["rows"], squared_norm(x)
-        log_scale = self.kernel.log_envelope(sqnorm) + sqnorm / 2
-        projection = x @ xp.matrix_transpose(rows)
-        if self.variant == "phase":
-            return Features(xp.cos(projection + arrays["phases"]) * math.sqrt(2 / rows.shape[-2]), log_scale)
-        values = xp.concat([xp.cos(projection), xp.sin(projection)], axis=-1) / math.sqrt(rows.shape[-2])
-        return Features(values, log_scale)
+        sqnorm = squared_norm(x)
+        return self.waves(arrays, x, self.kernel.log_envelope(sqnorm) + sqnorm / 2)
 
     def pull_back(
         self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
     ) -> Array:
         """`Σ_i g_i w_i + r x`, g the derivatives in the angles, and the envelope's."""
-        slopes = angle_slopes(self.variant, arrays, x, values, gradient)
+        slopes = self.angle_slopes(arrays, x, values, gradient)
         return slopes @ arrays["rows"] + row * (2 * self.kernel.envelope_slope(squared_norm(x)) + 1) * x
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
@@ -119,14 +102,3 @@ class TrigonometricFeatures(SoftmaxEstimator):
         if self.variant == "phase":
             fourth, second = fourth + 6 * second / 2 + 3 / 8, second + 1 / 2
         return fourth / second**2
-
-
-def angle_slopes(variant: str, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array) -> Array:
-    """The derivatives in the angles `w_i·x` (..., n, m), from those in the cosines, and sines, of them (..., n, f)."""
-    xp = namespace(x)
-    if variant == "phase":
-        rows = arrays["rows"]
-        sines = xp.sin(x @ xp.matrix_transpose(rows) + arrays["phases"])
-        return -math.sqrt(2 / rows.shape[-2]) * sines * gradient
-    half = gradient.shape[-1] // 2
-    return values[..., :half] * gradient[..., half:] - values[..., half:] * gradient[..., :half]

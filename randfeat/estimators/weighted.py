@@ -1,13 +1,17 @@
 """Positive features from rows of any proposal, each with its weight."""
 
+import abc
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from randfeat._array import Array, namespace, squared_norm
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import ExponentialForm, Features
 from randfeat.kernels import SoftmaxFamily
 
-__all__ = ["positive_pull_back", "weighted_form", "weighted_positive_features"]
+__all__ = ["WeightedPositiveEstimator", "positive_pull_back", "weighted_form", "weighted_positive_features"]
 
 
 def weighted_positive_features(kernel: SoftmaxFamily, arrays: Mapping[str, Array], x: Array) -> Features:
@@ -35,3 +39,28 @@ def positive_pull_back(kernel: SoftmaxFamily, rows: Array, x: Array, gradient: A
 def weighted_form(kernel: SoftmaxFamily, arrays: Mapping[str, Array]) -> ExponentialForm:
     """The exponential form of `weighted_positive_features`."""
     return ExponentialForm(arrays["rows"], arrays["log_weights"], kernel.log_gaussian)
+
+
+class WeightedPositiveEstimator(SoftmaxEstimator):
+    """An estimator whose features are `weighted_positive_features` of its drawn rows and log-weights."""
+
+    @abc.abstractmethod
+    def draw_arrays(
+        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Rows of the proposal, and "log_weights". This implementation draws coupled rows to make them from."""
+        return super().draw_arrays(num_rows, dim, rng, batch_shape)
+
+    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+        """Weighted positive features."""
+        return weighted_positive_features(self.kernel, arrays, x)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
+        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """That of weighted positive features."""
+        return weighted_form(self.kernel, arrays)

@@ -2,8 +2,8 @@
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from randfeat._array import Array
 from randfeat.couplings import Coupling, Independent
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
+from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.features import Features
 from randfeat.kernels import Kernel, SoftmaxKernel
 
@@ -19,7 +20,7 @@ __all__ = ["WrappedEstimator"]
 
 
 @dataclass(frozen=True)
-class WrappedEstimator(Estimator):
+class WrappedEstimator(DelegatingEstimator):
     """An estimator that draws what its base draws, and has the base's relative moments at the inputs that it passes on.
 
     base : the estimator; coupling, widths, batches and signs are its own.
@@ -36,15 +37,6 @@ class WrappedEstimator(Estimator):
         object.__setattr__(self, "coupling", self.base.coupling)
         super().__post_init__()
 
-    @property
-    def has_coupling(self) -> bool:
-        """As the base."""
-        return self.base.has_coupling
-
-    def with_coupling(self, coupling: Coupling | str) -> Self:
-        """The same around the base with other rows."""
-        return replace(self, base=self.base.with_coupling(coupling))
-
     @abc.abstractmethod
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
         """The kernel of the whole, from the base's."""
@@ -58,37 +50,14 @@ class WrappedEstimator(Estimator):
         return features
 
     @property
-    def positive(self) -> bool:  # type: ignore[override]
-        """As the base's."""
-        return self.base.positive
-
-    @property
-    def bounded(self) -> bool:  # type: ignore[override]
-        """As the base's."""
-        return self.base.bounded
-
-    @property
     def symmetric(self) -> bool:  # type: ignore[override]
         """As the base's."""
         return self.base.symmetric
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
-        """As the base's."""
-        return self.base.features_per_row
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """As the base's."""
         return self.base.batch_shape
-
-    def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """As the base's."""
-        return self.base.num_rows(num_features, dim)
-
-    def num_features(self, num_rows: int, dim: int | None = None) -> int:
-        """As the base's."""
-        return self.base.num_features(num_rows, dim)
 
     @property
     def parameter_dim(self) -> int | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from randfeat.attention.gradient import check_analytic, linear_attention_vjp
+from randfeat.attention.gradient import check_analytic, check_stateless, linear_attention_vjp
 from randfeat.attention.linear import linear_attention as generic_attention
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
@@ -47,12 +47,7 @@ def linear_attention(
     >>> bool(jax.numpy.allclose(*gradients, atol=1e-4))
     True
     """
-    if initial_state is not None or return_state:
-        raise ValueError(
-            "states are not differentiated here; use randfeat.linear_attention, which gives and takes them."
-        )
-    if not isinstance(features, FeatureMap):
-        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+    check_stateless(features, initial_state, return_state)
     if any(isinstance(array, jax.core.Tracer) for array in features.arrays.values()):
         raise ValueError("the rows of features are traced; use randfeat.linear_attention, or draw the map outside.")
     check_analytic(features)

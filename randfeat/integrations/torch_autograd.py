@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from randfeat.attention.gradient import check_analytic, linear_attention_vjp
+from randfeat.attention.gradient import check_analytic, check_stateless, linear_attention_vjp
 from randfeat.attention.linear import linear_attention as generic_attention
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
@@ -44,12 +44,7 @@ def linear_attention(
     >>> all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients))
     True
     """
-    if initial_state is not None or return_state:
-        raise ValueError(
-            "states are not differentiated here; use randfeat.linear_attention, which gives and takes them."
-        )
-    if not isinstance(features, FeatureMap):
-        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+    check_stateless(features, initial_state, return_state)
     if not all(isinstance(x, torch.Tensor) for x in (query, key, value)):
         raise TypeError("query, key and value must be tensors; other arrays have randfeat.linear_attention_vjp.")
     if any(array.requires_grad for array in features.arrays.values() if isinstance(array, torch.Tensor)):
