@@ -66,7 +66,8 @@ class Features:
 class ExponentialForm:
     """Features that are exponentials of affine maps: `φ_f(x) = exp((x - origin)·rows_f + log_weights_f + r(x))`.
 
-    rows : (..., m, d). log_weights : (..., 1, m). per_row : x (..., n, d) -> r(x) (..., n, 1).
+    rows : (..., m, d). log_weights : (..., 1, m). per_row : x (..., n, d) -> r(x) (..., n, 1), and row_slope : its
+    gradient, (..., n, d).
     origin : (..., 1, d), or None for 0. It could be folded into log_weights, at the cost of digits where it is large.
 
     Knowing the form, attention need not touch each feature but by one product and one exponential: r(x) of queries
@@ -76,6 +77,7 @@ class ExponentialForm:
     rows: Array
     log_weights: Array
     per_row: Callable[[Array], Array]
+    row_slope: Callable[[Array], Array]
     origin: Array | None = None
 
     def log_features(self, x: Array) -> Array:

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ class FeatureMap:
         if form is None or "log_row_weights" not in self.arrays:
             return form
         log_weights = form.log_weights + self.arrays["log_row_weights"]
-        return ExponentialForm(form.rows, log_weights, form.per_row, form.origin)
+        return replace(form, log_weights=log_weights)
 
     def estimate(self, x: Any, y: Any) -> Array:
         """The estimated Gram matrix: (..., n, dim), (..., k, dim) -> (..., n, k)."""

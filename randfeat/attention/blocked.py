@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.attention.blocked_causal import CausalHead, GenericPass
+from randfeat.attention.blocked_causal import CausalHead
 from randfeat.attention.exponents import Exponents, Scratch
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.state import AttentionState
@@ -14,7 +14,7 @@ from randfeat.attention.sums import Readout, Sums, sum_keys
 from randfeat.attention.threads import resolve_num_threads, run_tasks
 from randfeat.maps import FeatureMap
 
-__all__ = ["fast_pass"]
+__all__ = ["Heads", "fast_pass", "fold_task", "key_task"]
 
 SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
 BLOCK = 512  # rows at a time: features of a block stay in the cache of a core
@@ -26,15 +26,14 @@ def fast_pass(
     inputs: AttentionInputs,
     features: FeatureMap,
     state: AttentionState | None,
-    generic: GenericPass | None,
     *,
+    is_causal: bool,
     return_state: bool,
     num_threads: int | None,
 ) -> tuple[list[np.ndarray], Any] | None:
     """Outputs and, if asked for, the state, as the generic passes give them up to rounding; None if not for this case.
 
     inputs : as checked, √scale not yet applied. features : laid out like the heads. state : of earlier keys, or None.
-    generic : the generic causal pass, for blocks that need it, if attention is causal.
 
     For float32 and float64 NumPy arrays and features with an `exponential_form`. Per block and feature there are one
     product, one exponential and one more product: per-row factors of queries cancel, those of keys are factors of
@@ -44,15 +43,15 @@ def fast_pass(
     if not isinstance(inputs.value, np.ndarray):
         return None
     num_threads = resolve_num_threads(num_threads)
-    work = Heads.of(inputs, features, state, is_causal=generic is not None)
+    work = Heads.of(inputs, features, state, is_causal=is_causal)
     if work is None:
         return None
     size = work.num_products
     threads = num_threads if size > FEW else 1
     run = partial(run_tasks, make_scratch=partial(Scratch, work.dtype), num_threads=threads)
-    if generic is not None:
+    if is_causal:
         sums: list[Any] = [None] * len(work.indices)
-        run([partial(causal_task, work, sums, generic, which, peak=return_state) for which in range(len(sums))])
+        run([partial(causal_task, work, sums, which, peak=return_state) for which in range(len(sums))])
     else:
         intervals = pieces(0, inputs.num_keys, PIECE)
         parts = [[Sums.none(*work.sum_shape, work.dtype)] * len(intervals) for _ in work.indices]
@@ -227,9 +226,7 @@ def query_task(
         readouts[which].read(work.query[target][first:last], work.output[target][first:last], scratch)
 
 
-def causal_task(
-    work: Heads, sums: list[Any], generic: GenericPass, which: int, scratch: Scratch, *, peak: bool
-) -> None:
+def causal_task(work: Heads, sums: list[Any], which: int, scratch: Scratch, *, peak: bool) -> None:
     """One head from its first key to its last, with all the queries that read it."""
     index = work.indices[which]
     head = CausalHead(
@@ -242,6 +239,5 @@ def causal_task(
         None if work.mask is None else work.mask[index],
         [work.output[target] for target in work.targets[which]],
         work.inputs.root,
-        generic,
     )
     sums[which] = head.run(work.initial_sums(which), scratch, peak=peak)

@@ -132,11 +132,11 @@ class Exponents:
         return bound <= self.limits.limit or bool(exponents.max() <= self.limits.limit)
 
 
-def moderate(values: np.ndarray, limits: Limits) -> np.ndarray:
-    """Which rows of values (n, dv) are zero, or neither huge nor tiny: (n,). False for NaN."""
+def moderate(values: np.ndarray, limits: Limits, *, tiny: bool = False) -> np.ndarray:
+    """Which rows of values (n, dv) are zero, or neither huge nor, unless they may be, tiny: (n,). False for NaN."""
     square = np.vecdot(values, values)
     bound = limits.largest_value**2
-    ordinary = (square <= bound) & (square >= 1 / bound)
+    ordinary = (square <= bound) & (tiny | (square >= 1 / bound))
     if not ordinary.all():
         ordinary |= ~values.any(axis=-1)
     return ordinary

@@ -5,10 +5,14 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, device_of, dtype_name, namespace
-from randfeat.attention.inputs import AttentionInputs
-from randfeat.attention.linear import fitting_inputs
-from randfeat.attention.sweeps import causal_sweeps, full_sweeps
-from randfeat.kernels.softmax import resolve_scale
+from randfeat.attention.blocked_gradient import fast_sweeps
+from randfeat.attention.inputs import AttentionInputs, swap_heads
+from randfeat.attention.linear import check_state, fitting_inputs
+from randfeat.attention.packed import each_sequence
+from randfeat.attention.relation import Relation, relation_of
+from randfeat.attention.state import AttentionState
+from randfeat.attention.sweeps import Gradients, causal_sweeps, full_sweeps
+from randfeat.attention.threads import resolve_num_threads
 from randfeat.maps import FeatureMap
 
 __all__ = ["check_analytic", "check_stateless", "linear_attention_vjp"]
@@ -25,16 +29,22 @@ def linear_attention_vjp(
     scale: float | None = None,
     key_mask: Any = None,
     enable_gqa: bool = False,
-) -> tuple[Array, Array, Array]:
+    initial_state: AttentionState | None = None,
+    causal_offset: int = 0,
+    key_lengths: Any = None,
+    cu_seqlens: Any = None,
+    layout: str = "bhld",
+    num_threads: int | None = None,
+) -> Gradients:
     """The gradients of `Σ grad_output · linear_attention(query, key, value, features, ...)` in query, key and value.
 
     The vector-Jacobian product of `linear_attention`, for libraries without automatic differentiation, and where that
-    would keep the features of the whole sequence: here nothing is kept but inputs and one row of numbers per query.
+    would keep the features of the whole sequence: here nothing is kept but inputs and three numbers per query.
     Time is linear in the length; the state, (num_features, dv + 1), does not depend on it.
 
     grad_output (..., L, dv) : the gradient in the output, in its shape and dtype; the other arguments are those of
-    `linear_attention`. Returns the gradients in the shapes and the dtype of query, key and value; where these are
-    broadcast or grouped, summed.
+    `linear_attention`; an `initial_state` is held fixed. Returns the gradients in the shapes and the dtype of query,
+    key and value; where these are broadcast or grouped, summed.
 
     Exact: the derivative of the estimate for the map at hand, rows held fixed, as automatic differentiation gives it;
     of the query's row scale alone, on which the output does not depend, the derivative is left out. Sums are always
@@ -43,8 +53,9 @@ def linear_attention_vjp(
     and queries without keys have gradients of exactly zero. In causal attention the gradient in query i depends on keys
     j <= i only, those in key and value j on queries i >= j only, to the last bit.
 
-    Limits: no `initial_state`. Estimators with analytic gradients (exponential and trigonometric features, and centered
-    or balanced ones); others raise ValueError, and are differentiated by PyTorch or JAX.
+    Limits: not for `decay`, `key_ends`, `relative_bias` and `window`. Estimators with analytic gradients (exponential
+    and trigonometric features, and centered or balanced ones); others raise ValueError. All of these are differentiated
+    by PyTorch or JAX.
 
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", for the two sums; the shifts are those of this library.
 
@@ -57,27 +68,76 @@ def linear_attention_vjp(
     >>> bool(np.isclose((ends[0] - ends[1]) / 2, np.sum(dk * step)))
     True
     """
-    options = {"scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa}
-    inputs, drawn = fitting_inputs(query, key, value, features, **options)
-    inputs, features = inputs.prepared(), inputs.align(drawn)
+    if num_threads is not None:
+        num_threads = resolve_num_threads(num_threads)
+    inputs, drawn = fitting_inputs(
+        query,
+        key,
+        value,
+        features,
+        scale=scale,
+        key_mask=key_mask,
+        enable_gqa=enable_gqa,
+        key_lengths=key_lengths,
+        layout=layout,
+    )
+    features = inputs.align(drawn)
     gradient = checked_gradient(grad_output, inputs, features)
     check_analytic(features)
-    sweeps = causal_sweeps if is_causal else full_sweeps
-    dq, dk, dv = sweeps(inputs, features, gradient)
-    root = resolve_scale(scale, features.estimator.kernel, features.dim) ** 0.5
-    xp = namespace(dq)
+    relation = relation_of(
+        inputs,
+        is_causal=is_causal,
+        causal_offset=causal_offset,
+        key_lengths=key_lengths,
+        cu_seqlens=cu_seqlens,
+        has_state=initial_state is not None,
+    )
+    state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value)
+    if initial_state is not None:
+        state = state.merge(check_state(initial_state, state, drawn))
+    gradients = None
+    if relation.is_plain:
+        start = state if initial_state is not None else None
+        gradients = fast_sweeps(inputs, features, gradient, start, is_causal=is_causal, num_threads=num_threads)
+    if gradients is None:
+        gradients = generic_sweeps(inputs, features, gradient, state, relation)
+    return tuple(restored(x, given, inputs) for x, given in zip(gradients, (query, key, value), strict=True))
+
+
+def generic_sweeps(
+    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState, relation: Relation
+) -> Gradients:
+    """The sweeps through each of the sequences, on any array library; of the inputs before √scale."""
+    xp, root = namespace(gradient), inputs.root
+    columns: tuple[list[Array], ...] = ([], [], [])
+    lengths = [queries for queries, _ in relation.sequences or [(slice(0, inputs.num_queries), None)]]
+    for queries, (part, within) in zip(lengths, each_sequence(inputs.prepared(), relation), strict=True):
+        sweeps = causal_sweeps if within.is_causal else full_sweeps
+        options = {"offset": within.offset} if within.is_causal else {}
+        for column, x in zip(columns, sweeps(part, features, gradient[..., queries, :], state, **options), strict=True):
+            column.append(x)
+    dq, dk, dv = (column[0] if len(column) == 1 else xp.concat(column, axis=-2) for column in columns)
     if inputs.key_mask is not None:
         present = inputs.key_mask[..., None]
         dk, dv = (xp.where(present, x, xp.zeros_like(x)) for x in (dk, dv))
-    shapes = (as_floating(x, "x").shape for x in (query, key, value))
-    return tuple(
-        cast(xp.reshape(x, shape), inputs.dtype) for x, shape in zip((dq * root, dk * root, dv), shapes, strict=True)
-    )
+    return dq * root, dk * root, dv
+
+
+def restored(gradient: Array, given: Any, inputs: AttentionInputs) -> Array:
+    """A gradient in the shape, layout and dtype of what was given."""
+    shape = tuple(as_floating(given, "x").shape)
+    swapped = inputs.layout == "blhd"
+    if swapped:
+        shape = (*shape[:-3], shape[-2], shape[-3], shape[-1])
+    gradient = cast(namespace(gradient).reshape(gradient, shape), inputs.dtype)
+    return swap_heads(gradient) if swapped else gradient
 
 
 def checked_gradient(grad_output: Any, inputs: AttentionInputs, features: FeatureMap) -> Array:
     """The gradient in the output, in the dtype to compute in, heads grouped as the inputs are."""
     gradient = as_floating(grad_output, "grad_output")
+    if inputs.layout == "blhd":
+        gradient = swap_heads(gradient, "grad_output")
     xp = namespace(gradient, inputs.value)
     lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.leading_shape(features))
     flat = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])

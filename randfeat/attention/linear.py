@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-from randfeat._array import Array
 from randfeat.attention.blocked import fast_pass
 from randfeat.attention.inputs import AttentionInputs, checked_inputs
 from randfeat.attention.packed import each_sequence
@@ -146,7 +145,7 @@ def linear_attention(
             inputs,
             features,
             state if initial_state is not None else None,
-            normalized_causal_pass if is_causal else None,
+            is_causal=is_causal,
             return_state=return_state,
             num_threads=num_threads,
         )
@@ -199,11 +198,3 @@ def attend(inputs: AttentionInputs, features: FeatureMap, state: AttentionState,
     if relation.is_causal:
         return causal_pass(inputs, features, state, offset=relation.offset, log_gates=relation.log_gates)
     return full_pass(inputs, features, state)
-
-
-def normalized_causal_pass(
-    inputs: AttentionInputs, features: FeatureMap, state: AttentionState
-) -> tuple[list[Array], AttentionState]:
-    """The generic causal pass, with its outputs normalized."""
-    outputs, state = causal_pass(inputs, features, state)
-    return [partial.normalized() for partial in outputs], state

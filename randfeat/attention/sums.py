@@ -58,16 +58,24 @@ def finite(shift: np.ndarray) -> np.ndarray:
 
 
 def sum_keys(
-    keys: Exponents, key: np.ndarray, value: np.ndarray, scratch: Scratch, *, peak: bool, shifted: bool = False
+    keys: Exponents,
+    key: np.ndarray,
+    value: np.ndarray,
+    scratch: Scratch,
+    *,
+    peak: bool,
+    shifted: bool = False,
+    log_factor: np.ndarray | None = None,
 ) -> Sums:
     """The sums over one block of keys (n, d), n > 0, with their values (n, dv).
 
     Without a shift if `Limits` allows: r(k) is then a factor of the value, and the features see one product and one
-    exponential. Else, or if `shifted` says so, relative to the largest key of each feature.
+    exponential. Else, or if `shifted` says so, relative to the largest key of each feature. A log_factor (n,) takes the
+    place of r(k).
     """
     limits, num, width = keys.limits, len(key), len(keys.rows)
     units = keys.units(key, scratch)
-    per_row = keys.per_row(units)
+    per_row = keys.per_row(units) if log_factor is None else log_factor
     exponents = scratch.take("exponents", num, width)
     values = scratch.take("values", num, value.shape[-1])
     bound = keys.fill(units, exponents)

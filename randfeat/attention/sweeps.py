@@ -6,6 +6,9 @@ With `v̄_j = [v_j, 1]` the numerator and denominator of output i are `N̄_i = �
 parts of queries and keys exchanged, so that their state is an `AttentionState` of queries with "values" ḡ_i.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from randfeat._array import Array, device_of, exp_in_place, namespace
 from randfeat.attention.causal import causal_partial
 from randfeat.attention.causal_gradient import key_gradients, query_gradient
@@ -16,39 +19,104 @@ from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 
-__all__ = ["causal_sweeps", "full_sweeps"]
+__all__ = ["Gradients", "Kept", "backward_sweep", "causal_sweeps", "forward_sweep", "full_sweeps", "sum_to"]
 
 Gradients = tuple[Array, Array, Array]
 
 
-def full_sweeps(inputs: AttentionInputs, features: FeatureMap, gradient: Array) -> Gradients:
-    """Gradients in query, key and value: all keys into a state, which the queries read; then the other way round."""
-    state, seen_from = empty_states(inputs, features)
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What the second sweep must know of each query, (..., n, 1) each: `ḡ = [G, -dot] / D`, D = divisor e^shift.
+
+    A query without keys, or whose weights all vanish, has ḡ = 0: its divisor is infinite. Without keys its shift is
+    infinite, too: it is not there.
+    """
+
+    shift: Array
+    divisor: Array
+    dot: Array
+
+    @classmethod
+    def of(cls, output: PartialOutput, gradient: Array) -> "Kept":
+        """From the output of each query, and the gradient G in it."""
+        xp = namespace(gradient)
+        empty = output.log_scale == -xp.inf
+        divisor = xp.where(empty | (output.denominator == 0), xp.inf, output.denominator)
+        dot = xp.sum(gradient * (output.numerator / divisor), axis=-1, keepdims=True)
+        return cls(xp.where(empty, xp.inf, output.log_scale), divisor, dot)
+
+    def inner(self, gradient: Array) -> Array:
+        """`ḡ e^shift` (..., n, dv + 1)."""
+        return namespace(gradient).concat([gradient / self.divisor, -self.dot / self.divisor], axis=-1)
+
+
+def full_sweeps(inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState) -> Gradients:
+    """Gradients in query, key and value: all keys into the state, which the queries read; then the other way round."""
+    seen_from = no_queries(inputs, features)
     for start, stop in pieces(0, inputs.num_keys, CHUNK):
         state = state.append(*keys_of(inputs, features, start, stop))
-    for_queries, for_keys = [], []
-    for start, stop in pieces(0, inputs.num_queries, CHUNK):
-        query = inputs.query[..., start:stop, :]
-        queries = features.queries(query)
-        inner, shift = loss_gradient(state.partial(queries), gradient[..., start:stop, :])
-        for_queries.append(query_input_gradient(features, query, queries, read_queries(state, queries, inner, shift)))
-        seen_from = seen_from.append(queries.scaled(-shift), inner)
-    for start, stop in pieces(0, inputs.num_keys, CHUNK):
-        keys, values = keys_of(inputs, features, start, stop)
-        outer, in_values = read_keys(seen_from, keys, with_one(values))
-        for_keys.append(key_input_gradients(inputs, features, keys, outer, in_values, start, stop))
+    for_queries = []
+    for query, queries, known, inner in answered(inputs, features, gradient, state):
+        in_features = read_queries(state, queries, inner, known.shift)
+        for_queries.append(query_input_gradient(features, query, queries, in_features))
+        seen_from = seen_from.append(queries.scaled(-known.shift), inner)
+    for_keys = [
+        key_gradients_from(seen_from, inputs, features, start, stop)
+        for start, stop in pieces(0, inputs.num_keys, CHUNK)
+    ]
     return joined(inputs, for_queries, for_keys)
 
 
-def causal_sweeps(inputs: AttentionInputs, features: FeatureMap, gradient: Array) -> Gradients:
+def answered(
+    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState
+) -> Iterator[tuple[Array, Features, Kept, Array]]:
+    """Queries that all see the state, piece by piece: themselves, their features, what is kept, and ḡ e^shift."""
+    for start, stop in pieces(0, inputs.num_queries, CHUNK):
+        query = inputs.query[..., start:stop, :]
+        queries = features.queries(query)
+        known = Kept.of(state.partial(queries), gradient[..., start:stop, :])
+        yield query, queries, known, known.inner(gradient[..., start:stop, :])
+
+
+def key_gradients_from(
+    seen_from: AttentionState, inputs: AttentionInputs, features: FeatureMap, start: int, stop: int
+) -> tuple[Array, Array]:
+    """The gradients in the keys from `start` to `stop`, and in their values, all of them seen by all these queries."""
+    keys, values = keys_of(inputs, features, start, stop)
+    outer, in_values = read_keys(seen_from, keys, with_one(values))
+    return key_input_gradients(inputs, features, keys, outer, in_values, start, stop)
+
+
+def causal_sweeps(
+    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState, *, offset: int = 0
+) -> Gradients:
     """The same in chunks: beside the state of what lies before (behind), pairs j <= i within the chunk.
 
-    Between the sweeps only ḡ and the scale of each query are kept; features are computed once more.
+    Between the sweeps three numbers are kept for each query; features are computed once more. With an offset, query i
+    sees the keys j <= i + offset: the first `offset` keys are before all queries, the first `-offset` queries before
+    all keys.
     """
-    state, seen_from = empty_states(inputs, features)
-    for_queries, for_keys, kept = [], [], []
-    chunks = pieces(0, inputs.num_queries, CAUSAL_CHUNK)
-    for start, stop in chunks:
+    before, ahead = min(max(offset, 0), inputs.num_keys), min(max(-offset, 0), inputs.num_queries)
+    first, rest = inputs.part(slice(0, ahead), slice(0, before)), inputs.part(slice(ahead, None), slice(before, None))
+    for_queries = [
+        query_input_gradient(features, query, queries, read_queries(state, queries, inner, known.shift))
+        for query, queries, known, inner in answered(first, features, gradient[..., :ahead, :], state)
+    ]
+    for start, stop in pieces(0, before, CHUNK):
+        state = state.append(*keys_of(first, features, start, stop))
+    gradient = gradient[..., ahead:, :]
+    more, kept = forward_sweep(rest, features, gradient, state)
+    for_keys, seen_from = backward_sweep(rest, features, gradient, kept, no_queries(inputs, features))
+    seen = [key_gradients_from(seen_from, first, features, start, stop) for start, stop in pieces(0, before, CHUNK)]
+    return joined(inputs, for_queries + more, seen + for_keys)
+
+
+def forward_sweep(
+    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState
+) -> tuple[list[Array], list[Kept]]:
+    """The gradients in the queries, chunk by chunk, after the keys of the state; and what the way back needs."""
+    for_queries, kept = [], []
+    for start, stop in pieces(0, inputs.num_queries, CAUSAL_CHUNK):
         size, last = 1 << (stop - start - 1).bit_length(), min(stop, inputs.num_keys)
         query = inputs.query[..., start:stop, :]
         queries = features.queries(query)
@@ -58,18 +126,28 @@ def causal_sweeps(inputs: AttentionInputs, features: FeatureMap, gradient: Array
             padded = pad_keys(keys, size), pad(values, size, 0.0)
             within = causal_partial(pad_queries(queries, size), *padded)
             output = output.merge(within.first(stop - start))
-        inner, shift = loss_gradient(output, gradient[..., start:stop, :])
-        in_features = read_queries(state, queries, inner, shift)
+        kept.append(Kept.of(output, gradient[..., start:stop, :]))
+        inner = kept[-1].inner(gradient[..., start:stop, :])
+        in_features = read_queries(state, queries, inner, kept[-1].shift)
         if start < last:
-            unread = pad(queries.values, size, 0.0), pad(queries.log_scale, size, 0.0), pad(shift, size, float("inf"))
+            shift = pad(kept[-1].shift, size, float("inf"))
+            unread = pad(queries.values, size, 0.0), pad(queries.log_scale, size, 0.0), shift
             square = query_gradient(*unread, padded[0], with_one(padded[1]), pad(inner, size, 0.0))
             in_features = in_features + square[..., : stop - start, :]
             state = state.append(keys, values)
         for_queries.append(query_input_gradient(features, query, queries, in_features))
-        kept.append((inner, shift))
-    for (start, stop), (inner, shift) in zip(reversed(chunks), reversed(kept), strict=True):
+    return for_queries, kept
+
+
+def backward_sweep(
+    inputs: AttentionInputs, features: FeatureMap, gradient: Array, kept: list[Kept], seen_from: AttentionState
+) -> tuple[list[tuple[Array, Array]], AttentionState]:
+    """The gradients in keys and values, chunk by chunk, which the queries of the state see, too; and all queries."""
+    for_keys = []
+    for (start, stop), known in zip(reversed(pieces(0, inputs.num_queries, CAUSAL_CHUNK)), reversed(kept), strict=True):
         size, last = 1 << (stop - start - 1).bit_length(), min(stop, inputs.num_keys)
-        queries = features.queries(inputs.query[..., start:stop, :]).scaled(-shift)
+        queries = features.queries(inputs.query[..., start:stop, :]).scaled(-known.shift)
+        inner = known.inner(gradient[..., start:stop, :])
         if start < last:
             keys, values = keys_of(inputs, features, start, last)
             values = with_one(values)
@@ -79,13 +157,12 @@ def causal_sweeps(inputs: AttentionInputs, features: FeatureMap, gradient: Array
             outer, in_values = outer + square[..., : last - start, :], in_values + square_values[..., : last - start, :]
             for_keys.append(key_input_gradients(inputs, features, keys, outer, in_values, start, last))
         seen_from = seen_from.append(queries, inner)
-    return joined(inputs, for_queries, for_keys[::-1])
+    return for_keys[::-1], seen_from
 
 
-def empty_states(inputs: AttentionInputs, features: FeatureMap) -> tuple[AttentionState, AttentionState]:
-    """The states of no keys, and of no queries."""
-    dim, options = inputs.value.shape[-1], {"like": inputs.value}
-    return tuple(AttentionState.empty(features.num_features, size, **options) for size in (dim, dim + 1))  # type: ignore
+def no_queries(inputs: AttentionInputs, features: FeatureMap) -> AttentionState:
+    """The state of queries, with "values" ḡ, before the first."""
+    return AttentionState.empty(features.num_features, inputs.value.shape[-1] + 1, like=inputs.value)
 
 
 def with_one(values: Array) -> Array:
@@ -93,20 +170,6 @@ def with_one(values: Array) -> Array:
     xp = namespace(values)
     ones = xp.ones((*values.shape[:-1], 1), dtype=values.dtype, device=device_of(values))
     return xp.concat([values, ones], axis=-1)
-
-
-def loss_gradient(output: PartialOutput, gradient: Array) -> tuple[Array, Array]:
-    """`ḡ e^{shift} = [G, -G·o] / D` with D relative to its scale, and that scale as the shift of each query.
-
-    A query without keys, or whose weights all vanish, has ḡ = 0; without keys its shift is infinite: it is not there.
-    """
-    xp = namespace(output.numerator)
-    empty = output.log_scale == -xp.inf
-    vanishing = empty | (output.denominator == 0)
-    divisor = xp.where(vanishing, xp.ones_like(output.denominator), output.denominator)
-    scaled = gradient / divisor
-    inner = xp.concat([scaled, -xp.sum(scaled * (output.numerator / divisor), axis=-1, keepdims=True)], axis=-1)
-    return xp.where(vanishing, xp.zeros_like(inner), inner), xp.where(empty, xp.inf, output.log_scale)
 
 
 def read_queries(state: AttentionState, queries: Features, inner: Array, shift: Array) -> Array:

@@ -62,7 +62,7 @@ class HyperbolicFeatures(SoftmaxEstimator):
         rows = xp.concat([arrays["rows"], -arrays["rows"]], axis=-2)
         shape = (*rows.shape[:-2], 1, rows.shape[-2])
         log_weights = xp.full(shape, -math.log(rows.shape[-2]) / 2, dtype=rows.dtype, device=device_of(rows))
-        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian)
+        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian, self.kernel.log_gaussian_slope)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cosh(w·(x+y))] e^{-u/2}`."""

@@ -61,7 +61,7 @@ class PositiveFeatures(SoftmaxEstimator):
         xp, rows = namespace(arrays["rows"]), arrays["rows"]
         shape = (*rows.shape[:-2], 1, rows.shape[-2])
         log_weights = xp.full(shape, -math.log(rows.shape[-2]) / 2, dtype=rows.dtype, device=device_of(rows))
-        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian)
+        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian, self.kernel.log_gaussian_slope)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[exp(w·(x+y))] e^{-u/2}`."""

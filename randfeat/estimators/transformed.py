@@ -114,14 +114,19 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
         core = self._core.exponential_form(arrays, keys=keys)
         if core is None:
             return None
-        base_per_row = core.per_row
+        base_per_row, base_row_slope = core.per_row, core.row_slope
 
         def per_row(x: Array) -> Array:
             moved, log_weight = self.transform(arrays, x, keys=keys)
             return base_per_row(moved) + log_weight + self.kernel.log_envelope(squared_norm(x))
 
+        def row_slope(x: Array) -> Array:
+            moved, _ = self.transform(arrays, x, keys=keys)
+            own = 2 * self.kernel.envelope_slope(squared_norm(x)) * x
+            return self.transform_pull_back(arrays, base_row_slope(moved), 1.0, keys=keys) + own
+
         rows, origin = self.pull_back_rows(arrays, core.rows, core.origin, keys=keys)
-        return ExponentialForm(rows, core.log_weights, per_row, origin)
+        return ExponentialForm(rows, core.log_weights, per_row, row_slope, origin)
 
     def moved_pair(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(x', y') of a pair in kernel units, broadcasting over (..., d)."""

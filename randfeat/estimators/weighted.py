@@ -33,12 +33,12 @@ def positive_pull_back(kernel: SoftmaxFamily, rows: Array, x: Array, gradient: A
 
     gradient (..., n, m) : g, the derivatives in the logarithms of the features. row : r, their sum (..., n, 1), or 0.0.
     """
-    return gradient @ rows + row * (2 * kernel.envelope_slope(squared_norm(x)) - 1) * x
+    return gradient @ rows + row * kernel.log_gaussian_slope(x)
 
 
 def weighted_form(kernel: SoftmaxFamily, arrays: Mapping[str, Array]) -> ExponentialForm:
     """The exponential form of `weighted_positive_features`."""
-    return ExponentialForm(arrays["rows"], arrays["log_weights"], kernel.log_gaussian)
+    return ExponentialForm(arrays["rows"], arrays["log_weights"], kernel.log_gaussian, kernel.log_gaussian_slope)
 
 
 class WeightedPositiveEstimator(SoftmaxEstimator):

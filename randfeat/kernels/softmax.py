@@ -48,6 +48,10 @@ class SoftmaxFamily(Kernel):
         sqnorm = squared_norm(x)
         return self.log_envelope(sqnorm) - sqnorm / 2
 
+    def log_gaussian_slope(self, x: Array) -> Array:
+        """The gradient of `log_gaussian`: (..., n, d)."""
+        return (2 * self.envelope_slope(squared_norm(x)) - 1) * x
+
     @abc.abstractmethod
     def _log_gram(self, x: Array, y: Array) -> Array: ...
 

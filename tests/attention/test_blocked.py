@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import blocked, blocked_causal, exponents, linear, threads
+from randfeat.attention import blocked, exponents, linear, threads
 from tests.arrays import eps_of, same_bits
 from tests.attention.test_causal import FUTURES
 from tests.attention.test_linear import LAYOUTS, MAPS, problem, spreads
@@ -40,16 +40,6 @@ FORMS = {
 
 MODES = pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks, pieces and chunks with borders within short sequences, which take the fast pass too."""
-    for module, name, size in (
-        (blocked, "SHORTEST", 1), (blocked, "BLOCK", 5), (blocked, "PIECE", 10), (blocked, "FEW", 0),
-        (blocked_causal, "BLOCK", 8), (blocked_causal, "CHUNK", 4),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, size)
 
 
 @pytest.fixture

@@ -1,0 +1,157 @@
+"""The gradient of causal attention of one head in NumPy: forwards over keys, and backwards over queries, by blocks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.attention.blocked_causal import CausalHead
+from randfeat.attention.exponents import Scratch
+from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.key_block import KeyBlock, KeyRows
+from randfeat.attention.passes import CAUSAL_CHUNK
+from randfeat.attention.sums import Sums
+from randfeat.attention.sweeps import Kept, backward_sweep, forward_sweep
+
+__all__ = ["KeySweep", "QuerySweep"]
+
+
+@dataclass(frozen=True, eq=False)
+class QuerySweep(CausalHead):
+    """The way there: `outputs` are the gradients in the queries (n, d).
+
+    gradients : those in the outputs, (n, dv) for each of the queries. kept : arrays (n, 2) to fill for the way back:
+    the logarithm of each query's denominator without r(q), in units of `Limits`, and `G·o`.
+    """
+
+    gradients: list[np.ndarray]
+    kept: list[np.ndarray]
+
+    def answer(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
+        """The gradients in all queries at some positions."""
+        for query, gradient, kept, output in zip(self.queries, self.gradients, self.kept, self.outputs, strict=True):
+            good = np.zeros(rows.stop - rows.start, dtype=bool)
+            if block is not None and block.first_bad > 0:
+                good = self.by_block(block, query[rows], gradient[rows], kept[rows], output[rows], scratch)
+            if not good.all():
+                state = sums.to_state(self.key_side)
+                exact, known = forward_sweep(self.inputs(query, rows), self.features, gradient[rows], state)
+                output[rows][~good] = self.root * np.concatenate(exact)[~good]
+                shift, divisor, dot = (
+                    np.concatenate([getattr(one, name)[:, 0] for one in known]) for name in ("shift", "divisor", "dot")
+                )
+                unit = shift.dtype.type(self.query_side.limits.unit)
+                log_total = (shift + np.log(divisor)) * unit
+                log_total -= self.query_side.per_row(self.query_side.units(query[rows], scratch))
+                kept[rows][~good] = np.stack([log_total, dot], axis=-1)[~good]
+
+    def by_block(
+        self,
+        block: KeyBlock,
+        query: np.ndarray,
+        gradient: np.ndarray,
+        kept: np.ndarray,
+        output: np.ndarray,
+        scratch: Scratch,
+    ) -> np.ndarray:
+        """The gradients in some queries, into `output`; which of them are good, (n,)."""
+        limits = self.query_side.limits
+        responses = block.responses(self.query_side, query, scratch)
+        sums = block.read(responses, scratch)
+        good = block.good(sums[:, -1], self.query_side)
+        usable = good & block.seen[: len(query)]
+        sums[~usable] = 0
+        total = np.where(usable, sums[:, -1], np.inf).astype(sums.dtype, copy=False)
+        inner = scratch.take("gradients", *sums.shape)
+        np.divide(gradient, total[:, None], out=inner[:, :-1])
+        dot = np.vecdot(inner[:, :-1], sums[:, :-1])
+        np.negative(dot / total, out=inner[:, -1])
+        kept[:, 0] = np.log(total) * total.dtype.type(limits.unit) + responses.log_scale
+        kept[:, 1] = dot
+        np.matmul(block.slopes(responses, inner, scratch), self.query_side.rows, out=output)
+        output *= self.query_side.factor / limits.unit
+        return good
+
+
+@dataclass(frozen=True, eq=False)
+class KeySweep(CausalHead):
+    """The way back, with time reversed: the queries, which come with gradients, take the part of keys, and keys read.
+
+    All arrays are reversed views. `key` are the queries, `value` the gradients in their outputs, `kept` what the way
+    there has kept of them; `key_side` and `query_side` are exchanged likewise. `queries` is the one array of keys, with
+    `key_values` and `key_mask`; to `outputs` and `value_outputs` are added the gradients in keys and values.
+    """
+
+    kept: np.ndarray
+    key_values: np.ndarray
+    key_mask: np.ndarray | None
+    value_outputs: np.ndarray
+
+    def keys(self, rows: slice) -> KeyRows:
+        """The queries at some positions, with "values" `[G, -G·o]` and without those that see no key."""
+        kept = self.kept[rows]
+        present = kept[:, 0] != np.inf
+        value = np.concatenate([self.value[rows], -kept[:, 1:]], axis=-1)
+        return KeyRows(self.key[rows], value, None if present.all() else present, -kept[:, 0])
+
+    def answer(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
+        """The gradients in the keys and values at some positions."""
+        present = None if self.key_mask is None or self.key_mask[rows].all() else self.key_mask[rows]
+        key, value = self.queries[0][rows], self.key_values[rows]
+        if present is not None:
+            key, value = (np.where(present[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
+        good = np.zeros(len(key), dtype=bool)
+        in_key, in_value = np.zeros_like(key), np.zeros_like(value)
+        if block is not None and block.first_bad > 0:
+            good = self.by_block(block, key, value, in_key, in_value, scratch)
+        if not good.all():
+            exact = self.generic_gradients(sums, rows)
+            in_key[~good], in_value[~good] = (x[~good] for x in exact)
+        if present is not None:
+            in_key[~present] = in_value[~present] = 0
+        self.outputs[0][rows] += in_key
+        self.value_outputs[rows] += in_value
+
+    def by_block(
+        self,
+        block: KeyBlock,
+        key: np.ndarray,
+        value: np.ndarray,
+        in_key: np.ndarray,
+        in_value: np.ndarray,
+        scratch: Scratch,
+    ) -> np.ndarray:
+        """The gradients in some keys and values; which of them are good, (n,)."""
+        side = self.query_side
+        units = np.multiply(key, side.factor, out=scratch.take("key units", *key.shape))
+        per_row, row_slope = side.per_row(units), side.form.row_slope(units)
+        responses = block.responses(side, key, scratch)
+        factor = side.limits.power(responses.log_scale + per_row)
+        good = (np.arange(len(key)) < block.first_bad) & np.isfinite(factor)
+        factor = np.where(good, factor, 0).astype(factor.dtype, copy=False)[:, None]
+        np.multiply(block.read(responses, scratch)[:, : value.shape[-1]], factor, out=in_value)
+        inner = scratch.take("gradients", len(key), value.shape[-1] + 1)
+        inner[:, :-1], inner[:, -1] = value, 1
+        slopes = block.slopes(responses, inner, scratch)
+        np.matmul(slopes, side.rows, out=in_key)
+        in_key /= side.limits.unit
+        in_key += (slopes @ np.ones(slopes.shape[-1], slopes.dtype))[:, None] * row_slope
+        in_key *= factor * factor.dtype.type(side.factor)
+        return good
+
+    def generic_gradients(self, sums: Sums, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """The same by the generic sweep, which runs forwards in time."""
+        query, gradient, kept = (x[rows][::-1] for x in (self.key, self.value, self.kept))
+        key, value = self.queries[0][rows][::-1], self.key_values[rows][::-1]
+        mask = None if self.key_mask is None else self.key_mask[rows][::-1]
+        inputs = AttentionInputs(query, key, value, mask, value.dtype, None, root=self.root).prepared()
+        per_row = self.key_side.per_row(query * query.dtype.type(self.key_side.factor))
+        shift = ((kept[:, 0] + per_row) / kept.dtype.type(self.key_side.limits.unit))[:, None]
+        divisor = np.where(shift == np.inf, np.inf, 1).astype(shift.dtype)
+        known = [
+            Kept(shift[first:last], divisor[first:last], kept[first:last, 1:])
+            for first, last in pieces(0, len(query), CAUSAL_CHUNK)
+        ]
+        state = sums.to_state(self.key_side)
+        found, _ = backward_sweep(inputs, self.features, gradient, known, state)
+        in_key, in_value = (np.concatenate(column)[::-1] for column in zip(*found, strict=True))
+        return self.root * in_key, in_value

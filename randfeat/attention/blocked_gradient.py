@@ -1,0 +1,291 @@
+"""The gradient of linear attention in NumPy for features that are exponentials: block by block, heads on threads.
+
+A weight of attention is `Σ_f p_if s_jf`: p_if is the share of feature f in the denominator of query i, s_jf that of
+key j in the sum over keys of feature f. With G_i the gradient in output o_i and `h_if = G_i·(m_f - o_i)`, where m_f is
+the mean of the values under the shares s_jf, the derivative in the exponent of p_if is `p_if h_if`; with
+`Q_f = Σ_i p_if [G_i, -G_i·o_i]` that in the exponent of s_jf is `s_jf [v_j, 1]·Q_f`. Shares are at most 1.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from randfeat.attention.blocked import BLOCK, FEW, PIECE, Heads, fold_task, key_task
+from randfeat.attention.blocked_causal_gradient import KeySweep, QuerySweep
+from randfeat.attention.exponents import Exponents, Scratch, moderate
+from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.state import AttentionState
+from randfeat.attention.sums import Readout, Sums
+from randfeat.attention.sweeps import Gradients, sum_to
+from randfeat.attention.threads import resolve_num_threads, run_tasks
+from randfeat.maps import FeatureMap
+
+__all__ = ["fast_sweeps"]
+
+
+def fast_sweeps(
+    inputs: AttentionInputs,
+    features: FeatureMap,
+    gradient: np.ndarray,
+    state: AttentionState | None,
+    *,
+    is_causal: bool,
+    num_threads: int | None,
+) -> Gradients | None:
+    """The gradients in query, key and value as the generic sweeps give them up to rounding; None if not for this case.
+
+    For what `fast_pass` is for. gradient (..., L, dv) : that in the output, heads grouped as the inputs are.
+    Memory beside the gradients: the sums, scratch of a few blocks of features for each thread, and, where attention is
+    causal, two numbers for each query.
+    """
+    if not isinstance(inputs.value, np.ndarray):
+        return None
+    num_threads = resolve_num_threads(num_threads)
+    heads = Heads.of(inputs, features, state, is_causal=is_causal)
+    if heads is None:
+        return None
+    work = Backward.of(heads, gradient)
+    run = partial(
+        run_tasks,
+        make_scratch=partial(Scratch, heads.dtype),
+        num_threads=num_threads if heads.num_products > FEW else 1,
+    )
+    everyone = range(len(heads.indices))
+    if is_causal:
+        run([partial(causal_task, work, which) for which in everyone])
+        return work.gradients()
+    key_pieces, query_pieces = (pieces(0, size, PIECE) for size in (inputs.num_keys, inputs.num_queries))
+    parts = [[Sums.none(*heads.sum_shape, heads.dtype)] * len(key_pieces) for _ in everyone]
+    run([
+        partial(key_task, heads, parts, which, i, *interval, peak=False)
+        for which in everyone
+        for i, interval in enumerate(key_pieces)
+    ])  # fmt: skip
+    sums: list[Any] = [None] * len(parts)
+    readouts: list[Any] = [None] * len(parts)
+    run([partial(fold_task, heads, parts, sums, readouts, which) for which in everyone])
+    tables = [
+        np.zeros((len(heads.targets[which]), len(query_pieces), *work.table_shape), heads.dtype) for which in everyone
+    ]
+    run([
+        partial(query_task, work, readouts, tables, which, t, i)
+        for which in everyone
+        for t in range(len(heads.targets[which]))
+        for i in range(len(query_pieces))
+    ])  # fmt: skip
+    sources = [KeySource.of(sums[which], tables[which].sum(axis=(0, 1)), heads.keys[which]) for which in everyone]
+    run([partial(source_task, work, sources, which, *interval) for which in everyone for interval in key_pieces])
+    return work.gradients()
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """The gradients of one call: in outputs and queries laid out like the output, in keys and values like the sums."""
+
+    heads: Heads
+    gradient: np.ndarray
+    exponent: int
+    """The gradient is divided by this power of 2, an exact factor."""
+    in_query: np.ndarray
+    in_key: np.ndarray
+    in_value: np.ndarray
+
+    @classmethod
+    def of(cls, heads: Heads, gradient: np.ndarray) -> "Backward":
+        """Before any is known."""
+        largest = float(np.max(np.abs(gradient), initial=0.0))
+        exponent = int(np.frexp(largest)[1]) if 0 < largest < np.inf else 0
+        return cls(
+            heads,
+            np.broadcast_to(gradient, heads.output.shape),
+            exponent,
+            np.empty(heads.query.shape, heads.dtype),
+            np.zeros(heads.key.shape, heads.dtype),
+            np.zeros(heads.value.shape, heads.dtype),
+        )
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        """(m, dv + 1)."""
+        num_features, value_dim = self.heads.sum_shape
+        return num_features, value_dim + 1
+
+    def gradients(self) -> Gradients:
+        """In the shapes of the inputs."""
+        inputs = self.heads.inputs
+        pairs = ((self.in_query, inputs.query), (self.in_key, inputs.key), (self.in_value, inputs.value))
+        return tuple(sum_to(x, tuple(like.shape)) for x, like in pairs)
+
+
+def query_task(
+    work: Backward,
+    readouts: list[Readout],
+    tables: list[np.ndarray],
+    which: int,
+    target: int,
+    piece: int,
+    scratch: Scratch,
+) -> None:
+    """The gradients in one piece of the queries of one head, and what they add to its table `Q`."""
+    index, table = work.heads.targets[which][target], tables[which][target, piece]
+    query, gradient, output = (x[index] for x in (work.heads.query, work.gradient, work.in_query))
+    start = piece * PIECE
+    for first, last in pieces(start, min(start + PIECE, len(query)), BLOCK):
+        scaled = np.ldexp(gradient[first:last], -work.exponent)
+        pull_queries(readouts[which], query[first:last], scaled, output[first:last], table, scratch)
+        np.ldexp(output[first:last], work.exponent, out=output[first:last])
+
+
+def pull_queries(
+    readout: Readout, query: np.ndarray, gradient: np.ndarray, output: np.ndarray, table: np.ndarray, scratch: Scratch
+) -> None:
+    """The gradients in one block of queries (n, d) into `output`; adds `Σ_i p_if [G_i, -G_i·o_i]` to the table."""
+    queries, limits = readout.queries, readout.queries.limits
+    if readout.log_weight.max() == -np.inf:
+        output[...] = 0
+        return
+    num, width = len(query), len(queries.rows)
+    exponents = scratch.take("exponents", num, width)
+    bound = queries.fill(queries.units(query, scratch), exponents)
+    plain = readout.ordinary and bound <= limits.limit
+    if plain:  # the largest weight is 1, so that no denominator is below e^{-B}
+        weights, weighted = readout.weights, readout.weighted
+    else:
+        exponents += readout.log_weight
+        exponents -= exponents.max(axis=1, keepdims=True)
+        weights, weighted = np.ones(width, exponents.dtype), readout.means
+    features = limits.power(exponents, out=exponents)
+    total = features @ weights
+    inner = scratch.take("gradients", num, weighted.shape[-1] + 1)
+    np.divide(gradient, total[:, None], out=inner[:, :-1])
+    outputs = np.matmul(features, weighted, out=scratch.take("outputs", num, weighted.shape[-1]))
+    np.divide(-np.vecdot(inner[:, :-1], outputs), total, out=inner[:, -1])
+    slopes = np.matmul(inner[:, :-1], weighted.T, out=scratch.take("slopes", num, width))
+    slopes += inner[:, -1:] * weights
+    slopes *= features
+    np.matmul(slopes, queries.rows, out=output)
+    output *= queries.factor / limits.unit
+    table += (features.T @ inner) * weights[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class KeySource:
+    """What the keys of one head read on the way back: `Q` (m, dv + 1), and the logarithms of the sums over keys (m,).
+
+    `scaled` is Q times `power(reference - log_total)`, for keys that need no shift; None where it is out of range.
+    """
+
+    log_total: np.ndarray
+    table: np.ndarray
+    reference: float
+    scaled: np.ndarray | None
+
+    @classmethod
+    def of(cls, sums: Sums, table: np.ndarray, keys: Exponents) -> "KeySource":
+        """From the sums over all keys, and over all queries."""
+        limits = keys.limits
+        with np.errstate(divide="ignore"):
+            log_total = sums.shift + np.log(sums.total) * sums.total.dtype.type(limits.unit)
+        log_total[log_total == -np.inf] = np.inf  # no key has a share in nothing
+        low, high = log_total.min(), log_total.max()
+        reference, scaled = 0.0, None
+        if high < np.inf and high - low <= 2 * limits.limit and np.abs(table).max() <= limits.largest_value:
+            reference = float(low + high) / 2
+            scaled = table * limits.power(log_total.dtype.type(reference) - log_total)[:, None]
+        return cls(log_total, table, reference, scaled)
+
+
+def source_task(work: Backward, sources: list[KeySource], which: int, start: int, stop: int, scratch: Scratch) -> None:
+    """The gradients in one piece of the keys and values of one head."""
+    heads, index = work.heads, work.heads.indices[which]
+    arrays = [x[index] for x in (heads.key, heads.value, work.in_key, work.in_value)]
+    for first, last in pieces(start, stop, BLOCK):
+        key, value, in_key, in_value = (x[first:last] for x in arrays)
+        present = None if heads.mask is None else heads.mask[index][first:last]
+        if present is None or present.all():
+            pull_keys(heads.keys[which], sources[which], key, value, in_key, in_value, scratch)
+        elif present.any():
+            some, some_values = (np.empty_like(x[present]) for x in (in_key, in_value))
+            pull_keys(heads.keys[which], sources[which], key[present], value[present], some, some_values, scratch)
+            in_key[present], in_value[present] = some, some_values
+        for x in (in_key, in_value):
+            np.ldexp(x, work.exponent, out=x)
+
+
+def pull_keys(
+    keys: Exponents,
+    source: KeySource,
+    key: np.ndarray,
+    value: np.ndarray,
+    in_key: np.ndarray,
+    in_value: np.ndarray,
+    scratch: Scratch,
+) -> None:
+    """The gradients in one block of keys (n, d) and values (n, dv)."""
+    limits, num, width = keys.limits, len(key), len(keys.rows)
+    units = keys.units(key, scratch)
+    per_row, row_slope = keys.per_row(units), keys.form.row_slope(units)
+    exponents = scratch.take("exponents", num, width)
+    bound = keys.fill(units, exponents)
+    table, factor = source.scaled, None
+    if table is not None and bound <= limits.limit and moderate(value, limits, tiny=True).all():
+        factor = limits.power(per_row - per_row.dtype.type(source.reference))[:, None]
+    else:
+        table = source.table
+        exponents += per_row[:, None]
+        exponents -= source.log_total
+    features = limits.power(exponents, out=exponents)
+    np.matmul(features, table[:, :-1], out=in_value)
+    slopes = np.matmul(value, table[:, :-1].T, out=scratch.take("slopes", num, width))
+    slopes += table[:, -1]
+    slopes *= features
+    np.matmul(slopes, keys.rows, out=in_key)
+    in_key /= limits.unit
+    in_key += (slopes @ np.ones(width, slopes.dtype))[:, None] * row_slope
+    if factor is not None:
+        in_key *= factor
+        in_value *= factor
+    in_key *= keys.factor
+
+
+def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
+    """One head: there for all the queries that read it, then back for each of them."""
+    heads, index, targets = work.heads, work.heads.indices[which], work.heads.targets[which]
+    key, value, in_key, in_value = (x[index] for x in (heads.key, heads.value, work.in_key, work.in_value))
+    mask = None if heads.mask is None else heads.mask[index]
+    queries, gradients, in_queries = (
+        [x[target] for target in targets] for x in (heads.query, work.gradient, work.in_query)
+    )
+    kept = [np.empty((len(key), 2), heads.dtype) for _ in targets]
+    shared: dict[str, Any] = {"features": heads.maps[which], "root": heads.inputs.root}
+    there = QuerySweep(
+        query_side=heads.queries[which],
+        key_side=heads.keys[which],
+        queries=queries,
+        key=key,
+        value=value,
+        mask=mask,
+        outputs=in_queries,
+        gradients=gradients,
+        kept=kept,
+        **shared,
+    )
+    there.run(heads.initial_sums(which), scratch, peak=False)
+    for query, gradient, known in zip(queries, gradients, kept, strict=True):
+        back = KeySweep(
+            query_side=heads.keys[which],
+            key_side=heads.queries[which],
+            queries=[key[::-1]],
+            key=query[::-1],
+            value=gradient[::-1],
+            mask=None,
+            outputs=[in_key[::-1]],
+            kept=known[::-1],
+            key_values=value[::-1],
+            key_mask=None if mask is None else mask[::-1],
+            value_outputs=in_value[::-1],
+            **shared,
+        )
+        back.run(Sums.none(*work.table_shape, heads.dtype), scratch, peak=False)

@@ -1,0 +1,230 @@
+"""Keys of one block of causal attention in NumPy, cut into chunks, and how queries read them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.attention.exponents import Exponents, Scratch, moderate
+from randfeat.attention.sums import Sums
+
+__all__ = ["KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
+
+CHUNK = 32  # positions within which weights are formed pair by pair
+
+
+def end_of_chunk(position: int) -> int:
+    """Where the chunk that holds a position of the block ends."""
+    return (position // CHUNK + 1) * CHUNK
+
+
+@dataclass(frozen=True, eq=False)
+class KeyRows:
+    """Consecutive keys (n, d) with their values (n, dv); present (n,) where some are masked.
+
+    log_factor (n,), in units of `Limits`, takes the place of r(k) for the queries that are the keys of the way back;
+    their "values" are gradients, which may be tiny.
+    """
+
+    key: np.ndarray
+    value: np.ndarray
+    present: np.ndarray | None
+    log_factor: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """Features of the n queries of a block, cut like its keys: (chunks, c, m) times `power(log_scale)`, (n,)."""
+
+    features: np.ndarray
+    log_scale: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class KeyBlock:
+    """The keys of one block relative to a reference, cut into chunks of c: zero from the first bad key on.
+
+    features (chunks, c, m). values (chunks, c, dv + 1): those of the keys, and 1 for the total, times what is not in
+    the features. before (chunks + 1, m, dv + 1): the sums over all that is before each chunk, times `power(reference)`.
+    reference (m,). offset (m,): weights of the features on the query side; None if they are equal.
+    peak (m,): the largest exponent of each feature, if asked for. seen (n,): whether a query there sees any key.
+    """
+
+    features: np.ndarray
+    values: np.ndarray
+    before: np.ndarray
+    reference: np.ndarray
+    offset: np.ndarray | None
+    first_bad: int
+    peak: np.ndarray | None
+    seen: np.ndarray
+    log_weights: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        keys: Exponents,
+        sums: Sums,
+        rows: KeyRows,
+        scratch: Scratch,
+        *,
+        plain: bool,
+        peak: bool,
+    ) -> "KeyBlock | None":
+        """From the sums so far and the keys of the block, with one reference if `plain` and they allow; None if they
+        are no start for a block at all.
+        """
+        key, value, present, log_factor = rows.key, rows.value, rows.present, rows.log_factor
+        limits, num, width = keys.limits, len(key), len(keys.rows)
+        size = -(-num // CHUNK) * CHUNK
+        units = scratch.take("units", size, key.shape[-1])
+        units[num:] = 0
+        np.multiply(key, keys.factor, out=units[:num])
+        values = scratch.take("values", size, value.shape[-1] + 1)
+        values[num:] = 0
+        values[:num, :-1] = value
+        if present is not None:
+            units[:num][~present] = 0
+            values[:num][~present] = 0
+        per_row = np.full(size, -np.inf, units.dtype)
+        per_row[:num] = keys.per_row(units[:num]) if log_factor is None else log_factor
+        if present is not None:
+            per_row[:num][~present] = -np.inf
+        reference = reference_of(sums, per_row[:num], keys, plain=plain)
+        if reference is None:
+            return None
+        per_feature = bool(np.any(reference != reference[0]))
+        exponents = scratch.take("key exponents", size, width)
+        bound = keys.fill(units, exponents)
+        exponents[num:] = 0
+        if present is not None:
+            exponents[:num][~present] = 0
+        largest = np.max(exponents[:num] + per_row[:num, None], axis=0) if peak else None
+        bad = ~moderate(values[:num, :-1], limits, tiny=log_factor is not None)
+        factors = per_row - reference[0]
+        if per_feature:
+            factors[per_row > -np.inf] = 0
+            exponents[:num] += np.where(per_row[:num] == -np.inf, 0, per_row[:num])[:, None]
+            exponents -= reference
+            if not exponents.max() <= 2 * limits.limit:
+                bad |= ~(exponents[:num].max(axis=1) <= 2 * limits.limit)
+        else:
+            bad |= ~(factors[:num] <= limits.rise)
+            if not keys.within_limit(exponents, bound):
+                bad |= ~(exponents[:num].max(axis=1) <= limits.limit)
+        if present is not None:
+            bad &= present
+        first_bad = int(np.argmax(bad)) if bad.any() else num
+        exponents[first_bad:] = 0
+        factors[first_bad:] = -np.inf
+        values[first_bad:] = 0
+        factors = limits.power(factors)[:, None]
+        values[:, :-1] *= factors
+        values[:, -1:] = factors
+        features = limits.power(exponents, out=exponents).reshape(-1, CHUNK, width)
+        values = values.reshape(-1, CHUNK, value.shape[-1] + 1)
+        before = scratch.take("before", len(features) + 1, width, values.shape[-1])
+        scale = limits.power(sums.shift - reference)
+        np.multiply(sums.weighted, scale[:, None], out=before[0, :, :-1])
+        np.multiply(sums.total, scale, out=before[0, :, -1])
+        if not max(before[0, :, :-1].max(), -before[0, :, :-1].min()) <= limits.largest_value / limits.lowest:
+            return None
+        np.matmul(np.swapaxes(features, -1, -2), values, out=before[1:])
+        for chunk in range(len(features)):
+            before[chunk + 1] += before[chunk]
+        started = bool(sums.total.any())
+        seen = np.full(num, True) if present is None or started else np.logical_or.accumulate(present)
+        offset = reference if per_feature else None
+        return cls(features, values, before, reference, offset, first_bad, largest, seen, keys.log_weights)
+
+    def sums(self, peak: np.ndarray | None) -> Sums:
+        """The sums over everything up to the end of the block, `peak` that of what came before."""
+        last = self.before[-1]
+        largest = None if peak is None or self.peak is None else np.maximum(peak, self.peak)
+        return Sums(self.reference, last[:, :-1].copy(), last[:, -1].copy(), largest)
+
+    def responses(self, queries: Exponents, query: np.ndarray, scratch: Scratch) -> Responses:
+        """The features of the first queries (n, d) of the block, with the weights that they read its keys with.
+
+        `features · (keys' features)`, and `features · before`, are the weights of attention up to factors of the query.
+        """
+        limits, num = queries.limits, len(query)
+        chunks, size, width = self.features.shape
+        units = scratch.take("units", chunks * size, query.shape[-1])
+        units[num:] = 0
+        np.multiply(query, queries.factor, out=units[:num])
+        exponents = scratch.take("exponents", chunks * size, width)
+        bound = queries.fill(units, exponents)
+        offset = queries.log_weights + self.log_weights
+        if self.offset is not None or np.any(offset != offset[0]):
+            exponents += offset if self.offset is None else offset + self.offset
+            top = exponents.max(axis=1, keepdims=True)
+            exponents -= top
+            constant = self.reference[0] if self.offset is None else 0
+        else:
+            top = np.zeros((len(exponents), 1), exponents.dtype)
+            if not queries.within_limit(exponents, bound):
+                top = exponents.max(axis=1, keepdims=True)
+                top = np.where(top > limits.limit, top, 0).astype(top.dtype, copy=False)
+                exponents -= top
+            constant = offset[0] + self.reference[0]
+        features = limits.power(exponents, out=exponents).reshape(self.features.shape)
+        return Responses(features, top[:num, 0] + constant)
+
+    def read(self, responses: Responses, scratch: Scratch) -> np.ndarray:
+        """`Σ_j weight_ij values_j` over the keys up to each query, (n, width of the values), in scratch memory."""
+        chunks, size, _ = self.features.shape
+        scores = scratch.take("scores", chunks, size, size)
+        np.matmul(responses.features, np.swapaxes(self.features, -1, -2), out=scores)
+        scores *= np.tri(size, dtype=scores.dtype)
+        sums = scratch.take("outputs", chunks, size, self.values.shape[-1])
+        np.matmul(responses.features, self.before[:-1], out=sums)
+        sums += scores @ self.values
+        return sums.reshape(chunks * size, -1)[: len(responses.log_scale)]
+
+    def slopes(self, responses: Responses, inner: np.ndarray, scratch: Scratch) -> np.ndarray:
+        """The derivatives in the exponents of the queries, (n, m): `φ_if Σ_j (inner_i·values_j) φ_jf`.
+
+        inner (n, c): products are with the first c columns of the values.
+        """
+        chunks, size, width = self.features.shape
+        num, columns = inner.shape
+        padded = scratch.take("inner", chunks * size, columns)
+        padded[:num], padded[num:] = inner, 0
+        padded = padded.reshape(chunks, size, columns)
+        products = scratch.take("scores", chunks, size, size)
+        np.matmul(padded, np.swapaxes(self.values[..., :columns], -1, -2), out=products)
+        products *= np.tri(size, dtype=products.dtype)
+        slopes = np.matmul(products, self.features, out=scratch.take("slopes", chunks, size, width))
+        earlier = np.swapaxes(self.before[:-1, :, :columns], -1, -2)
+        slopes += np.matmul(padded, earlier, out=scratch.take("earlier slopes", chunks, size, width))
+        slopes *= responses.features
+        return slopes.reshape(chunks * size, width)[:num]
+
+    def answer(self, queries: Exponents, query: np.ndarray, output: np.ndarray, scratch: Scratch) -> np.ndarray:
+        """The outputs of the first queries of the block into `output`; which of them are good, (n,)."""
+        sums = self.read(self.responses(queries, query, scratch), scratch)
+        good, seen = self.good(sums[:, -1], queries), self.seen[: len(query)]
+        np.divide(sums[:, :-1], np.where(seen, sums[:, -1], 1)[:, None], out=output)
+        output[~seen] = 0
+        return good
+
+    def good(self, total: np.ndarray, queries: Exponents) -> np.ndarray:
+        """Which queries see no bad key, and have a denominator that is large enough, or no key at all: (n,)."""
+        num = len(total)
+        return (np.arange(num) < self.first_bad) & ((total >= queries.limits.lowest) | ~self.seen[:num])
+
+
+def reference_of(sums: Sums, per_row: np.ndarray, keys: Exponents, *, plain: bool) -> np.ndarray | None:
+    """What the keys of a block are relative to, (m,): the sums so far, or their middle; without any, the first key.
+
+    None if the sums have lost a feature, which no reference brings back.
+    """
+    if not sums.total.any():
+        visible = per_row > -np.inf
+        first = per_row[int(np.argmax(visible))] if visible.any() else per_row.dtype.type(0)
+        return np.full(len(sums.total), first)
+    logs = sums.shift + np.log(sums.total) * sums.total.dtype.type(keys.limits.unit)
+    low, high = logs.min(), logs.max()
+    if not np.isfinite(low) or not np.isfinite(high):
+        return None
+    return np.full_like(logs, (low + high) / 2) if plain and high - low <= 2 * keys.limits.limit else logs
