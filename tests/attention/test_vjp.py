@@ -306,3 +306,46 @@ def test_refused(rng):
         options = {"scale": 1.0} if "Sign" in match else {}
         with pytest.raises(error, match=match):
             rf.linear_attention_vjp(*arguments, **options)
+
+
+# the other arguments of linear_attention -------------------------------------------------------------------------
+
+OPTIONS = {
+    "more keys, ends aligned": ({"is_causal": True, "causal_offset": 4}, 7, 11),
+    "an offset beyond the keys": ({"is_causal": True, "causal_offset": 9}, 5, 6),
+    "queries before every key": ({"is_causal": True, "causal_offset": -3}, 9, 6),
+    "all queries before every key": ({"is_causal": True, "causal_offset": -9}, 5, 6),
+    "lengths of the batch": ({"key_lengths": np.array([3, 0])}, 6, 6),
+    "causal, with lengths": ({"is_causal": True, "key_lengths": np.array([3, 6])}, 6, 6),
+    "packed": ({"cu_seqlens": [0, 2, 2, 9]}, 9, 9),
+    "packed, causal": ({"cu_seqlens": ([0, 2, 5, 9], [0, 4, 4, 8]), "is_causal": True}, 9, 8),
+    "heads after the length": ({"layout": "blhd", "is_causal": True}, 6, 6),
+}
+
+
+@pytest.mark.parametrize("after_a_state", [False, True])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_are_those_of_linear_attention(torch, rng, name, after_a_state):
+    """The gradient of linear_attention with the same arguments, as PyTorch differentiates the generic pass."""
+    options, num_queries, num_keys = OPTIONS[name]
+    if after_a_state and "cu_seqlens" in options:
+        pytest.skip("packed sequences have no state")
+    query, key, value = (rng.standard_normal((2, 3, n, 4)) for n in (num_queries, num_keys, num_keys))
+    cotangent = rng.standard_normal(query.shape)
+    if "layout" in options:
+        query, key, value, cotangent = (np.swapaxes(x, -2, -3).copy() for x in (query, key, value, cotangent))
+    for estimator in ATTENTION[:2]:
+        phi = estimator.draw(4, 8, rng=0, batch_shape=(3,))
+        there = phi.to(torch.zeros(1, dtype=torch.float64))
+        states = {}
+        if after_a_state:
+            earlier = rng.standard_normal((3, 2, 3, 5, 4))
+            for name, xp, map_ in (("ours", np, phi), ("theirs", torch, there)):
+                inputs = [asarray(xp, x) for x in earlier]
+                states[name] = {"initial_state": rf.linear_attention(*inputs, map_, return_state=True)[1]}
+        tensors = [asarray(torch, x).requires_grad_(True) for x in (query, key, value)]
+        out = rf.linear_attention(*tensors, there, **options, **states.get("theirs", {}))
+        total = (out * asarray(torch, cotangent)).sum()
+        expected = torch.autograd.grad(total, tensors, allow_unused=True, materialize_grads=True)
+        ours = rf.linear_attention_vjp(query, key, value, phi, cotangent, **options, **states.get("ours", {}))
+        close(ours, [to_numpy(x) for x in expected], 1e-11)
