@@ -6,6 +6,7 @@ which imports none of them.
 """
 
 import importlib
+import importlib.util
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,24 @@ def namespace(*arrays: Array) -> Any:
 def namespace_named(name: str) -> Any:
     """The array namespace of an installed library: `"numpy"`, `"torch"`."""
     return np if name == "numpy" else array_namespace(importlib.import_module(name).asarray(0.0))
+
+
+def devices() -> dict[str, list[str]]:
+    """The accelerators that the installed array libraries see."""
+    found: dict[str, list[str]] = {}
+    if importlib.util.find_spec("torch"):
+        torch = importlib.import_module("torch")
+        found["torch"] = ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]
+    if importlib.util.find_spec("jax"):
+        found["jax"] = [str(one) for one in importlib.import_module("jax").devices()]
+    if importlib.util.find_spec("cupy"):
+        runtime = importlib.import_module("cupy").cuda.runtime
+        try:
+            names = [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
+        except runtime.CUDARuntimeError as error:
+            names = [f"none ({error})"]
+        found["cupy"] = names
+    return found
 
 
 def device_of(x: Array) -> Any:

@@ -23,6 +23,8 @@ LAYERS = [
     {"recommendation", "cataloguing", "diagnostics"},
     {"testing"},
     {"integrations"},
+    {"command_line"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ARRAY_LIBRARIES = {
