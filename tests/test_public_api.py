@@ -6,6 +6,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +137,13 @@ def test_version():
     parts = rf.__version__.split(".")
     assert len(parts) == 3
     assert all(part.isdigit() for part in parts[:2])
+
+
+def test_one_version_everywhere():
+    root = Path(__file__).parent.parent
+    for name, line in (
+        ("pyproject.toml", f'version = "{rf.__version__}"'),
+        ("CITATION.cff", f"version: {rf.__version__}"),
+    ):
+        assert line in (root / name).read_text(encoding="utf-8").splitlines(), name
+    assert f"## {rf.__version__}" in (root / "docs" / "changelog.md").read_text(encoding="utf-8")
