@@ -6,11 +6,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from randfeat.attention.exponents import Exponents, Scratch, moderate
+from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Sums, sum_keys
 from randfeat.maps import FeatureMap
+from randfeat.threads import Scratch
 
 __all__ = ["CausalHead", "GenericPass"]
 
