@@ -18,7 +18,7 @@ LAYERS = [
     {"blocks", "kernels", "couplings"},
     {"maps", "variance"},
     {"estimators"},
-    {"attention", "bounds"},
+    {"attention", "bounds", "feature_moments"},
     {"adaptation", "montecarlo", "planning", "storage"},
     {"recommendation", "cataloguing", "diagnostics"},
     {"testing"},
