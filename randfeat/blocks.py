@@ -11,9 +11,10 @@ from randfeat.features import ExponentialForm, FourierForm
 from randfeat.threads import Scratch, resolve_num_threads, run_tasks
 from randfeat.vector_functions import angle_unit, fastest_power, fill_waves
 
-__all__ = ["SHORTEST", "blockwise_features"]
+__all__ = ["LEAST", "SHORTEST", "blockwise_features"]
 
-SHORTEST = 256  # rows below which the generic way, without a copy of the parameters, is as fast
+SHORTEST = 256  # rows below which the generic way, without a copy of the parameters, is as fast,
+LEAST = 2**17  # and numbers in the features, below which nothing leaves the cache
 BLOCK = 512  # rows at a time; with fewer, products spend their time on packing the parameters
 PANEL = 2**21  # bytes of a block of features: features beside one another are taken at once as far as they fit
 FEW = 1 << 20  # products of numbers below which threads do not pay

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
-from randfeat.blocks import SHORTEST, blockwise_features
+from randfeat.blocks import LEAST, SHORTEST, blockwise_features
 from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.threads import resolve_num_threads
 
@@ -172,7 +173,8 @@ class FeatureMap:
         if not all(isinstance(array, np.ndarray) for array in (x, *self.arrays.values())):
             return None
         together = x.shape[-2] if self.batch_shape else x.size // self.dim
-        if x.dtype not in (np.float32, np.float64) or together < SHORTEST or x.size == 0:
+        size = math.prod(np.broadcast_shapes(x.shape[:-2], self.batch_shape)) * x.shape[-2] * self.num_features
+        if x.dtype not in (np.float32, np.float64) or together < SHORTEST or size < LEAST:
             return None
         forms = []
         for at in np.ndindex(self.batch_shape):

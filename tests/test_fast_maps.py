@@ -42,6 +42,12 @@ SHAPES = [(1, DIM), (5, DIM), (6, DIM), (23, DIM), (2, 3, 7, DIM)]
 BATCHES = [((2,), (7, DIM)), ((2,), (1, 7, DIM)), ((2,), (3, 2, 6, DIM)), ((2, 1), (3, 6, DIM))]
 
 
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch):
+    """Features of any size, from SHORTEST rows on, go block by block."""
+    monkeypatch.setattr(maps, "LEAST", 1)
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Borders of blocks of rows and of features within small arrays, on all threads."""
@@ -321,12 +327,15 @@ def test_memory_is_the_output(name):
 # where it is taken ----------------------------------------------------------------------------------------------------
 
 
-def test_other_inputs_go_the_generic_way(taken, rng):
+def test_other_inputs_go_the_generic_way(monkeypatch, taken, rng):
     phi, x = draw("positive", "float64"), rng.standard_normal((2 * maps.SHORTEST, DIM))
     assert phi(x[: maps.SHORTEST - 1]).shape == (maps.SHORTEST - 1, 32)
     assert phi(x.astype(np.float16)).dtype == np.float16
     assert rf.PoissonFeatures().draw(DIM, 8, rng=0)(x).shape == (2 * maps.SHORTEST, 8)
     assert draw("positive", "float64", (2,))(x[: maps.SHORTEST - 1]).ndim == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(maps, "LEAST", blocks.LEAST)
+        assert phi(x).size < maps.LEAST
     assert not taken
     phi(x)
     assert len(taken) == 1
