@@ -26,6 +26,7 @@ from randfeat.cataloguing import catalogue
 from randfeat.couplings import *
 from randfeat.diagnostics import AttentionDiagnostics, attention_diagnostics
 from randfeat.estimators import *
+from randfeat.feature_moments import FeatureMoments
 from randfeat.features import Features, concatenate, tensor_product
 from randfeat.kernels import *
 from randfeat.maps import FeatureMap
@@ -40,6 +41,7 @@ __all__ = [
     "AttentionDiagnostics",
     "AttentionState",
     "FeatureMap",
+    "FeatureMoments",
     "Features",
     "NoClosedForm",
     "adapt",

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from randfeat._array import devices
-from randfeat.attention.threads import controller, resolve_num_threads
 from randfeat.cataloguing import catalogue
 from randfeat.recommendation import Recommendation, recommend
+from randfeat.threads import controller, resolve_num_threads
 
 __all__ = ["main"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from randfeat._array import Array, exp_in_place, namespace, peak, replace_minus_inf, times_exp
 
-__all__ = ["ExponentialForm", "Features", "concatenate", "tensor_product"]
+__all__ = ["ExponentialForm", "Features", "FourierForm", "concatenate", "tensor_product"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,31 @@ class ExponentialForm:
         """`log φ(x)`: (..., n, d) -> (..., n, m)."""
         moved = x if self.origin is None else x - self.origin
         return moved @ namespace(x).matrix_transpose(self.rows) + self.log_weights + self.per_row(x)
+
+
+@dataclass(frozen=True, eq=False)
+class FourierForm:
+    """Features that are waves, with a factor common to the row: `φ(x) = e^{r(x)} [a_i cos(x·w_i + b_i)]_i`.
+
+    Without phases b they are pairs, first all cosines, then all sines: `e^{r(x)} [a_i cos(x·w_i), a_i sin(x·w_i)]_i`.
+
+    rows : w (..., m, d). amplitudes : a (..., 1, m). per_row : x (..., n, d) -> r(x) (..., n, 1).
+    phases : b (..., 1, m), or None for pairs.
+    """
+
+    rows: Array
+    amplitudes: Array
+    per_row: Callable[[Array], Array]
+    phases: Array | None = None
+
+    def features(self, x: Array) -> Features:
+        """φ(x): (..., n, d) -> (..., n, m), or (..., n, 2m) for pairs."""
+        xp = namespace(x)
+        angles = x @ xp.matrix_transpose(self.rows)
+        if self.phases is not None:
+            return Features(self.amplitudes * xp.cos(angles + self.phases), self.per_row(x))
+        waves = [self.amplitudes * xp.cos(angles), self.amplitudes * xp.sin(angles)]
+        return Features(xp.concat(waves, axis=-1), self.per_row(x))
 
 
 def concatenate(*parts: Features) -> Features:

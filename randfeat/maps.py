@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
-from randfeat.features import ExponentialForm, Features
+from randfeat.blocks import LEAST, SHORTEST, blockwise_features
+from randfeat.features import ExponentialForm, Features, FourierForm
+from randfeat.threads import resolve_num_threads
 
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator
@@ -65,16 +68,26 @@ class FeatureMap:
     def _first(self) -> Array:
         return next(iter(self.arrays.values()))
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: Any, *, num_threads: int | None = None) -> Array:
         """The plain features φ(x): (..., n, dim) -> (..., n, num_features), so that `phi(x) @ phi(y).T` ≈ kernel.
 
         Unsafe where the features leave the range of the dtype (positive features of long inputs underflow,
         trigonometric ones overflow): `queries`, `keys` and `estimate` carry the scale along instead.
+
+        num_threads : threads for NumPy arrays; by default what RANDFEAT_NUM_THREADS says, else the cores that this
+        process may use. The features do not depend on it, to the last bit. Features that are exponentials or waves are
+        written block by block, without other memory of their size.
         """
         if not self.estimator.symmetric:
             raise TypeError(f"{type(self.estimator).__name__} has different query and key features; use queries, keys.")
+        num_threads = None if num_threads is None else resolve_num_threads(num_threads)
         x = as_floating(x, "x")
-        return cast(self.queries(x).to_array(), x.dtype)
+        self._check(x, "x")
+        forms = self._forms(x)
+        if forms is None:
+            return cast(self.queries(x).to_array(), x.dtype)
+        unit = self.estimator.kernel.unit
+        return blockwise_features(x, forms, self.batch_shape, self.num_features, unit, num_threads)
 
     def queries(self, x: Any) -> Features:
         """Features of queries, (..., n, dim) -> (..., n, num_features), with their scale."""
@@ -107,15 +120,20 @@ class FeatureMap:
 
         A subclass that changes the features of an estimator, but not their form, has none.
         """
-        if defined_at(self.estimator, "exponential_form") > min(
-            defined_at(self.estimator, name) for name in ("query_features", "key_features")
-        ):
-            return None
-        form = self.estimator.exponential_form(self.arrays, keys=keys)
+        form = self.estimator.exponential_form(self.arrays, keys=keys) if self._states("exponential_form") else None
         if form is None or "log_row_weights" not in self.arrays:
             return form
         log_weights = form.log_weights + self.arrays["log_row_weights"]
         return replace(form, log_weights=log_weights)
+
+    def fourier_form(self) -> FourierForm | None:
+        """The features as waves, for inputs in kernel units; None if they are not, as in `exponential_form`."""
+        form = self.estimator.fourier_form(self.arrays) if self._states("fourier_form") else None
+        if form is None or "log_row_weights" not in self.arrays:
+            return form
+        log_weights = self.arrays["log_row_weights"][..., : form.rows.shape[-2]]  # the same for sines as for cosines
+        amplitudes = form.amplitudes * namespace(log_weights).exp(log_weights)
+        return FourierForm(form.rows, amplitudes, form.per_row, form.phases)
 
     def estimate(self, x: Any, y: Any) -> Array:
         """The estimated Gram matrix: (..., n, dim), (..., k, dim) -> (..., n, k)."""
@@ -144,9 +162,40 @@ class FeatureMap:
         """The features times the square roots of the weights of a quadrature rule, where the coupling is one."""
         return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
+    def _states(self, form: str) -> bool:
+        """Whether the estimator states the form of its features where it defines them, or below."""
+        return defined_at(self.estimator, form) <= min(
+            defined_at(self.estimator, name) for name in ("query_features", "key_features")
+        )
+
+    def _forms(self, x: Array) -> list[ExponentialForm | FourierForm] | None:
+        """The form of each map of the batch in the dtype of x, if all is ready for `blockwise_features`."""
+        if not all(isinstance(array, np.ndarray) for array in (x, *self.arrays.values())):
+            return None
+        together = x.shape[-2] if self.batch_shape else x.size // self.dim
+        size = math.prod(np.broadcast_shapes(x.shape[:-2], self.batch_shape)) * x.shape[-2] * self.num_features
+        if x.dtype not in (np.float32, np.float64) or together < SHORTEST or size < LEAST:
+            return None
+        forms = []
+        for at in np.ndindex(self.batch_shape):
+            arrays = {name: cast(array[at], x.dtype) for name, array in self.arrays.items()}
+            single = FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+            form = single.exponential_form(keys=False) or single.fourier_form()
+            if form is None:
+                return None
+            forms.append(form)
+        return forms
+
     def _inputs(self, x: Any, name: str) -> tuple[Array, dict[str, Array]]:
         """The input in kernel units and the drawn arrays, both in the dtype to compute in."""
         x = as_floating(x, name)
+        self._check(x, name)
+        dtype = compute_dtype(namespace(x, *self.arrays.values()), x.dtype)
+        arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
+        return self.estimator.kernel.unit(cast(x, dtype)), arrays
+
+    def _check(self, x: Array, name: str) -> None:
+        """ValueError for an input of the wrong shape."""
         if x.ndim < 2:
             raise ValueError(
                 f"{name} must have shape (..., n, {self.dim}), got {tuple(x.shape)}; one vector is {name}[None, :]."
@@ -163,9 +212,6 @@ class FeatureMap:
                 f"{name} has leading dimensions {tuple(x.shape[:-2])}, which do not broadcast against the batch_shape "
                 f"{self.batch_shape} of the features."
             ) from None
-        dtype = compute_dtype(namespace(x, *self.arrays.values()), x.dtype)
-        arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
-        return self.estimator.kernel.unit(cast(x, dtype)), arrays
 
 
 def defined_at(thing: object, name: str) -> int:

@@ -13,6 +13,7 @@ single rows is then not only noisy but typically far too low: `sample_errors` wa
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from randfeat._array import as_host
 from randfeat.couplings import Coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
 from randfeat.estimators.base import Estimator, as_count, as_generator
+from randfeat.maps import FeatureMap
+from randfeat.threads import resolve_num_threads, run_tasks
 from randfeat.variance import NoClosedForm, unit_inputs
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 BATCH_BYTES = 2**26
+FEATURES_IN_CACHE = 2**17
 HEAVY = 30.0  # kurtosis beyond which squared errors are far from normal in the samples that one takes
 
 
@@ -118,8 +122,10 @@ def sample_errors(
 ) -> ErrorSample:
     """Relative errors of `num_draws` independent feature maps on pairs x, y, broadcasting over (..., d).
 
-    Draws come in batches whose size depends on the shapes only, about 64 MiB at a time; the result holds
-    8 · num_draws · pairs bytes. Warns where the kurtosis says that the MSE of such a sample cannot be trusted.
+    Draws come in batches whose size depends on the shapes only, about 64 MiB at a time for each thread, on as many
+    threads as RANDFEAT_NUM_THREADS says, else on all cores that this process may use; the numbers do not depend on how
+    many. The result holds 8 · num_draws · pairs bytes. Warns where the kurtosis says that the MSE of such a sample
+    cannot be trusted.
     """
     sizes = batch_sizes([estimator], x, y, num_features, num_draws)
     generators = as_generator(rng).spawn(len(sizes))
@@ -195,16 +201,30 @@ def collect(
     sizes: list[int],
     generators: list[np.random.Generator],
 ) -> ErrorSample:
-    """Relative errors, batch by batch."""
+    """Relative errors, batch by batch on several threads; each batch has a generator of its own."""
     x, y = np.broadcast_arrays(as_host(x, "x"), as_host(y, "y"))
     shape, dim = x.shape[:-1], x.shape[-1]
     x, y = x.reshape(-1, dim), y.reshape(-1, dim)
     log_size, exact = estimator.kernel.log_size(x, y)[:, None], estimator.kernel.relative(x, y)
     errors = np.empty((sum(sizes), len(x)))
-    for part, size, generator in zip(parts(sizes), sizes, generators, strict=True):
+
+    def batch(part: slice, size: int, generator: np.random.Generator, _: None) -> None:
         phi = estimator.draw(dim, num_features, rng=generator, batch_shape=(size,))
-        errors[part] = phi.queries(x).scaled(-log_size).pairwise(phi.keys(y)) - exact
+        for some, out in pieces_in_cache(phi, errors[part]):
+            out[...] = some.queries(x).scaled(-log_size).pairwise(some.keys(y)) - exact
+
+    batches = zip(parts(sizes), sizes, generators, strict=True)
+    run_tasks([partial(batch, *arguments) for arguments in batches], lambda: None, resolve_num_threads(None))
     return ErrorSample(errors.reshape(-1, *shape))
+
+
+def pieces_in_cache(phi: FeatureMap, errors: np.ndarray) -> Iterator[tuple[FeatureMap, np.ndarray]]:
+    """A batch of maps as smaller ones, whose features stay in the cache of a core, with their part of the errors."""
+    size = max(1, FEATURES_IN_CACHE // max(1, errors.shape[1] * phi.num_features))
+    for start in range(0, len(errors), size):
+        some = slice(start, start + size)
+        arrays = {name: array[some] for name, array in phi.arrays.items()}
+        yield FeatureMap(phi.estimator, phi.dim, phi.num_features, arrays), errors[some]
 
 
 def batch_sizes(estimators: list[Estimator], x: Any, y: Any, num_features: int, num_draws: int) -> list[int]:

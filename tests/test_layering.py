@@ -14,11 +14,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From the ground up. What stands on one line may not import each other.
 LAYERS = [
     {"_array"},
-    {"features", "special"},
-    {"kernels", "couplings"},
+    {"features", "special", "threads", "vector_functions"},
+    {"blocks", "kernels", "couplings"},
     {"maps", "variance"},
     {"estimators"},
-    {"attention", "bounds"},
+    {"attention", "bounds", "feature_moments"},
     {"adaptation", "montecarlo", "planning", "storage"},
     {"recommendation", "cataloguing", "diagnostics"},
     {"testing"},

@@ -52,6 +52,19 @@ def test_memory_is_bounded(monkeypatch):
     assert montecarlo.batch_sizes([rf.PositiveFeatures()], X, Y, 256, 3) == [1, 1, 1]
 
 
+@pytest.mark.parametrize("coupling", ["independent", "orthogonal"])
+def test_threads_and_pieces_change_no_number(monkeypatch, coupling):
+    """Batches have generators of their own, and which thread takes them, in how many pieces, does not matter."""
+    monkeypatch.setattr(montecarlo, "BATCH_BYTES", 2**16)
+    estimator, samples = rf.TrigonometricFeatures(coupling=coupling), []
+    for threads, features in ((1, 2**17), (3, 2**17), (2, 1), (2, 100)):
+        monkeypatch.setenv("RANDFEAT_NUM_THREADS", str(threads))
+        monkeypatch.setattr(montecarlo, "FEATURES_IN_CACHE", features)
+        samples.append(montecarlo.sample_errors(estimator, X, Y, num_features=8, num_draws=150, rng=0).errors)
+    assert len(montecarlo.batch_sizes([estimator], X, Y, 8, 150)) > 4
+    assert all(np.array_equal(sample, samples[0]) for sample in samples)
+
+
 def test_quantiles_and_sup_error():
     """Order-statistic intervals cover the true quantile of a known law: 95 % nominal, 400 trials, within 5 sigma."""
     rng = np.random.default_rng(0)

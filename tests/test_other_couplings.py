@@ -6,6 +6,7 @@ Statistical limits: |z| < 4.9 fails by chance once in 10^6; what each test would
 import functools
 import itertools
 import math
+import sys
 
 import mpmath as mp
 import numpy as np
@@ -180,12 +181,14 @@ def test_simplex_plus_closed_forms():
 # Hadamard and Fastfood -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 16, 64])
-def test_walsh_hadamard_transform(n):
-    """Against SciPy's matrix; the input is left alone."""
+@pytest.mark.parametrize(("n", "dense"), [(1, 64), (2, 64), (4, 64), (64, 64), (128, 64), (512, 64), (32, 2), (128, 8)])
+def test_walsh_hadamard_transform(monkeypatch, n, dense):
+    """Against SciPy's matrix, by one factor or many; the input is left alone."""
+    monkeypatch.setattr(sys.modules[walsh_hadamard.__module__], "DENSE", dense)
     x = generator().standard_normal((3, 2, n))
     kept = x.copy()
     np.testing.assert_allclose(walsh_hadamard(x), x @ hadamard(n), atol=1e-13 * n)
+    assert np.array_equal(walsh_hadamard(np.sign(x)), np.sign(x) @ hadamard(n))
     assert np.array_equal(x, kept)
     assert np.array_equal(hadamard_matrix(n), hadamard(n))
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from randfeat.attention.blocked_causal import CausalHead
-from randfeat.attention.exponents import Exponents, Scratch
+from randfeat.attention.exponents import Exponents
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Readout, Sums, sum_keys
-from randfeat.attention.threads import resolve_num_threads, run_tasks
 from randfeat.maps import FeatureMap
+from randfeat.threads import Scratch, resolve_num_threads, run_tasks
 
 __all__ = ["Heads", "fast_pass", "fold_task", "key_task"]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from randfeat.attention.blocked_causal import CausalHead
-from randfeat.attention.exponents import Scratch
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.key_block import KeyBlock, KeyRows
 from randfeat.attention.passes import CAUSAL_CHUNK
 from randfeat.attention.sums import Sums
 from randfeat.attention.sweeps import Kept, backward_sweep, forward_sweep
+from randfeat.threads import Scratch
 
 __all__ = ["KeySweep", "QuerySweep"]
 

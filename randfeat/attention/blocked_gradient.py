@@ -14,13 +14,13 @@ import numpy as np
 
 from randfeat.attention.blocked import BLOCK, FEW, PIECE, Heads, fold_task, key_task
 from randfeat.attention.blocked_causal_gradient import KeySweep, QuerySweep
-from randfeat.attention.exponents import Exponents, Scratch, moderate
+from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Readout, Sums
 from randfeat.attention.sweeps import Gradients, sum_to
-from randfeat.attention.threads import resolve_num_threads, run_tasks
 from randfeat.maps import FeatureMap
+from randfeat.threads import Scratch, resolve_num_threads, run_tasks
 
 __all__ = ["fast_sweeps"]
 

@@ -1,7 +1,6 @@
 """Exponents of features that are exponentials, block by block in NumPy, and when no shift is needed."""
 
 import functools
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ import numpy as np
 from randfeat._array import cast
 from randfeat.features import ExponentialForm
 from randfeat.maps import FeatureMap
+from randfeat.threads import Scratch
+from randfeat.vector_functions import fastest_power
 
-__all__ = ["Exponents", "Limits", "Scratch", "moderate"]
+__all__ = ["Exponents", "Limits", "moderate"]
 
 
 @dataclass(frozen=True)
@@ -53,35 +54,10 @@ class Limits:
     def of(cls, dtype: np.dtype) -> "Limits":
         """For float32 or float64."""
         info = np.finfo(dtype)
-        power, unit = (np.exp2, math.log2(math.e)) if has_fast_exp2() else (np.exp, 1.0)
+        power, unit = fastest_power()
         digits = -math.log(info.eps)
         limit = (-math.log(info.tiny) - 3 * digits) / 2
         return cls(power, unit, limit * unit, digits / 2 * unit, math.exp(-limit), 1 / float(info.eps))
-
-
-def has_fast_exp2() -> bool:
-    """Whether NumPy takes powers of 2 by vector instructions; elsewhere exp is the faster one."""
-    try:
-        features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
-    except (ImportError, AttributeError):  # not public, so it may move
-        return False
-    return bool(features.get("AVX512_SKX", False))
-
-
-class Scratch:
-    """Memory of one thread, kept from block to block so that features stay in cache."""
-
-    def __init__(self, dtype: np.dtype) -> None:
-        self.dtype = dtype
-        self.arrays: dict[str, np.ndarray] = {}
-
-    def take(self, name: str, *shape: int) -> np.ndarray:
-        """An array of this shape with any content, the same memory at every call of one name."""
-        size = math.prod(shape)
-        memory = self.arrays.get(name)
-        if memory is None or memory.size < size:
-            memory = self.arrays[name] = np.empty(size, self.dtype)
-        return memory[:size].reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)

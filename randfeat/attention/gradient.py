@@ -12,8 +12,8 @@ from randfeat.attention.packed import each_sequence
 from randfeat.attention.relation import Relation, relation_of
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sweeps import Gradients, causal_sweeps, full_sweeps
-from randfeat.attention.threads import resolve_num_threads
 from randfeat.maps import FeatureMap
+from randfeat.threads import resolve_num_threads
 
 __all__ = ["check_analytic", "check_stateless", "linear_attention_vjp"]
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randfeat.attention.exponents import Exponents, Scratch, moderate
+from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.sums import Sums
+from randfeat.threads import Scratch
 
 __all__ = ["KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
 

@@ -11,10 +11,10 @@ from randfeat.attention.passes import Passed, causal_pass, full_pass
 from randfeat.attention.prefixes import prefix_pass
 from randfeat.attention.relation import Relation, relation_of
 from randfeat.attention.state import AttentionState
-from randfeat.attention.threads import resolve_num_threads
 from randfeat.attention.toeplitz import toeplitz_outputs
 from randfeat.attention.window import window_pass
 from randfeat.maps import FeatureMap
+from randfeat.threads import resolve_num_threads
 
 __all__ = ["linear_attention"]
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randfeat.attention.exponents import Exponents, Limits, Scratch, moderate
+from randfeat.attention.exponents import Exponents, Limits, moderate
 from randfeat.attention.state import AttentionState
+from randfeat.threads import Scratch
 
 __all__ = ["Readout", "Sums", "sum_keys"]
 

@@ -1,34 +1,44 @@
 """The fast Walsh-Hadamard transform."""
 
+import functools
+
 import numpy as np
 
 __all__ = ["hadamard_matrix", "next_power_of_two", "walsh_hadamard"]
 
+DENSE = 64  # length up to which one product of matrices is as fast as BLAS gets
+
 
 def walsh_hadamard(x: np.ndarray) -> np.ndarray:
-    """`H x` along the last axis, whose length n is a power of two: (..., n) -> (..., n), in O(n log n) additions.
+    """`H x` along the last axis, whose length n is a power of two: (..., n) -> (..., n), in O(64 n log n) operations.
 
-    H is the symmetric matrix of signs `H_ij = (-1)^{number of common binary digits of i and j}`, with `H H = n I`. One
-    pass for each binary digit replaces pairs (a, b) that differ in it by (a + b, a - b).
+    H is the symmetric matrix of signs `H_ij = (-1)^{number of common binary digits of i and j}`, with `H H = n I`, and
+    a Kronecker product, `H_{ab} = H_a ⊗ H_b`: with the vector as a matrix (a, b), H_b acts on its rows and H_a on its
+    columns. Products of matrices with b = 64 are several times as fast in NumPy as sums and differences of pairs, which
+    are log n passes over memory. Integers stay exact below 2^53.
     """
-    x = np.array(x, dtype=np.float64, order="C")
+    x = np.asarray(x, dtype=np.float64)
     n = x.shape[-1]
     if n < 1 or n & (n - 1):
         raise ValueError(f"the length must be a power of two, got {n}.")
-    half = 1
-    while half < n:
-        pairs = x.reshape(*x.shape[:-1], n // (2 * half), 2, half)  # a view
-        first, second = pairs[..., 0, :], pairs[..., 1, :]
-        first += second
-        second *= -2
-        second += first
-        half *= 2
-    return x
+    if n <= DENSE:
+        return x @ factor(n)
+    rows = x.reshape(*x.shape[:-1], n // DENSE, DENSE) @ factor(DENSE)
+    return np.swapaxes(walsh_hadamard(np.swapaxes(rows, -1, -2)), -1, -2).reshape(x.shape)
 
 
 def hadamard_matrix(n: int) -> np.ndarray:
     """H itself, (n, n)."""
-    return walsh_hadamard(np.eye(n))
+    matrix = np.ones((1, 1))
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
+@functools.cache
+def factor(n: int) -> np.ndarray:
+    """H for the few n up to DENSE."""
+    return hadamard_matrix(n)
 
 
 def next_power_of_two(n: int) -> int:

@@ -14,7 +14,7 @@ from randfeat._array import Array, as_floating, host_to
 from randfeat.couplings import Coupling, Independent, Orthogonal
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import PairLaw
-from randfeat.features import ExponentialForm, Features
+from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
@@ -146,8 +146,12 @@ class Estimator(abc.ABC):
     def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
         """The features of queries or keys as exponentials of affine maps of the inputs in kernel units, if they are.
 
-        Optional: attention is faster for estimators that state it.
+        Optional: attention and plain features are faster for estimators that state it.
         """
+        return None
+
+    def fourier_form(self, arrays: Mapping[str, Array]) -> FourierForm | None:
+        """The features as cosines and sines of affine maps of the inputs in kernel units, if they are. Optional."""
         return None
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:

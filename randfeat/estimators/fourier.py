@@ -1,14 +1,15 @@
 """Cosines and sines of projections: what random Fourier features of every kernel share."""
 
+import abc
 import math
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, device_of, namespace
 from randfeat.estimators.base import Estimator
-from randfeat.features import Features
+from randfeat.features import Features, FourierForm
 
 __all__ = ["FourierEstimator"]
 
@@ -39,15 +40,21 @@ class FourierEstimator(Estimator):
             return {}
         return {"phases": rng.uniform(0.0, 2 * math.pi, size=(*batch_shape, 1, num_rows))}
 
-    def waves(self, arrays: Mapping[str, Array], x: Array, log_scale: Array) -> Features:
-        """Cosines, and sines, with this scale."""
-        xp = namespace(x)
-        rows = arrays["rows"]
-        projection = x @ xp.matrix_transpose(rows)
-        if self.variant == "phase":
-            return Features(xp.cos(projection + arrays["phases"]) * math.sqrt(2 / rows.shape[-2]), log_scale)
-        values = xp.concat([xp.cos(projection), xp.sin(projection)], axis=-1) / math.sqrt(rows.shape[-2])
-        return Features(values, log_scale)
+    @abc.abstractmethod
+    def log_factor(self, x: Array) -> Array:
+        """The logarithm of the factor before the waves, for inputs in kernel units: (..., n, d) -> (..., n, 1)."""
+
+    def fourier_form(self, arrays: Mapping[str, Array]) -> FourierForm:
+        """Pairs, or waves with phases."""
+        rows, phases = arrays["rows"], arrays.get("phases")
+        amplitude = 1 / math.sqrt(rows.shape[-2]) if phases is None else math.sqrt(2 / rows.shape[-2])
+        shape = (*rows.shape[:-2], 1, rows.shape[-2])
+        amplitudes = namespace(rows).full(shape, amplitude, dtype=rows.dtype, device=device_of(rows))
+        return FourierForm(rows, amplitudes, self.log_factor, phases)
+
+    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+        """Cosines, and sines, with the factor in the scale."""
+        return self.fourier_form(arrays).features(x)
 
     def angle_slopes(self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array) -> Array:
         """The derivatives in the angles (..., n, m), from those in the cosines, and sines, of them (..., n, f)."""

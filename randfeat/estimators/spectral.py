@@ -10,7 +10,6 @@ from randfeat._array import Array, namespace
 from randfeat.couplings.laws import GaussianPair, PairLaw, RadialPair, SpherePair
 from randfeat.couplings.norms import constant_norm_mean, constant_norm_orthogonal_mean, orthogonal_mean
 from randfeat.estimators.fourier import FourierEstimator
-from randfeat.features import Features
 from randfeat.kernels import IsotropicKernel, MaternKernel, ShiftInvariantKernel
 from randfeat.variance import NoClosedForm
 
@@ -65,9 +64,9 @@ class SpectralFeatures(FourierEstimator):
         arrays["rows"] = np.sqrt(np.minimum(scales, LARGEST)) * arrays["rows"]
         return arrays | self.draw_phases(num_rows, rng, batch_shape)
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Cosines and sines; nothing to take out into the scale."""
-        return self.waves(arrays, x, namespace(x).zeros_like(x[..., :1]))
+    def log_factor(self, x: Array) -> Array:
+        """0."""
+        return namespace(x).zeros_like(x[..., :1])
 
     def pull_back(
         self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool

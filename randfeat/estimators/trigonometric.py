@@ -12,7 +12,6 @@ from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.features import Features
 from randfeat.variance import unit_inputs
 
 __all__ = ["TrigonometricFeatures"]
@@ -56,10 +55,10 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
         arrays = super().draw_arrays(num_rows, dim, rng, batch_shape)
         return arrays | self.draw_phases(num_rows, rng, batch_shape)
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Sines and cosines, with `|x|²/2` in the scale."""
+    def log_factor(self, x: Array) -> Array:
+        """`|x|²/2`, and the envelope."""
         sqnorm = squared_norm(x)
-        return self.waves(arrays, x, self.kernel.log_envelope(sqnorm) + sqnorm / 2)
+        return self.kernel.log_envelope(sqnorm) + sqnorm / 2
 
     def pull_back(
         self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import blocked, exponents, linear, threads
+from randfeat import threads
+from randfeat.attention import blocked, exponents, linear
 from tests.arrays import eps_of, same_bits
 from tests.attention.test_causal import FUTURES
 from tests.attention.test_linear import LAYOUTS, MAPS, problem, spreads

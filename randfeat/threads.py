@@ -1,6 +1,7 @@
-"""Tasks on several threads, with BLAS held to one: the exponentials then run on every core, too."""
+"""Tasks on several threads, with BLAS held to one: what is not a product of matrices then runs on every core, too."""
 
 import functools
+import math
 import operator
 import os
 import threading
@@ -10,9 +11,25 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["resolve_num_threads", "run_tasks"]
+__all__ = ["Scratch", "resolve_num_threads", "run_tasks"]
 
-Scratch = TypeVar("Scratch")
+Memory = TypeVar("Memory")
+
+
+class Scratch:
+    """Memory of one thread, kept from block to block so that features stay in cache."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """An array of this shape with any content, the same memory at every call of one name."""
+        size = math.prod(shape)
+        memory = self.arrays.get(name)
+        if memory is None or memory.size < size:
+            memory = self.arrays[name] = np.empty(size, self.dtype)
+        return memory[:size].reshape(shape)
 
 
 def resolve_num_threads(num_threads: Any) -> int:
@@ -33,9 +50,7 @@ def resolve_num_threads(num_threads: Any) -> int:
     return count
 
 
-def run_tasks(
-    tasks: Sequence[Callable[[Scratch], None]], make_scratch: Callable[[], Scratch], num_threads: int
-) -> None:
+def run_tasks(tasks: Sequence[Callable[[Memory], None]], make_scratch: Callable[[], Memory], num_threads: int) -> None:
     """Call every task once, on at most `num_threads` threads, each with scratch memory of its own.
 
     Threads live as long as the call: there is nothing to fork, and calls from threads of the caller do not wait for
@@ -44,7 +59,7 @@ def run_tasks(
     remaining = iter(tasks)
     lock = threading.Lock()
 
-    def take() -> Callable[[Scratch], None] | None:
+    def take() -> Callable[[Memory], None] | None:
         with lock:
             return next(remaining, None)
 

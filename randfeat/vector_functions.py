@@ -1,0 +1,55 @@
+"""Which elementary functions NumPy computes by vector instructions on this machine, and the ways around the others."""
+
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["angle_unit", "fastest_power", "fill_waves", "has_vector_functions"]
+
+
+@functools.cache
+def has_vector_functions() -> bool:
+    """Whether NumPy has exp2 and, in float64, tan by vector instructions (AVX-512); elsewhere they are slow."""
+    try:
+        features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+    except (ImportError, AttributeError):  # not public, so it may move
+        return False
+    return bool(features.get("AVX512_SKX") or features.get("X86_V4"))
+
+
+def fastest_power() -> tuple[Callable[..., np.ndarray], float]:
+    """The power to take and its unit, `power(unit · x) = e^x`: base 2 where that is vectorized, else e."""
+    return (np.exp2, math.log2(math.e)) if has_vector_functions() else (np.exp, 1.0)
+
+
+def angle_unit(dtype: Any) -> float:
+    """What `fill_waves` wants angles times: 1/2 where it goes by tangents of half angles, else 1."""
+    return 0.5 if dtype == np.float64 and has_vector_functions() else 1.0
+
+
+def fill_waves(
+    angles: np.ndarray, amplitudes: np.ndarray, cosines: np.ndarray, sines: np.ndarray | None, spare: np.ndarray
+) -> None:
+    """`a cos(u)` and, if asked for, `a sin(u)` into the given memory, for angles u in `angle_unit`; a (m,), u (n, m).
+
+    Overwrites `angles` and `spare` (n, m). NumPy's sines and cosines of float64 are scalar and its tangent is not:
+    with t = tan(u/2) and r = 2a/(1 + t²) they are r - a and t r, to 2 eps a for every finite u.
+    """
+    if angle_unit(angles.dtype) != 1:
+        np.tan(angles, out=angles)
+        np.multiply(angles, angles, out=spare)
+        spare += 1
+        np.divide(2 * amplitudes, spare, out=spare)
+        np.subtract(spare, amplitudes, out=cosines)
+        if sines is not None:
+            np.multiply(angles, spare, out=sines)
+        return
+    np.cos(angles, out=spare)
+    np.multiply(spare, amplitudes, out=cosines)
+    if sines is not None:
+        np.sin(angles, out=angles)
+        np.multiply(angles, amplitudes, out=sines)

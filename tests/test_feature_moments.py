@@ -1,0 +1,187 @@
+"""Sums over data of products of features: the same from any blocks, parts and libraries."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from randfeat import feature_moments
+from tests.arrays import asarray, eps_of, same_bits, to_numpy
+
+FIELDS = ("gram", "cross", "feature_sum", "target_sum", "target_gram")
+
+
+def draw(width=8, dtype="float64", batch_shape=()):
+    estimator = rf.TrigonometricFeatures(rf.GaussianKernel())
+    return estimator.draw(3, width, rng=0, like=np.zeros(1, dtype), batch_shape=batch_shape)
+
+
+def naive(phi, x, y):
+    """The sums from all features at once, in float64, and from their sizes."""
+
+    def sums(z, y):
+        return np.swapaxes(z, -1, -2) @ z, np.swapaxes(z, -1, -2) @ y, z.sum(-2), y.sum(0), y.T @ y
+
+    z, y = to_numpy(phi(x)), to_numpy(y)
+    return sums(z, y), sums(np.abs(z), np.abs(y))
+
+
+def check(moments, phi, x, y, dtype="float64"):
+    """Each sum of n terms is within (n + 8) eps of the sum of their sizes; 8 for the features themselves."""
+    assert moments.count == len(x)
+    for name, expected, size in zip(FIELDS, *naive(phi, x, y), strict=True):
+        actual = to_numpy(getattr(moments, name))
+        assert actual.shape == expected.shape, name
+        assert np.all(np.abs(actual - expected) <= (len(x) + 8) * eps_of(dtype) * size), name
+    assert same_bits(moments.gram, np.swapaxes(to_numpy(moments.gram), -1, -2))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of seven rows."""
+    monkeypatch.setattr(feature_moments, "SHORTEST", 7)
+    monkeypatch.setattr(feature_moments, "LONGEST", 7)
+
+
+UPDATES = pytest.mark.parametrize("least", [1, 1024], ids=["rank update", "sum of products"])
+
+
+@pytest.mark.usefixtures("small_blocks")
+@UPDATES
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch_shape", [(), (2,), (2, 1)])
+def test_sums(monkeypatch, rng, dtype, batch_shape, least):
+    monkeypatch.setattr(feature_moments, "RANK_UPDATE", least)
+    phi = draw(dtype=dtype, batch_shape=batch_shape)
+    for length in (0, 1, 7, 24):
+        x, y = (rng.standard_normal((length, k)).astype(dtype) for k in (3, 2))
+        moments = rf.FeatureMoments.of(phi, x, y)
+        assert all(getattr(moments, name).dtype == dtype for name in FIELDS)
+        check(moments, phi, x, y, dtype)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@UPDATES
+def test_parts_of_the_data(monkeypatch, rng, least):
+    """Cut anywhere, appended or merged: the sums are those of all rows; what they came from is as it was."""
+    monkeypatch.setattr(feature_moments, "RANK_UPDATE", least)
+    phi = draw()
+    x, y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
+    for cut in (0, 1, 13, 30):
+        first, second = (rf.FeatureMoments.of(phi, x[part], y[part]) for part in (slice(cut), slice(cut, None)))
+        before = [getattr(first, name).copy() for name in FIELDS]
+        check(first.append(x[cut:], y[cut:]), phi, x, y)
+        check(first.merge(second), phi, x, y)
+        check(second.merge(first), phi, x, y)
+        check(rf.FeatureMoments.empty(phi, 2).merge(first).append(x[cut:], y[cut:]), phi, x, y)
+        assert all(same_bits(getattr(first, name), old) for name, old in zip(FIELDS, before, strict=True))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@UPDATES
+@pytest.mark.parametrize("lost", ["first row", "lower triangle"])
+def test_mistakes_are_seen(monkeypatch, rng, lost, least):
+    monkeypatch.setattr(feature_moments, "RANK_UPDATE", least)
+    phi = draw()
+    x, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 1))
+    add = feature_moments.add_gram
+    if lost == "first row":
+        monkeypatch.setattr(feature_moments, "add_gram", lambda total, block: add(total, block[..., 1:, :]))
+    else:
+        monkeypatch.setattr(feature_moments, "mirrored", np.triu)
+    with pytest.raises(AssertionError):
+        check(rf.FeatureMoments.of(phi, x, y), phi, x, y)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_every_library(xp, rng):
+    x, y = rng.standard_normal((21, 3)), rng.standard_normal(21)
+    phi = draw()
+    there = phi.to(xp.asarray(x))
+    first, second = (slice(7), slice(7, None))  # all blocks of one shape, which JAX compiles once
+    moments = rf.FeatureMoments.of(there, xp.asarray(x[first]), xp.asarray(y[first]))
+    moments = moments.append(xp.asarray(x[second]), xp.asarray(y[second]))
+    assert type(moments.gram) is type(xp.asarray(x))
+    expected = rf.FeatureMoments.of(phi, x, y)
+    for name in FIELDS:
+        np.testing.assert_allclose(to_numpy(getattr(moments, name)), getattr(expected, name), atol=1e-13)
+    assert rf.FeatureMoments.empty(there).cross.shape == (8, 0)
+
+
+def test_half_precision_is_computed_in_float32(rng):
+    x = asarray(np, rng.standard_normal((20, 3)), "float16")
+    moments = rf.FeatureMoments.of(draw().to(x), x)
+    rounded = to_numpy(x)
+    assert "float32" in str(moments.gram.dtype)
+    np.testing.assert_allclose(to_numpy(moments.gram), rf.FeatureMoments.of(draw(), rounded).gram, atol=1e-4)
+
+
+def test_double_sums_of_single_features(rng):
+    """They keep what float32 sums lose: one feature near 1/2, many times."""
+    x = np.zeros((2**14, 3), np.float32)
+    phi = draw(dtype="float32")
+    exact = len(x) * float(phi(x[:1])[0, 0]) ** 2
+    moments = rf.FeatureMoments.of(phi, x, x[:, :1], dtype="float64")
+    assert moments.gram.dtype == moments.cross.dtype == np.float64
+    assert abs(moments.gram[0, 0] / exact - 1) < 1e-12
+
+
+def test_regression_from_moments_is_that_from_all_features(rng):
+    """Weights, means taken out, and the sum of squared residuals, all from the sums."""
+    phi = draw(16)
+    x = rng.standard_normal((200, 3))
+    y = np.sin(x @ rng.standard_normal((3, 2))) + 3.0
+    m = rf.FeatureMoments.of(phi, x, y)
+    mean_z, mean_y = m.feature_sum / m.count, m.target_sum / m.count
+    gram = m.gram - m.count * np.outer(mean_z, mean_z)
+    cross = m.cross - m.count * np.outer(mean_z, mean_y)
+    beta = np.linalg.solve(gram + 0.1 * np.eye(16), cross)
+    z = phi(x) - phi(x).mean(0)
+    stacked = np.concatenate([z, np.sqrt(0.1) * np.eye(16)]), np.concatenate([y - y.mean(0), np.zeros((16, 2))])
+    np.testing.assert_allclose(beta, np.linalg.lstsq(*stacked)[0], rtol=1e-8, atol=1e-9)
+    residual = m.target_gram - m.count * np.outer(mean_y, mean_y) - 2 * cross.T @ beta + beta.T @ gram @ beta
+    np.testing.assert_allclose(np.diagonal(residual), np.sum((y - y.mean(0) - z @ beta) ** 2, axis=0), rtol=1e-9)
+
+
+def test_features_are_there_for_one_block_only():
+    phi = draw(512, "float32")
+    x = np.zeros((5 * feature_moments.LONGEST, 3), np.float32)
+    rf.FeatureMoments.of(phi, x[:600])
+    tracemalloc.start()
+    try:
+        rf.FeatureMoments.of(phi, x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * 4 * feature_moments.LONGEST * 512 < 4 * len(x) * 512
+
+
+def test_errors():
+    phi, x = draw(), np.zeros((4, 3))
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 3\), got \(2, 4, 3\)"):
+        rf.FeatureMoments.of(phi, np.zeros((2, 4, 3)))
+    with pytest.raises(ValueError, match=r"y must have shape \(4, 2\).*got \(5, 2\)"):
+        rf.FeatureMoments.of(phi, x, np.zeros((5, 2)))
+    with pytest.raises(ValueError, match=r"y must have shape \(4, 1\).*got None"):
+        rf.FeatureMoments.of(phi, x, np.zeros(4)).append(x)
+    with pytest.raises(ValueError, match=r"got \(4, 1, 1\)"):
+        rf.FeatureMoments.of(phi, x, np.zeros((4, 1, 1)))
+    with pytest.raises(ValueError, match='dtype must be "float32", "float64" or None'):
+        rf.FeatureMoments.of(phi, x, dtype="float16")
+    with pytest.raises(ValueError, match="num_targets must be an integer, 0 or more"):
+        rf.FeatureMoments.empty(phi, -1)
+    with pytest.raises(ValueError, match="expected as many targets, got 0 and 1"):
+        rf.FeatureMoments.of(phi, x).merge(rf.FeatureMoments.of(phi, x, np.zeros(4)))
+    other = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(3, 8, rng=1)
+    with pytest.raises(ValueError, match="moments of different feature maps"):
+        rf.FeatureMoments.of(phi, x).merge(rf.FeatureMoments.of(other, x))
+    with pytest.raises(TypeError, match="use queries, keys"):
+        rf.FeatureMoments.of(rf.CenteredFeatures(query_shift=np.ones(3)).draw(3, 8, rng=0), x)
+
+
+def test_mixed_libraries_are_refused(torch):
+    with pytest.raises(TypeError, match="one"):
+        rf.FeatureMoments.of(draw(), np.zeros((4, 3)), torch.zeros(4))
+    with pytest.raises(TypeError, match="one array library"):
+        rf.FeatureMoments.of(draw(), torch.zeros((4, 3)))
