@@ -23,6 +23,7 @@ __all__ = [
     "save",
     "stacked",
     "style",
+    "title",
     "value_axis",
 ]
 
@@ -118,6 +119,14 @@ def value_axis(axes: Any) -> None:
 def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
     """One legend for all panels, below them."""
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+
+def title(figure: Figure) -> str:
+    """What stands above the figure, or above its first part that has a title, in one line; "" if there is nothing."""
+    own = [figure.get_suptitle(), *(part.get_suptitle() for part in figure.subfigs)]
+    panels = [axes.get_title() for axes in figure.axes]
+    texts = [text for text in own if text] or (panels if len(panels) == 1 else [])
+    return " ".join(texts[0].split()) if texts else ""
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
