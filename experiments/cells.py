@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from experiments.results import Tables, columnar, records
 
-__all__ = ["Cell", "Failure", "Measure", "Measured", "Outcome", "attempt", "failure", "in_turn", "measure"]
+__all__ = ["Cell", "Failure", "Measure", "Measured", "Outcome", "Outcomes", "attempt", "failure", "in_turn", "measure"]
 
 
 class Cell(Protocol):
@@ -42,8 +42,11 @@ class Failure:
 
 Outcome = Measured | Failure
 
-Measure = Callable[[Sequence[Cell], Any], Iterator[tuple[int, Outcome]]]
-"""A way to measure cells under some settings: yields position and outcome of each, in the order they are finished."""
+Outcomes = Generator[tuple[int, Outcome], None, None]
+"""Position and outcome of each cell, in the order they are finished; closing it ends the work."""
+
+Measure = Callable[[Sequence[Cell], Any], Outcomes]
+"""A way to measure cells under some settings."""
 
 
 def measure(cell: Cell, settings: Any) -> Measured:
@@ -88,7 +91,7 @@ def failure(error: Exception) -> Failure:
     return Failure(f"{reason} ({frames[-1].filename}:{frames[-1].lineno})" if frames else reason, details)
 
 
-def in_turn(cells: Sequence[Cell], settings: Any) -> Iterator[tuple[int, Outcome]]:
+def in_turn(cells: Sequence[Cell], settings: Any) -> Outcomes:
     """One cell after the other, in this process."""
     for position, cell in enumerate(cells):
         yield position, attempt(cell, settings)

@@ -13,13 +13,11 @@ class Html(str):
     __slots__ = ()
 
 
-def element(name: str, *content: str, **attributes: str) -> Html:
-    """`<name attributes>content</name>`; text and attributes are escaped, `class_` and `data_x` lose and gain a dash."""
-    pairs = (
-        f' {attribute.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for attribute, value in attributes.items()
-    )
-    opening = f"<{name}{''.join(pairs)}>"
-    if name in VOID:
+def element(tag: str, /, *content: str, **attributes: str) -> Html:
+    """`<tag attributes>content</tag>`, escaped; attributes are written `class_` for class, `data_x` for data-x."""
+    pairs = [f' {name.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for name, value in attributes.items()]
+    opening = f"<{tag}{''.join(pairs)}>"
+    if tag in VOID:
         return Html(opening)
     inner = "".join(part if isinstance(part, Html) else html.escape(part, quote=False) for part in content)
-    return Html(f"{opening}{inner}</{name}>")
+    return Html(f"{opening}{inner}</{tag}>")

@@ -5,10 +5,10 @@ other code refuses. Dask gives the cells of a worker that dies to another one, a
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.cells import Cell, Failure, Outcome, attempt, failure
+from experiments.cells import Cell, Failure, Outcome, Outcomes, attempt, failure
 from experiments.provenance import code_digest
 
 __all__ = ["ClusterUnreachable", "connect", "on_dask"]
@@ -37,7 +37,7 @@ def connect(address: str, timeout: float = TIMEOUT) -> Any:
     return client
 
 
-def on_dask(cells: Sequence[Cell], settings: Any, *, client: Any, module: str) -> Iterator[tuple[int, Outcome]]:
+def on_dask(cells: Sequence[Cell], settings: Any, *, client: Any, module: str) -> Outcomes:
     """Measure cells on the cluster: yields position and outcome of each as it is finished.
 
     module : where the cells come from; workers compare its code.

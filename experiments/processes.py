@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from experiments.cells import Cell, Failure, Outcome, attempt, failure
+from experiments.cells import Cell, Failure, Outcome, Outcomes, attempt, failure
 
 __all__ = ["WorkersFailed", "in_processes"]
 
@@ -48,7 +48,7 @@ class Worker:
         return self.process.exitcode
 
 
-def in_processes(cells: Sequence[Cell], settings: Any, *, workers: int) -> Iterator[tuple[int, Outcome]]:
+def in_processes(cells: Sequence[Cell], settings: Any, *, workers: int) -> Outcomes:
     """Measure cells in `workers` processes: yields position and outcome of each as it is finished."""
     queue = deque(range(len(cells)))
     crew: list[Worker] = []

@@ -40,7 +40,7 @@ def page(runs: Sequence[Run]) -> str:
         element("p", counted(list(chain.from_iterable(results.verdicts for _, results in runs)))),
         contents(runs, names),
         element("h2", "All verdicts", id="verdicts"),
-        *(overview(results, name) for (_, results), name in zip(runs, names, strict=True)),
+        overview(runs, names),
         *(section(folder, results, name) for (folder, results), name in zip(runs, names, strict=True)),
     )
     head = element(
@@ -91,28 +91,34 @@ def badge(holds: bool | None) -> Html:
     return element("span", word, class_=f"badge {kind}")
 
 
-def overview(results: Results, name: str) -> Html:
-    """The verdicts of one experiment, for the top of the page."""
-    heading = element("h3", element("a", name, href=f"#{name}"))
-    return element("div", heading, verdict_table(results.verdicts, f"Verdicts of {name}"))
+def overview(runs: Sequence[Run], names: Sequence[str]) -> Html:
+    """The verdicts of all experiments, in short."""
+    rows: list[list[Html]] = []
+    for (_, results), name in zip(runs, names, strict=True):
+        link = element("a", name, href=f"#{name}")
+        for verdict in results.verdicts:
+            rows.append([badge(verdict.holds), link, element("span", verdict.claim)])
+    return verdict_table("All verdicts", ("verdict", "experiment", "claim"), rows)
 
 
-def verdict_table(verdicts: Sequence[Verdict], caption: str) -> Html:
-    """Claim, expected, measured and verdict; on narrow screens a block each."""
+def verdict_lines(verdicts: Sequence[Verdict], caption: str) -> Html:
+    """The verdicts of one experiment, with what was expected and what was measured."""
     header = ("verdict", "claim", "expected", "measured")
-    rows = [
-        element(
-            "tr",
-            element("td", badge(verdict.holds), data_label=header[0]),
-            *(element("td", str(getattr(verdict, column)), data_label=column) for column in header[1:]),
-        )
-        for verdict in verdicts
+    rows = [[badge(v.holds), *(element("span", text) for text in (v.claim, v.expected, v.measured))] for v in verdicts]
+    return verdict_table(caption, header, rows)
+
+
+def verdict_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
+    """A table that becomes a block for each row where the screen is narrow, with the names of the columns repeated."""
+    lines = [
+        element("tr", *(element("td", cell, data_label=name) for name, cell in zip(header, row, strict=True)))
+        for row in rows
     ]
     return element(
         "table",
         element("caption", caption, class_="unseen"),
-        element("thead", element("tr", *(element("th", column, scope="col") for column in header))),
-        element("tbody", *rows),
+        element("thead", element("tr", *(element("th", name, scope="col") for name in header))),
+        element("tbody", *lines),
         class_="verdicts",
     )
 
@@ -123,7 +129,9 @@ def section(folder: Path, results: Results, name: str) -> Html:
         "section",
         element("h2", name, id=name),
         element("p", results.claim, class_="claim"),
+        element("h3", "Verdicts"),
         element("p", counted(results.verdicts)),
+        verdict_lines(results.verdicts, f"Verdicts of {name}"),
         *figures(folder, results),
         *([element("h3", "Numbers")] if results.summaries else []),
         *map(summary_table, results.summaries),
@@ -162,7 +170,7 @@ def figure(path: Path, name: str, caption: str, claim: str) -> Html:
     kind = {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     image = element("img", src=f"data:{kind};base64,{data}", alt=f"Figure {name}: {caption}")
-    text = element("figcaption", element("strong", f"{caption}."), " Claim: ", claim)
+    text = element("figcaption", element("strong", caption.rstrip(".") + "."), " Claim: ", claim)
     return element("figure", scrolling(image, f"Figure {name}", "picture"), text)
 
 
