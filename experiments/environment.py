@@ -8,7 +8,6 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-import randfeat
 from experiments.results import Record
 
 __all__ = ["environment", "versions"]
@@ -30,6 +29,8 @@ def environment(backend: str = "numpy") -> Record:
 
 def versions(backend: str = "numpy") -> Record:
     """Of everything that computes."""
+    import randfeat  # here, so that a worker imports the library only if its cells use it
+
     packages = ["numpy", "scipy", "array-api-compat", *([backend] if backend != "numpy" else [])]
     return {"randfeat": randfeat.__version__, **{name: importlib.metadata.version(name) for name in packages}}
 
