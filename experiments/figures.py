@@ -122,11 +122,12 @@ def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int) -> Non
 
 
 def title(figure: Figure) -> str:
-    """What stands above the figure, or above its first part that has a title, in one line; "" if there is nothing."""
-    own = [figure.get_suptitle(), *(part.get_suptitle() for part in figure.subfigs)]
+    """What stands above the figure, else above its parts, else above its panels, in one line; "" where nothing does."""
+    above = [figure.get_suptitle()]
+    parts = [part.get_suptitle() for part in figure.subfigs]
     panels = [axes.get_title() for axes in figure.axes]
-    texts = [text for text in own if text] or (panels if len(panels) == 1 else [])
-    return " ".join(texts[0].split()) if texts else ""
+    texts = next((texts for texts in (above, parts, panels) if any(texts)), [])
+    return "; ".join(dict.fromkeys(" ".join(text.split()) for text in texts if text))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -4,6 +4,8 @@ The workers import this package and the library, so they need the same checkout 
 other code refuses. Dask gives the cells of a worker that dies to another one, a few times.
 """
 
+import re
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -21,16 +23,21 @@ class ClusterUnreachable(Exception):
     """There is no scheduler at the address, or it has no workers; the message is one line."""
 
 
-def connect(address: str, timeout: float = TIMEOUT) -> Any:
+def connect(address: str) -> Any:
     """A client of the scheduler, which has at least one worker; close it in the end."""
     from distributed import Client
 
+    parts = re.fullmatch(r"(?:\w+://)?(?P<host>\[[0-9a-fA-F:]+\]|[^:/\[\]]+):(?P<port>\d{1,5})/?", address)
+    if parts is None:
+        raise ClusterUnreachable(f"expected an address like tcp://127.0.0.1:8786, got {address!r}.")
     try:
-        client = Client(address, timeout=timeout, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+        with socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=TIMEOUT):
+            pass
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, OverflowError) as error:
         raise ClusterUnreachable(f"no Dask scheduler answers at {address}.") from error
     try:
-        client.wait_for_workers(1, timeout=timeout)
+        client.wait_for_workers(1, timeout=TIMEOUT)
     except OSError as error:
         client.close()
         raise ClusterUnreachable(f"the Dask scheduler at {address} has no workers.") from error
@@ -49,7 +56,7 @@ def on_dask(cells: Sequence[Cell], settings: Any, *, client: Any, module: str) -
         client.submit(remotely, cell, settings, module, code, pure=False): position
         for position, cell in enumerate(cells)
     }
-    for future in as_completed(list(positions)):
+    for future in as_completed(list(positions), loop=client.loop):
         try:
             outcome: Outcome = future.result()
         except Exception as error:  # its workers died, or cannot import the package, or the scheduler is gone

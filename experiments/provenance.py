@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import randfeat
 from experiments.environment import versions
 from experiments.experiment import Experiment, Settings
 from experiments.results import Record
@@ -37,9 +36,10 @@ def identity(experiment: Experiment, settings: Settings) -> Record:
 @functools.cache
 def code_digest(module: str) -> str:
     """Hash of the library, of the module with all it imports from this package, and of the data."""
+    library = source("randfeat")
+    files = reached(module) | set(library.parent.rglob("*.py") if library else ())
     data = [path for path in HERE.glob("data/*.*") if path.suffix != ".md"]
-    files = {*Path(randfeat.__file__).parent.rglob("*.py"), *data, *reached(module)}
-    lines = sorted(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files)
+    lines = sorted(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files | set(data))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

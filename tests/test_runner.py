@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import html.parser
+import importlib.util
 import itertools
 import json
 import os
@@ -12,12 +13,13 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from experiments import provenance, runner
+from experiments import on_dask, provenance, runner
 from experiments.cells import Failure, Measured, in_turn, measure
 from experiments.command_line import main
 from experiments.registry import EXPERIMENTS
@@ -315,6 +317,73 @@ def test_workers_that_die_lose_nothing_and_give_the_bits_of_one_process(tmp_path
         assert (tmp_path / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a scheduler on this machine with two workers, and a function that lists their processes."""
+    distributed = pytest.importorskip("distributed", reason="needs dask: pip install 'randfeat[dask]'")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options, worker_dashboard_address=None, silence_logs="CRITICAL") as found:
+        yield found.scheduler_address, lambda: [nanny.pid for nanny in found.workers.values()]
+
+
+@posix
+def test_dask_gives_the_bits_of_one_process_though_a_worker_is_killed(cluster, tmp_path, cheap, monkeypatch, capsys):
+    address, processes = cluster
+    log = tmp_path / "log"
+    settings = CheapSettings(num_cells=24, pause=0.03, log=str(log), raising=((4, 1),))
+    monkeypatch.setitem(EXPERIMENTS, "cheap", dataclasses.replace(cheap, settings=settings))
+
+    done, killed = threading.Event(), []
+
+    def kill():
+        while len(cell_files(tmp_path)) < 8 and not done.wait(0.002):
+            pass
+        killed.append(processes()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    code = main(["run", "cheap", "--out", str(tmp_path), "--dask", address])
+    done.set()
+    killer.join()
+    err = capsys.readouterr().err
+    assert (code, len(killed)) == (3, 1)
+    assert "cell 'cell/of a <cheap>" in err
+    assert "4': ArithmeticError: no luck with 4" in err
+    assert len(cell_files(tmp_path)) == 23
+    assert 24 <= len(measured_cells(log)) <= 24 + 12
+    assert main(["run", "cheap", "--out", str(tmp_path), "--dask", address, "--resume"]) == 0
+    calm = EXPERIMENT.run(CheapSettings(num_cells=24, pause=0))
+    calm.write(tmp_path / "calm")
+    for name in TABLES:
+        assert (tmp_path / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+def test_dask_refuses_workers_with_other_code():
+    module = EXPERIMENT.cells.__module__
+    same, other = (
+        on_dask.remotely(CheapCell(0), CheapSettings(pause=0), module, code)
+        for code in (provenance.code_digest(module), "0")
+    )
+    assert isinstance(same, Measured)
+    assert "other code" in other.reason
+
+
+def test_no_scheduler_is_one_line_and_exit_code_2(monkeypatch, tmp_path, cheap, capsys):
+    pytest.importorskip("distributed", reason="needs dask: pip install 'randfeat[dask]'")
+    monkeypatch.setattr(on_dask, "TIMEOUT", 0.3)
+    nobody, malformed = (
+        "no Dask scheduler answers at tcp://127.0.0.1:1.",
+        "expected an address like tcp://127.0.0.1:8786",
+    )
+    for address, message in (("tcp://127.0.0.1:1", nobody), ("nonsense", malformed), ("tcp://", malformed)):
+        assert main(["run", "cheap", "--quick", "--out", str(tmp_path), "--dask", address]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"experiments: --dask: {message}")
+        assert err.count("\n") == 1
+
+
 # the command line ----------------------------------------------------------------------------------------------------
 
 
@@ -485,3 +554,20 @@ def test_published_copy_is_small_and_replaces_the_last_one(tmp_path, cheap, caps
     (tmp_path / "run" / "f.svg").unlink()
     assert main(["publish", "cheap", "--out", str(tmp_path / "run"), "--gallery", str(tmp_path / "gallery")]) == 2
     assert "figures are missing: f" in capsys.readouterr().err
+
+
+def test_directive_shows_what_is_saved(reported):
+    pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'randfeat[docs]'")
+    path = Path(__file__).parents[1] / "docs" / "_extensions" / "experiment_results.py"
+    spec = importlib.util.spec_from_file_location("experiment_results", path)
+    directive = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(directive)
+    folder, results, _ = reported
+    other = Results.read(folder / "other")
+    (figure,) = directive.figures(folder / "other", other)
+    assert 'uri="/gallery/results/other/one.svg"' in str(figure)
+    assert results.claim in figure.astext()
+    for verdict in other.verdicts:
+        assert all(text in directive.verdicts(other)[1].astext() for text in (verdict.claim, verdict.measured))
+    assert "run cheap --rng 0" in directive.how_it_was_run(other)[0].astext()
+    assert "python -m experiments publish absent" in directive.not_run("absent").astext()

@@ -62,7 +62,9 @@ def figures(folder: Path, results: Results) -> list[nodes.Node]:
         if path is None:
             continue
         image = nodes.image(uri=f"/{FOLDER}/{results.experiment}/{path.name}", alt=f"{name}: {caption}")
-        text = nodes.caption("", "", nodes.strong("", caption.rstrip(".") + "."), nodes.Text(f" Claim: {results.claim}"))
+        text = nodes.caption(
+            "", "", nodes.strong("", caption.rstrip(".") + "."), nodes.Text(f" Claim: {results.claim}")
+        )
         found.append(nodes.figure("", nodes.container("", image, classes=["experiment-figure"]), text))
     return found
 
