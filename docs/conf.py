@@ -21,12 +21,13 @@ extensions = [
     "sphinx.ext.mathjax",
     "catalogue_table",
     "docstring_markup",
+    "experiment_results",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
-myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+myst_enable_extensions = ["colon_fence", "dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 

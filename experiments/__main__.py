@@ -8,6 +8,11 @@ if not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.e
     # libraries when they are imported, so this comes first.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
-from experiments.command_line import main
+try:
+    from experiments.command_line import main
 
-sys.exit(main())
+    code = main()
+except KeyboardInterrupt:  # while the libraries are imported
+    print("experiments: interrupted.", file=sys.stderr)
+    code = 130
+sys.exit(code)

@@ -1,26 +1,31 @@
-"""The commands `python -m experiments list` and `python -m experiments run NAME`.
+"""`python -m experiments list | run NAME... | all | report [DIR] | publish NAME...`.
 
-Exit codes: 0 the run is done and no claim fails, 1 a claim fails, 2 the command cannot be carried out.
+Exit codes: 0 done and no claim fails, 1 a claim fails, 2 the command cannot be carried out, 3 a cell or what follows it
+raised an error, 130 interrupted.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from experiments.backends import BACKENDS, available
 from experiments.experiment import Experiment
 from experiments.registry import EXPERIMENTS
 
-__all__ = ["main"]
+__all__ = ["UsageError", "main", "notify"]
 
 DESCRIPTION = (
-    "Experiments with random features. Exit codes: 0 done and no claim fails, 1 a claim fails, "
-    "2 the command cannot be carried out."
+    "Experiments with random features. Exit codes: 0 done and no claim fails, 1 a claim fails, 2 the command cannot be "
+    "carried out, 3 an experiment raised an error (its other cells are kept), 130 interrupted."
 )
+RESULTS = Path("results")
+GALLERY = Path(__file__).parents[1] / "docs" / "gallery" / "results"
 
 
 class UsageError(Exception):
@@ -39,12 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out the command; returns the exit code."""
     try:
         options = parser().parse_args(arguments)
-        if options.command == "list":
-            return show_list()
-        return run(options)
+        return COMMANDS[options.command](options)
     except UsageError as error:
-        print(f"experiments: {error}", file=sys.stderr)
+        notify(str(error))
         return 2
+    except KeyboardInterrupt as interrupt:
+        notify("; ".join(["interrupted", *map(str, interrupt.args)]) + ".")
+        return 130
+
+
+def notify(message: str) -> None:
+    """One line on standard error."""
+    print(f"experiments: {message}", file=sys.stderr, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,16 +63,43 @@ def parser() -> argparse.ArgumentParser:
     result = Parser(prog="python -m experiments", description=DESCRIPTION)
     commands = result.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments and what they claim")
-    run = commands.add_parser("run", help="run one, write its numbers and figures, print its verdicts")
-    run.add_argument("name", metavar="NAME", help="as printed by `list`")
-    run.add_argument("--quick", action="store_true", help="small sizes, below a minute")
-    run.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: results/NAME)")
-    run.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed of everything random (default: 0)")
-    run.add_argument("--backend", default="numpy", choices=BACKENDS, help="array library (default: numpy)")
+    run = commands.add_parser("run", help="run some, write their numbers and figures, print their verdicts")
+    run.add_argument("names", metavar="NAME", nargs="+", help="as printed by `list`")
+    run.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: results/NAME); several: DIR/NAME"
+    )
+    every = commands.add_parser("all", help="run every experiment")
+    every.add_argument("--out", type=Path, metavar="DIR", help="write to DIR/NAME (default: results/NAME)")
+    for command in (run, every):
+        sizes = command.add_mutually_exclusive_group()
+        sizes.add_argument("--quick", action="store_true", help="small sizes, below a minute")
+        sizes.add_argument("--full", action="store_true", help="large sizes, where an experiment has them")
+        command.add_argument(
+            "--rng", type=int, default=0, metavar="SEED", help="seed of everything random (default: 0)"
+        )
+        command.add_argument("--backend", default="numpy", choices=BACKENDS, help="array library (default: numpy)")
+        command.add_argument("--resume", action="store_true", help="keep the finished cells of an interrupted run")
+        places = command.add_mutually_exclusive_group()
+        places.add_argument("--workers", type=positive, default=1, metavar="N", help="processes (default: 1)")
+        places.add_argument("--dask", metavar="ADDRESS", help="measure on the workers of this Dask scheduler")
+    report = commands.add_parser("report", help="one web page with the results of all experiments in a folder")
+    report.add_argument("folder", type=Path, nargs="?", default=RESULTS, metavar="DIR", help="default: results")
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/report.html")
+    publish = commands.add_parser("publish", help="copy results to the gallery of the documentation")
+    publish.add_argument("names", metavar="NAME", nargs="+", help="as printed by `list`")
+    publish.add_argument("--out", type=Path, metavar="DIR", help="what `run` was told (default: results/NAME)")
+    publish.add_argument("--gallery", type=Path, default=GALLERY, metavar="DIR", help="default: docs/gallery/results")
     return result
 
 
-def show_list() -> int:
+def positive(text: str) -> int:
+    """A positive integer."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
+    return int(text)
+
+
+def show_list(options: argparse.Namespace) -> int:
     """Names and claims."""
     width = max(map(len, EXPERIMENTS))
     for name, experiment in EXPERIMENTS.items():
@@ -69,26 +107,106 @@ def show_list() -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> int:
-    """One experiment: numbers first, then the figures drawn from them, then the verdicts."""
-    experiment = find(options.name)
-    check(experiment, options)
-    folder = writable(options.out or Path("results") / experiment.name)
+def run_some(options: argparse.Namespace) -> int:
+    """The experiments that are named."""
+    experiments = [find(name) for name in dict.fromkeys(options.names)]
+    for experiment in experiments:
+        if options.backend not in experiment.backends:
+            expected = ", ".join(experiment.backends)
+            raise UsageError(f"{experiment.name} does not run on {options.backend}; expected one of: {expected}.")
+    return carry_out(experiments, options, apart=len(experiments) > 1)
 
-    from experiments import figures, terminal
 
-    screen = terminal.console()
-    settings = experiment.configure(quick=options.quick, seed=options.rng, backend=options.backend)
-    with terminal.progress_bar(screen) as progress:
-        results = experiment.run(settings, progress)
-    paths = results.write(folder)
-    with figures.style():
-        for name, figure in experiment.plot(results).items():
-            paths += figures.save(figure, folder, name)
-    terminal.show_summaries(screen, experiment.summaries(results.tables, settings))
-    terminal.show_verdicts(screen, results.verdicts)
-    screen.print(f"{results.seconds:.0f} s; wrote {', '.join(path.name for path in paths)} to {folder}", soft_wrap=True)
-    return 1 if results.failed else 0
+def run_all(options: argparse.Namespace) -> int:
+    """Every experiment that runs on the backend."""
+    chosen = [experiment for experiment in EXPERIMENTS.values() if options.backend in experiment.backends]
+    if left_out := [name for name, experiment in EXPERIMENTS.items() if experiment not in chosen]:
+        notify(f"left out, since they do not run on {options.backend}: {', '.join(left_out)}.")
+    return carry_out(chosen, options, apart=True)
+
+
+def carry_out(experiments: Sequence[Experiment], options: argparse.Namespace, *, apart: bool) -> int:
+    """Refuse what would fail later, then run one after the other; the exit code is the worst one.
+
+    apart : each has a folder of its own within `--out`.
+    """
+    if options.rng < 0:
+        raise UsageError(f"--rng must be a non-negative integer, got {options.rng}.")
+    if not available(options.backend):
+        raise UsageError(f"--backend {options.backend}: {options.backend} is not installed.")
+    need("matplotlib", "rich", extra="experiments")
+    folders = [result_folder(experiment.name, options.out, apart=apart) for experiment in experiments]
+    for folder in folders:
+        writable(folder)
+
+    from experiments import running
+
+    with measuring(options) as measure_for:
+        codes = []
+        for experiment, folder in zip(experiments, folders, strict=True):
+            settings = experiment.configure(
+                quick=options.quick, full=options.full, seed=options.rng, backend=options.backend
+            )
+            measure = measure_for(experiment)
+            run = partial(running.carry_out, experiment, settings, folder, measure=measure, resume=options.resume)
+            codes.append(run(heading=len(experiments) > 1, notify=notify))
+    return max(codes)
+
+
+@contextlib.contextmanager
+def measuring(options: argparse.Namespace) -> Iterator[Any]:
+    """Where cells are measured: for each experiment a `Measure`."""
+    if options.dask is not None:
+        need("dask", "distributed", extra="dask")
+        from experiments import on_dask
+
+        try:
+            client = on_dask.connect(options.dask)
+        except on_dask.ClusterUnreachable as error:
+            raise UsageError(f"--dask: {error}") from error
+        with client:
+            yield lambda experiment: partial(on_dask.on_dask, client=client, module=experiment.cells.__module__)
+    elif options.workers > 1:
+        from experiments.processes import in_processes
+
+        yield lambda experiment: partial(in_processes, workers=options.workers)
+    else:
+        from experiments.cells import in_turn
+
+        yield lambda experiment: in_turn
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the web page."""
+    from experiments.report import gather, page
+
+    target = options.out or options.folder / "report.html"
+    try:
+        runs = gather(options.folder, order=list(EXPERIMENTS))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page(runs), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror or error}.") from error
+    print(f"wrote {target}: {', '.join(results.experiment for _, results in runs)}")
+    return 0
+
+
+def publish(options: argparse.Namespace) -> int:
+    """Copy to the gallery what its pages show."""
+    from experiments.publishing import publish as copy
+
+    names = list(dict.fromkeys(options.names))
+    for name in names:
+        source = result_folder(find(name).name, options.out, apart=len(names) > 1)
+        try:
+            copied = copy(name, source, options.gallery / name)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot publish {name} from {source}: {error}") from error
+        print(f"{options.gallery / name}: {', '.join(path.name for path in copied)}")
+    return 0
 
 
 def find(name: str) -> Experiment:
@@ -98,25 +216,29 @@ def find(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def check(experiment: Experiment, options: argparse.Namespace) -> None:
-    """Refuse what would fail later."""
-    if options.rng < 0:
-        raise UsageError(f"--rng must be a non-negative integer, got {options.rng}.")
-    if options.backend not in experiment.backends:
-        expected = ", ".join(experiment.backends)
-        raise UsageError(f"{experiment.name} does not run on {options.backend}; expected one of: {expected}.")
-    if not available(options.backend):
-        raise UsageError(f"--backend {options.backend}: {options.backend} is not installed.")
-    missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
+def need(*libraries: str, extra: str) -> None:
+    """Refuse where a library is missing, and say which extra brings it."""
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"{' and '.join(missing)} not installed; pip install 'randfeat[experiments]'.")
+        raise UsageError(f"{' and '.join(missing)} not installed; pip install 'randfeat[{extra}]'.")
 
 
-def writable(folder: Path) -> Path:
-    """The folder, made if need be, after a test that files can be written there."""
+def result_folder(name: str, out: Path | None, *, apart: bool) -> Path:
+    """Where the results of an experiment are."""
+    if out is None:
+        return RESULTS / name
+    return out / name if apart else out
+
+
+def writable(folder: Path) -> None:
+    """Make the folder, and that of its cells, if need be, and test that files can be written there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        for place in (folder, folder / "cells"):
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
     except OSError as error:
         raise UsageError(f"cannot write to --out {folder}: {error.strerror or error}.") from error
+
+
+COMMANDS = {"list": show_list, "run": run_some, "all": run_all, "report": report, "publish": publish}

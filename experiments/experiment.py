@@ -1,13 +1,13 @@
 """What an experiment is: independent cells of work, verdicts over their numbers, figures drawn from them."""
 
-import time
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from experiments.cells import Cell, Measured, measure
 from experiments.environment import environment
 from experiments.results import Results, Summary, Tables, Verdict
 
@@ -18,28 +18,19 @@ __all__ = ["Cell", "Experiment", "Progress", "Settings", "silent"]
 class Settings:
     """What a run can be told; every experiment adds its own sizes.
 
-    seed : of everything random. backend : array library that computes. quick : the small run was asked for.
+    seed : of everything random. backend : array library that computes. quick, full : the small, the large run was
+    asked for.
     """
 
     seed: int = 0
     backend: str = "numpy"
     quick: bool = False
+    full: bool = False
 
     def rng(self, *key: Any) -> np.random.Generator:
         """The generator of one named piece of work: independent of the others and of the order they are done in."""
         name = zlib.crc32(repr(key).encode())
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(name,)))
-
-
-class Cell(Protocol):
-    """A piece of work that depends on nothing but the settings: small, picklable, with a name of its own."""
-
-    @property
-    def key(self) -> str:
-        """The name, unique within the run."""
-
-    def measure(self, settings: Any) -> Tables:
-        """The rows that this cell adds to the tables."""
 
 
 class Progress(Protocol):
@@ -59,7 +50,8 @@ class Experiment:
 
     name : what `python -m experiments run` calls it. claim : one sentence. settings : the default sizes, `quick` the
     small ones. cells : the work. verdicts : what the numbers say. summaries : what to print. plot : figures by name,
-    from the numbers alone. backends : array libraries that it can run on.
+    from the numbers alone. backends : array libraries that it can run on. full : larger sizes, if there are any.
+    captions : of figures, by name; others have their title for one. units : of columns that have one.
     """
 
     name: str
@@ -71,25 +63,52 @@ class Experiment:
     summaries: Callable[[Tables, Any], list[Summary]]
     plot: Callable[[Results], dict[str, Any]]
     backends: tuple[str, ...] = ("numpy",)
+    full: Settings | None = None
+    captions: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
 
-    def configure(self, *, quick: bool = False, **changes: Any) -> Settings:
-        """The settings of a run: the default or the quick sizes, with a seed and a backend for instance."""
-        return replace(self.quick if quick else self.settings, quick=quick, **changes)
+    def configure(self, *, quick: bool = False, full: bool = False, **changes: Any) -> Settings:
+        """The settings of a run: the default, the quick or the full sizes, with a seed and a backend for instance.
+
+        Where there are no full sizes, the default ones are the full ones.
+        """
+        large = self.full if full else None
+        return replace(
+            large or (self.quick if quick else self.settings), quick=quick, full=large is not None, **changes
+        )
 
     def run(self, settings: Settings, progress: Progress = silent) -> Results:
-        """Do the work, cell by cell, and judge it."""
-        started, tables, cells = time.perf_counter(), Tables(), self.cells(settings)
+        """Do the work here and now, cell by cell, keeping nothing on the disk; the first error ends it."""
+        finished, cells = [], self.cells(settings)
         for done, cell in enumerate(cells):
             progress(done, len(cells), cell.key)
-            for name, rows in cell.measure(settings).items():
-                tables.setdefault(name, []).extend(rows)
+            finished.append(measure(cell, settings))
         progress(len(cells), len(cells), "")
+        return self.judge(finished, settings)
+
+    def judge(self, finished: Iterable[Measured], settings: Settings) -> Results:
+        """The rows of all cells, in the order of the cells, and what they say."""
+        tables, seconds = Tables(), 0.0
+        for measured in finished:
+            seconds += measured.seconds
+            for name, rows in measured.tables.items():
+                tables.setdefault(name, []).extend(rows)
         return Results(
             experiment=self.name,
             claim=self.claim,
             settings=asdict(settings),
             environment=environment(settings.backend),
-            seconds=round(time.perf_counter() - started, 3),
+            seconds=round(seconds, 3),
             tables=tables,
             verdicts=self.verdicts(tables, settings),
+            summaries=self.summaries(tables, settings),
+            command=self.command(settings),
+            units={"seconds": "s", **self.units},
         )
+
+    def command(self, settings: Settings) -> str:
+        """What to type for these settings, if they are those of the command line."""
+        sizes = "--quick" if settings.quick else "--full" if settings.full else ""
+        backend = f"--backend {settings.backend}" if settings.backend != "numpy" else ""
+        words = ["python -m experiments run", self.name, sizes, f"--rng {settings.seed}", backend]
+        return " ".join(word for word in words if word)

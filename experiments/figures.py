@@ -23,6 +23,7 @@ __all__ = [
     "save",
     "stacked",
     "style",
+    "title",
     "value_axis",
 ]
 
@@ -118,6 +119,15 @@ def value_axis(axes: Any) -> None:
 def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
     """One legend for all panels, below them."""
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+
+def title(figure: Figure) -> str:
+    """What stands above the figure, else above its parts, else above its panels, in one line; "" where nothing does."""
+    above = [figure.get_suptitle()]
+    parts = [part.get_suptitle() for part in figure.subfigs]
+    panels = [axes.get_title() for axes in figure.axes]
+    texts = next((texts for texts in (above, parts, panels) if any(texts)), [])
+    return "; ".join(dict.fromkeys(" ".join(text.split()) for text in texts if text))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

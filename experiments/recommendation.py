@@ -169,4 +169,7 @@ EXPERIMENT = Experiment(
     verdicts=verdicts,
     summaries=summaries,
     plot=plot,
+    captions={
+        "recommendation": "Predicted and measured error of every candidate on every head; on the line they agree"
+    },
 )

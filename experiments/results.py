@@ -3,13 +3,15 @@
 import csv
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Record", "Results", "Summary", "Tables", "Verdict"]
+from experiments.durable import write_durably
+
+__all__ = ["Record", "Results", "Summary", "Tables", "Verdict", "columnar", "records", "to_json"]
 
 Record = dict[str, Any]
 Tables = dict[str, list[Record]]
@@ -48,7 +50,11 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Everything that a run produced, but for the pictures, which are drawn from it."""
+    """Everything that a run produced, but for the pictures, which are drawn from it.
+
+    seconds : time spent in cells, summed over them. command : what to type to repeat it. figures : captions by name of
+    the file. units : of the columns that have one, by name; all others are dimensionless.
+    """
 
     experiment: str
     claim: str
@@ -57,6 +63,10 @@ class Results:
     seconds: float
     tables: Tables
     verdicts: list[Verdict]
+    summaries: list[Summary] = field(default_factory=list)
+    command: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=lambda: {"seconds": "s"})
 
     @property
     def failed(self) -> bool:
@@ -67,8 +77,7 @@ class Results:
         """`results.json` with everything, and each table as NAME.csv; returns the paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / "results.json"]
-        content = asdict(self) | {"tables": {name: columnar(rows) for name, rows in self.tables.items()}}
-        paths[0].write_text(json.dumps(to_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_durably(paths[0], self.as_json())
         for name, rows in self.tables.items():
             paths.append(folder / f"{name}.csv")
             with paths[-1].open("w", newline="", encoding="utf-8") as file:
@@ -76,16 +85,24 @@ class Results:
                 csv.writer(file).writerows([table["columns"], *table["rows"]])
         return paths
 
+    def as_json(self) -> str:
+        """The content of `results.json`."""
+        content = asdict(self) | {"tables": {name: columnar(rows) for name, rows in self.tables.items()}}
+        return json.dumps(to_json(content), indent=1, allow_nan=False) + "\n"
+
     @classmethod
     def read(cls, folder: Path) -> "Results":
-        """What `write` left in the folder."""
-        content = from_json(json.loads((folder / "results.json").read_text(encoding="utf-8")))
-        content["tables"] = {
-            name: [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
-            for name, table in content["tables"].items()
-        }
-        content["verdicts"] = [Verdict(**verdict) for verdict in content["verdicts"]]
-        return cls(**content)
+        """What `write` left in the folder; ValueError where that is not what is there."""
+        path = folder / "results.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            numbers = {name: from_json(content[name]) for name in ("settings", "environment", "seconds")}
+            tables = {name: records(table) for name, table in from_json(content["tables"]).items()}
+            verdicts = [Verdict(**verdict) for verdict in content["verdicts"]]
+            summaries = [Summary(**as_tuples(summary)) for summary in content.get("summaries", [])]
+            return cls(**content | numbers | {"tables": tables, "verdicts": verdicts, "summaries": summaries})
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{path} does not hold results: {error!r}.") from error
 
 
 def columnar(rows: list[Record]) -> dict[str, list]:
@@ -95,6 +112,18 @@ def columnar(rows: list[Record]) -> dict[str, list]:
         if list(row) != columns:
             raise ValueError(f"rows of one table must have the same columns, got {columns} and {list(row)}.")
     return {"columns": columns, "rows": [[plain(value) for value in row.values()] for row in rows]}
+
+
+def records(table: dict[str, list]) -> list[Record]:
+    """The inverse of `columnar`."""
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+
+
+def as_tuples(value: Any) -> Any:
+    """Lists, which is what JSON has, as tuples."""
+    if isinstance(value, dict):
+        return {name: as_tuples(item) for name, item in value.items()}
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def plain(value: Any) -> Any:

@@ -6,14 +6,25 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from experiments import experiment
 from experiments.results import Summary, Verdict
 
-__all__ = ["console", "progress_bar", "show_summaries", "show_verdicts"]
+__all__ = ["console", "progress_bar", "show_heading", "show_summaries", "show_verdicts"]
 
+MEMORY = 600.0  # seconds of the past that the rate is taken from: cells may take a minute each
 STYLES = {True: "green", False: "bold red", None: "cyan"}
 
 
@@ -23,26 +34,46 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(highlight=False, width=120)
 
 
+class RateColumn(ProgressColumn):
+    """Cells per minute, or per second where they are many."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, when there is one."""
+        speed = task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f} cells/s" if speed >= 1 else f"{60 * speed:.1f} cells/min", style="cyan")
+
+
 @contextlib.contextmanager
 def progress_bar(screen: Console) -> Iterator[experiment.Progress]:
-    """A bar that follows the cells of a run; nothing where the output is not a terminal."""
+    """A bar that follows the cells of a run, with rate and remaining time; nothing where this is not a terminal."""
     if not screen.is_terminal:
         yield experiment.silent
         return
     columns = (
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=screen, transient=True) as bar:
+    with Progress(*columns, console=screen, transient=True, speed_estimate_period=MEMORY) as bar:
         task = bar.add_task("", total=None)
 
         def report(done: int, total: int, key: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(key))
+            if bar.tasks[0].total is None:  # cells that were stored took no time: they are not part of the rate
+                bar.reset(task, total=total, completed=done, description=escape(key))
+            bar.update(task, completed=done, description=escape(key))
 
         yield report
+
+
+def show_heading(screen: Console, which: experiment.Experiment) -> None:
+    """The name and the claim of an experiment, above its results."""
+    screen.rule(f"[bold]{escape(which.name)}[/]", align="left")
+    screen.print(escape(which.claim), soft_wrap=True)
 
 
 def show_summaries(screen: Console, summaries: Sequence[Summary]) -> None:

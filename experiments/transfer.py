@@ -217,4 +217,5 @@ EXPERIMENT = Experiment(
     verdicts=verdicts,
     summaries=summaries,
     plot=plot,
+    captions={"transfer": "Relative error of maps fitted to the passage itself, to other passages, and to nothing"},
 )

@@ -16,6 +16,7 @@ from experiments import attention_error, catalogue, kernel_mse, real_heads, reco
 from experiments.attention_error.measure import DrawCell
 from experiments.attention_error.outputs import relative_error, stored_tolerance
 from experiments.attention_error.softened import Softening
+from experiments.cells import measure as measured
 from experiments.command_line import main
 from experiments.environment import environment
 from experiments.heads import average_of_values, head_names, load_head, value_range
@@ -167,7 +168,7 @@ def test_wrong_commands_are_one_line_and_exit_code_2(arguments, message, capsys)
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(type(EXPERIMENTS["kernel_mse"]), "run", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(measure.PointCell, "measure", lambda *_: pytest.fail("work was done"))
     assert main(["run", "kernel_mse", "--out", str(tmp_path / "file" / "results")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -186,7 +187,11 @@ def test_run_writes_numbers_and_figures(name, tiny, tmp_path, capsys, monkeypatc
     folder = tmp_path / "results" / name
     content = json.loads((folder / "results.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     assert content["settings"]["seed"] == 3
-    assert {"date", "python", "numpy", "scipy", "randfeat", "platform", "commit"} <= set(content["environment"])
+    environment = {"date", "python", "numpy", "scipy", "randfeat", "platform", "processor", "device", "commit"}
+    assert environment <= set(content["environment"])
+    assert content["command"] == f"python -m experiments run {name} --rng 3"
+    assert set(content["figures"]) == {path.stem for path in folder.glob("*.svg")}
+    assert all(caption != figure for figure, caption in content["figures"].items())
     assert set(content["tables"]) == set(COLUMNS[name])
     for table, columns in COLUMNS[name].items():
         with (folder / f"{table}.csv").open(newline="") as file:
@@ -229,7 +234,7 @@ def test_a_cell_does_not_depend_on_the_others(name):
     cells = experiment.cells(settings)
     assert len({cell.key for cell in cells}) == len(cells)
     together = experiment.run(settings).tables
-    alone = cells[-1].measure(settings)
+    alone = measured(cells[-1], settings).tables
     for table, rows in alone.items():
         assert repr(together[table][len(together[table]) - len(rows) :]) == repr(rows)
 
