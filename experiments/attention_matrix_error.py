@@ -244,7 +244,14 @@ def summaries(tables: Tables, settings: AttentionMatrixSettings) -> list[Summary
     header = ("scale", "m", *(f"{name}, {coupling[:3]}." for name, coupling in kinds), "negative")
     count = len(settings.num_rows)
     sections = tuple(range(count, len(rows), count))
-    return [Summary(f"median output MSE over {settings.num_samples} samples; negative denominators of trig, ind.", header, tuple(rows), sections)]
+    return [
+        Summary(
+            f"median output MSE over {settings.num_samples} samples; negative denominators of trig, ind.",
+            header,
+            tuple(rows),
+            sections,
+        )
+    ]
 
 
 def plot(results: Results) -> dict[str, Any]:
@@ -307,9 +314,7 @@ EXPERIMENT = Experiment(
     name="attention_matrix_error",
     claim="Positive features beat trigonometric ones in attention for long inputs, and lose for short ones.",
     settings=AttentionMatrixSettings(),
-    quick=AttentionMatrixSettings(
-        length=512, num_rows=(16, 64, 256), num_samples=12, delta_queries=8, delta_draws=60
-    ),
+    quick=AttentionMatrixSettings(length=512, num_rows=(16, 64, 256), num_samples=12, delta_queries=8, delta_draws=60),
     cells=cells,
     verdicts=verdicts,
     summaries=summaries,

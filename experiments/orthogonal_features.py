@@ -188,7 +188,8 @@ def orders(tables: Tables, dataset: str) -> list[Verdict]:
         )
     )
     others = {
-        name: curves[name]["mse"] / curves["RFF"]["expected"] for name in ("ORF'", "SORF", "Fastfood", "Sobol'", "Halton")
+        name: curves[name]["mse"] / curves["RFF"]["expected"]
+        for name in ("ORF'", "SORF", "Fastfood", "Sobol'", "Halton")
     }
     listing = ", ".join(f"{name} {value[0]:.2f} and {value[-1]:.2f}" for name, value in others.items())
     lines.append(

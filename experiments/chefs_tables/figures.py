@@ -8,8 +8,19 @@ from matplotlib.lines import Line2D
 
 from experiments.chefs_tables.measure import METHODS
 from experiments.chefs_tables.verdicts import log_variances
-from experiments.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, feature_axis, legend_below
-from experiments.figures import GREY, new_figure
+from experiments.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    feature_axis,
+    legend_below,
+    new_figure,
+)
 from experiments.results import Results
 
 __all__ = ["plot"]

@@ -5,9 +5,9 @@ signs) for inputs of equal length r, from closed forms. `angles`: the same at eq
 with Monte Carlo wherever its tails can be trusted.
 
 `clusters`: queries and keys in two clusters each, queries of length 0.1 and keys of length 1, d = 50. Complex
-exponential features with a fitted diagonal have next to no variance at one pair of centers; one such map for each pair of clusters, each used on its
-own block of the matrix, is a feature map of four times the width (the blocks that are not its own are zero). The mean
-squared error over all pairs, at equal feature dimension, closed forms and draws.
+exponential features with a fitted diagonal have next to no variance at one pair of centers. One such map for each pair
+of clusters, each used on its own block of the matrix, is a feature map of four times the width (the blocks that are not
+its own are zero). The mean squared relative error over all pairs, at equal feature dimension, closed forms and draws.
 """
 
 from typing import Any

@@ -6,7 +6,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.figures import BLUE, GREEN, ORANGE, PURPLE, VERMILION, feature_axis, legend_below, new_figure, value_axis
+from experiments.figures import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    feature_axis,
+    legend_below,
+    new_figure,
+    value_axis,
+)
 from experiments.hybrid.measure import METHODS, PRINTED
 from experiments.results import Results
 

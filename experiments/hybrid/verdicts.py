@@ -61,9 +61,7 @@ def best(tables: Tables, settings: HybridSettings) -> list[Verdict]:
     lines = []
     for length in settings.lengths:
         curves = {
-            name: np.array(
-                [r["expected"] for r in tables["angles"] if (r["estimator"], r["length"]) == (name, length)]
-            )
+            name: np.array([r["expected"] for r in tables["angles"] if (r["estimator"], r["length"]) == (name, length)])
             for name in PRINTED
         }
         top = {name: math.sqrt(curve.max()) for name, curve in curves.items()}
@@ -72,7 +70,7 @@ def best(tables: Tables, settings: HybridSettings) -> list[Verdict]:
         wins = int(np.sum(curves["angular hybrid"][inner] < least))
         lines += [
             Verdict(
-                claim=f"r = {length:g}, equal feature dimension: the hybrid is nowhere better than the best of the others",
+                claim=f"r = {length:g}, equal feature dimension: the hybrid is nowhere better than the others",
                 expected="at no angle strictly between 0 and π (closed forms)",
                 measured=f"at {wins} of {len(least)} angles",
                 holds=wins == 0,
@@ -93,14 +91,16 @@ def cluster_verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
     lines = []
     width = max(settings.cluster_widths)
     for spread in settings.spreads:
-        values = {r["method"]: r["expected"] for r in tables["clusters"] if (r["spread"], r["width"]) == (spread, width)}
+        values = {
+            r["method"]: r["expected"] for r in tables["clusters"] if (r["spread"], r["width"]) == (spread, width)
+        }
         other = min(values[name] for name in METHODS[:-1])
         ratio = values["complex exponential"] / other
         tight = spread == min(settings.spreads)
         lines.append(
             Verdict(
-                claim=f"clusters of spread {spread:g}: error of features for the centers over the best of the others, at "
-                f"equal feature dimension {width}",
+                claim=f"clusters of spread {spread:g}: error of features for the centers over the best of the others, "
+                f"at equal feature dimension {width}",
                 expected="below 1" if tight else "reported: the advantage ends where clusters overlap",
                 measured=f"{ratio:.3g}",
                 holds=bool(ratio < 1) if tight else None,
