@@ -35,7 +35,7 @@ class ChefsSettings(Settings):
 
     scales: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
     dim: int = 64
-    num_pairs: int = 4096
+    num_pairs: int = 2048
     heads: tuple[str, ...] = (
         "minilm/mansfieldpark_ch1/L5H7",
         "whisper/encoder/L3H4",
