@@ -317,7 +317,7 @@ EXPERIMENT = Experiment(
     name="attention_matrix_error",
     claim="Positive features beat trigonometric ones in attention for long inputs, and lose for short ones.",
     settings=AttentionMatrixSettings(),
-    quick=AttentionMatrixSettings(length=512, num_rows=(16, 64, 256), num_samples=12, delta_queries=8, delta_draws=60),
+    quick=AttentionMatrixSettings(length=256, num_rows=(16, 64, 256), num_samples=12, delta_queries=8, delta_draws=60),
     cells=cells,
     verdicts=verdicts,
     summaries=summaries,

@@ -34,9 +34,9 @@ EXPERIMENT = Experiment(
     quick=HybridSettings(
         lengths=(1.0,),
         num_angles=9,
-        num_draws=800,
+        num_draws=400,
         cluster_size=30,
-        cluster_draws=150,
+        cluster_draws=100,
         cluster_widths=(160,),
         spreads=(0.1, 1.0),
     ),
