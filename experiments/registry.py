@@ -1,6 +1,19 @@
 """The experiments by name."""
 
-from experiments import attention_error, catalogue, kernel_mse, real_heads, recommendation, transfer
+from experiments import (
+    attention_error,
+    attention_matrix_error,
+    catalogue,
+    chefs_tables,
+    hybrid,
+    kernel_mse,
+    orthogonal_features,
+    quadrature,
+    real_heads,
+    recommendation,
+    simplex,
+    transfer,
+)
 from experiments.experiment import Experiment
 
 __all__ = ["EXPERIMENTS"]
@@ -14,5 +27,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         transfer.EXPERIMENT,
         recommendation.EXPERIMENT,
         catalogue.EXPERIMENT,
+        attention_matrix_error.EXPERIMENT,
+        hybrid.EXPERIMENT,
+        chefs_tables.EXPERIMENT,
+        simplex.EXPERIMENT,
+        orthogonal_features.EXPERIMENT,
+        quadrature.EXPERIMENT,
     )
 }

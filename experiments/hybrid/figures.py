@@ -1,0 +1,86 @@
+"""The figures of hybrid, drawn from its tables."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.figures import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    feature_axis,
+    legend_below,
+    new_figure,
+    value_axis,
+)
+from experiments.hybrid.measure import METHODS, PRINTED
+from experiments.results import Results
+
+__all__ = ["plot"]
+
+STYLES: dict[str, dict[str, Any]] = {
+    "trig": {"color": GREEN, "marker": "^"},
+    "positive": {"color": BLUE, "marker": "o"},
+    "hyp+": {"color": VERMILION, "marker": "s"},
+    "angular hybrid": {"color": PURPLE, "marker": "D"},
+    "complex exponential": {"color": ORANGE, "marker": "P"},
+}
+
+
+def plot(results: Results) -> dict[str, Figure]:
+    """One figure over angles, one on clusters."""
+    return {"hybrid": angles(results), "clusters": clusters(results)}
+
+
+def handles(names: Any) -> list[Line2D]:
+    """For the legend."""
+    return [Line2D([], [], label=name, **STYLES[name]) for name in names]
+
+
+def angles(results: Results) -> Figure:
+    """Relative error against the angle at each length: lines closed form, points measured."""
+    lengths, width = results.settings["lengths"], results.settings["width"]
+    figure = new_figure(3.1 * len(lengths) + 0.4, 3.4)
+    for axes, length in zip(figure.subplots(1, len(lengths), squeeze=False, sharey=True)[0], lengths, strict=True):
+        for name in PRINTED:
+            rows = [r for r in results.tables["angles"] if (r["estimator"], r["length"]) == (name, length)]
+            own = {key: np.array([row[key] for row in rows]) for key in ("angle", "expected", "measured")}
+            error = np.array([row["standard_error"] for row in rows])
+            positive = own["expected"] > 1e-9
+            axes.plot(own["angle"][positive], np.sqrt(own["expected"][positive]), color=STYLES[name]["color"])
+            root = np.sqrt(own["measured"])  # the standard error of a root is that of the square over twice the root
+            axes.errorbar(own["angle"], root, yerr=error / root, **STYLES[name], linestyle="none", elinewidth=0.8)
+        axes.set_xticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
+        axes.set_xlabel("angle")
+        axes.set_title(f"length r = {length:g}")
+        axes.set_yscale("log")
+    value_axis(figure.axes[0])
+    figure.axes[0].set_ylabel(f"relative error, {width} features")
+    legend_below(figure, handles(PRINTED), columns=len(PRINTED))
+    return figure
+
+
+def clusters(results: Results) -> Figure:
+    """Mean squared relative error against the width for each spread."""
+    spreads, widths = results.settings["spreads"], results.settings["cluster_widths"]
+    figure = new_figure(3.1 * len(spreads) + 0.4, 3.4)
+    for axes, spread in zip(figure.subplots(1, len(spreads), squeeze=False, sharey=True)[0], spreads, strict=True):
+        for index, method in enumerate(METHODS):
+            rows = [r for r in results.tables["clusters"] if (r["method"], r["spread"]) == (method, spread)]
+            own = {key: np.array([row[key] for row in rows]) for key in ("width", "expected", "measured")}
+            bars = 2 * np.array([row["standard_error"] for row in rows])
+            moved = own["width"] * 1.02 ** (index - (len(METHODS) - 1) / 2)
+            axes.plot(own["width"], own["expected"], color=STYLES[method]["color"])
+            axes.errorbar(moved, own["measured"], yerr=bars, **STYLES[method], linestyle="none", elinewidth=0.8)
+        axes.set_title(f"spread {spread:g}")
+        axes.set_yscale("log")
+        feature_axis(axes, widths)
+        axes.set_xlabel("feature dimension")
+    value_axis(figure.axes[0])
+    figure.axes[0].set_ylabel("mean squared relative error")
+    legend_below(figure, handles(METHODS), columns=len(METHODS))
+    return figure

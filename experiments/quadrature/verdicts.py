@@ -1,0 +1,111 @@
+"""What the numbers of quadrature say."""
+
+import math
+
+import numpy as np
+
+from experiments.quadrature.measure import KERNELS, QuadratureSettings
+from experiments.results import Record, Summary, Tables, Verdict
+
+__all__ = ["curve", "summaries", "verdicts"]
+
+FALSE_ALARM = 1e-3
+SIGNIFICANT = 3.0
+
+
+def curve(rows: list[Record], **wanted: str) -> dict[str, np.ndarray]:
+    """The rows with these values as columns."""
+    chosen = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return {name: np.array([row[name] for row in chosen]) for name in chosen[0]} if chosen else {}
+
+
+def verdicts(tables: Tables, settings: QuadratureSettings) -> list[Verdict]:
+    """Closed forms; the rule against independent rows for each kernel; ridge regression."""
+    return [
+        agreement(tables, settings),
+        *(gain(tables, kernel) for kernel in KERNELS),
+        *(convergence(tables, settings, dataset) for dataset in settings.ridge_datasets),
+    ]
+
+
+def agreement(tables: Tables, settings: QuadratureSettings) -> Verdict:
+    """Measured against predicted errors; Student's t, for the standard errors are measured too."""
+    from scipy.stats import t as student
+
+    rows = [row for row in tables["errors"] if not np.isnan(row["expected"])]
+    limit = float(student.isf(FALSE_ALARM / (2 * len(rows)), settings.num_draws - 1))
+    z = [(row["squared_error"] - row["expected"]) / row["standard_error"] for row in rows]
+    worst = int(np.argmax(np.abs(z)))
+    sizes = [row["standard_error"] / row["expected"] for row in rows]
+    return Verdict(
+        claim="squared Frobenius errors are the sums of the closed forms, wherever these are known",
+        expected=f"|t| below {limit:.2f} (false alarm {FALSE_ALARM})",
+        measured=f"{len(rows)} points, largest {abs(z[worst]):.2f}: {rows[worst]['dataset']}, {rows[worst]['kernel']}, "
+        f"{rows[worst]['method']}; standard errors {min(sizes):.1%} .. {max(sizes):.1%} of the value",
+        holds=bool(abs(z[worst]) < limit),
+    )
+
+
+def gain(tables: Tables, kernel: str) -> Verdict:
+    """The spherical-radial rule against independent rows: unbiased for arc-cosine kernels only."""
+    ratios, errors = {}, {}
+    for dataset in dict.fromkeys(row["dataset"] for row in tables["errors"]):
+        rule, base = (
+            curve(tables["errors"], dataset=dataset, kernel=kernel, method=method)
+            for method in ("spherical-radial", "independent")
+        )
+        ratios[dataset] = rule["squared_error"] / base["expected"]
+        errors[dataset] = rule["standard_error"] / base["expected"]
+    below = all(np.all(ratios[name] + SIGNIFICANT * errors[name] < 1) for name in ratios)
+    listing = ", ".join(f"{name} {ratio[0]:.2f} .. {ratio[-1]:.2f}" for name, ratio in ratios.items())
+    claimed = kernel != "gaussian"
+    return Verdict(
+        claim=f"{kernel}: squared error of the spherical-radial rule over that of independent rows, equal width",
+        expected=f"below 1 by {SIGNIFICANT:g} standard errors, for every data set and m"
+        if claimed
+        else "reported: the rule is biased for the Gaussian kernel, and a bias does not fall with m",
+        measured=f"from the least to the largest m: {listing}",
+        holds=bool(below) if claimed else None,
+    )
+
+
+def convergence(tables: Tables, settings: QuadratureSettings, dataset: str) -> Verdict:
+    """Orthogonal rows are no worse than independent ones; Student's t with the freedom of both means."""
+    from scipy.stats import t as student
+
+    base, better = (
+        curve(tables["scores"], dataset=dataset, kernel="gaussian", method=method)
+        for method in ("independent", "orthogonal")
+    )
+    error = np.hypot(base["standard_error"], better["standard_error"])
+    gaps = better["score"] - base["score"]
+    worst = float(np.min(gaps / error))
+    limit = float(student.isf(FALSE_ALARM / len(gaps), 2 * (settings.ridge_draws - 1)))
+    return Verdict(
+        claim=f"ridge regression on {dataset}: orthogonal rows score no worse than independent ones, Gaussian kernel",
+        expected=f"nowhere lower by {limit:.1f} standard errors of the difference (false alarm {FALSE_ALARM})",
+        measured=f"differences {', '.join(f'{gap:+.4f}' for gap in gaps)} at widths "
+        f"{', '.join(map(str, settings.ridge_widths))}; scores {base['score'][0]:.3f} .. {base['score'][-1]:.3f}, "
+        f"exact kernel {base['exact'][0]:.3f}",
+        holds=bool(worst > -limit),
+    )
+
+
+def summaries(tables: Tables, settings: QuadratureSettings) -> list[Summary]:
+    """Relative Frobenius errors, and scores."""
+    keys = dict.fromkeys((row["dataset"], row["kernel"], row["method"]) for row in tables["errors"])
+    rows = []
+    for dataset, kernel, method in keys:
+        own = curve(tables["errors"], dataset=dataset, kernel=kernel, method=method)
+        found = (f"{m}: {math.sqrt(e):.3f}" for m, e in zip(own["num_rows"], own["squared_error"], strict=True))
+        rows.append((f"{dataset}, {kernel}, {method}", "  ".join(found)))
+    scores = []
+    for dataset, kernel, method in dict.fromkeys((r["dataset"], r["kernel"], r["method"]) for r in tables["scores"]):
+        own = curve(tables["scores"], dataset=dataset, kernel=kernel, method=method)
+        scores.append(
+            (f"{dataset}, {kernel}, {method}", *(f"{value:.4f}" for value in own["score"]), f"{own['exact'][0]:.4f}")
+        )
+    return [
+        Summary("relative Frobenius error (root mean square) by rows", ("", "m: error"), tuple(rows)),
+        Summary("ridge regression", ("score", *map(str, settings.ridge_widths), "exact kernel"), tuple(scores)),
+    ]

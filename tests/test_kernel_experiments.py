@@ -1,0 +1,225 @@
+"""The experiments on kernels, estimators and couplings: they run, their digits are right, their verdicts can fail."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from experiments import attention_matrix_error, chefs_tables, hybrid, orthogonal_features, quadrature, simplex
+from experiments.attention_matrix_error import log_denominators, relative_denominators
+from experiments.chefs_tables.measure import bandwidth, fitted, log_variance, regime_pairs
+from experiments.datasets import DATASETS, load_dataset, neighbor_distance
+from experiments.figures import style
+from experiments.hybrid.verdicts import significant
+from experiments.registry import EXPERIMENTS
+from experiments.results import Results
+
+TINY = {
+    "attention_matrix_error": dataclasses.replace(
+        attention_matrix_error.EXPERIMENT.quick,
+        length=128,
+        scales=(0.5, 1.0),
+        num_rows=(16, 128),
+        num_samples=10,
+        delta_queries=4,
+        delta_draws=40,
+    ),
+    "hybrid": dataclasses.replace(
+        hybrid.EXPERIMENT.quick,
+        dim=8,
+        num_angles=5,
+        width=288,
+        num_draws=300,
+        cluster_dim=10,
+        cluster_size=10,
+        cluster_draws=30,
+        spreads=(0.1,),
+    ),
+    "chefs_tables": dataclasses.replace(
+        chefs_tables.EXPERIMENT.quick,
+        scales=(0.1, 1.0),
+        num_pairs=64,
+        dim=8,
+        heads=(),
+        datasets=("wine",),
+        num_features=(32,),
+        num_draws=3,
+    ),
+    "simplex": dataclasses.replace(simplex.EXPERIMENT.quick, dim=16, num_rows=(16,), num_draws=100, gram_draws=40),
+    "orthogonal_features": dataclasses.replace(
+        orthogonal_features.EXPERIMENT.quick, datasets=("letter",), num_points=30, multiples=(1, 2), num_draws=20
+    ),
+    "quadrature": dataclasses.replace(
+        quadrature.EXPERIMENT.quick,
+        datasets=("iris",),
+        num_points=20,
+        num_draws=30,
+        ridge_datasets=("ames",),
+        ridge_points=(100, 50),
+        ridge_widths=(32,),
+        ridge_draws=3,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Every experiment at its tiny size, with the default seed."""
+    return {name: EXPERIMENTS[name].run(dataclasses.replace(settings, quick=True)) for name, settings in TINY.items()}
+
+
+def judged(name, tables):
+    """Verdicts over these tables, by claim."""
+    return {verdict.claim: verdict.holds for verdict in EXPERIMENTS[name].verdicts(tables, TINY[name])}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_figures_are_drawn_from_what_was_written(name, results, tmp_path):
+    results[name].write(tmp_path)
+    with style():
+        figures = EXPERIMENTS[name].plot(Results.read(tmp_path))
+        assert name in figures
+        for figure in figures.values():
+            figure.canvas.draw()  # warnings are errors
+    assert all(results[name].tables.values())
+    assert EXPERIMENTS[name].summaries(results[name].tables, TINY[name])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_cell_repeats_alone(name, results):
+    cells = EXPERIMENTS[name].cells(TINY[name])
+    assert len({cell.key for cell in cells}) == len(cells)
+    for table, rows in cells[-1].measure(TINY[name]).items():
+        assert repr(results[name].tables[table][-len(rows) :]) == repr(rows)
+
+
+# verdicts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "change", "claim"),
+    [
+        ("attention_matrix_error", "errors", lambda r: r | {"mse": -r["mse"]}, "scale 1, orthogonal rows"),
+        ("attention_matrix_error", "errors", lambda r: r | {"least": -0.1}, "denominators of positive features"),
+        ("attention_matrix_error", "predictions", lambda r: r | {"measured": 2 * r["measured"]}, "scale 0.25, trig"),
+        ("attention_matrix_error", "predictions", lambda r: r | {"measured": math.nan}, "scale 0.25, positive"),
+        ("hybrid", "table", lambda r: r | {"computed": 1.1 * r["computed"]}, "reproduce the table"),
+        ("hybrid", "clusters", lambda r: r | {"measured": 3 * r["measured"]}, "measured errors are"),
+        (
+            "hybrid",
+            "angles",
+            lambda r: r | {"expected": r["expected"] * (1e-9 if "hyb" in r["estimator"] else 1)},
+            "nowhere",
+        ),
+        ("hybrid", "clusters", lambda r: r | {"expected": 1.0}, "features for the centers"),
+        ("chefs_tables", "printed", lambda r: r | {"computed": r["computed"] + 0.1}, "reproduce the table"),
+        (
+            "chefs_tables",
+            "variances",
+            lambda r: r | {"log_second_moment": r["log_second_moment"] + (r["method"] == "SDERF") * 9},
+            "SDERF is nowhere worse",
+        ),
+        ("chefs_tables", "accuracies", lambda r: r | {"accuracy": float(r["method"] == "PRF")}, "OPRF classifies"),
+        ("simplex", "table", lambda r: r | {"computed": r["computed"] + 0.001}, "reproduce the table"),
+        ("simplex", "errors", lambda r: r | {"ratio": 2 * r["ratio"]}, "measured errors under"),
+        ("simplex", "errors", lambda r: r | {"ratio": 9.0}, "SimRF+ is nowhere worse"),
+        ("simplex", "errors", lambda r: r | {"expected": 1.0}, "simplex below orthogonal"),
+        ("orthogonal_features", "errors", lambda r: r | {"mse": 1.5 * r["mse"]}, "the error of RFF is"),
+        ("orthogonal_features", "errors", lambda r: r | {"mse": 1.5 * r["mse"]}, "SORF has the error"),
+        ("orthogonal_features", "errors", lambda r: r | {"expected": 1.0}, "ORF has a smaller error"),
+        ("quadrature", "errors", lambda r: r | {"squared_error": 3 * r["squared_error"]}, "are the sums"),
+        ("quadrature", "errors", lambda r: r | {"squared_error": 9.0}, "arc-cosine 1: squared error"),
+        ("quadrature", "scores", lambda r: r | {"score": float(r["method"] == "independent")}, "ridge regression on"),
+    ],
+)
+def test_verdicts_fail_on_bad_numbers(name, table, change, claim, results):
+    good = judged(name, results[name].tables)
+    bad = judged(name, results[name].tables | {table: [change(row) for row in results[name].tables[table]]})
+    (text,) = (text for text in good if claim in text and good[text] is not None)
+    assert (good[text], bad[text]) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["hybrid", "chefs_tables", "simplex"])
+def test_printed_digits_do_not_depend_on_the_size_of_the_run(name, results):
+    tables = results[name].tables
+    rows = tables["printed" if name == "chefs_tables" else "table"]
+    assert len(rows) == {"hybrid": 48, "chefs_tables": 21, "simplex": 84}[name]
+    assert [holds for claim, holds in judged(name, tables).items() if "reproduce the table" in claim] == [True]
+
+
+def test_last_digits():
+    assert [significant(value) for value in (0.11, 14.3, 6.77, 1600.0, 266.0)] == [-2, -1, -2, 2, 0]
+
+
+# parts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_denominators_are_those_of_the_estimated_matrix():
+    query, key = np.random.default_rng(0).normal(scale=2, size=(2, 20, 4))
+    phi = rf.TrigonometricFeatures().draw(4, 16, rng=0)
+    root = 4**-0.25
+    naive = phi.estimate(root * query, root * key).sum(axis=1) / np.exp(query @ key.T / 2).sum(axis=1)
+    np.testing.assert_allclose(relative_denominators(query, key, phi, log_denominators(query, key)), naive, rtol=1e-9)
+    assert (naive < 0).any()
+
+
+def test_fitted_parameters_are_optimal_for_the_pairs():
+    settings = dataclasses.replace(chefs_tables.EXPERIMENT.quick, num_pairs=100, dim=6)
+    x, y = regime_pairs(settings, "heterogeneous", 0.6)
+    optimum = fitted("OPRF", x, y)
+    best = np.mean(log_variance(optimum, x, y, second_moment=True))
+    for factor in (0.8, 1.25):
+        other = dataclasses.replace(optimum, exponent=factor * optimum.exponent)
+        assert np.mean(log_variance(other, x, y, second_moment=True)) > best
+    dense = fitted("SDERF", x, y)
+    moved = dataclasses.replace(dense, exponents=dense.exponents * np.linspace(0.7, 1.3, 6))
+    assert np.mean(log_variance(dense, x, y, second_moment=True)) < np.mean(
+        log_variance(moved, x, y, second_moment=True)
+    )
+
+
+def test_heads_and_synthetic_pairs_have_their_scale():
+    settings = dataclasses.replace(chefs_tables.EXPERIMENT.quick, num_pairs=2000)
+    x, y = regime_pairs(settings, "sphere", 0.5)
+    np.testing.assert_allclose(np.sum(x**2, axis=-1), 16.0)
+    np.testing.assert_allclose(np.sum(y**2, axis=-1), 16.0)
+    a, b = (regime_pairs(settings, "vit/flower/L8H2", scale)[0] for scale in (0.5, 1.0))
+    np.testing.assert_allclose(2 * a, b)
+    assert bandwidth("iris", 0, 4000)[1] > 0.9
+
+
+# data ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [("letter", (20000, 16), 26), ("ames", (2930, 33), 0), ("iris", (150, 4), 3), ("digits", (1797, 64), 10)],
+)
+def test_tables_are_standardized(name, shape, classes):
+    data = load_dataset(name)
+    assert data.inputs.shape == shape == (len(data.target), data.dim)
+    np.testing.assert_allclose(data.inputs.mean(axis=0), 0, atol=1e-9)
+    spread = data.inputs.std(axis=0)
+    assert np.all((np.abs(spread - 1) < 1e-9) | (spread == 0))
+    assert np.sum(spread == 0) == (3 if name == "digits" else 0)
+    if classes:
+        assert set(data.target) == set(range(classes))
+    parts = data.split(np.random.default_rng(0), 60, 40)
+    assert [len(part) for part in parts] == [60, 40]
+    assert len(set(np.concatenate(parts))) == 100
+
+
+def test_what_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"unknown data set 'mnist'; expected one of letter, ames"):
+        load_dataset("mnist")
+    with pytest.raises(ValueError, match=r"iris has 150 rows, fewer than 100 \+ 51"):
+        load_dataset("iris").split(np.random.default_rng(0), 100, 51)
+    assert len(set(DATASETS)) == 6
+
+
+def test_neighbor_distance_is_that_of_all_pairs():
+    x = load_dataset("iris").inputs
+    distances = np.sort(np.linalg.norm(x[:, None] - x, axis=-1), axis=1)
+    assert neighbor_distance("iris") == pytest.approx(distances[:, 50].mean(), rel=1e-9)
