@@ -1,6 +1,17 @@
 """The experiments by name."""
 
-from experiments import attention_error, catalogue, kernel_mse, real_heads, recommendation, transfer
+from experiments import (
+    attention_error,
+    catalogue,
+    kernel_mse,
+    orthogonal_gain,
+    real_heads,
+    recommendation,
+    regularized_softmax,
+    tail_bounds,
+    transfer,
+    trig_vs_positive,
+)
 from experiments.experiment import Experiment
 
 __all__ = ["EXPERIMENTS"]
@@ -14,5 +25,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         transfer.EXPERIMENT,
         recommendation.EXPERIMENT,
         catalogue.EXPERIMENT,
+        trig_vs_positive.EXPERIMENT,
+        orthogonal_gain.EXPERIMENT,
+        regularized_softmax.EXPERIMENT,
+        tail_bounds.EXPERIMENT,
     )
 }
