@@ -298,8 +298,8 @@ def plot(results: Results) -> dict[str, Any]:
         rows = [row for row in tables["gap"] if row["dim"] == dim]
         u = np.array([row["u"] for row in rows])
         scale = np.array([row["independent"] for row in rows])
-        gap, bound = (np.array([f(r) for r in rows]) for f in (lambda r: r["independent"] - r["orthogonal"],
-                                                               lambda r: r["bound"]))  # fmt: skip
+        gap = scale - np.array([row["orthogonal"] for row in rows])
+        bound = np.array([row["bound"] for row in rows])
         left.plot(u, gap / scale, color=color, label=f"d = {dim}")
         left.plot(u, bound / scale, color=color, linestyle="--")
         t = np.linspace(0.25, 30, 240)

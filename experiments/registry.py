@@ -11,6 +11,7 @@ from experiments import (
     tail_bounds,
     transfer,
     trig_vs_positive,
+    uniform_convergence,
 )
 from experiments.experiment import Experiment
 
@@ -29,5 +30,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         orthogonal_gain.EXPERIMENT,
         regularized_softmax.EXPERIMENT,
         tail_bounds.EXPERIMENT,
+        uniform_convergence.EXPERIMENT,
     )
 }

@@ -288,7 +288,7 @@ def plot(results: Results) -> dict[str, Any]:
         label = "Gaussian rows: one large row" if coupling == "gaussian" else f"{coupling}: bound"
         left.plot(levels, [row["bound"] for row in rows], color=color, label=label,
                   linestyle=":" if coupling == "gaussian" else "-")  # fmt: skip
-        seen = [row for row in rows if row["share"] > 0]
+        seen = [row for row in rows if row["low"] > 1e-9 and row["share"] * settings["num_draws"] > 5]
         left.errorbar(
             [row["level"] for row in seen],
             [row["share"] for row in seen],
@@ -297,7 +297,7 @@ def plot(results: Results) -> dict[str, Any]:
             marker="o",
             linestyle="none",
             markersize=3,
-            label=f"{coupling}: counted",
+            label=f"{coupling.replace('gaussian', 'Gaussian rows')}: counted",
         )
     left.plot(
         [row["level"] for row in tables["rare"]],
@@ -307,7 +307,7 @@ def plot(results: Results) -> dict[str, Any]:
         linestyle="none",
         label="independent: importance sampling",
     )
-    left.set(yscale="log", ylim=(1e-14, 2), xlabel="level a", ylabel="P[estimate > a · kernel]")
+    left.set(yscale="log", ylim=(1e-10, 2), xlabel="level a", ylabel="P[estimate > a · kernel]")
     left.set_title("d = {dim}, {num_rows} rows, u = {distance:g}".format(**settings))
     rows = [row for row in tables["moments"] if (row["envelope"], row["u"]) == PLANTED[:2]]
     theta = [row["theta"] for row in rows]
