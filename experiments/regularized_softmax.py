@@ -163,7 +163,8 @@ def slopes(tables: Tables, settings: RegularizedSettings) -> dict[float, float]:
     for u in settings.distances:
         rows = {row["dim"]: row["ratio"] for row in tables["curves"] if row["u"] == u}
         first, last = sorted(rows)[-2:]
-        result[u] = float(np.log((1 - rows[last]) / (1 - rows[first])) / np.log(last / first))
+        with np.errstate(invalid="ignore"):
+            result[u] = float(np.log((1 - rows[last]) / (1 - rows[first])) / np.log(last / first))
     return result
 
 

@@ -14,10 +14,17 @@ def slope(x: list[float], y: list[float]) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
+def slope_tolerance(spread: float, settings: UniformSettings, widths: tuple[int, ...], count: int) -> float:
+    """Four standard errors of the mean of `count` slopes between medians over draws that vary by this share."""
+    error = np.sqrt(np.pi / 2) * spread / np.sqrt(settings.num_draws)
+    return float(4 * np.sqrt(2) * error / np.log(max(widths) / min(widths)) / np.sqrt(count))
+
+
 def verdicts(tables: Tables, settings: UniformSettings) -> list[Verdict]:
     """What the number of rows depends on, and the bounds."""
     tokens = tables["tokens"]
     by_size = {(r["tokens"], r["dim"], r["rows"]): r["median"] for r in tokens}
+    most = 1 + 4 * 0.1 * np.sqrt(np.pi / 2 / settings.num_draws)  # largest errors vary by a tenth from draw to draw
     normal = [row["median"] / row["normal"] for row in tokens]
     shares = {(r["tokens"], r["dim"], r["rows"]): r["median"] / r["ceiling"] for r in tokens}
     last, low_dim, high_dim = max(settings.tokens), min(settings.token_dims), max(settings.token_dims)
@@ -38,15 +45,17 @@ def verdicts(tables: Tables, settings: UniformSettings) -> list[Verdict]:
     in_sup_rows = slope(
         *map(list, zip(*((r["rows"], r["median"]) for r in sup if r["diameter"] == centre), strict=True))
     )
+    allowed = slope_tolerance(0.08, settings, settings.token_rows, len(in_rows)) + 0.02
+    allowed_discs = slope_tolerance(0.15, settings, settings.sup_rows, 1) + 0.02
     spectral = tables["spectral"]
     covered = [row for row in spectral if row["bound"] <= 0.5]
     exceeded = sum(row["error"] > row["bound"] for row in covered)
     return [
         Verdict(
             claim="the largest error of a matrix is at most that of independent normal errors of the same variances",
-            expected="median / predicted median at most 1.1 (the bound of Šidák, and 3 standard errors)",
+            expected=f"median / predicted median at most {most:.2f} (the bound of Šidák, and 4 standard errors)",
             measured=f"{min(normal):.2f} to {max(normal):.2f} over {len(normal)} sizes",
-            holds=max(normal) <= 1.1,
+            holds=bool(max(normal) <= most),
         ),
         Verdict(
             claim=f"rows needed do not depend on the number of tokens: d = {low_dim}, {last} of them reach the limit",
@@ -56,9 +65,9 @@ def verdicts(tables: Tables, settings: UniformSettings) -> list[Verdict]:
         ),
         Verdict(
             claim="rows needed are proportional to ε^-2: the largest error falls like m^-1/2",
-            expected="mean slope over all sizes within 0.06 of -0.5; discs within 0.1",
+            expected=f"mean slope over all sizes within {allowed:.2f} of -0.5, discs within {allowed_discs:.2f}",
             measured=f"{np.mean(in_rows):.3f}, {in_sup_rows:.3f}",
-            holds=bool(abs(np.mean(in_rows) + 0.5) < 0.06 and abs(in_sup_rows + 0.5) < 0.1),
+            holds=bool(abs(np.mean(in_rows) + 0.5) < allowed and abs(in_sup_rows + 0.5) < allowed_discs),
         ),
         Verdict(
             claim="the largest error of every matrix is below Hoeffding's bound over its entries",
