@@ -83,9 +83,11 @@ class MatrixCell:
             length = settings.norm * rng.uniform(size=(len(x), 1)) ** (1 / self.dim)
             x *= length / np.linalg.norm(x, axis=1, keepdims=True)
         exact = np.exp(query @ key.T)
-        x, y = query[:, None, :], key[None, :, :]
-        squared = np.sum(x**2, axis=-1) + np.sum(y**2, axis=-1) + 2 * query @ key.T
-        ratios = ratio(squared, self.dim)
+        squared = np.sum(query**2, axis=1)[:, None] + np.sum(key**2, axis=1) + 2 * query @ key.T
+        law = rf.Orthogonal(norms="constant").row_law(
+            self.dim
+        )  # one number for each entry, without vectors of length d
+        ratios = law.row_mean(squared)
         largest_u = 4 * settings.norm**2
         return {
             "matrices": [

@@ -239,7 +239,9 @@ def plot(results: Results) -> dict[str, Any]:
         log = np.clip(np.log10(ratio), -6, 6)
     both, mirrored = np.concatenate([-angles[:0:-1], angles]), np.concatenate([log[:, :0:-1], log], axis=1)
     norm = TwoSlopeNorm(0.0, -6, 6)
-    image = left.pcolormesh(both / np.pi, lengths, mirrored, cmap="PuOr_r", norm=norm, shading="gouraud")
+    image = left.pcolormesh(
+        both / np.pi, lengths, mirrored, cmap="PuOr_r", norm=norm, shading="gouraud", rasterized=True
+    )
     left.contour(both / np.pi, lengths, mirrored, levels=[0.0], colors="#000000", linewidths=1)
     figure.colorbar(image, ax=left, label="log₁₀ ratio")
     left.set_title("MSE trigonometric / positive; black: equal")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import hyp1f1
 
+import randfeat as rf
 from experiments import orthogonal_gain, regularized_softmax, tail_bounds, trig_vs_positive
 from experiments.pairs import judge, pairs_at, worst
 from experiments.uniform_convergence.measure import largest_error, normal_median
@@ -161,7 +162,10 @@ def test_change_of_sign_is_a_root_of_the_kummer_function(dim):
     ],
 )
 def test_regularized_over_softmax(dim, digits):
-    np.testing.assert_allclose(regularized_softmax.ratio(np.array([1.0, 2, 4, 8, 16]), dim), digits, atol=6e-4)
+    u = np.array([1.0, 2, 4, 8, 16])
+    np.testing.assert_allclose(regularized_softmax.ratio(u, dim), digits, atol=6e-4)
+    law = rf.Orthogonal(norms="constant").row_law(dim)  # what the matrices are evaluated with
+    np.testing.assert_allclose(law.row_mean(u), regularized_softmax.ratio(u, dim), rtol=1e-12)
 
 
 # what they are measured with -----------------------------------------------------------------------------------------
@@ -205,8 +209,6 @@ def test_ascent_finds_the_largest_error_that_a_fine_grid_finds():
 
 def test_median_of_the_largest_of_normal_errors():
     """One entry: the median of |N(0, v)|, 0.6745 standard deviations."""
-    import randfeat as rf
-
     estimator, counts = rf.TrigonometricFeatures(coupling="independent"), np.zeros(400)
     counts[200] = 1
     t = 200.5 / 100
