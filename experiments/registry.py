@@ -8,11 +8,16 @@ from experiments import (
     hybrid,
     kernel_mse,
     orthogonal_features,
+    orthogonal_gain,
     quadrature,
     real_heads,
     recommendation,
+    regularized_softmax,
     simplex,
+    tail_bounds,
     transfer,
+    trig_vs_positive,
+    uniform_convergence,
 )
 from experiments.experiment import Experiment
 
@@ -33,5 +38,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         simplex.EXPERIMENT,
         orthogonal_features.EXPERIMENT,
         quadrature.EXPERIMENT,
+        trig_vs_positive.EXPERIMENT,
+        orthogonal_gain.EXPERIMENT,
+        regularized_softmax.EXPERIMENT,
+        tail_bounds.EXPERIMENT,
+        uniform_convergence.EXPERIMENT,
     )
 }

@@ -13,7 +13,7 @@ Describe an estimator, draw a feature map, use its features:
 True
 """
 
-from randfeat import couplings, estimators, kernels, montecarlo, testing
+from randfeat import bounds, couplings, estimators, kernels, montecarlo, testing
 from randfeat.adaptation import adapt
 from randfeat.attention import (
     AttentionState,
@@ -46,6 +46,7 @@ __all__ = [
     "NoClosedForm",
     "adapt",
     "attention_diagnostics",
+    "bounds",
     "catalogue",
     "concatenate",
     "kernel_attention",

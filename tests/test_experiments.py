@@ -12,7 +12,19 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from experiments import attention_error, catalogue, kernel_mse, real_heads, recommendation, transfer
+from experiments import (
+    attention_error,
+    catalogue,
+    kernel_mse,
+    orthogonal_gain,
+    real_heads,
+    recommendation,
+    regularized_softmax,
+    tail_bounds,
+    transfer,
+    trig_vs_positive,
+    uniform_convergence,
+)
 from experiments.attention_error.measure import DrawCell
 from experiments.attention_error.outputs import relative_error, stored_tolerance
 from experiments.attention_error.softened import Softening
@@ -70,6 +82,47 @@ TINY_CATALOGUE = dataclasses.replace(
     couplings=("independent", "antithetic"),
     num_draws=500,
 )
+TINY_TRIG = dataclasses.replace(
+    trig_vs_positive.EXPERIMENT.quick, lengths=(0.5, 1.0), num_angles=13, num_draws=300, false_alarm=1e-6
+)
+TINY_GAIN = dataclasses.replace(
+    orthogonal_gain.EXPERIMENT.quick,
+    dims=(4, 16),
+    num_draws=400,
+    gram_draws=30,
+    sign_dims=(4,),
+    sign_draws=2000,
+    false_alarm=1e-6,
+)
+TINY_REGULARIZED = dataclasses.replace(
+    regularized_softmax.EXPERIMENT.quick,
+    dims=(16, 512, 1024),
+    num_tokens=24,
+    measured_dims=(16,),
+    num_draws=400,
+    false_alarm=1e-6,
+)
+TINY_TAILS = dataclasses.replace(
+    tail_bounds.EXPERIMENT.quick,
+    levels=(1.0, 1.2, 1.5, 2.0, 3.0),
+    num_draws=10_000,
+    tilted_draws=1000,
+    false_alarm=1e-6,
+)
+TINY_UNIFORM = dataclasses.replace(
+    uniform_convergence.EXPERIMENT.quick,
+    tokens=(16, 64),
+    token_dims=(2, 8),
+    token_rows=(64, 256),
+    ball_dims=(16, 64),
+    ball_rows=256,
+    diameters=(1.0, 3.0, 6.0),
+    sup_rows=(16, 64, 128),
+    num_draws=4,
+    num_points=40,
+    ridge=4.0,
+    spectral_rows=(1024,),
+)
 TINY = {
     "attention_error": dataclasses.replace(attention_error.EXPERIMENT, settings=TINY_ATTENTION, quick=TINY_ATTENTION),
     "kernel_mse": dataclasses.replace(kernel_mse.EXPERIMENT, settings=TINY_KERNEL, quick=TINY_KERNEL),
@@ -79,6 +132,15 @@ TINY = {
         recommendation.EXPERIMENT, settings=TINY_RECOMMENDATION, quick=TINY_RECOMMENDATION
     ),
     "catalogue": dataclasses.replace(catalogue.EXPERIMENT, settings=TINY_CATALOGUE, quick=TINY_CATALOGUE),
+    "trig_vs_positive": dataclasses.replace(trig_vs_positive.EXPERIMENT, settings=TINY_TRIG, quick=TINY_TRIG),
+    "orthogonal_gain": dataclasses.replace(orthogonal_gain.EXPERIMENT, settings=TINY_GAIN, quick=TINY_GAIN),
+    "regularized_softmax": dataclasses.replace(
+        regularized_softmax.EXPERIMENT, settings=TINY_REGULARIZED, quick=TINY_REGULARIZED
+    ),
+    "tail_bounds": dataclasses.replace(tail_bounds.EXPERIMENT, settings=TINY_TAILS, quick=TINY_TAILS),
+    "uniform_convergence": dataclasses.replace(
+        uniform_convergence.EXPERIMENT, settings=TINY_UNIFORM, quick=TINY_UNIFORM
+    ),
 }
 
 COLUMNS = {
@@ -104,6 +166,34 @@ COLUMNS = {
     },
     "recommendation": {"candidates": {"head", "rank", "name", "coupling", "predicted", "measured"}},
     "catalogue": {"cells": {"estimator", "coupling", "num_draws", "mean_z", "variance_ratio", "variance_z", "note"}},
+    "trig_vs_positive": {
+        "surface": {"length", "angle", "positive", "trig pairs", "ratio"},
+        "points": {"estimator", "length", "angle", "u", "measured", "standard_error", "expected", "z"},
+        "rays": {"cosine", "length", "kernel", "positive"},
+    },
+    "orthogonal_gain": {
+        "gap": {"dim", "u", "independent", "orthogonal", "bound"},
+        "ordering": {"dim", "estimator", "coupling", "distance", "ratio"},
+        "measured": {"dim", "coupling", "method", "u", "measured", "expected", "z"},
+        "sign": {"dim", "change", "beyond", "ratio", "z"},
+    },
+    "regularized_softmax": {
+        "curves": {"dim", "u", "ratio", "bound", "published"},
+        "matrices": {"dim", "smallest", "largest", "bound"},
+        "draws": {"dim", "u", "measured", "expected", "z"},
+        "orthogonal": {"dim", "u", "entry", "ratio"},
+    },
+    "tail_bounds": {
+        "tails": {"coupling", "level", "share", "low", "high", "bound"},
+        "rare": {"level", "probability", "standard_error", "bound"},
+        "moments": {"envelope", "u", "theta", "exact", "library", "corrected", "printed"},
+    },
+    "uniform_convergence": {
+        "tokens": {"tokens", "dim", "rows", "median", "hoeffding", "normal", "ceiling"},
+        "ball": {"dim", "rows", "median"},
+        "sup": {"diameter", "rows", "median", "library"},
+        "spectral": {"rows", "draw", "error", "bound", "prediction", "promised"},
+    },
 }
 
 

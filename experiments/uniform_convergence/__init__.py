@@ -1,0 +1,49 @@
+"""uniform_convergence: how many Fourier features make all errors small at once, against the bounds.
+
+Four measurements, all with median and extremes over independent draws:
+
+- tokens: the largest error of an unnormalized attention matrix exp(q·k/√d), |q|, |k| = d^{1/4}, over the number of
+  tokens L, the dimension and the number of rows m. The rows needed for an error ε are (error/ε)² m.
+- ball: the largest error of the Gaussian kernel over all pairs of points of the unit ball, by gradient ascent, over d.
+- sup: the same in two dimensions over balls of growing diameter, next to the error at which each bound is 1/2.
+- spectral: kernel ridge regression, with the spectral error of the Gram matrix and what it makes of predictions.
+"""
+
+from typing import Any
+
+from experiments.experiment import Experiment
+from experiments.results import Results
+from experiments.uniform_convergence.measure import UniformSettings, cells
+from experiments.uniform_convergence.verdicts import summaries, verdicts
+
+__all__ = ["EXPERIMENT"]
+
+
+def plot(results: Results) -> dict[str, Any]:
+    """Figures by name; matplotlib is imported here."""
+    from experiments.uniform_convergence.figures import plot as draw
+
+    return draw(results)
+
+
+EXPERIMENT = Experiment(
+    name="uniform_convergence",
+    claim="The features that make all entries accurate at once do not depend on the number of tokens.",
+    settings=UniformSettings(),
+    quick=UniformSettings(
+        tokens=(32, 128, 512),
+        token_rows=(64, 256),
+        ball_dims=(2, 16, 64),
+        ball_rows=1024,
+        diameters=(1.0, 4.0, 16.0),
+        sup_rows=(64, 256, 1024),
+        num_draws=6,
+        num_points=100,
+        ridge=4.0,
+        spectral_rows=(256, 1024, 4096),
+    ),
+    cells=cells,
+    verdicts=verdicts,
+    summaries=summaries,
+    plot=plot,
+)

@@ -1,0 +1,40 @@
+"""Arguments of the bounds, checked."""
+
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import as_host
+
+__all__ = ["not_negative", "positive", "probability", "square"]
+
+
+def not_negative(value: Any, name: str) -> np.ndarray:
+    """Numbers >= 0 as float64."""
+    array = as_host(value, name)
+    if not np.all(array >= 0):
+        raise ValueError(f"{name} must not be negative (or NaN), got {np.min(array)}.")
+    return array
+
+
+def positive(value: Any, name: str) -> np.ndarray:
+    """Finite numbers > 0 as float64."""
+    array = as_host(value, name)
+    if not np.all((array > 0) & np.isfinite(array)):
+        raise ValueError(f"{name} must be positive and finite, got {np.min(array)}.")
+    return array
+
+
+def probability(failure: float) -> float:
+    """A probability of failure between 0 and 1."""
+    if not 0 < failure < 1:
+        raise ValueError(f"failure must be a probability between 0 and 1, got {failure!r}.")
+    return float(failure)
+
+
+def square(matrix: Any, name: str) -> np.ndarray:
+    """A square matrix as float64."""
+    array = as_host(matrix, name)
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise ValueError(f"{name} must be a square matrix, got shape {array.shape}.")
+    return array
