@@ -32,9 +32,10 @@ def log_moment_generating_function(
 
         M^n E Π_{j<N} d/(d+2j),   N ~ Binomial(n, 1-q),
 
-    and blocks are independent. M is a quadrature over one coordinate of a unit vector, accurate to rounding for
-    `θ √(du) e^{√(du)} <= 10⁸` and refused beyond. Rows with random (chi) norms have no finite M for θ > 0.
-    coupling : "independent" or "orthogonal" directions.
+    and blocks are independent. coupling : "independent" or "orthogonal" directions. M is a quadrature over one
+    coordinate of a unit vector, accurate to rounding for `θ √(du) e^{√(du)} <= 10⁸` and refused beyond. Rows with
+    random (chi) norms have no finite M for θ > 0.
+
     Source: sharpens Choromanski et al. 2021, "Rethinking Attention with Performers", Theorem 3.
     """
     theta = not_negative(theta, "theta")
