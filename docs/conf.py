@@ -23,7 +23,7 @@ extensions = [
     "docstring_markup",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmarks"]  # sections that the page on benchmarks includes
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
@@ -55,7 +55,14 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"changelog": [], "notation": [], "first_steps": [], "contributing": [], "experiments": []}
+html_sidebars = {
+    "changelog": [],
+    "notation": [],
+    "first_steps": [],
+    "contributing": [],
+    "experiments": [],
+    "benchmarks": [],
+}
 
 
 def write_lists() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +22,7 @@ OURS, GRADIENTS = "randfeat", "randfeat, gradients"
 KIBI = 1 << 10
 BLOCK = 256  # tokens
 RING = 4096  # tokens of random input that the stream repeats
-STEPS = 0.02  # of the stream come token by token
+STEPS = 0.02  # of the stream, about, come token by token
 
 
 def main() -> None:
@@ -104,7 +105,7 @@ def stream(tokens: int) -> Iterator[Record]:
             value[..., start : start + size, :],
         )
 
-    steps = round(STEPS * tokens) // BLOCK * BLOCK
+    steps = math.ceil(STEPS * tokens / BLOCK) * BLOCK  # a whole number of blocks
     blocks = (tokens - steps) // BLOCK
     for what, size, number in (
         ("append, then read, one token at a time", 1, steps),

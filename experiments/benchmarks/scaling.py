@@ -6,7 +6,7 @@ from functools import partial
 from experiments.benchmarks.ceilings import Ceilings, ceiling_calls, exponentials, flops, roofline
 from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.peers import torch_gradients
-from experiments.benchmarks.timing import Call, Ratio, Times, interleaved, medians, ratio
+from experiments.benchmarks.timing import Call, Times, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, SHAPE, Workload
 from experiments.results import Summary
 from randfeat.attention.threads import resolve_num_threads
@@ -128,25 +128,24 @@ def length_goals(times: Times, ceilings: Ceilings, lengths: tuple[int, ...]) -> 
 
 
 def variation_goals(times: Times, varied: tuple[int, ...]) -> list[Goal]:
-    """What causal attention, large inputs and gradients may cost."""
+    """What causal attention, large inputs and gradients may cost, once calls are long enough."""
     goals = []
+
+    def add(what: str, length: int, over_kind: str, over: str, under_kind: str, bound: float) -> None:
+        measured = ratio(times, name(over_kind, length, over), name(under_kind, length))
+        goals.append(Goal(f"{what}, L={length}", measured, bound if length >= LENGTHS[0] else None, False))
+
     for length in varied:
-        goals.append(Goal(f"causal over full, L={length}", between(times, length, "causal", "", "full"), CAUSAL, False))
+        add("causal over full", length, "causal", "", "full", CAUSAL)
         for kind in KINDS:
-            large, backward = (between(times, length, kind, variation, kind) for variation in ("large", "backward"))
-            goals.append(Goal(f"large inputs over small, {kind}, L={length}", large, SHIFTED, False))
-            goals.append(Goal(f"forward and backward over forward, {kind}, L={length}", backward, BACKWARD, False))
+            add(f"large inputs over small, {kind}", length, kind, "large", kind, SHIFTED)
+            add(f"forward and backward over forward, {kind}", length, kind, "backward", kind, BACKWARD)
     if len(varied) > 1:
         span = f"L={varied[0]} to {varied[-1]}"
         for kind in KINDS:
             what = f"longest over shortest time per token, forward and backward, {kind}, {span}"
             goals.append(Goal(what, flatness(times, kind, varied, "backward"), FLAT, False))
     return goals
-
-
-def between(times: Times, length: int, over_kind: str, over: str, under_kind: str) -> Ratio:
-    """The ratio of a variation to the plain forward pass."""
-    return ratio(times, name(over_kind, length, over), name(under_kind, length))
 
 
 def ceiling_notes(ceilings: Ceilings, num_threads: int) -> list[str]:
