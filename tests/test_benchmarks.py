@@ -142,7 +142,7 @@ def doctored_scaling(**changes):
     product = 2 * ceilings.SIZE**3 * 0.3e-6 / 132_096
     times = {ceilings.PRODUCTS: [product] * 3, "np.exp": [2 * exponential] * 3, "np.exp2": [exponential] * 3}
     for kind in scaling.KINDS:
-        for length in LENGTHS:
+        for length in (1024, *LENGTHS):
             for part, factor in PARTS.items():
                 seconds = 1e-6 * BATCH * HEADS * length * factor * (1.3 if kind == "causal" else 1.0)
                 times[scaling.name(kind, length, part)] = [seconds] * 3
@@ -184,6 +184,13 @@ def test_every_goal_of_our_own_passes_can_be_missed(slower, missed):
     found = [what for what, goal in goals.items() if goal.verdict == "missed"]
     assert len(found) == len(missed)
     assert all(what.startswith(start) for what, start in zip(sorted(found), sorted(missed), strict=True))
+
+
+def test_short_calls_and_single_lengths_decide_nothing():
+    times = doctored_scaling(**{"causal, L=1024": 9.0})
+    assert {goal.verdict for goal in scaling.variation_goals(times, (1024,))} == {"reported"}
+    goals = scaling.length_goals(times, ceilings.Ceilings(times, 2), (1024, 4096))
+    assert [goal.what for goal in goals] == ["share of the roofline, full, L=4096"]
 
 
 def test_the_table_of_ratios_names_contenders_that_take_part(work):
