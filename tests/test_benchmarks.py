@@ -193,6 +193,12 @@ def test_short_calls_and_single_lengths_decide_nothing():
     assert [goal.what for goal in goals] == ["share of the roofline, full, L=4096"]
 
 
+def test_a_share_above_the_roofline_is_not_a_success():
+    times = doctored_scaling(**{ceilings.PRODUCTS: 3.0})  # 0.9 + 0.4 microseconds
+    goal = scaling_goals(times)["share of the roofline, full, L=4096"]
+    assert (goal.row[1], goal.verdict) == ("130 %", "reported")
+
+
 def test_the_table_of_ratios_names_contenders_that_take_part(work):
     contenders = set(scaling.own_calls(64, varied=True))
     for _, over_kind, over, under_kind, under in scaling.VARIATIONS:

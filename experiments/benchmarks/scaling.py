@@ -120,11 +120,17 @@ def length_goals(times: Times, ceilings: Ceilings, lengths: tuple[int, ...]) -> 
         for kind in KINDS
         if len(lengths) > 1
     ]
-    shares = [
-        Goal(f"share of the roofline, full, L={length}", share(times, ceilings, length), SHARE, unit="%", digits=0)
-        for length in lengths
+    shares = {length: share(times, ceilings, length) for length in lengths}
+    return flat + [
+        Goal(
+            f"share of the roofline, full, L={length}",
+            percent,
+            SHARE if percent <= 100 else None,  # above, something else took the machine while its ceilings were timed
+            unit="%",
+            digits=0,
+        )
+        for length, percent in shares.items()
     ]
-    return flat + shares
 
 
 def variation_goals(times: Times, varied: tuple[int, ...]) -> list[Goal]:
