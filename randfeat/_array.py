@@ -148,6 +148,11 @@ def move_to(array: Array, like: Array) -> Array:
     return host_to(as_host(array, "array"), like)
 
 
+def is_on_cupy(x: Any) -> bool:
+    """Whether `x` is a CuPy array."""
+    return bool(is_cupy_array(x))
+
+
 def on_device_of(x: Array) -> Any:
     """A context in which the device of the CuPy array `x` is the current one."""
     return x.device

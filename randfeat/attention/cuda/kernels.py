@@ -17,7 +17,8 @@ WIDTHS = (4, 8)
 class Launch(Protocol):
     """Runs one kernel with so many blocks; arguments are arrays and NumPy scalars, in the order of the source."""
 
-    def __call__(self, kernel: str, blocks: int, *arguments: Any) -> None: ...
+    def __call__(self, kernel: str, blocks: int, *arguments: Any) -> None:
+        """Returns before the kernel has run."""
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from randfeat._array import (
     compute_dtype,
     device_of,
     dtype_name,
-    is_cupy_array,
+    is_on_cupy,
     namespace,
     on_device_of,
 )
@@ -45,7 +45,7 @@ def cuda_pass(
     For CuPy arrays and features with an `exponential_form`; inputs as checked, √scale not yet applied and half
     precision not yet cast. Features are never in device memory. Nothing waits for the device.
     """
-    if not is_cupy_array(inputs.value):
+    if not is_on_cupy(inputs.value):
         return None
     with on_device_of(inputs.value):
         work = Work.of(inputs, features, state, is_causal=is_causal)
@@ -190,7 +190,7 @@ class Work:
         sums = xp.concat([self.initial.weighted, self.initial.total], axis=-1)
         sums = xp.broadcast_to(sums, (*self.lead, *shapes[1][1:]))
         arrays = (xp.ascontiguousarray(cast(x, rows.dtype)) for x in (tops, sums))
-        return tuple(xp.reshape(x, shape) for x, shape in zip(arrays, shapes, strict=True))  # type: ignore[return-value]
+        return tuple(xp.reshape(x, shape) for x, shape in zip(arrays, shapes, strict=True))
 
     def state(self, tops: Array, sums: Array) -> AttentionState:
         """The state of all heads."""

@@ -23,7 +23,7 @@ def emulate(monkeypatch):
 
     def use(library):
         emulator = Emulator(library)
-        monkeypatch.setattr(passes, "is_cupy_array", lambda x: isinstance(x, np.ndarray))
+        monkeypatch.setattr(passes, "is_on_cupy", lambda x: isinstance(x, np.ndarray))
         monkeypatch.setattr(passes, "on_device_of", lambda x: contextlib.nullcontext())
         monkeypatch.setattr(passes, "launch_on_device", emulator)
         return emulator
