@@ -1,4 +1,4 @@
-"""`python -m experiments.benchmarks attention [--quick]`."""
+"""`python -m experiments.benchmarks attention|gpu [--quick]`."""
 
 import argparse
 import os
@@ -8,20 +8,29 @@ from collections.abc import Sequence
 
 from experiments import terminal
 from experiments.benchmarks.attention import attention_tables
+from experiments.benchmarks.gpu import gpu_tables
+from experiments.benchmarks.timing import NotHere
 
-BENCHMARKS = {"attention": attention_tables}
+BENCHMARKS = {"attention": attention_tables, "gpu": gpu_tables}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a benchmark and print its tables. Medians and ratios within one process; absolute times wander."""
+    """Run a benchmark and print its tables. Medians and ratios within one process; absolute times wander.
+
+    Exit code 2, with one line that says why, where a benchmark cannot run on this machine.
+    """
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=main.__doc__)
     parser.add_argument("name", choices=sorted(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="the smallest size, a few rounds")
     options = parser.parse_args(arguments)
     screen = terminal.console()
-    tables, notes = BENCHMARKS[options.name](
-        quick=options.quick, report=lambda line: print(line, file=sys.stderr, flush=True)
-    )
+    try:
+        tables, notes = BENCHMARKS[options.name](
+            quick=options.quick, report=lambda line: print(line, file=sys.stderr, flush=True)
+        )
+    except NotHere as reason:
+        print(reason, file=sys.stderr)
+        return 2
     terminal.show_summaries(screen, tables)
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     for note in [f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores{load}", *notes]:

@@ -4,10 +4,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["interleaved", "medians"]
+__all__ = ["NotHere", "interleaved", "medians"]
 
 PAUSE = 0.15  # seconds: workers of BLAS and OpenMP spin for about 0.1 s after a call and would slow the next contender
 LONGEST = 4.0  # seconds of a first call from which fewer rounds have to do
+
+
+class NotHere(RuntimeError):
+    """What a benchmark needs is not on this machine; the message says what."""
 
 
 def interleaved(

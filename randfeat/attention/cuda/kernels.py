@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from randfeat._array import compiled_cuda
 
-__all__ = ["SOURCES", "THREADS", "Launch", "instances", "launch_on_device", "source"]
+__all__ = ["SCALARS", "THREADS", "WIDTHS", "computing_scalar", "instances", "launch_on_device", "source"]
 
 SOURCES = ("tiles.cu", "passes.cu", "causal.cu")
 THREADS = 256
