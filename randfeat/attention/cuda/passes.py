@@ -43,7 +43,7 @@ def cuda_pass(
     """Outputs and, if asked for, the state, as the generic passes give them up to rounding; None if not for this case.
 
     For CuPy arrays and features with an `exponential_form`; inputs as checked, √scale not yet applied and half
-    precision not yet cast. Features are never in device memory. Nothing waits for the device.
+    precision not yet cast. Features are never in device memory. No number is read back.
     """
     if not is_on_cupy(inputs.value):
         return None
