@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array, is_torch_array
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_cupy_array,
+    is_jax_array,
+    is_torch_array,
+)
 
 Array: TypeAlias = Any
 
@@ -158,6 +165,24 @@ def host_to(array: np.ndarray, like: Array) -> Array:
 def move_to(array: Array, like: Array) -> Array:
     """`array`, of any library, on the namespace, device and computing dtype of `like`."""
     return host_to(as_host(array, "array"), like)
+
+
+def is_on_cupy(x: Any) -> bool:
+    """Whether `x` is a CuPy array."""
+    return bool(is_cupy_array(x))
+
+
+def on_device_of(x: Array) -> Any:
+    """A context in which the device of the CuPy array `x` is the current one."""
+    return x.device
+
+
+def compiled_cuda(source: str, kernel: str) -> Any:
+    """A kernel of CUDA C++, an instance of a template or not, for CuPy arrays: compiled by NVRTC here, and
+    loaded by CuPy on each device that it is launched on."""
+    cupy = importlib.import_module("cupy")
+    module = cupy.RawModule(code=source, options=("--std=c++17",), name_expressions=(kernel,))
+    return module.get_function(kernel)
 
 
 def stop_gradient(x: Array) -> Array:

@@ -9,19 +9,25 @@ from experiments import terminal
 from experiments.benchmarks import machine, markdown
 from experiments.benchmarks.attention import attention_tables
 from experiments.benchmarks.features import feature_tables
+from experiments.benchmarks.gpu import gpu_tables
 from experiments.benchmarks.memory import memory_tables
 from experiments.benchmarks.scaling import scaling_tables
+from experiments.benchmarks.timing import NotHere
 
 BENCHMARKS = {
     "attention": attention_tables,
     "scaling": scaling_tables,
     "memory": memory_tables,
     "features": feature_tables,
+    "gpu": gpu_tables,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run benchmarks and print their tables. Medians and ratios within one process; absolute times wander."""
+    """Run benchmarks and print their tables. Medians and ratios within one process; absolute times wander.
+
+    Exit code 2, with one line that says why, where a benchmark cannot run on this machine.
+    """
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=main.__doc__)
     parser.add_argument("names", choices=sorted(BENCHMARKS), nargs="+", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, a few rounds")
@@ -33,9 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = terminal.console()
     all_tables, all_notes = [], []
     for name in options.names:
-        tables, notes = BENCHMARKS[name](
-            quick=options.quick, report=lambda line: print(line, file=sys.stderr, flush=True)
-        )
+        try:
+            tables, notes = BENCHMARKS[name](
+                quick=options.quick, report=lambda line: print(line, file=sys.stderr, flush=True)
+            )
+        except NotHere as reason:
+            print(reason, file=sys.stderr)
+            return 2
         terminal.show_summaries(screen, tables)
         for note in notes:
             screen.print(note, markup=False, soft_wrap=True)

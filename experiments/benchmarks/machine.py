@@ -10,7 +10,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_info
 
 from experiments.environment import commit
-from randfeat.attention.threads import resolve_num_threads
+from randfeat.threads import resolve_num_threads
 
 __all__ = ["blas", "description", "load", "processor"]
 

@@ -9,7 +9,7 @@ from experiments.benchmarks.peers import torch_gradients
 from experiments.benchmarks.timing import Call, Times, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, SHAPE, Workload
 from experiments.results import Summary
-from randfeat.attention.threads import resolve_num_threads
+from randfeat.threads import resolve_num_threads
 
 __all__ = ["scaling_tables"]
 

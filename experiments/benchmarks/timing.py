@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Call", "Ratio", "Times", "interleaved", "medians", "ratio"]
+__all__ = ["Call", "NotHere", "Ratio", "Times", "interleaved", "medians", "ratio"]
 
 Call = Callable[[], object]
 Times = Mapping[str, Sequence[float]]
@@ -13,6 +13,10 @@ Times = Mapping[str, Sequence[float]]
 PAUSE = 0.15  # seconds: workers of BLAS and OpenMP spin for about 0.1 s after a call and would slow the next contender
 LONGEST = 4.0  # seconds of a first call from which fewer rounds have to do
 FEW_ROUNDS = 3
+
+
+class NotHere(RuntimeError):
+    """What a benchmark needs is not on this machine; the message says what."""
 
 
 def interleaved(

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from randfeat.attention.blocked import fast_pass
+from randfeat.attention.cuda import cuda_pass
 from randfeat.attention.inputs import AttentionInputs, checked_inputs
 from randfeat.attention.packed import each_sequence
 from randfeat.attention.partial import PartialOutput
@@ -139,12 +140,13 @@ def linear_attention(
         window=window,
         has_state=initial_state is not None or return_state,
     )
-    fast = None
+    fast: Any = None
     if relation.is_plain:
-        fast = fast_pass(
+        initial = state if initial_state is not None else None
+        fast = cuda_pass(inputs, features, initial, is_causal=is_causal, return_state=return_state) or fast_pass(
             inputs,
             features,
-            state if initial_state is not None else None,
+            initial,
             is_causal=is_causal,
             return_state=return_state,
             num_threads=num_threads,
