@@ -107,6 +107,9 @@ def check(experiment: Experiment, options: argparse.Namespace) -> None:
         raise UsageError(f"{experiment.name} does not run on {options.backend}; expected one of: {expected}.")
     if not available(options.backend):
         raise UsageError(f"--backend {options.backend}: {options.backend} is not installed.")
+    if experiment.missing:
+        packages = " and ".join(name.replace("_", "-") for name in experiment.missing)
+        raise UsageError(f"{experiment.name} needs {packages}; see docs/experiments.md for how to install it.")
     missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{' and '.join(missing)} not installed; pip install 'randfeat[experiments]'.")

@@ -1,17 +1,19 @@
 """What an experiment is: independent cells of work, verdicts over their numbers, figures drawn from them."""
 
+import importlib.util
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from experiments.environment import environment
 from experiments.results import Results, Summary, Tables, Verdict
 
-__all__ = ["Cell", "Experiment", "Progress", "Settings", "silent"]
+__all__ = ["Cell", "Experiment", "Progress", "Resumable", "Settings", "silent"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,17 @@ class Cell(Protocol):
         """The rows that this cell adds to the tables."""
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """A cell of many steps, that can leave a checkpoint and go on from there, to the same numbers bit by bit."""
+
+    def resume(self, settings: Any, checkpoint: Path) -> Tables:
+        """`measure`, from the file if there is one; the file is replaced, in one step, as the work goes on.
+
+        A file of other settings, or of another cell, is not used. Whoever names the file also removes it.
+        """
+
+
 class Progress(Protocol):
     """Told after every cell how far the run is."""
 
@@ -59,7 +72,8 @@ class Experiment:
 
     name : what `python -m experiments run` calls it. claim : one sentence. settings : the default sizes, `quick` the
     small ones. cells : the work. verdicts : what the numbers say. summaries : what to print. plot : figures by name,
-    from the numbers alone. backends : array libraries that it can run on.
+    from the numbers alone. backends : array libraries that it can run on. requires : packages, by the name that they
+    are imported by, beyond those of every experiment; the cells import them when they run.
     """
 
     name: str
@@ -71,6 +85,12 @@ class Experiment:
     summaries: Callable[[Tables, Any], list[Summary]]
     plot: Callable[[Results], dict[str, Any]]
     backends: tuple[str, ...] = ("numpy",)
+    requires: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> list[str]:
+        """The required packages that are not installed."""
+        return [name for name in self.requires if importlib.util.find_spec(name) is None]
 
     def configure(self, *, quick: bool = False, **changes: Any) -> Settings:
         """The settings of a run: the default or the quick sizes, with a seed and a backend for instance."""

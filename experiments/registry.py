@@ -1,6 +1,6 @@
 """The experiments by name."""
 
-from experiments import attention_error, catalogue, kernel_mse, real_heads, recommendation, transfer
+from experiments import attention_error, catalogue, error_propagation, kernel_mse, real_heads, recommendation, transfer
 from experiments.experiment import Experiment
 
 __all__ = ["EXPERIMENTS"]
@@ -14,5 +14,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         transfer.EXPERIMENT,
         recommendation.EXPERIMENT,
         catalogue.EXPERIMENT,
+        error_propagation.EXPERIMENT,
     )
 }
