@@ -108,8 +108,8 @@ def check(experiment: Experiment, options: argparse.Namespace) -> None:
     if not available(options.backend):
         raise UsageError(f"--backend {options.backend}: {options.backend} is not installed.")
     if experiment.missing:
-        packages = " and ".join(name.replace("_", "-") for name in experiment.missing)
-        raise UsageError(f"{experiment.name} needs {packages}; see docs/experiments.md for how to install it.")
+        packages = " and ".join(experiment.missing)
+        raise UsageError(f"{experiment.name} needs {packages}, not installed; see docs/gallery/{experiment.name}.md.")
     missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"{' and '.join(missing)} not installed; pip install 'randfeat[experiments]'.")

@@ -1,6 +1,17 @@
 """The experiments by name."""
 
-from experiments import attention_error, catalogue, error_propagation, kernel_mse, real_heads, recommendation, transfer
+from experiments import (
+    attention_error,
+    catalogue,
+    error_propagation,
+    generalized_attention,
+    kernel_mse,
+    long_range,
+    real_heads,
+    recommendation,
+    training_stability,
+    transfer,
+)
 from experiments.experiment import Experiment
 
 __all__ = ["EXPERIMENTS"]
@@ -15,5 +26,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         recommendation.EXPERIMENT,
         catalogue.EXPERIMENT,
         error_propagation.EXPERIMENT,
+        training_stability.EXPERIMENT,
+        long_range.EXPERIMENT,
+        generalized_attention.EXPERIMENT,
     )
 }

@@ -62,7 +62,9 @@ class Layer(torch.nn.Module):
         self.inputs = torch.nn.Linear(shape.width, 3 * shape.width)
         self.output = torch.nn.Linear(shape.width, shape.width)
         self.mlp = torch.nn.Sequential(
-            torch.nn.Linear(shape.width, 4 * shape.width), torch.nn.GELU(), torch.nn.Linear(4 * shape.width, shape.width)
+            torch.nn.Linear(shape.width, 4 * shape.width),
+            torch.nn.GELU(),
+            torch.nn.Linear(4 * shape.width, shape.width),
         )
 
     def forward(self, x: torch.Tensor, attention: Attention) -> torch.Tensor:
