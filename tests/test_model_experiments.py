@@ -345,14 +345,14 @@ DOCTORED = [
         "final",
         {"attention": "positive"},
         lambda row: {"own": row["own"] + 1},
-        ["positive: trains like softmax attention"],
+        ["positive: trains stably", "positive, maps kept"],
     ),
     (
         "training_stability",
         "steps",
         {"attention": "positive", "step": 3},
         lambda row: {"loss": math.nan},
-        ["positive: trains like softmax attention"],
+        ["positive: trains stably"],
     ),
     (
         "long_range",
@@ -375,6 +375,7 @@ SOUND = {
         ("denominators", {"attention": "trig"}, lambda row: {"negative": 0.1}),
         ("final", {"attention": "positive"}, lambda row: {"own": 3.0}),
         ("final", {"attention": "softmax"}, lambda row: {"own": 3.0}),
+        ("final", {"attention": "none"}, lambda row: {"own": 3.5}),
     ],
     "generalized_attention": [("trainings", {}, lambda row: {"diverged": False})],
     "error_propagation": [
