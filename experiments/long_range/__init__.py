@@ -24,9 +24,10 @@ class LongRangeSettings(Settings):
     repetitions: int = 3
     length: int = 128
     width: int = 32
-    num_features: int = 64
-    batch: int = 16
-    steps: int = 400
+    num_features: int = 32
+    batch: int = 32
+    steps: int = 300
+    train_examples: int = 4096
     learning_rate: float = 1e-2
     redraw_every: int = 10
     test_examples: int = 1000

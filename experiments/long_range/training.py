@@ -30,14 +30,13 @@ def attention_at(cell: "TaskCell | CostCell", settings: "LongRangeSettings", sha
 
 
 def train(cell: "TaskCell", settings: "LongRangeSettings") -> Record:
-    """Accuracy on held-out examples after training on fresh batches (on epochs, where there are few examples)."""
+    """Accuracy on held-out examples after some epochs of training."""
     with one_thread():
-        size = settings.batch * settings.steps
         data, test = (
             make_examples(
                 cell.task,
                 settings.length,
-                settings.test_examples if held_out else size,
+                settings.test_examples if held_out else settings.train_examples,
                 settings.rng(cell.task, cell.repetition, held_out),
                 held_out=held_out,
             )
