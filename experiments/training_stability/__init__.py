@@ -96,7 +96,7 @@ EXPERIMENT = Experiment(
     claim="Positive features train like softmax attention; trigonometric ones lose the sign of their denominators.",
     settings=TrainingSettings(),
     quick=TrainingSettings(
-        features=("trig", "positive"), norms=("chi",), repetitions=1, batch=16, length=24, steps=120, save_every=60
+        features=("trig", "positive"), norms=("chi",), repetitions=1, batch=24, length=16, steps=90, save_every=45
     ),
     cells=cells,
     verdicts=verdicts,
