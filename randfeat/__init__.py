@@ -16,7 +16,10 @@ True
 from randfeat import couplings, estimators, kernels, montecarlo, testing
 from randfeat.adaptation import adapt
 from randfeat.attention import (
+    AttentionCosts,
+    AttentionMethod,
     AttentionState,
+    attention_method,
     kernel_attention,
     linear_attention,
     linear_attention_vjp,
@@ -37,13 +40,16 @@ from randfeat.variance import NoClosedForm
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionCosts",
     "AttentionDiagnostics",
+    "AttentionMethod",
     "AttentionState",
     "FeatureMap",
     "Features",
     "NoClosedForm",
     "adapt",
     "attention_diagnostics",
+    "attention_method",
     "catalogue",
     "concatenate",
     "kernel_attention",

@@ -1,4 +1,4 @@
-"""`python -m experiments.benchmarks attention [--quick]`."""
+"""`python -m experiments.benchmarks attention|crossover [--quick]`."""
 
 import argparse
 import os
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from experiments import terminal
 from experiments.benchmarks.attention import attention_tables
+from experiments.benchmarks.crossover import crossover_tables
 
-BENCHMARKS = {"attention": attention_tables}
+BENCHMARKS = {"attention": attention_tables, "crossover": crossover_tables}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
