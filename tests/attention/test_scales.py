@@ -196,7 +196,7 @@ def test_laws_at_every_scale(xp, dtype, map_name):
     laws = (convex, blind_to_the_future) if name == "jax" else LAWS
     telling, mattered = 0, {law: False for law in (blind_to_the_future, masked_is_absent) if law in laws}
     for source_name in SOURCES:
-        for scale in SCALES if name != "array_api_strict" else SCALES[1:]:
+        for scale in SCALES if name != "array_api_strict" else SCALES[:2]:
             case = Case(xp, dtype, map_name, source_name, scale)
             telling += case.agreement < 0.1 * case.size
             for law in laws:
