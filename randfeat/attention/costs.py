@@ -35,9 +35,9 @@ class AttentionCosts:
     generic, generic_causal : not seconds, but the time of the generic pass over that of the fast one, for features and
         relations that have no fast one.
 
-    The model is right to some ten percent where measured, enough to tell which of two methods is faster unless they
-    are about equal. It takes all features to cost what positive features do. Rates differ between machines; those that
-    the library holds are of one core of a server processor.
+    A model of a few rates: crossing lengths are right to some ten percent for full attention, and to a factor of two
+    or so for causal attention. It takes all features to cost what positive features do. Rates differ between machines;
+    those that the library holds are of one core of a server processor.
 
     >>> costs = AttentionCosts.of("numpy", "float32")
     >>> costs.exact_pair < 1e-7
@@ -98,17 +98,20 @@ class AttentionCosts:
         return measured_costs(like, dim, dim if value_dim is None else value_dim, num_features)
 
 
-# In the order of the fields, by `python -m experiments.benchmarks crossover`, at d = 64 and 256 features.
+# In the order of the fields, on one core, at d = 64 and 256 features; `python -m experiments.benchmarks crossover`
+# prints them anew.
 SHIPPED: dict[tuple[str, str], AttentionCosts] = {
     ("numpy", "float32"): AttentionCosts(
-        1.8e-4, 8.9e-10, 3.9e-11, 1.5e-9, 6.2e-4, 3.2e-4, 0, 2.1e-11, 1.1e-9, 3e-10, 1.2, 3.8
+        1.9e-4, 1.2e-9, 3.2e-11, 1.8e-9, 8.5e-4, 2.1e-4, 0, 2.3e-11, 1.4e-9, 2.2e-10, 1.3, 3.6
     ),
     ("numpy", "float64"): AttentionCosts(
-        1.8e-4, 1.8e-9, 7.5e-11, 1.8e-9, 5.3e-4, 6.2e-4, 0, 4.9e-11, 1.4e-9, 2.9e-10, 1.2, 3.1
+        2.1e-4, 2.7e-9, 6.1e-11, 3.2e-9, 8.8e-4, 4.2e-4, 0, 5.3e-11, 2.7e-9, 2.4e-10, 1.1, 3.4
     ),
-    ("torch", "float32"): AttentionCosts(2.9e-4, 9.6e-10, 5.4e-11, 0, 9.9e-4, 3e-5, 1.9e-9, 3e-11, 3e-8, 3.6e-10),
-    ("torch", "float64"): AttentionCosts(2.8e-4, 3.1e-9, 9.8e-11, 0, 9.4e-4, 4.9e-7, 5.5e-9, 5.2e-11, 3.8e-8, 6.6e-10),
-    ("jax", "float32"): AttentionCosts(8.4e-5, 3e-10, 2.5e-11, 0, 2.5e-4, 0, 1.8e-9, 2e-11, 1.5e-8, 9.2e-10),
+    ("torch", "float32"): AttentionCosts(
+        3.3e-4, 1.9e-9, 3e-11, 2.9e-9, 8.5e-4, 2.3e-5, 4.1e-9, 2.7e-11, 2.8e-8, 5.9e-10
+    ),
+    ("torch", "float64"): AttentionCosts(3.3e-4, 5.4e-9, 6.3e-11, 1.6e-8, 9.1e-4, 0, 6.6e-9, 7.5e-11, 6.3e-8, 4.8e-10),
+    ("jax", "float32"): AttentionCosts(1.2e-4, 2.4e-10, 2.6e-11, 1.5e-9, 2.3e-4, 0, 2.3e-9, 1.7e-11, 4.3e-8, 1e-9),
     ("jax", "float64"): AttentionCosts(8.1e-5, 1.4e-9, 5.4e-11, 8.1e-10, 7.7e-5, 0, 4.2e-9, 7.4e-11, 3.4e-8, 8.7e-10),
 }
 

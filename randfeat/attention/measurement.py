@@ -19,7 +19,7 @@ from randfeat.maps import FeatureMap
 
 __all__ = ["measured_costs"]
 
-BUDGET = 1.0  # seconds for all rounds
+BUDGET = 0.8  # seconds for all rounds
 ROUNDS = (3, 15)  # the least and the most of them
 EXACT = ("exact_call", "exact_pair", "exact_pair_dim", "exact_pass")
 LINEAR = ("linear_call", "linear_head", "feature", "feature_dim", "causal_feature")
@@ -38,11 +38,11 @@ class Call:
     has_bias: bool = False
 
 
-EXACT_CALLS = (Call(1, 32), Call(2, 512), Call(2, 512, shrink=4), Call(2, 512, is_causal=True), Call(8, 512))
+EXACT_CALLS = (Call(1, 32), Call(2, 512), Call(2, 512, shrink=4), Call(6, 512, is_causal=True), Call(8, 512))
 LINEAR_CALLS = (
-    Call(1, 64), Call(8, 64), Call(2, 512), Call(2, 512, shrink=4), Call(2, 512, is_causal=True), Call(1, 1024),
+    Call(1, 64), Call(8, 64), Call(2, 512), Call(2, 512, shrink=4), Call(6, 512, is_causal=True), Call(1, 1024),
 )  # fmt: skip
-GENERIC = (Call(2, 512, is_generic=True), Call(2, 512, is_generic=True, is_causal=True))
+GENERIC = (Call(2, 512, is_generic=True), Call(6, 512, is_generic=True, is_causal=True))
 BIAS = Call(1, 64, shrink=4, has_bias=True)
 
 
