@@ -35,9 +35,9 @@ class AttentionCosts:
     generic, generic_causal : not seconds, but the time of the generic pass over that of the fast one, for features and
         relations that have no fast one.
 
-    A model of a few rates: crossing lengths are right to some ten percent for full attention, and to a factor of two
-    or so for causal attention. It takes all features to cost what positive features do. Rates differ between machines;
-    those that the library holds are of one core of a server processor.
+    A model of a few rates: expect crossing lengths to be off by up to half for full attention, and by a factor of two
+    for causal attention. It takes all features to cost what positive features do. Rates differ between machines; those
+    that the library holds are of one core of one machine.
 
     >>> costs = AttentionCosts.of("numpy", "float32")
     >>> costs.exact_pair < 1e-7
@@ -98,8 +98,8 @@ class AttentionCosts:
         return measured_costs(like, dim, dim if value_dim is None else value_dim, num_features)
 
 
-# In the order of the fields, on one core, at d = 64 and 256 features; `python -m experiments.benchmarks crossover`
-# prints them anew.
+# In the order of the fields, on one core, at d = 64 and 256 features, from the fastest of many calls on a busy machine;
+# `python -m experiments.benchmarks crossover` prints rates from medians, to replace them.
 SHIPPED: dict[tuple[str, str], AttentionCosts] = {
     ("numpy", "float32"): AttentionCosts(
         1.9e-4, 1.2e-9, 3.2e-11, 1.8e-9, 8.5e-4, 2.1e-4, 0, 2.3e-11, 1.4e-9, 2.2e-10, 1.3, 3.6
