@@ -8,7 +8,8 @@ import pytest
 
 import randfeat as rf
 from randfeat._array import finish
-from randfeat.attention import measurement
+from randfeat.attention import costs as costs_of_attention
+from randfeat.attention import exact, measurement
 from randfeat.attention.costs import SHIPPED, exact_work, linear_work
 from randfeat.attention.inputs import attention_inputs
 from randfeat.attention.relation import relation_of
@@ -192,8 +193,8 @@ MORE = {
 def test_work_is_what_is_done(monkeypatch, rng, name):
     """The pairs and features that are predicted are those that are computed, counted by spies."""
     options = MORE[name] if name in MORE else RELATIONS[name][0]
-    monkeypatch.setattr("randfeat.attention.exact.BLOCK", 4)
-    monkeypatch.setattr("randfeat.attention.costs.BLOCK", 4)
+    monkeypatch.setattr(exact, "BLOCK", 4)
+    monkeypatch.setattr(costs_of_attention, "BLOCK", 4)
     done = {"exact_pair": 0, "feature": 0}
 
     class Spy(rf.PositiveFeatures):
