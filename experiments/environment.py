@@ -15,7 +15,7 @@ __all__ = ["environment"]
 
 def environment(backend: str = "numpy") -> Record:
     """Date, versions, platform and, where this is a git checkout, the commit."""
-    packages = ["numpy", "scipy", "array-api-compat", *([backend] if backend != "numpy" else [])]
+    packages = ["numpy", "scipy", "array-api-compat", *([distribution(backend)] if backend != "numpy" else [])]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -25,6 +25,11 @@ def environment(backend: str = "numpy") -> Record:
         "cores": os.cpu_count(),
         "commit": commit(),
     }
+
+
+def distribution(module: str) -> str:
+    """The name under which a module was installed: CuPy's has the version of CUDA in it."""
+    return module if module != "cupy" else importlib.metadata.packages_distributions()[module][0]
 
 
 def commit() -> str | None:

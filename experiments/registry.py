@@ -1,6 +1,15 @@
 """The experiments by name."""
 
-from experiments import attention_error, catalogue, kernel_mse, real_heads, recommendation, transfer
+from experiments import (
+    attention_error,
+    catalogue,
+    kernel_mse,
+    real_heads,
+    recommendation,
+    sampled_softmax,
+    speed,
+    transfer,
+)
 from experiments.experiment import Experiment
 
 __all__ = ["EXPERIMENTS"]
@@ -14,5 +23,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         transfer.EXPERIMENT,
         recommendation.EXPERIMENT,
         catalogue.EXPERIMENT,
+        sampled_softmax.EXPERIMENT,
+        speed.EXPERIMENT,
     )
 }
