@@ -63,6 +63,7 @@ html_sidebars = {
     "contributing": [],
     "experiments": [],
     "benchmarks": [],
+    "faq": [],
 }
 
 
