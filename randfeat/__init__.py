@@ -16,7 +16,10 @@ True
 from randfeat import bounds, couplings, estimators, kernels, montecarlo, testing
 from randfeat.adaptation import adapt
 from randfeat.attention import (
+    AttentionCosts,
+    AttentionMethod,
     AttentionState,
+    attention_method,
     kernel_attention,
     linear_attention,
     linear_attention_vjp,
@@ -38,7 +41,9 @@ from randfeat.variance import NoClosedForm
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionCosts",
     "AttentionDiagnostics",
+    "AttentionMethod",
     "AttentionState",
     "FeatureMap",
     "FeatureMoments",
@@ -46,6 +51,7 @@ __all__ = [
     "NoClosedForm",
     "adapt",
     "attention_diagnostics",
+    "attention_method",
     "bounds",
     "catalogue",
     "concatenate",

@@ -71,6 +71,32 @@ def device_of(x: Array) -> Any:
     return device(x)
 
 
+def library_of(x: Array) -> str:
+    """`"numpy"`, `"torch"`, `"jax"`, ...; with the kind of device, `"torch on cuda"`, where it is not the processor."""
+    name = next(part for part in namespace(x).__name__.split(".") if part != "array_api_compat")
+    kind = "cpu"
+    if is_torch_array(x):
+        kind = x.device.type
+    elif is_jax_array(x):  # one that stands for numbers to come has no device yet
+        kind = sys.modules["jax"].default_backend()
+    return name if kind == "cpu" else f"{name} on {kind}"
+
+
+def compiled(function: Callable[..., Any], like: Array) -> Callable[..., Any]:
+    """The function as it is used with arrays like this one: compiled by JAX, else itself."""
+    return sys.modules["jax"].jit(function) if is_jax_array(like) else function
+
+
+def finish(x: Array) -> None:
+    """Wait for the numbers of `x`, where the library works ahead of the program."""
+    if is_jax_array(x):
+        x.block_until_ready()
+    elif is_torch_array(x) and x.device.type == "cuda":
+        sys.modules["torch"].cuda.synchronize(x.device)
+    elif not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
+
+
 def dtype_name(dtype: Any) -> str:
     """`"float32"` for `numpy.float32`, `numpy.dtype("float32")`, `torch.float32`, `jax.numpy.float32` and so on."""
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
