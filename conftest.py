@@ -9,6 +9,9 @@ EXAMPLES = {
     "randfeat/integrations/jax_autograd.py": ("jax",),
     "randfeat/integrations/transformers.py": ("torch", "transformers"),
     "docs/integrations.md": ("torch", "jax"),
+    "docs/coming_from/performer_pytorch.md": ("torch",),
+    "docs/coming_from/gpytorch.md": ("torch",),
+    "docs/faq.md": ("torch",),
 }
 
 collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]

@@ -48,7 +48,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 7,
     "secondary_sidebar_items": ["page-toc"],
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
@@ -63,6 +63,7 @@ html_sidebars = {
     "contributing": [],
     "experiments": [],
     "benchmarks": [],
+    "faq": [],
 }
 
 
