@@ -8,7 +8,9 @@ EXAMPLES = {
     "randfeat/integrations/jax.py": ("jax",),
     "randfeat/integrations/jax_autograd.py": ("jax",),
     "randfeat/integrations/transformers.py": ("torch", "transformers"),
-    "docs/integrations.md": ("torch", "jax"),
+    "randfeat/integrations/sklearn": ("sklearn",),
+    "docs/integrations.md": ("torch", "jax", "sklearn"),
+    "docs/coming_from": ("sklearn",),
 }
 
 collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]

@@ -77,7 +77,7 @@ class RidgeProblem:
         return self.spectrum.weights(alpha) if factor is None else cho_solve((factor, True), self.cross)
 
     def inverse_root(self, alpha: float) -> np.ndarray:
-        """R (m, r) with `R Rᵀ = (G + αI)^{-1}`, or with its pseudo-inverse for α = 0; the variance of `φᵀW` is σ²|Rᵀφ|²."""
+        """R (m, r) with `R Rᵀ = (G + αI)^{-1}`, or its pseudo-inverse for α = 0; the variance of `φᵀW` is σ²|Rᵀφ|²."""
         from scipy.linalg import solve_triangular
 
         factor = self._cholesky(alpha)
@@ -126,8 +126,8 @@ class RidgeProblem:
             if not failed and reciprocal_condition > np.finfo(np.float64).eps:
                 return factor
         warnings.warn(
-            f"the penalty {alpha:g} does not make the Gram matrix of features positive definite in floating point; "
-            "weights come from its eigenvalues above rounding. A larger penalty makes this unnecessary.",
+            f"the Gram matrix of features plus the penalty {alpha:g} is singular up to rounding: its eigenvalues above "
+            "rounding are used instead of Cholesky's factorization. A larger penalty makes this unnecessary.",
             LinAlgWarning,
             stacklevel=4,
         )
@@ -179,6 +179,7 @@ class RidgeSpectrum:
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
         explained = self.coordinates**2 / self.values[:, None]
         left = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
+        left = left if len(self.values) < self.degrees else 0.0  # features that can fit all rows leave nothing
         return left + (alpha / (self.values + alpha)) ** 2 @ explained
 
     def gcv(self, alpha: Any) -> np.ndarray:

@@ -1,7 +1,7 @@
 """scikit-learn: random features as a transformer, and ridge regression on them for data of any length."""
 
 try:
-    import sklearn
+    import sklearn as sklearn
 except ImportError as error:
     raise ImportError("randfeat.integrations.sklearn needs scikit-learn: pip install 'randfeat[sklearn]'.") from error
 

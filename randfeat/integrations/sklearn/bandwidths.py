@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
-from scipy import sparse
 
 from randfeat._array import as_floating, namespace
+from randfeat.integrations.sklearn.inputs import is_sparse
 from randfeat.kernels.base import check_positive
 
 __all__ = ["Spread", "median_gamma", "resolve_gamma"]
@@ -27,7 +27,7 @@ class Spread:
         Source: Chan, Golub & LeVeque 1983, "Algorithms for Computing the Sample Variance".
         """
         count = math.prod(x.shape)
-        if sparse.issparse(x):
+        if is_sparse(x):
             mean = float(x.mean())
             squares = float(x.multiply(x).sum()) - count * mean**2
         else:

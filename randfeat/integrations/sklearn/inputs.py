@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy.sparse import issparse
 
 from randfeat._array import device_of, namespace, to_numpy
 from randfeat.estimators.base import as_generator
 
-__all__ = ["as_rng", "check_same_library", "rows_of"]
+__all__ = ["as_rng", "check_same_library", "is_sparse", "rows_of"]
 
 
 def as_rng(random_state: Any) -> np.random.Generator:
@@ -23,7 +23,7 @@ def as_rng(random_state: Any) -> np.random.Generator:
 
 def check_same_library(x: Any, like: Any, name: str) -> None:
     """ValueError for inputs of another library or device than those of fit, of which `like` is."""
-    mine, theirs = (None if sparse.issparse(one) else (namespace(one), device_of(one)) for one in (x, like))
+    mine, theirs = (None if is_sparse(one) else (namespace(one), device_of(one)) for one in (x, like))
     if mine == theirs or (mine is None and isinstance(like, np.ndarray)):
         return
     raise ValueError(
@@ -33,14 +33,19 @@ def check_same_library(x: Any, like: Any, name: str) -> None:
     )
 
 
+def is_sparse(x: Any) -> bool:
+    """Whether x is a sparse matrix or array of SciPy."""
+    return bool(issparse(x))
+
+
 def rows_of(x: Any, rng: np.random.Generator, most: int) -> np.ndarray:
     """At most so many random rows, dense, on the host, in float64."""
     if x.shape[0] <= most:
         chosen = x
     else:
         indices = np.sort(rng.choice(x.shape[0], most, replace=False))
-        chosen = x[indices] if sparse.issparse(x) or isinstance(x, np.ndarray) else take(x, indices)
-    dense = chosen.toarray() if sparse.issparse(chosen) else to_numpy(chosen)
+        chosen = x[indices] if is_sparse(x) or isinstance(x, np.ndarray) else take(x, indices)
+    dense = chosen.toarray() if is_sparse(chosen) else to_numpy(chosen)
     return dense.astype(np.float64)
 
 

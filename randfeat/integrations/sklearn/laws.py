@@ -10,13 +10,16 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat import cataloguing, kernels
-from randfeat.estimators import PositiveFeatures, TrigonometricFeatures
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.kernels import Kernel
 
 __all__ = ["DEFAULTS", "KERNELS", "Law", "estimator_classes", "resolve_law"]
 
+WAVES_AND_EXPONENTIALS = (
+    "dense_exponential", "hyperbolic", "importance_sampled", "optimal_positive", "positive", "posterior",
+    "regularized_softmax", "spectral", "student_positive", "trigonometric",
+)  # fmt: skip
 DEFAULTS: dict[str, Any] = {"kernel": "rbf", "gamma": "scale", "degree": 2, "coef0": 0.0, "coupling": "orthogonal"}
 
 
@@ -84,14 +87,16 @@ class Law:
         return KERNELS[self.kernel].gamma
 
     @property
-    def is_isotropic(self) -> bool:
+    def takes_sparse(self) -> bool:
         """Whether features see inputs by inner products and the length alone: the waves and exponentials."""
         if isinstance(self.estimator, Estimator):
-            return isinstance(self.estimator, TrigonometricFeatures | PositiveFeatures)
+            return type(self.estimator) in (estimator_classes()[name] for name in WAVES_AND_EXPONENTIALS)
         name = self.estimator
         if name == "auto" and isinstance(self.kernel, str) and self.kernel in KERNELS:
             name = KERNELS[self.kernel].estimator
-        return isinstance(name, str) and name in ("trigonometric", "spectral", "positive", "hyperbolic")
+        elif name == "auto":
+            name = "spectral" if isinstance(self.kernel, kernels.ShiftInvariantKernel | kernels.SoftmaxFamily) else name
+        return isinstance(name, str) and name in WAVES_AND_EXPONENTIALS
 
     def check(self) -> None:
         """ValueError or TypeError for names that stand for nothing, and for what an object already carries."""

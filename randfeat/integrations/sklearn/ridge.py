@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from randfeat._array import as_floating, cast, device_of, host_to, namespace, to_numpy
 from randfeat.feature_moments import FeatureMoments
+from randfeat.integrations.sklearn.inputs import is_sparse
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 from randfeat.kernels.base import check_positive
 from randfeat.ridge import RidgeProblem
@@ -93,7 +93,7 @@ class FeatureRidge(BaseEstimator):
         moments = self.moments_
         self.features_._check_library(X, f"{type(self).__name__}.fit")
         y = host_to(targets, moments.gram)
-        if sparse.issparse(X):
+        if is_sparse(X):
             for rows in self._blocks(X):
                 moments = moments.append_features(self.features_._features(X[rows]), y[rows, :])
         else:
@@ -144,13 +144,13 @@ class FeatureRidge(BaseEstimator):
         self.features_._check_library(X, f"{type(self).__name__}.{method}")
         parts = []
         for rows in self._blocks(X):
-            block = self.features_._features(X[rows] if sparse.issparse(X) else X[rows, :])
+            block = self.features_._features(X[rows] if is_sparse(X) else X[rows, :])
             parts.append(block @ cast(weights, block.dtype) + cast(intercept, block.dtype))
         return namespace(weights).concat(parts, axis=0)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = RandomFeatures(self.kernel, estimator=self.estimator)._law.is_isotropic
+        tags.input_tags.sparse = RandomFeatures(self.kernel, estimator=self.estimator)._law.takes_sparse
         tags.array_api_support = True
         return tags
 
@@ -226,7 +226,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         base = 1 + (1 / self.n_samples_seen_ if self.fit_intercept else 0)
         parts = []
         for rows in self._blocks(X):
-            block = self.features_._features(X[rows] if sparse.issparse(X) else X[rows, :])
+            block = self.features_._features(X[rows] if is_sparse(X) else X[rows, :])
             spread = (block - cast(center, block.dtype)) @ cast(root, block.dtype)
             share = base + xp.sum(spread * spread, axis=-1)
             parts.append(xp.sqrt(share[:, None] * cast(noise, block.dtype)))

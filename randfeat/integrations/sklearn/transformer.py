@@ -4,14 +4,13 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from randfeat._array import as_floating
 from randfeat.estimators.base import as_count
 from randfeat.integrations.sklearn.bandwidths import Spread, resolve_gamma
-from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, rows_of
+from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of
 from randfeat.integrations.sklearn.laws import Law, resolve_law
 from randfeat.integrations.sklearn.sparse_rows import sparse_features
 from randfeat.maps import FeatureMap
@@ -141,13 +140,13 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         gamma = resolve_gamma(self.gamma, law.bandwidth, spread, X.shape[1], sample)
         estimator = resolve_law(law, gamma, width, sample)
-        if sparse.issparse(X) and not law.is_isotropic:
+        if is_sparse(X) and not law.takes_sparse:
             raise ValueError(
-                "a sparse X needs features that are waves or exponentials (trigonometric, spectral, positive, "
-                f"hyperbolic), got {type(estimator).__name__}: choose those, or give X.toarray()."
+                "a sparse X needs features that are waves or exponentials (trigonometric, spectral, positive, ...), "
+                f"got {type(estimator).__name__}: choose those, or give X.toarray()."
             )
         if rng is not None:
-            like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if sparse.issparse(X) else X
+            like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if is_sparse(X) else X
             phi = estimator.draw(X.shape[1], width, rng=rng, like=like)
             self.arrays_ = dict(phi.arrays)
         self.estimator_, self.gamma_, self._spread, self._n_features_out = estimator, gamma, spread, width
@@ -159,7 +158,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _features(self, X: Any) -> Any:
         """The features of validated rows of the library of fit."""
         phi = self.feature_map_
-        if not sparse.issparse(X):
+        if not is_sparse(X):
             return phi(as_floating(X, "X"))
         X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
         arrays = {name: array.astype(X.dtype, copy=False) for name, array in phi.arrays.items()}
@@ -167,7 +166,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = self._law.is_isotropic
+        tags.input_tags.sparse = self._law.takes_sparse
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.array_api_support = True
         return tags
