@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from randfeat._array import as_floating
@@ -18,6 +19,13 @@ from randfeat.maps import FeatureMap
 __all__ = ["RandomFeatures"]
 
 SAMPLE = 1000  # rows that the median and fitted estimators look at
+
+
+def can_follow_blocks(transformer: "RandomFeatures") -> bool:
+    """Whether `partial_fit` has a meaning; an AttributeError says why not."""
+    if isinstance(transformer.gamma, str) and transformer.gamma == "median":
+        raise AttributeError('gamma="median" needs all rows at once: use fit, gamma="scale", or a number.')
+    return True
 
 
 class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -98,11 +106,10 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.n_features_in_ = X.shape[1]
         return self._fit(X, Spread(), first=True)
 
+    @available_if(can_follow_blocks)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Draw features at the first block of rows; with gamma="scale", follow the variance of all blocks."""
         first = not hasattr(self, "estimator_")
-        if self.gamma == "median" and self._law.bandwidth is not None:
-            raise ValueError('gamma="median" needs all rows at once: use fit, "scale", or a number.')
         return self._fit(validate_data(self, X, accept_sparse="csr", reset=first), self._seen_before(first), first)
 
     def transform(self, X: Any) -> Any:
