@@ -24,7 +24,7 @@ extensions = [
     "experiment_results",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmarks"]  # sections that the page on benchmarks includes
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "amsmath", "deflist"]
@@ -56,7 +56,14 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"changelog": [], "notation": [], "first_steps": [], "contributing": [], "experiments": []}
+html_sidebars = {
+    "changelog": [],
+    "notation": [],
+    "first_steps": [],
+    "contributing": [],
+    "experiments": [],
+    "benchmarks": [],
+}
 
 
 def write_lists() -> None:

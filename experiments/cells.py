@@ -4,13 +4,27 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from threadpoolctl import threadpool_limits
 
 from experiments.results import Tables, columnar, records
 
-__all__ = ["Cell", "Failure", "Measure", "Measured", "Outcome", "Outcomes", "attempt", "failure", "in_turn", "measure"]
+__all__ = [
+    "Cell",
+    "Checkpointed",
+    "Failure",
+    "Measure",
+    "Measured",
+    "Outcome",
+    "Outcomes",
+    "Resumable",
+    "attempt",
+    "failure",
+    "in_turn",
+    "measure",
+]
 
 
 class Cell(Protocol):
@@ -22,6 +36,37 @@ class Cell(Protocol):
 
     def measure(self, settings: Any) -> Tables:
         """The rows that this cell adds to the tables."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A cell of many steps, that can leave a checkpoint and go on from there, to the same numbers bit by bit."""
+
+    def resume(self, settings: Any, checkpoint: Path) -> Tables:
+        """`measure`, from the file if there is one; the file is replaced, in one step, as the work goes on.
+
+        A file of other settings, or of another cell, is not used. Whoever names the file also removes it.
+        """
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A resumable cell, and the file where it leaves its checkpoints; without its folder (on another machine), none."""
+
+    cell: Any
+    path: Path
+
+    @property
+    def key(self) -> str:
+        """That of the cell."""
+        return str(self.cell.key)
+
+    def measure(self, settings: Any) -> Tables:
+        """From the checkpoint, if there is one."""
+        tables: Tables = (
+            self.cell.resume(settings, self.path) if self.path.parent.is_dir() else self.cell.measure(settings)
+        )
+        return tables
 
 
 @dataclass(frozen=True, eq=False)

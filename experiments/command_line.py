@@ -114,14 +114,22 @@ def run_some(options: argparse.Namespace) -> int:
         if options.backend not in experiment.backends:
             expected = ", ".join(experiment.backends)
             raise UsageError(f"{experiment.name} does not run on {options.backend}; expected one of: {expected}.")
+        if experiment.missing:
+            packages = " and ".join(experiment.missing)
+            raise UsageError(
+                f"{experiment.name} needs {packages}, not installed; see docs/gallery/{experiment.name}.md."
+            )
     return carry_out(experiments, options, apart=len(experiments) > 1)
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """Every experiment that runs on the backend."""
+    """Every experiment that runs on the backend and finds its packages."""
     chosen = [experiment for experiment in EXPERIMENTS.values() if options.backend in experiment.backends]
     if left_out := [name for name, experiment in EXPERIMENTS.items() if experiment not in chosen]:
         notify(f"left out, since they do not run on {options.backend}: {', '.join(left_out)}.")
+    for experiment in [experiment for experiment in chosen if experiment.missing]:
+        notify(f"left out: {experiment.name} needs {' and '.join(experiment.missing)}, not installed.")
+        chosen.remove(experiment)
     return carry_out(chosen, options, apart=True)
 
 

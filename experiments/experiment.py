@@ -1,5 +1,6 @@
 """What an experiment is: independent cells of work, verdicts over their numbers, figures drawn from them."""
 
+import importlib.util
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -7,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.cells import Cell, Measured, measure
+from experiments.cells import Cell, Measured, Resumable, measure
 from experiments.environment import environment
 from experiments.results import Results, Summary, Tables, Verdict
 
-__all__ = ["Cell", "Experiment", "Progress", "Settings", "silent"]
+__all__ = ["Cell", "Experiment", "Progress", "Resumable", "Settings", "silent"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Experiment:
     name : what `python -m experiments run` calls it. claim : one sentence. settings : the default sizes, `quick` the
     small ones. cells : the work. verdicts : what the numbers say. summaries : what to print. plot : figures by name,
     from the numbers alone. backends : array libraries that it can run on. full : larger sizes, if there are any.
-    captions : of figures, by name; others have their title for one. units : of columns that have one.
+    captions : of figures, by name; others have their title for one. units : of columns that have one. requires :
+    packages, by the name that they are imported by, beyond those of every experiment; the cells import them.
     """
 
     name: str
@@ -66,6 +68,12 @@ class Experiment:
     full: Settings | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> list[str]:
+        """The required packages that are not installed."""
+        return [name for name in self.requires if importlib.util.find_spec(name) is None]
 
     def configure(self, *, quick: bool = False, full: bool = False, **changes: Any) -> Settings:
         """The settings of a run: the default, the quick or the full sizes, with a seed and a backend for instance.

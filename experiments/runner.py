@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from experiments.cells import Failure, Measure, Measured, in_turn
+from experiments.cells import Cell, Checkpointed, Failure, Measure, Measured, Resumable, in_turn
 from experiments.experiment import Experiment, Progress, Settings, silent
 from experiments.provenance import identity
 from experiments.results import Results
@@ -56,19 +56,26 @@ def run(
     failures: dict[str, Failure] = {}
     waiting = dict.fromkeys(missing)
     progress(len(finished), len(cells), next(iter(waiting), ""))
-    with contextlib.closing(measure([cells[key] for key in missing], settings)) as outcomes:
+    work = [with_checkpoint(cells[key], store) for key in missing]
+    with contextlib.closing(measure(work, settings)) as outcomes:
         for position, outcome in outcomes:
             key = missing[position]
             if isinstance(outcome, Failure):
                 failures[key] = outcome
             else:
                 store.save(key, outcome)
+                store.checkpoint(key).unlink(missing_ok=True)
                 finished[key] = outcome
             del waiting[key]
             progress(len(cells) - len(waiting), len(cells), next(iter(waiting), ""))
     if failures:
         raise CellsFailed({key: failures[key] for key in cells if key in failures})
     return experiment.judge((finished[key] for key in cells), settings)
+
+
+def with_checkpoint(cell: Cell, store: CellStore) -> Cell:
+    """The cell, which goes on from its own checkpoint in the store if it can."""
+    return Checkpointed(cell, store.checkpoint(cell.key)) if isinstance(cell, Resumable) else cell
 
 
 def stored_cells(store: CellStore, keys: list[str], notify: Callable[[str], None]) -> dict[str, Measured]:

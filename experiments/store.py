@@ -65,7 +65,7 @@ class CellStore:
         """Remove the cells of every run; returns their number."""
         number = 0
         for run in self.runs():
-            for path in [*run.glob("*.json"), *run.glob("*.json.tmp")]:
+            for path in [*run.glob("*.json"), *run.glob("*.json.tmp"), *run.glob("*.checkpoint*")]:
                 number += path.suffix == ".json" and path.name != ABOUT
                 path.unlink()
             if not any(run.iterdir()):
@@ -76,6 +76,10 @@ class CellStore:
         """The file of a cell: its name as far as a file can have it, and a hash of all of it."""
         readable = re.sub(r"[^A-Za-z0-9.+-]+", "_", key)[:60]
         return self.own / f"{readable}-{digest(key)[:12]}.json"
+
+    def checkpoint(self, key: str) -> Path:
+        """Where a cell of many steps leaves what it has done so far."""
+        return self.path(key).with_suffix(".checkpoint")
 
     def save(self, key: str, measured: Measured) -> None:
         """Store a finished cell."""

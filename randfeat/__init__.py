@@ -16,7 +16,10 @@ True
 from randfeat import bounds, couplings, estimators, kernels, montecarlo, testing
 from randfeat.adaptation import adapt
 from randfeat.attention import (
+    AttentionCosts,
+    AttentionMethod,
     AttentionState,
+    attention_method,
     kernel_attention,
     linear_attention,
     linear_attention_vjp,
@@ -39,7 +42,9 @@ from randfeat.variance import NoClosedForm
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionCosts",
     "AttentionDiagnostics",
+    "AttentionMethod",
     "AttentionState",
     "FeatureMap",
     "FeatureMoments",
@@ -48,6 +53,7 @@ __all__ = [
     "SampleFunctions",
     "adapt",
     "attention_diagnostics",
+    "attention_method",
     "bounds",
     "catalogue",
     "concatenate",

@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array, is_torch_array
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_cupy_array,
+    is_jax_array,
+    is_torch_array,
+)
 
 Array: TypeAlias = Any
 
@@ -62,6 +69,32 @@ def devices() -> dict[str, list[str]]:
 def device_of(x: Array) -> Any:
     """The device that `x` is on."""
     return device(x)
+
+
+def library_of(x: Array) -> str:
+    """`"numpy"`, `"torch"`, `"jax"`, ...; with the kind of device, `"torch on cuda"`, where it is not the processor."""
+    name = next(part for part in namespace(x).__name__.split(".") if part != "array_api_compat")
+    kind = "cpu"
+    if is_torch_array(x):
+        kind = x.device.type
+    elif is_jax_array(x):  # one that stands for numbers to come has no device yet
+        kind = sys.modules["jax"].default_backend()
+    return name if kind == "cpu" else f"{name} on {kind}"
+
+
+def compiled(function: Callable[..., Any], like: Array) -> Callable[..., Any]:
+    """The function as it is used with arrays like this one: compiled by JAX, else itself."""
+    return sys.modules["jax"].jit(function) if is_jax_array(like) else function
+
+
+def finish(x: Array) -> None:
+    """Wait for the numbers of `x`, where the library works ahead of the program."""
+    if is_jax_array(x):
+        x.block_until_ready()
+    elif is_torch_array(x) and x.device.type == "cuda":
+        sys.modules["torch"].cuda.synchronize(x.device)
+    elif not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
 
 
 def dtype_name(dtype: Any) -> str:
@@ -168,6 +201,24 @@ def host_to(array: np.ndarray, like: Array) -> Array:
 def move_to(array: Array, like: Array) -> Array:
     """`array`, of any library, on the namespace, device and computing dtype of `like`."""
     return host_to(as_host(array, "array"), like)
+
+
+def is_on_cupy(x: Any) -> bool:
+    """Whether `x` is a CuPy array."""
+    return bool(is_cupy_array(x))
+
+
+def on_device_of(x: Array) -> Any:
+    """A context in which the device of the CuPy array `x` is the current one."""
+    return x.device
+
+
+def compiled_cuda(source: str, kernel: str) -> Any:
+    """A kernel of CUDA C++, an instance of a template or not, for CuPy arrays: compiled by NVRTC here, and
+    loaded by CuPy on each device that it is launched on."""
+    cupy = importlib.import_module("cupy")
+    module = cupy.RawModule(code=source, options=("--std=c++17",), name_expressions=(kernel,))
+    return module.get_function(kernel)
 
 
 def stop_gradient(x: Array) -> Array:

@@ -1,13 +1,15 @@
 """What to look at before linear attention is trusted with a head."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host
+from randfeat._array import as_floating, as_host
 from randfeat.attention.inputs import AttentionInputs, attention_inputs
 from randfeat.attention.linear import linear_attention
+from randfeat.attention.method import AttentionMethod, faster_method
+from randfeat.attention.relation import Relation
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 from randfeat.planning import predict_attention_error
@@ -27,6 +29,8 @@ class AttentionDiagnostics:
     heaviest_share : `max_f p_f`.
     sign : `Σ_f c_f / Σ_f |c_f|`, 1 for positive features; near 0 where a denominator is what a cancellation has left,
         negative where it has the wrong sign.
+    method : which of linear and exact attention is expected to be faster for inputs of this shape and library, by
+        `attention_method`; without values, for values as long as the keys.
     predicted_error : (...), relative error by `predict_attention_error`; None without values, or where not known.
     distance_to_mean : (...), `|out - mean| / |out|` over all queries, where mean is the plain average of the values
         that each query sees; None without values. Below the error, plain averaging would have done.
@@ -35,6 +39,7 @@ class AttentionDiagnostics:
     effective_features: np.ndarray
     heaviest_share: np.ndarray
     sign: np.ndarray
+    method: AttentionMethod
     predicted_error: np.ndarray | None = None
     distance_to_mean: np.ndarray | None = None
 
@@ -62,7 +67,7 @@ def attention_diagnostics(
     """
     if not isinstance(features, FeatureMap):
         raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
-    query, key = as_host(query, "query"), as_host(key, "key")
+    like, query, key = as_floating(query, "query"), as_host(query, "query"), as_host(key, "key")
     values = np.zeros((*key.shape[:-1], 1)) if value is None else as_host(value, "value")
     mask = None if key_mask is None else as_mask(key_mask)
     options: dict[str, Any] = {"scale": scale, "key_mask": mask}
@@ -70,8 +75,10 @@ def attention_diagnostics(
     features = features.to(inputs.query)
     lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.leading_shape(features))
     effective, heaviest, sign = contributions(inputs, features, lead, is_causal)
+    shapes = replace(inputs, value=inputs.key) if value is None else inputs
+    method = faster_method(shapes, features, Relation(is_causal), like, has_state=False)
     if value is None:
-        return AttentionDiagnostics(effective, heaviest, sign)
+        return AttentionDiagnostics(effective, heaviest, sign, method)
     options["is_causal"] = is_causal
     output = np.broadcast_to(linear_attention(query, key, values, features, **options), (*lead, *effective.shape[-1:],
                                                                                         values.shape[-1]))  # fmt: skip
@@ -82,7 +89,7 @@ def attention_diagnostics(
         error = predict_attention_error(features.estimator, query, key, values, features.num_features, **options)
     except NoClosedForm:
         error = None
-    return AttentionDiagnostics(effective, heaviest, sign, error, distance)
+    return AttentionDiagnostics(effective, heaviest, sign, method, error, distance)
 
 
 def as_mask(key_mask: Any) -> np.ndarray:

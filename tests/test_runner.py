@@ -166,6 +166,39 @@ def test_only_missing_cells_are_measured(tmp_path):
     assert repr(fresh.tables) == repr(whole.tables) == repr(EXPERIMENT.run(settings).tables)
 
 
+@dataclasses.dataclass(frozen=True)
+class Stepwise:
+    """A cell of four steps that is interrupted in the third, once."""
+
+    key: str = "stepwise"
+
+    def measure(self, settings):
+        raise AssertionError("a cell that can resume is told where")
+
+    def resume(self, settings, checkpoint):
+        done = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
+        for step in range(len(done), 4):
+            done.append(step)
+            checkpoint.write_text(json.dumps(done))
+            if step == 2 and not checkpoint.with_suffix(".seen").exists():
+                checkpoint.with_suffix(".seen").touch()
+                raise KeyboardInterrupt
+        return {"numbers": [{"steps": len(done), "begun again": len(set(done)) != len(done)}]}
+
+
+def test_a_cell_goes_on_from_its_checkpoint_which_is_removed_in_the_end(tmp_path):
+    experiment = dataclasses.replace(
+        EXPERIMENT, cells=lambda settings: [Stepwise()], verdicts=lambda *_: [], summaries=lambda *_: []
+    )
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(experiment, CheapSettings(), tmp_path)
+    (checkpoint,) = tmp_path.glob("cells/*/*.checkpoint")
+    assert json.loads(checkpoint.read_text()) == [0, 1, 2]
+    results = runner.run(experiment, CheapSettings(), tmp_path, resume=True)
+    assert results.tables["numbers"] == [{"steps": 4, "begun again": False}]
+    assert not checkpoint.exists()
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"num_cells": 11}, {"pause": 1e-9}, {"quick": True}], ids=str)
 def test_changed_settings_reuse_nothing(change, tmp_path):
     settings = CheapSettings(num_cells=12, pause=0, log=str(tmp_path / "log"))

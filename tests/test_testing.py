@@ -24,18 +24,18 @@ CONTRACT += OTHERS + OPEN
 
 @pytest.mark.parametrize("estimator", CONTRACT, ids=repr)
 def test_every_estimator_keeps_the_contract(estimator):
-    """False alarm 1e-6 per case; a bias of 5 % and a variance off by 15 % are caught 999 times in 1000.
+    """False alarm 1e-6 per case; a bias of 6 % and a variance off by 20 % are caught 999 times in 1000.
 
     The catalogue experiment runs the same check with the sharper defaults.
     """
-    report = check_estimator(estimator, rng=seed_of(estimator), detectable_bias=0.05, detectable_variance=0.15)
+    report = check_estimator(estimator, rng=seed_of(estimator), detectable_bias=0.06, detectable_variance=0.2)
     if estimator in OPEN:
         assert all("randfeat.montecarlo" in note for note in report.notes)
         assert report.notes
         return
     assert report.notes == ()
     assert len(report.checks) > 20
-    assert max(check.detectable for check in report.checks if check.name.startswith("mean")) < 0.08
+    assert max(check.detectable for check in report.checks if check.name.startswith("mean")) < 0.1
 
 
 def test_z_scores_are_standard_normal():

@@ -1,75 +1,131 @@
 """Forward time of linear attention on the CPU against exact attention and other linear ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from unittest import mock
 
-import numpy as np
-
-import randfeat as rf
-from experiments.benchmarks.peers import torch_peers
-from experiments.benchmarks.timing import interleaved, medians
+from experiments.benchmarks.goals import Goal, goal_table
+from experiments.benchmarks.peers import CHUNKED, COMPILED, IN_PLACE, PERFORMER, PLAIN, SDPA, torch_peers
+from experiments.benchmarks.timing import Call, Times, interleaved, medians, ratio
+from experiments.benchmarks.workload import SHAPE, Workload
 from experiments.results import Summary
 from randfeat.attention import linear
 
 __all__ = ["attention_tables"]
 
-BATCH, HEADS, DIM, FEATURES = 1, 8, 64, 256
-LENGTHS, QUICK_LENGTHS = (1024, 4096, 16384), (1024,)
+OURS, GENERIC = "randfeat", "randfeat, generic pass"
 ROUNDS, QUICK_ROUNDS = 7, 3
-LONGEST_GENERIC = 4096  # beyond, the generic pass only takes time
-SHIFTED = 2.5  # inputs so many times as long need shifts
+
+FIELDS: dict[bool, dict[int, tuple[str, ...]]] = {
+    False: {
+        512: (SDPA,),
+        1024: (SDPA, PLAIN, IN_PLACE, COMPILED, PERFORMER, GENERIC),
+        4096: (SDPA, PLAIN, IN_PLACE, COMPILED, PERFORMER, GENERIC),
+        16384: (SDPA, PLAIN, IN_PLACE, COMPILED, PERFORMER),
+    },
+    True: {
+        1024: (SDPA, CHUNKED, GENERIC),
+        2048: (SDPA, CHUNKED, PERFORMER),  # performer-pytorch takes tens of times as long: one moderate length
+        4096: (SDPA, CHUNKED, COMPILED, GENERIC),
+        16384: (SDPA, CHUNKED, COMPILED),
+    },
+}
+"""Who takes part, beside our own fast pass, for full and for causal attention, by length."""
+
+QUICK_LENGTHS = (512, 1024)
+
+BOUNDS: dict[bool, dict[tuple[str, int], float | None]] = {
+    False: {
+        (PLAIN, 1024): None,
+        (PLAIN, 4096): 4.0,
+        (PLAIN, 16384): 4.5,
+        (IN_PLACE, 4096): None,
+        (IN_PLACE, 16384): None,
+        (COMPILED, 1024): None,
+        (COMPILED, 4096): 1.8,
+        (COMPILED, 16384): 2.0,
+        (PERFORMER, 1024): None,
+        (PERFORMER, 4096): 5.0,
+        (PERFORMER, 16384): 5.0,
+        (SDPA, 512): None,
+        (SDPA, 1024): 1.0,
+    },
+    True: {
+        (CHUNKED, 4096): None,
+        (CHUNKED, 16384): 3.0,
+        (COMPILED, 16384): None,
+        (PERFORMER, 2048): 40.0,
+        (SDPA, 1024): None,
+        (SDPA, 2048): 1.0,
+    },
+}
+"""How many times our time each should take at the least; None where it is only reported."""
 
 
 def attention_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """A table for full and one for causal attention, and notes."""
-    lengths, rounds = (QUICK_LENGTHS, QUICK_ROUNDS) if quick else (LENGTHS, ROUNDS)
-    tables, notes = [], []
-    for is_causal in (False, True):
-        columns = {}
-        for length in lengths:
-            report(f"{'causal' if is_causal else 'full'}, L = {length}")
-            contenders, missing = field(length, is_causal=is_causal)
-            columns[length] = medians(interleaved(contenders, rounds))
-            notes += [note for note in missing if note not in notes]
+    """A table for full and one for causal attention, the goals, and notes."""
+    tables: list[Summary] = []
+    notes: list[str] = []
+    goals: list[Goal] = []
+    for is_causal, fields in FIELDS.items():
+        columns: dict[int, Times] = {}
+        for length, names in fields.items():
+            if quick and length not in QUICK_LENGTHS:
+                continue
+            report(f"{kind(is_causal)} attention, L = {length}")
+            contenders, remarks = field(names, length, is_causal=is_causal)
+            columns[length] = interleaved(contenders, QUICK_ROUNDS if quick else ROUNDS)
+            notes += [note for note in remarks if note not in notes]
         tables.append(table(columns, is_causal=is_causal))
-    return tables, notes
+        goals += attention_goals(columns, is_causal=is_causal)
+    return [*tables, goal_table("Forward: time of others over that of randfeat", goals)], notes
 
 
-def field(length: int, *, is_causal: bool) -> tuple[dict[str, Callable[[], object]], list[str]]:
+def kind(is_causal: bool) -> str:
+    """The word for it."""
+    return "causal" if is_causal else "full"
+
+
+def field(names: tuple[str, ...], length: int, *, is_causal: bool) -> tuple[dict[str, Call], list[str]]:
     """All contenders at one length, ours first."""
-    inputs = np.random.default_rng(0).standard_normal((3, BATCH, HEADS, length, DIM), dtype=np.float32)
-    query, key, value = inputs
-    long_query, long_key = SHIFTED * query, SHIFTED * key
-    phi = rf.PositiveFeatures().draw(DIM, FEATURES, rng=0, like=query)
-
-    def ours() -> object:
-        return rf.linear_attention(query, key, value, phi, is_causal=is_causal)
-
-    def shifted() -> object:
-        return rf.linear_attention(long_query, long_key, value, phi, is_causal=is_causal)
-
-    def one_thread() -> object:
-        return rf.linear_attention(query, key, value, phi, is_causal=is_causal, num_threads=1)
+    work = Workload.of(length)
+    ours = partial(work.attend, is_causal=is_causal)
 
     def generic() -> object:
         with mock.patch.object(linear, "fast_pass", return_value=None):
             return ours()
 
-    peers, notes = torch_peers(query, key, value, phi.arrays["rows"], is_causal=is_causal)
-    own = {"randfeat": ours, "randfeat, large inputs": shifted, "randfeat, one thread": one_thread}
-    if length <= LONGEST_GENERIC:
-        own["randfeat, generic pass"] = generic
+    own: dict[str, Call] = {OURS: ours}
+    if GENERIC in names:
+        own[GENERIC] = generic
+    peers, notes = torch_peers([name for name in names if name != GENERIC], work, is_causal=is_causal)
     return {**own, **peers}, notes
 
 
-def table(columns: dict[int, dict[str, float]], *, is_causal: bool) -> Summary:
-    """Time of each contender over ours, and ours in milliseconds."""
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    ours = "randfeat"
-    rows: list[tuple[str, ...]] = [(f"{ours} [ms]", *(f"{1e3 * column[ours]:.1f}" for column in columns.values()))]
+def table(columns: Mapping[int, Times], *, is_causal: bool) -> Summary:
+    """Time of each contender over ours, and ours in milliseconds; a dash where one does not take part."""
+    names = list(dict.fromkeys(name for column in columns.values() for name in column if name != OURS))
+    ours = (f"{1e3 * medians(column)[OURS]:.1f}" for column in columns.values())
+    rows: list[tuple[str, ...]] = [(f"{OURS} [ms]", *ours)]
     for name in names:
-        ratios = (f"{column[name] / column[ours]:.2f}" if name in column else "-" for column in columns.values())
-        rows.append((name, *ratios))
-    kind = "Causal" if is_causal else "Full"
-    title = f"{kind} attention, B={BATCH} H={HEADS} d={DIM} m={FEATURES}, float32: time over that of randfeat"
-    return Summary(title, ("contender", *(f"L={length}" for length in columns)), tuple(rows))
+        rows.append((name, *(ratio_text(column, name) for column in columns.values())))
+    title = f"{kind(is_causal).capitalize()} attention, {SHAPE}: time over that of randfeat"
+    return Summary(title, ("contender", *(f"L={length}" for length in columns)), tuple(rows), sections=(1,))
+
+
+def ratio_text(times: Times, name: str) -> str:
+    """One entry of the table."""
+    return f"{ratio(times, name, OURS).value:.2f}" if name in times else "-"
+
+
+def attention_goals(columns: Mapping[int, Times], *, is_causal: bool) -> list[Goal]:
+    """What is to be reached, of the lengths that were measured."""
+    return [
+        Goal(
+            f"{name}, {kind(is_causal)}, L={length}",
+            ratio(columns[length], name, OURS) if name in columns[length] else None,
+            bound,
+        )
+        for (name, length), bound in BOUNDS[is_causal].items()
+        if length in columns
+    ]

@@ -1,70 +1,203 @@
-"""Other implementations of attention on the CPU, as calls without arguments."""
+"""Other implementations of attention on the CPU, as calls without arguments.
+
+All get the same contiguous inputs (b, h, n, d), projection (m, d) and number of threads. Each is given its best
+settings: what is tuned, is tuned here, by trying.
+"""
 
 import importlib.util
 import math
-import os
 import shutil
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-__all__ = ["torch_peers"]
+from experiments.benchmarks.timing import Call
+from experiments.benchmarks.workload import Workload
+from randfeat.threads import resolve_num_threads
 
-Call = Callable[[], object]
+__all__ = ["CHUNKED", "COMPILED", "IN_PLACE", "PERFORMER", "PLAIN", "SDPA", "missing", "torch_gradients", "torch_peers"]
+
+SDPA = "exact SDPA, torch"
+PLAIN = "FAVOR+, plain torch"
+IN_PLACE = "FAVOR+, torch in place"
+CHUNKED = "FAVOR+, torch in chunks"
+COMPILED = "FAVOR+, torch.compile"
+PERFORMER = "performer-pytorch"
+
+CHUNKS = (64, 128, 256)  # rows, of which the fastest are taken
+PERFORMER_CHUNKS = (128, 256, 512, 1024)  # of the whole sequence: 128 is its default
 
 
-def torch_peers(
-    query: np.ndarray, key: np.ndarray, value: np.ndarray, rows: np.ndarray, *, is_causal: bool
-) -> tuple[dict[str, Call], list[str]]:
-    """Contenders by name, all with the same inputs (b, h, n, d) and projection (m, d), and notes on who is missing."""
-    if not importlib.util.find_spec("torch"):
-        return {}, ["torch is not installed: only our own passes are timed"]
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    q, k, v, w = (torch.from_numpy(np.ascontiguousarray(x)) for x in (query, key, value, rows))
+def torch_peers(names: Sequence[str], work: Workload, *, is_causal: bool) -> tuple[dict[str, Call], list[str]]:
+    """The named contenders, without gradients, and notes on who is missing and what was tuned."""
+    absent = {name: missing(name) for name in names}
+    notes = [f"{name} is left out: {reason}" for name, reason in absent.items() if reason]
     peers: dict[str, Call] = {}
-    notes: list[str] = []
-
-    def add(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        def call() -> object:
-            with torch.inference_mode():
-                return function(*arguments, **options)
-
-        peers[name] = call
-
-    scaled = torch.nn.functional.scaled_dot_product_attention
-    add("exact SDPA, torch", scaled, q, k, v, is_causal=is_causal)
-    favor = chunked_favor if is_causal else favor_plus
-    add("FAVOR+, plain torch", favor, q, k, v, w)
-    if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
-        add("FAVOR+, torch.compile", torch.compile(favor), q, k, v, w)
-    else:
-        notes.append("torch.compile is left out: no C++ compiler")
-    if is_causal:
-        notes.append("performer-pytorch is left out: its causal pass on the CPU takes tens of times as long")
-    elif importlib.util.find_spec("performer_pytorch"):
-        from performer_pytorch import FastAttention
-
-        performer = FastAttention(dim_heads=q.shape[-1], nb_features=len(rows), causal=False)
-        add("performer-pytorch", performer, q, k, v)
-    else:
-        notes.append("performer-pytorch is left out: not installed")
+    present = [name for name in names if absent[name] is None]
+    arguments = tensors(work) if present else ()
+    for name in present:
+        function, note = MAKERS[name](arguments, is_causal)
+        notes += [note] if note else []
+        peers[name] = without_gradients(function, arguments)
     return peers, notes
 
 
+def torch_gradients(work: Workload, *, is_causal: bool) -> dict[str, Call]:
+    """FAVOR+ in torch, in place or in chunks: "forward", and "both" passes, with the values as the gradient.
+
+    Nothing where torch is not installed.
+    """
+    if not importlib.util.find_spec("torch"):
+        return {}
+    import torch
+
+    q, k, v, w = tensors(work)
+    favor: Callable[..., Any] = tuned_chunks((q, k, v, w))[0] if is_causal else in_place_favor
+
+    def both() -> list[Any]:
+        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+        output = favor(*inputs, w)
+        return [output, *torch.autograd.grad(output, inputs, v)]
+
+    return {"forward": without_gradients(favor, (q, k, v, w)), "both": both}
+
+
+def tensors(work: Workload) -> tuple[Any, ...]:
+    """The inputs and the projection, sharing memory with the arrays; torch gets as many threads as we do."""
+    import torch
+
+    torch.set_num_threads(resolve_num_threads(None))
+    arrays = (work.query, work.key, work.value, work.rows)
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+
+
+def without_gradients(function: Callable[..., Any], arguments: Sequence[Any]) -> Call:
+    """The call in torch's mode that records nothing."""
+    import torch
+
+    def call() -> object:
+        with torch.inference_mode():
+            return function(*arguments)
+
+    return call
+
+
+def missing(name: str) -> str | None:
+    """Why a contender cannot take part; None if it can."""
+    if not importlib.util.find_spec("torch"):
+        return "torch is not installed"
+    if name == PERFORMER and not importlib.util.find_spec("performer_pytorch"):
+        return "not installed"
+    if name == COMPILED and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "no C++ compiler"
+    return None
+
+
+Arguments = tuple[Any, ...]
+Made = tuple[Callable[..., Any], str]
+
+
+def sdpa(arguments: Arguments, is_causal: bool) -> Made:
+    """PyTorch's own exact attention, which does not form the matrix."""
+    import torch
+
+    scaled = torch.nn.functional.scaled_dot_product_attention
+    return lambda q, k, v, w: scaled(q, k, v, is_causal=is_causal), ""
+
+
+def compiled(arguments: Arguments, is_causal: bool) -> Made:
+    """Plain or chunked FAVOR+ through the compiler, anew for these shapes: no slower code for any length."""
+    import torch
+
+    torch.compiler.reset()
+    function, note = tuned_chunks(arguments) if is_causal else (plain_favor, "")
+    return torch.compile(function, dynamic=False, fullgraph=True), note and f"{COMPILED}: {note}"
+
+
+def performer(arguments: Arguments, is_causal: bool) -> Made:
+    """The module of performer-pytorch with the projection of all others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own imports
+        from performer_pytorch import performer_pytorch as library
+    q, *_, w = arguments
+    module = library.FastAttention(dim_heads=q.shape[-1], nb_features=len(w), causal=False)
+    module.projection_matrix.copy_(w)
+    if not is_causal:
+        return lambda q, k, v, w: module(q, k, v), ""
+    module.causal = True  # set here, since the constructor looks for CUDA, and prints what it found
+
+    def in_chunks(chunks: int, q: Any, k: Any, v: Any, w: Any) -> Any:
+        module.causal_linear_fn = partial(library.causal_linear_attention_noncuda, chunk_size=chunks)
+        return module(q, k, v)
+
+    candidates = {chunks: partial(in_chunks, chunks) for chunks in PERFORMER_CHUNKS if chunks <= q.shape[-2]}
+    best = fastest(candidates, arguments)
+    return candidates[best], f"{PERFORMER}, causal, L={q.shape[-2]}: {best} chunks, the fastest of {list(candidates)}"
+
+
+def tuned_chunks(arguments: Arguments) -> Made:
+    """Chunked FAVOR+ with the fastest chunk."""
+    length = arguments[0].shape[-2]
+    candidates = {chunk: partial(chunked_favor, chunk=chunk) for chunk in CHUNKS if length % chunk == 0}
+    best = fastest(candidates, arguments)
+    return candidates[best], f"chunks of {best} at L={length}, the fastest of {list(candidates)}"
+
+
+def fastest(candidates: Mapping[int, Callable[..., Any]], arguments: Arguments) -> int:
+    """The key of the candidate whose best call of three, after one to warm up, is the shortest."""
+    import torch
+
+    best = dict.fromkeys(candidates, math.inf)
+    with torch.inference_mode():
+        for function in candidates.values():
+            function(*arguments)
+        for _ in range(3):
+            for key, function in candidates.items():
+                start = time.perf_counter()
+                function(*arguments)
+                best[key] = min(best[key], time.perf_counter() - start)
+    return min(best, key=best.__getitem__)
+
+
+def chunked(arguments: Arguments, is_causal: bool) -> Made:
+    """Chunked FAVOR+, tuned."""
+    function, note = tuned_chunks(arguments)
+    return function, f"{CHUNKED}: {note}"
+
+
 def favor_features(x: Any, w: Any, *, keys: bool) -> Any:
-    """`exp(w·x' - |x'|²/2 - top)`, x' = x/d^(1/4), in place; the top is each query's own, or that of all keys."""
+    """`exp(w·x' - |x'|²/2 - top)`, x' = x/d^(1/4), as one writes it; top: of each query, or of all keys."""
     x = x * x.shape[-1] ** -0.25
     log = x @ w.mT - (x * x).sum(-1, keepdim=True) / 2
     top = log.amax((-2, -1), keepdim=True) if keys else log.amax(-1, keepdim=True)
     return (log - top).exp()
 
 
-def favor_plus(q: Any, k: Any, v: Any, w: Any) -> Any:
+def in_place_features(x: Any, w: Any, *, keys: bool) -> Any:
+    """The same without new arrays of features, and without a gradient through the top, on which nothing depends."""
+    x = x * x.shape[-1] ** -0.25
+    log = x @ w.mT
+    log -= (x * x).sum(-1, keepdim=True) / 2
+    top = log.detach().amax((-2, -1) if keys else -1, keepdim=True)
+    return log.sub_(top).exp_()
+
+
+def plain_favor(q: Any, k: Any, v: Any, w: Any) -> Any:
     """Linear attention with positive features, as one writes it."""
-    queries, keys = favor_features(q, w, keys=False), favor_features(k, w, keys=True)
+    return full_attention(favor_features(q, w, keys=False), favor_features(k, w, keys=True), v)
+
+
+def in_place_favor(q: Any, k: Any, v: Any, w: Any) -> Any:
+    """The same, as one writes it who knows that fresh memory is slow."""
+    return full_attention(in_place_features(q, w, keys=False), in_place_features(k, w, keys=True), v)
+
+
+def full_attention(queries: Any, keys: Any, v: Any) -> Any:
+    """Linear attention from features."""
     total = queries @ keys.sum(-2)[..., None]
     return queries @ (keys.mT @ v) / total
 
@@ -74,13 +207,14 @@ def chunked_favor(q: Any, k: Any, v: Any, w: Any, chunk: int = 128) -> Any:
 
     The length must be a multiple of the chunk.
     """
-    queries, keys = favor_features(q, w, keys=False), favor_features(k, w, keys=True)
+    queries, keys = in_place_features(q, w, keys=False), in_place_features(k, w, keys=True)
     size = (math.prod(q.shape[:-2]), q.shape[-2] // chunk, chunk)
     queries, keys, values = (x.reshape(*size, x.shape[-1]) for x in (queries, keys, v))
     values = pad_one(values)
     states = keys.mT @ values
-    before = states.cumsum(1) - states
-    output = (queries @ keys.mT).tril() @ values + queries @ before
+    before = states.cumsum(1).sub_(states)
+    output = (queries @ keys.mT).tril_() @ values
+    output += queries @ before
     return (output[..., :-1] / output[..., -1:]).reshape(v.shape)
 
 
@@ -89,3 +223,13 @@ def pad_one(x: Any) -> Any:
     import torch
 
     return torch.nn.functional.pad(x, (0, 1), value=1.0)
+
+
+MAKERS: dict[str, Callable[[Arguments, bool], Made]] = {
+    SDPA: sdpa,
+    PLAIN: lambda arguments, is_causal: (plain_favor, ""),
+    IN_PLACE: lambda arguments, is_causal: (in_place_favor, ""),
+    CHUNKED: chunked,
+    COMPILED: compiled,
+    PERFORMER: performer,
+}

@@ -1,8 +1,20 @@
-"""Attention through random features in linear time, and the exact references."""
+"""Attention through random features in linear time, the exact references, and which of them is faster."""
 
+from randfeat.attention.choice import attention_method
+from randfeat.attention.costs import AttentionCosts
 from randfeat.attention.exact import kernel_attention, softmax_attention
 from randfeat.attention.gradient import linear_attention_vjp
 from randfeat.attention.linear import linear_attention
+from randfeat.attention.method import AttentionMethod
 from randfeat.attention.state import AttentionState
 
-__all__ = ["AttentionState", "kernel_attention", "linear_attention", "linear_attention_vjp", "softmax_attention"]
+__all__ = [
+    "AttentionCosts",
+    "AttentionMethod",
+    "AttentionState",
+    "attention_method",
+    "kernel_attention",
+    "linear_attention",
+    "linear_attention_vjp",
+    "softmax_attention",
+]

@@ -43,6 +43,7 @@ def fast_pass(
     if not isinstance(inputs.value, np.ndarray):
         return None
     num_threads = resolve_num_threads(num_threads)
+    inputs = inputs.computing()
     work = Heads.of(inputs, features, state, is_causal=is_causal)
     if work is None:
         return None

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf, stop_gradient
+import numpy as np
+
+from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
 from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
 from randfeat.attention.packed import each_sequence
 from randfeat.attention.relation import Relation, relation_of
 from randfeat.kernels import Kernel, SoftmaxKernel
 
-__all__ = ["kernel_attention", "softmax_attention"]
+__all__ = ["BLOCK", "exact_outputs", "kernel_attention", "softmax_attention"]
 
 BLOCK = 512  # queries at a time, so that memory is linear in the length
 
@@ -110,12 +112,27 @@ def kernel_attention(
         relative_bias=relative_bias,
         window=window,
     )
+    return inputs.restore(exact_outputs(inputs, kernel, relation))
+
+
+def exact_outputs(
+    inputs: AttentionInputs, kernel: Kernel, relation: Relation, lead: tuple[int, ...] = ()
+) -> list[Array]:
+    """Outputs of consecutive queries, from inputs times √scale, with at least the leading dimensions `lead`."""
     outputs = [
         exact_block(part, kernel, start, stop, within)
         for part, within in each_sequence(inputs, relation)
         for start, stop in pieces(0, part.num_queries, BLOCK) or [(0, 0)]
     ]
-    return inputs.restore(outputs)
+    return [with_leading(x, lead) for x in outputs]
+
+
+def with_leading(x: Array, lead: tuple[int, ...]) -> Array:
+    """`x` (..., n, dv) repeated to the leading dimensions of attention by maps with a batch."""
+    xp, shape = namespace(x), np.broadcast_shapes(x.shape[:-2], lead)
+    if shape == tuple(x.shape[:-2]):
+        return x
+    return x + xp.zeros((*shape, 1, 1), dtype=x.dtype, device=device_of(x))
 
 
 def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, relation: Relation) -> Array:

@@ -81,6 +81,7 @@ def linear_attention_vjp(
         key_lengths=key_lengths,
         layout=layout,
     )
+    inputs = inputs.computing()
     features = inputs.align(drawn)
     gradient = checked_gradient(grad_output, inputs, features)
     check_analytic(features)

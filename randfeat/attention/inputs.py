@@ -25,10 +25,10 @@ __all__ = ["AttentionInputs", "attention_inputs", "checked_inputs", "pieces"]
 
 @dataclass(frozen=True, eq=False)
 class AttentionInputs:
-    """Checked inputs in the dtype to compute in.
+    """Checked inputs.
 
-    `attention_inputs` gives query and key times √scale, and zeros for masked keys and values: `root` is 1 then.
-    `checked_inputs` leaves both to be done, by `prepared` or block by block.
+    `attention_inputs` gives them in the dtype to compute in, query and key times √scale, and zeros for masked keys and
+    values: `root` is 1 then. `checked_inputs` leaves that to be done, by `prepared` or block by block.
 
     With grouped heads, query is (..., key heads, group, L, d), and key and value are (..., key heads, 1, S, ·).
     """
@@ -46,14 +46,20 @@ class AttentionInputs:
     root: float = 1.0
     """√scale, which query and key are still to be multiplied by."""
 
+    def computing(self) -> "AttentionInputs":
+        """In the dtype to compute in."""
+        dtype = compute_dtype(namespace(self.query), self.dtype)
+        query, key, value = (cast(x, dtype) for x in (self.query, self.key, self.value))
+        return replace(self, query=query, key=key, value=value)
+
     def prepared(self) -> "AttentionInputs":
-        """With query and key times √scale, and masked keys and values zero."""
-        xp = namespace(self.query)
-        key, value = self.key * self.root, self.value
+        """In the dtype to compute in, with query and key times √scale, and masked keys and values zero."""
+        inputs, xp = self.computing(), namespace(self.query)
+        key, value = inputs.key * self.root, inputs.value
         if self.key_mask is not None:
             key = xp.where(self.key_mask[..., None], key, xp.zeros_like(key))
             value = xp.where(self.key_mask[..., None], value, xp.zeros_like(value))
-        return replace(self, query=self.query * self.root, key=key, value=value, root=1.0)
+        return replace(inputs, query=inputs.query * self.root, key=key, value=value, root=1.0)
 
     @property
     def num_queries(self) -> int:
@@ -159,7 +165,6 @@ def checked_inputs(
         key_mask = present if key_mask is None else key_mask & present
     root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
     dtype = value.dtype
-    query, key, value = (cast(x, compute_dtype(xp, dtype)) for x in (query, key, value))
     group = None
     if enable_gqa:
         heads, key_heads = query.shape[-3], key.shape[-3]

@@ -4,7 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from randfeat.attention.blocked import fast_pass
+from randfeat.attention.cuda import cuda_pass
+from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import AttentionInputs, checked_inputs
+from randfeat.attention.method import is_exact
 from randfeat.attention.packed import each_sequence
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.passes import Passed, causal_pass, full_pass
@@ -39,6 +42,7 @@ def linear_attention(
     relative_bias: Any = None,
     window: int | None = None,
     layout: str = "bhld",
+    method: str = "linear",
     num_threads: int | None = None,
 ) -> Any:
     """Attention in time and memory linear in the length, `out_i = Σ_j K̂_ij v_j / Σ_j K̂_ij`, K̂_ij = φ(s q_i)·φ(s k_j).
@@ -77,6 +81,8 @@ def linear_attention(
     window : keys at a distance below it have their exact weights, all others those of the features, under one
         normalizer; i + causal_offset is the position of query i.
     layout : "bhld", or "blhd" for (..., L, heads, d) in and out. Masks, lengths and states are as in "bhld" always.
+    method : "linear"; "exact" for the kernel of `features` itself, by `kernel_attention` with the same arguments but
+        no state and no gates per feature; "auto" for the one that `attention_method` expects to be faster.
 
     `decay`, `key_ends`, `relative_bias` and `window` exclude each other; `relative_bias` and `cu_seqlens` have no
     state. Whatever does not go together is a ValueError.
@@ -126,6 +132,7 @@ def linear_attention(
     state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value, batch_shape=lead)
     if initial_state is not None:
         state = state.merge(check_state(initial_state, state, drawn))
+    has_state = initial_state is not None or return_state
     relation = relation_of(
         inputs,
         num_features=features.num_features,
@@ -137,14 +144,17 @@ def linear_attention(
         decay=decay,
         relative_bias=relative_bias,
         window=window,
-        has_state=initial_state is not None or return_state,
+        has_state=has_state,
     )
-    fast = None
+    if is_exact(method, inputs, features, relation, has_state=has_state):
+        return inputs.restore(exact_outputs(inputs.prepared(), features.estimator.kernel, relation, lead))
+    fast: Any = None
     if relation.is_plain:
-        fast = fast_pass(
+        initial = state if initial_state is not None else None
+        fast = cuda_pass(inputs, features, initial, is_causal=is_causal, return_state=return_state) or fast_pass(
             inputs,
             features,
-            state if initial_state is not None else None,
+            initial,
             is_causal=is_causal,
             return_state=return_state,
             num_threads=num_threads,

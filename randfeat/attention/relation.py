@@ -13,6 +13,7 @@ from randfeat._array import (
     as_floating,
     as_integers,
     cast,
+    compute_dtype,
     device_of,
     host_to,
     is_on_host,
@@ -138,7 +139,7 @@ def biases(relative_bias: Any, inputs: AttentionInputs) -> Array:
     """The table of weights by relative position, laid out like the heads."""
     on_host = is_on_host(relative_bias)
     bias = as_floating(relative_bias, "relative_bias")
-    bias = host_to(bias, inputs.query) if on_host else cast(bias, inputs.query.dtype)
+    bias = host_to(bias, inputs.query) if on_host else cast(bias, compute_dtype(namespace(bias), inputs.query.dtype))
     expected = max(inputs.num_queries + inputs.num_keys - 1, 0)
     depth = inputs.key.ndim - (inputs.group is not None)
     if not 1 <= bias.ndim <= depth - 1 or bias.shape[-1] != expected:

@@ -11,9 +11,12 @@ except ImportError as error:
 
 from randfeat.attention import linear_attention
 from randfeat.integrations.masks import key_mask_of
+from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
 
 __all__ = ["attention_fn", "dot_product_attention"]
+
+STATES_AND_LAYOUT = ("initial_state", "return_state", "layout", "enable_gqa", "key_mask", "key_lengths")
 
 
 def dot_product_attention(
@@ -29,6 +32,7 @@ def dot_product_attention(
     key_value_seq_lengths: jax.Array | None = None,
     local_window_size: None = None,
     features: FeatureMap,
+    **options: Any,
 ) -> jax.Array:
     """`jax.nn.dot_product_attention`, estimated with `features` in linear time.
 
@@ -39,6 +43,9 @@ def dot_product_attention(
     query_seq_lengths, key_value_seq_lengths : int, (B,). Outputs beyond the length are zero; keys beyond it are absent.
     features : from `estimator.draw(..., like=query)`. It is a pytree: it may be an argument of a transformed function,
         or closed over.
+    options : other keywords of `randfeat.linear_attention`, which never mean what is refused above: decay, window (of
+        exact weights, beside estimated ones), relative_bias, key_ends, causal_offset, cu_seqlens, method. Arrays are
+        laid out as there, heads before the length.
 
     >>> import jax, randfeat as rf
     >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 100, 8, 16))
@@ -49,6 +56,8 @@ def dot_product_attention(
     for name, given in (("bias", bias), ("local_window_size", local_window_size)):
         if given is not None:
             raise ValueError(f"{name} has no linear-time form: it must be None.")
+    reason = "it has arguments of its own for masks and lengths, one layout, and no states"
+    check_options(options, where="dot_product_attention", refused=STATES_AND_LAYOUT, reason=reason)
     query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
     if query.ndim not in (3, 4) or not query.ndim == key.ndim == value.ndim:
         raise ValueError(
@@ -70,6 +79,7 @@ def dot_product_attention(
         scale=scale,
         key_mask=key_mask,
         enable_gqa=query.shape[-2] != key.shape[-2],
+        **options,
     )
     if query_seq_lengths is not None:
         present = within(query_seq_lengths, query.shape[-3], query.ndim, "query_seq_lengths")
@@ -77,13 +87,18 @@ def dot_product_attention(
     return jnp.swapaxes(output, -3, -2)
 
 
-def attention_fn(features: FeatureMap, *, is_causal: bool = False) -> Callable[..., jax.Array]:
+def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any) -> Callable[..., jax.Array]:
     """The `attention_fn` of `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.
 
-    Masks as for `dot_product_attention`: padding of keys as (batch, 1, 1, length). Causal attention is `is_causal`
-    here, not a mask, and autoregressive decoding, which needs a mask over pairs, is refused with the other such masks.
-    Dropout of weights must be off: `deterministic`, or rate 0.
+    Masks as for `dot_product_attention`: padding of keys as (batch, 1, 1, length). Causal attention is `is_causal`,
+    here or in the call of the nnx module, not a mask, and autoregressive decoding, which needs a mask over pairs, is
+    refused with the other such masks. Dropout of weights must be off: `deterministic`, or rate 0. There are no weights
+    to sow. Inputs are cast to the module's `dtype`, if it has one; what else the modules pass is about how the matrix
+    of weights is made, and has no meaning here.
+
+    fixed : other keywords of `randfeat.linear_attention` for every call, as for `dot_product_attention`.
     """
+    check_options({"is_causal": is_causal or None, **fixed}, where="attention_fn")
 
     def attend(
         query: jax.Array,
@@ -91,15 +106,27 @@ def attention_fn(features: FeatureMap, *, is_causal: bool = False) -> Callable[.
         value: jax.Array,
         bias: None = None,
         mask: jax.Array | None = None,
-        *,
+        broadcast_dropout: bool = True,
+        dropout_rng: Any = None,
         dropout_rate: float = 0.0,
         deterministic: bool = False,
+        dtype: Any = None,
+        precision: Any = None,
+        module: Any = None,
+        *,
+        is_causal: bool = False,
         **unused: Any,
     ) -> jax.Array:
         if dropout_rate != 0 and not deterministic:
             raise ValueError(f"dropout_rate must be 0, got {dropout_rate}: there are no single weights to drop.")
-        return dot_product_attention(query, key, value, bias, mask, is_causal=is_causal, features=features)
+        if module is not None:
+            raise ValueError("sow_weights must be off: there are no single weights to keep.")
+        if dtype is not None:
+            query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
+        causal = is_causal or always_causal  # nnx modules say False where nothing is asked
+        return dot_product_attention(query, key, value, bias, mask, is_causal=causal, features=features, **fixed)
 
+    always_causal = is_causal
     return attend
 
 

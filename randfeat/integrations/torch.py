@@ -11,6 +11,7 @@ except ImportError as error:
 from randfeat.attention import linear_attention
 from randfeat.estimators.base import Estimator, as_count
 from randfeat.integrations.masks import key_mask_of
+from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
 
 __all__ = ["LinearAttention", "scaled_dot_product_attention"]
@@ -24,8 +25,11 @@ class LinearAttention(torch.nn.Module):
     heads : draw one map for each head, for inputs (..., heads, L, d); by default one map, or as many as the estimator
         has sets of parameters.
     rng : seed of the draw; the module never draws by itself afterwards, `redraw` does.
+    options : keywords of `randfeat.linear_attention` for every call: is_causal, scale, decay, window, relative_bias,
+        method, ... Tensors among them are buffers, and parameters are parameters: a `relative_bias` can be trained.
 
-    There is nothing to train. `half()` and `bfloat16()` leave the buffers in float32, in which features are computed.
+    Beside such parameters there is nothing to train. `half()` and `bfloat16()` leave the buffers in float32, in which
+    features are computed.
 
     >>> import randfeat as rf
     >>> attention = LinearAttention(rf.PositiveFeatures(), dim=16, num_features=64, heads=8)
@@ -37,11 +41,18 @@ class LinearAttention(torch.nn.Module):
     """
 
     def __init__(
-        self, estimator: Estimator, dim: int, num_features: int, heads: int | None = None, rng: Any = 0
+        self,
+        estimator: Estimator,
+        dim: int,
+        num_features: int,
+        heads: int | None = None,
+        rng: Any = 0,
+        **options: Any,
     ) -> None:
         super().__init__()
         if not isinstance(estimator, Estimator):
             raise TypeError(f"estimator must be an Estimator, got {type(estimator).__name__}.")
+        check_options(options, where="LinearAttention")
         batch_shape = None if heads is None else (as_count(heads, "heads"),)
         like = torch.empty(0, dtype=torch.get_default_dtype())
         drawn = estimator.draw(dim, num_features, rng=rng, like=like, batch_shape=batch_shape)
@@ -49,6 +60,12 @@ class LinearAttention(torch.nn.Module):
         self._buffer_names = {name: name.replace(".", "_") for name in drawn.arrays}
         for name, array in drawn.arrays.items():
             self.register_buffer(self._buffer_names[name], array)
+        self._options = options
+        for name, value in options.items():
+            if isinstance(value, torch.nn.Parameter):
+                self.register_parameter(name, value)
+            elif isinstance(value, torch.Tensor):
+                self.register_buffer(name, value)
 
     @property
     def features(self) -> FeatureMap:
@@ -56,28 +73,20 @@ class LinearAttention(torch.nn.Module):
         arrays = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
         return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
 
-    def forward(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        is_causal: bool = False,
-        scale: float | None = None,
-        key_mask: torch.Tensor | None = None,
-        enable_gqa: bool = False,
-    ) -> torch.Tensor:
-        """(..., L, d), (..., S, d), (..., S, dv) -> (..., L, dv), with the arguments of `randfeat.linear_attention`."""
-        return linear_attention(
-            query,
-            key,
-            value,
-            self.features,
-            is_causal=is_causal,
-            scale=scale,
-            key_mask=key_mask,
-            enable_gqa=enable_gqa,
-        )
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of every call, tensors where the module is."""
+        return {
+            name: getattr(self, name) if isinstance(value, torch.Tensor) else value
+            for name, value in self._options.items()
+        }
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> Any:
+        """(..., L, d), (..., S, d), (..., S, dv) -> (..., L, dv), as `randfeat.linear_attention` with its keywords.
+
+        Those given here take the place of those of the module.
+        """
+        return linear_attention(query, key, value, self.features, **{**self.options, **options})
 
     @torch.no_grad()
     def redraw(self, rng: Any = None) -> None:
@@ -87,7 +96,10 @@ class LinearAttention(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
-        return repr(self.features).removeprefix("FeatureMap(").removesuffix(")")
+        text = repr(self.features).removeprefix("FeatureMap(").removesuffix(")")
+        for name, value in self._options.items():
+            text += f", {name}={tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)}"
+        return text
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LinearAttention":
         """Moves and casts, except to half precision: rows rounded to 8 bits would be those of another law."""
@@ -111,13 +123,16 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
     *,
     features: FeatureMap | LinearAttention,
+    **options: Any,
 ) -> torch.Tensor:
     """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
 
     attn_mask : bool, (..., 1, S), True = take part: padding, the same for every query. It may be combined with
         is_causal. Masks over (L, S) pairs and additive masks have no linear-time form and are refused.
     dropout_p : must be 0, as there are no single weights that could be dropped.
-    features : from `estimator.draw(..., like=query)`, or a `LinearAttention`.
+    features : from `estimator.draw(..., like=query)`, or a `LinearAttention`, of which the features alone are taken.
+    options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
+        causal_offset, cu_seqlens, method, ...
 
     A query whose keys are all masked gives zeros.
 
@@ -139,4 +154,5 @@ def scaled_dot_product_attention(
         scale=scale,
         key_mask=None if attn_mask is None else key_mask_of(attn_mask, key.ndim, name="attn_mask"),
         enable_gqa=enable_gqa,
+        **options,
     )

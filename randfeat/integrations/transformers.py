@@ -22,10 +22,12 @@ from randfeat.attention import linear_attention
 from randfeat.estimators.base import Estimator, as_count
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.integrations.masks import key_mask_of
+from randfeat.integrations.options import EVERY, check_options
 from randfeat.maps import FeatureMap
 
 __all__ = ["ModelAttention", "calibrate", "register"]
 
+NOT_OFFERED = tuple(name for name in EVERY if name not in ("decay", "window", "method", "num_threads"))
 REFUSED = ("position_bias", "softcap", "sliding_window", "s_aux", "cache")  # what other attention functions are given
 
 
@@ -35,6 +37,7 @@ def register(
     *,
     rng: int = 0,
     name: str = "randfeat",
+    **options: Any,
 ) -> "ModelAttention":
     """Offer linear attention to transformers: `from_pretrained(..., attn_implementation=name)` then uses it.
 
@@ -43,12 +46,14 @@ def register(
     num_features : length of the features.
     rng : seed, an int. Layer number i draws one map for each head from (seed, i): the same in every process.
     name : registered under; a second call with this name replaces the first.
+    options : for every layer, keywords of `randfeat.linear_attention` that do not depend on the input: `decay`, a
+        number or one for each head; `window`, of exact weights beside estimated ones, for whole sequences; `method`.
 
     Padding masks and causal models work. Sliding windows, packed sequences, additive biases, dropout during training
     and prefilling onto a cache are refused where they occur, as they have no such linear-time form. A model that is
     loaded already changes with `model.set_attn_implementation(name)`.
     """
-    attention = ModelAttention(PositiveFeatures() if estimator is None else estimator, num_features, rng)
+    attention = ModelAttention(PositiveFeatures() if estimator is None else estimator, num_features, rng, options)
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, padding_mask)
     return attention
@@ -65,6 +70,7 @@ class ModelAttention:
     estimator: Estimator | Mapping[int, Estimator]
     num_features: int
     rng: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
     drawn: dict[tuple[Any, ...], FeatureMap] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +81,7 @@ class ModelAttention:
         as_count(self.num_features, "num_features")
         if not isinstance(self.rng, int):
             raise TypeError(f"rng must be an int, from which every layer has its seed, got {type(self.rng).__name__}.")
+        check_options(self.options, where="a model", refused=NOT_OFFERED, reason="the model decides")
 
     def features(self, layer: int, heads: int, like: torch.Tensor) -> FeatureMap:
         """The features of one layer, (heads,) maps for inputs like `like`."""
@@ -109,16 +116,24 @@ class ModelAttention:
             raise ValueError(f"{', '.join(given)}: of this layer, has no linear-time form.")
         if dropout != 0:
             raise ValueError(f"attention dropout must be 0, got {dropout}: call model.eval(), or set it in the config.")
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+        more = dict(self.options)
+        length, num_keys = query.shape[2], key.shape[2]
+        if length != num_keys and more.get("window") is not None:
+            raise ValueError("a window needs the positions of the queries, which a cache hides: use use_cache=False.")
+        if causal and length == 1:  # it follows a cache, and sees what the mask leaves of it
+            causal = more.get("decay") is not None
+            more["causal_offset"] = num_keys - 1 if causal else 0
         output = linear_attention(
             query,
             key,
             value,
             self.features(layer_of(module), query.shape[1], query),
-            is_causal=bool(causal) and query.shape[2] > 1,  # one query after a cache sees all of it
+            is_causal=causal,
             scale=scaling,
             key_mask=None if attention_mask is None else key_mask_of(attention_mask, 4, name="attention_mask"),
             enable_gqa=query.shape[1] != key.shape[1],
+            **more,
         )
         return output.transpose(1, 2).contiguous(), None
 

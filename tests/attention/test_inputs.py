@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from tests.arrays import asarray, compiled, eps_of, same_bits, to_numpy
+from tests.arrays import asarray, compiled, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION
 from tests.reference import naive_attention, naive_kernel_attention
 
@@ -36,6 +36,8 @@ def test_masked_is_truncated(xp, rng, estimator, is_causal):
 @pytest.mark.parametrize("content", CONTENTS)
 def test_masked_content_is_irrelevant(xp, rng, content, is_causal):
     """Bit-equal whatever a masked key and its value hold; also in the exact references."""
+    if library(xp) == "jax" and content != "NaN":
+        pytest.skip("compiled for one content only, to save time")
     query, key, value = rng.standard_normal((3, 2, 5, 5))
     mask = np.array([True, False, True, True, False])
     other_key, other_value = key.copy(), value.copy()

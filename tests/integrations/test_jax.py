@@ -1,6 +1,7 @@
 """The JAX function: the meaning of jax.nn.dot_product_attention, under jit, grad and vmap."""
 
 import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -120,8 +121,56 @@ def test_flax_signature():
         ours = jax.make_jaxpr(lambda *x, c=causal: dot_product_attention(*x, None, mask, is_causal=c, features=phi))
         theirs = jax.make_jaxpr(lambda *x, c=causal: attention_fn(phi, is_causal=c)(*x, mask=mask, **options))
         assert str(ours(q, k, v)) == str(theirs(q, k, v))
+    asked = jax.make_jaxpr(lambda *x: attend(*x, mask=mask, is_causal=True, module=None))  # by the call, as nnx does
+    assert str(asked(q, k, v)) == str(ours(q, k, v))
+    assert attend(q, k, v, dtype=jnp.bfloat16).dtype == jnp.bfloat16
     with pytest.raises(ValueError, match="dropout_rate must be 0"):
         attend(q, k, v, dropout_rate=0.1)
+    with pytest.raises(ValueError, match="sow_weights must be off"):
+        attend(q, k, v, module=object())
+    with pytest.raises(ValueError, match="decay and window cannot be combined"):
+        attention_fn(phi, decay=0.5, window=3)
+
+
+def test_flax_arguments_have_their_places():
+    """By position, too: the order of `flax.linen.dot_product_attention` and of the function of nnx."""
+    names = list(inspect.signature(attention_fn(None)).parameters)
+    assert names[:12] == [
+        "query", "key", "value", "bias", "mask", "broadcast_dropout", "dropout_rng", "dropout_rate", "deterministic",
+        "dtype", "precision", "module",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decay": 0.6, "is_causal": True},
+        {"window": 2, "is_causal": True, "causal_offset": 1},
+        {"relative_bias": np.linspace(-1.0, 1.0, 13)},
+        {"key_ends": np.array([1, 7, 2, 3, 0, 5, 4])},
+        {"cu_seqlens": [0, 3, 7]},
+        {"method": "auto"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_are_those_of_linear_attention(options):
+    """The same program, in another layout; and so through the function for Flax."""
+    (q, k, v), _ = problem("plain")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+
+    def ours(*x):
+        return dot_product_attention(*x, features=phi, **options)
+
+    def expected(*x):
+        heads_first = (jnp.swapaxes(y, 1, 2) for y in x)
+        return jnp.swapaxes(rf.linear_attention(*heads_first, phi, **options), 1, 2)
+
+    program = str(jax.make_jaxpr(expected)(q, k, v))
+    assert str(jax.make_jaxpr(ours)(q, k, v)) == program
+    if "key_ends" not in options and "cu_seqlens" not in options:
+        assert str(jax.make_jaxpr(attention_fn(phi, **options))(q, k, v)) == program
+    plain = str(jax.make_jaxpr(lambda *x: dot_product_attention(*x, features=phi))(q, k, v))
+    assert plain != program
 
 
 @pytest.mark.parametrize(
@@ -133,6 +182,8 @@ def test_flax_signature():
         ({"mask": np.ones((2, 1, 1, 7))}, TypeError, "mask must be boolean"),
         ({"key_value_seq_lengths": np.ones((2, 1), int)}, ValueError, r"key_value_seq_lengths must be integers \(B,\)"),
         ({"query_seq_lengths": np.ones(2)}, ValueError, r"query_seq_lengths must be integers \(B,\)"),
+        ({"layout": "blhd"}, ValueError, "layout cannot be given to dot_product_attention: it has arguments"),
+        ({"widow": 3}, TypeError, "dot_product_attention got widow, expected keywords of linear_attention"),
         ({"query": np.ones((7, 4, 8))}, ValueError, r"shapes \(B, T, N, H\)"),
         ({"features": rf.PositiveFeatures()}, TypeError, "must be a FeatureMap"),
     ],

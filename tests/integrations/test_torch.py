@@ -66,6 +66,84 @@ def test_function_means_what_pytorch_means(case):
         assert plain or torch.linalg.norm(other - expected) > 1e-3 * torch.linalg.norm(expected)
 
 
+GENERATOR = torch.Generator().manual_seed(1)
+BIAS = torch.randn(4, 13, generator=GENERATOR, dtype=torch.float64)
+
+# what is fixed in a module, and what is given with a call
+OPTIONS = {
+    "decay": ({"decay": 0.7, "is_causal": True}, {}),
+    "decay per head": ({"decay": torch.tensor([0.2, 0.5, 0.9, 1.0])}, {"is_causal": True}),
+    "window": ({"window": 3}, {"key_mask": MASK[:, None]}),
+    "relative bias": ({"relative_bias": BIAS}, {"is_causal": True, "scale": 0.2}),
+    "exact": ({"method": "exact"}, {"key_lengths": torch.tensor([7, 3])}),
+    "offset": ({"is_causal": True}, {"causal_offset": 2}),
+    "ends": ({}, {"key_ends": torch.tensor([1, 7, 2, 3, 0, 5, 4])}),
+    "packed": ({"window": 1}, {"cu_seqlens": [0, 3, 7]}),
+    "layout": ({"layout": "blhd"}, {"window": 2}),
+    "the call decides": ({"is_causal": True, "scale": 0.1}, {"is_causal": False}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_are_those_of_linear_attention(name):
+    """To the bit: fixed in the module or given with the call, and in the function."""
+    fixed, given = OPTIONS[name]
+    (q, k, v), _, _ = problem("plain")
+    if name == "layout":
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, rng=3, **fixed).double()
+    options = fixed | given
+    expected = rf.linear_attention(q, k, v, module.features, **options)
+    assert same_bits(module(q, k, v, **given), expected)
+    plain = LinearAttention(rf.PositiveFeatures(), 8, 16, rng=3).double()
+    assert same_bits(plain(q, k, v, **options), expected)
+    if "key_mask" not in options:
+        assert same_bits(scaled_dot_product_attention(q, k, v, **options, features=plain), expected)
+    assert not same_bits(rf.linear_attention(q, k, v, plain.features), expected) or name in (
+        "the call decides",
+        "layout",
+    )
+    assert all(option in repr(module) for option in fixed)
+
+
+def test_states_pass_through_the_module():
+    (q, k, v), _, _ = problem("plain", torch.float32)
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, is_causal=True, decay=0.9)
+    first, state = module(q[..., :4, :], k[..., :4, :], v[..., :4, :], return_state=True)
+    second = module(q[..., 4:, :], k[..., 4:, :], v[..., 4:, :], initial_state=state)
+    np.testing.assert_allclose(torch.cat([first, second], dim=-2), module(q, k, v), rtol=2e-5, atol=1e-6)
+
+
+def test_tensors_among_options_belong_to_the_module():
+    """Buffers and parameters: saved, moved and trained."""
+    (q, k, v), _, _ = problem("plain", torch.float32)
+    bias = torch.nn.Parameter(BIAS.float())
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, relative_bias=bias)
+    assert [name for name, _ in module.named_parameters()] == ["relative_bias"]
+    assert set(module.state_dict()) == {"rows", "relative_bias"}
+    module(q, k, v).square().sum().backward()
+    assert float(bias.grad.abs().max()) > 0
+    assert module.double().options["relative_bias"].dtype == torch.float64
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, decay=torch.ones(4), is_causal=True)
+    assert str(module.to("meta").options["decay"].device) == "meta"
+    assert "decay=(4,)" in repr(module)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"windows": 3}, TypeError, "LinearAttention got windows, expected keywords of linear_attention: is_causal"),
+        ({"key_mask": MASK}, ValueError, "key_mask cannot be given to LinearAttention: they belong to one call"),
+        ({"decay": 0.5, "window": 3}, ValueError, "decay and window cannot be combined"),
+        ({"decay": 0.5, "is_causal": False}, ValueError, "decay needs is_causal=True"),
+        ({"method": "fast"}, ValueError, 'method must be "linear", "exact" or "auto"'),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(options, error, message):
+    with pytest.raises(error, match=message):
+        LinearAttention(rf.PositiveFeatures(), 8, 16, **options)
+
+
 def test_positional_arguments_are_those_of_pytorch():
     (q, k, v), _, _ = problem("padding")
     phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)

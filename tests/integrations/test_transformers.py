@@ -109,6 +109,51 @@ def test_one_token_at_a_time():
         model(TOKENS[:, :2], past_key_values=step.past_key_values, use_cache=True)
 
 
+@pytest.mark.parametrize("options", [{"method": "exact"}, {"window": 9}, {"window": 3}], ids=str)
+def test_exact_and_windows(options):
+    """The exact method, and a window over everything, are the exact model; a smaller window is between."""
+    model = llama()
+    exact = hidden(model)
+    register(num_features=16)
+    model.set_attn_implementation("randfeat")
+    plain = distance(hidden(model), exact)
+    register(num_features=16, **options)
+    model.set_attn_implementation("randfeat")
+    error = distance(hidden(model), exact)
+    assert (error < 1e-12) == (options != {"window": 3})
+    assert error < plain
+    if "window" in options:
+        with torch.no_grad():
+            step = model(TOKENS[:, :5], use_cache=True)
+        with pytest.raises(ValueError, match="use_cache=False"), torch.no_grad():
+            model(TOKENS[:, 5:6], past_key_values=step.past_key_values, use_cache=True)
+
+
+def test_decay_and_decoding():
+    """One token after a cache fades as it does within the sequence."""
+    model = llama()
+    register(num_features=32, decay=0.5)
+    model.set_attn_implementation("randfeat")
+    whole = hidden(model)
+    with torch.no_grad():
+        step = model(TOKENS[:, :8], use_cache=True)
+        last = model(TOKENS[:, 8:], past_key_values=step.past_key_values, use_cache=True).logits
+    assert distance(last, whole[:, 8:]) < 1e-12
+    register(num_features=32)
+    model.set_attn_implementation("randfeat")
+    assert distance(hidden(model), whole) > 1e-2
+
+
+def test_options_of_the_model_are_refused():
+    for options, error, message in (
+        ({"is_causal": True}, ValueError, "is_causal cannot be given to a model: the model decides"),
+        ({"windows": 3}, TypeError, "a model got windows"),
+        ({"decay": 0.5, "window": 3}, ValueError, "cannot be combined"),
+    ):
+        with pytest.raises(error, match=message):
+            register(**options)
+
+
 def test_seeds():
     """One seed, one model; layers and heads have features of their own."""
     model = bert()

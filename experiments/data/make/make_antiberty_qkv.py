@@ -17,7 +17,8 @@ import gzip
 
 import numpy as np
 from make_common import QKV, Recorder, parse_head
-from minilm_forward import bert, gelu, layer_norm
+
+from experiments.minilm import Bert, gelu, layer_norm
 
 TRASTUZUMAB_VH = (
     "EVQLVESGGGLVQPGGSLRLSCAASGFNIKDTYIHWVRQAPGKGLEWVARIYPTNGYTRYADSVKGRFTISADTSKNTAYLQMNSLRAEDTAVYYCSRWGGDGFYAM"
@@ -45,7 +46,7 @@ def masked_accuracy(weights, head, ids):
     for i in positions:
         masked = ids.copy()
         masked[i] = VOCABULARY.index("[MASK]")
-        x = bert(weights, masked, 8, 8)[i]
+        x = Bert(weights, 8, 8).run(masked)[i]
         x = gelu(x @ head["transform.dense.weight"].T + head["transform.dense.bias"])
         x = layer_norm(x, head["transform.LayerNorm.weight"], head["transform.LayerNorm.bias"])
         right += int(np.argmax(head["decoder.weight"] @ x + head["decoder.bias"]) == ids[i])
@@ -76,7 +77,7 @@ def main():
     for key, (sequence, heads) in proteins.items():
         ids = encode(sequence)
         recorder = Recorder()
-        bert(weights, ids, 8, 8, recorder)
+        Bert(weights, 8, 8).run(ids, recorder)
         store.arrays[f"{key}/input_ids"] = ids.astype(np.int32)
         for name in heads.split():
             layer, h = parse_head(name)

@@ -7,7 +7,8 @@ import lzma
 import zlib
 
 import numpy as np
-from minilm_forward import softmax_attention
+
+from experiments.minilm import softmax_attention
 
 
 def exact_attention(q, k, v, causal=False):

