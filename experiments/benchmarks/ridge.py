@@ -165,7 +165,8 @@ def stream_records(rows: int, width: int, block: int) -> Iterator[Record]:
 
 def fit_table(records: Sequence[Record]) -> Summary:
     """One row for each contender and width."""
-    rows, sections = [], []
+    rows: list[tuple[str, ...]] = []
+    sections = []
     for before, record in zip([None, *records], records, strict=False):
         if before is not None and before["data"] != record["data"]:
             sections.append(len(rows))

@@ -33,9 +33,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     kernel : a name, or a Kernel object with its parameters.
 
-        ========================================== ================================= ===================
         name                                       kernel                            gamma is
-        ========================================== ================================= ===================
         "rbf"                                      exp(-γ |x - y|²)                  1/2ℓ²
         "matern32", "matern52", "exponential"      Matérn of smoothness 3/2, 5/2,    1/2ℓ²
                                                    1/2, and length scale ℓ
@@ -46,7 +44,6 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "softmax"                                  exp(γ x·y)                        the factor of x·y
         "arccos0", "arccos1", "arccos2",           as on their pages, no scale       not used
         "angular", "relu", "optical"
-        ========================================== ================================= ===================
 
     gamma : a number; "scale", `1/(d Var)` with the variance of all entries of X, as scikit-learn has it (`1/(d √Var)`
         for "laplacian"); or "median", ℓ the median distance of two of at most 1000 random rows.
