@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = ["BACKENDS", "available", "epsilon", "from_host", "to_host"]
 
-BACKENDS = ("numpy", "torch", "jax")
+BACKENDS = ("numpy", "torch", "jax", "cupy")
 
 
 def available(backend: str) -> bool:
@@ -16,7 +16,7 @@ def available(backend: str) -> bool:
 
 
 def from_host(array: np.ndarray, backend: str) -> Any:
-    """A float64 array in the library `backend`; JAX makes it float32 unless 64 bit are enabled there."""
+    """The array in the library `backend`; JAX makes float64 float32 unless 64 bit are enabled there."""
     if backend == "torch":
         import torch
 
@@ -25,14 +25,23 @@ def from_host(array: np.ndarray, backend: str) -> Any:
         import jax.numpy
 
         return jax.numpy.asarray(array)
+    if backend == "cupy":
+        import cupy
+
+        return cupy.asarray(array)
     return array
 
 
 def epsilon(backend: str) -> float:
     """Rounding of the dtype that float64 becomes on the backend."""
-    return float(np.finfo(np.asarray(from_host(np.zeros(1), backend)).dtype).eps)
+    return float(np.finfo(from_device(from_host(np.zeros(1), backend)).dtype).eps)
 
 
 def to_host(array: Any) -> np.ndarray:
     """A float64 NumPy array."""
-    return np.asarray(array, dtype=np.float64)
+    return np.asarray(from_device(array), dtype=np.float64)
+
+
+def from_device(array: Any) -> np.ndarray:
+    """A NumPy array of the same dtype; CuPy does not convert without being asked."""
+    return np.asarray(array.get() if hasattr(array, "get") else array)

@@ -31,7 +31,7 @@ def versions(backend: str = "numpy") -> Record:
     """Of everything that computes."""
     import randfeat  # here, so that a worker imports the library only if its cells use it
 
-    packages = ["numpy", "scipy", "array-api-compat", *([backend] if backend != "numpy" else [])]
+    packages = ["numpy", "scipy", "array-api-compat", *([distribution(backend)] if backend != "numpy" else [])]
     return {"randfeat": randfeat.__version__, **{name: importlib.metadata.version(name) for name in packages}}
 
 
@@ -57,7 +57,16 @@ def device(backend: str) -> str:
 
         first = jax.devices()[0]
         return "cpu" if first.platform == "cpu" else str(first.device_kind)
+    if backend == "cupy":
+        import cupy
+
+        return str(cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode())
     return "cpu"
+
+
+def distribution(module: str) -> str:
+    """The name under which a module was installed: CuPy's has the version of CUDA in it."""
+    return module if module != "cupy" else importlib.metadata.packages_distributions()[module][0]
 
 
 def commit() -> str | None:

@@ -16,7 +16,9 @@ from experiments import (
     real_heads,
     recommendation,
     regularized_softmax,
+    sampled_softmax,
     simplex,
+    speed,
     tail_bounds,
     training_stability,
     transfer,
@@ -51,5 +53,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         training_stability.EXPERIMENT,
         long_range.EXPERIMENT,
         generalized_attention.EXPERIMENT,
+        sampled_softmax.EXPERIMENT,
+        speed.EXPERIMENT,
     )
 }

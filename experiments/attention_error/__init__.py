@@ -22,7 +22,6 @@ from typing import Any
 from experiments.attention_error.measure import cells
 from experiments.attention_error.settings import AttentionErrorSettings
 from experiments.attention_error.verdicts import summaries, verdicts
-from experiments.backends import BACKENDS
 from experiments.experiment import Experiment
 from experiments.results import Results
 
@@ -58,5 +57,5 @@ EXPERIMENT = Experiment(
     verdicts=verdicts,
     summaries=summaries,
     plot=plot,
-    backends=BACKENDS,
+    backends=("numpy", "torch", "jax"),
 )

@@ -51,6 +51,8 @@ class CausalHead:
             if block is None or block.first_bad < stop - start:
                 plain, bad = False, 0 if block is None else block.first_bad
                 stop = min(start + end_of_chunk(bad), stop)
+            elif block.offset is not None:
+                plain = False
             self.answer(block, sums, slice(start, stop), scratch)
             sums = self.after(block, sums, slice(start, stop), scratch, peak=peak)
             start = stop

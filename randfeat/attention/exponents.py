@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +103,26 @@ class Exponents:
             units -= self.origin
         np.matmul(units, self.rows.T, out=out)
         return 1.01 * self.longest * math.sqrt(float(np.max(np.vecdot(units, units))))
+
+    def largest(self, units: np.ndarray) -> float:
+        """The largest exponent of a few rows of units (n, d), which stay as they are."""
+        moved = units if self.origin is None else units - self.origin
+        return float(np.max(moved @ self.rows.T))
+
+    def fill_shifted(
+        self, units: np.ndarray, out: np.ndarray, scratch: Scratch, *, per_feature: np.ndarray, per_row: Any = 0.0
+    ) -> None:
+        """The exponents, `per_feature` (m,) and `per_row` (n,) in one sum into `out` (n, m). Overwrites `units`.
+
+        By one product: what is added comes as two more coordinates, which spares passes over the features.
+        """
+        if self.origin is not None:
+            units -= self.origin
+        num, dim = units.shape
+        wide, rows = scratch.take("wide units", num, dim + 2), scratch.take("wide rows", len(self.rows), dim + 2)
+        wide[:, :dim], wide[:, dim], wide[:, dim + 1] = units, 1, per_row
+        rows[:, :dim], rows[:, dim], rows[:, dim + 1] = self.rows, per_feature, 1
+        np.matmul(wide, rows.T, out=out)
 
     def within_limit(self, exponents: np.ndarray, bound: float) -> bool:
         """Whether no feature is above e^B: by the Cauchy-Schwarz bound, else by looking. False for NaN."""

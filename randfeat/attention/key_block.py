@@ -46,7 +46,8 @@ class KeyBlock:
 
     features (chunks, c, m). values (chunks, c, dv + 1): those of the keys, and 1 for the total, times what is not in
     the features. before (chunks + 1, m, dv + 1): the sums over all that is before each chunk, times `power(reference)`.
-    reference (m,). offset (m,): weights of the features on the query side; None if they are equal.
+    reference (m,). offset (m,): the reference again, as weights of the features on the query side; None where it is
+    one number and in the values.
     peak (m,): the largest exponent of each feature, if asked for. seen (n,): whether a query there sees any key.
     """
 
@@ -72,7 +73,7 @@ class KeyBlock:
         peak: bool,
     ) -> "KeyBlock | None":
         """From the sums so far and the keys of the block, with one reference if `plain` and they allow; None if they
-        are no start for a block at all.
+        are no start for a block at all. Not `plain` from the start if the first key, which all queries see, is long.
         """
         key, value, present, log_factor = rows.key, rows.value, rows.present, rows.log_factor
         limits, num, width = keys.limits, len(key), len(keys.rows)
@@ -90,28 +91,36 @@ class KeyBlock:
         per_row[:num] = keys.per_row(units[:num]) if log_factor is None else log_factor
         if present is not None:
             per_row[:num][~present] = -np.inf
-        reference = reference_of(sums, per_row[:num], keys, plain=plain)
+        visible = per_row[:num] > -np.inf
+        first = int(np.argmax(visible))
+        plain = plain and keys.largest(units[first : first + 1]) <= limits.limit / 2
+        reference = reference_of(sums, per_row[first] if visible.any() else 0, keys, plain=plain)
         if reference is None:
             return None
-        per_feature = bool(np.any(reference != reference[0]))
+        plain = plain and not np.any(reference != reference[0])
         exponents = scratch.take("key exponents", size, width)
-        bound = keys.fill(units, exponents)
+        bad = ~moderate(values[:num, :-1], limits, tiny=log_factor is not None)
+        factors = per_row - reference[0]
+        if plain:
+            bound = keys.fill(units, exponents)
+        else:
+            inside = np.where(per_row == -np.inf, 0, per_row).astype(per_row.dtype, copy=False)
+            keys.fill_shifted(units, exponents, scratch, per_feature=-reference, per_row=inside)
         exponents[num:] = 0
         if present is not None:
             exponents[:num][~present] = 0
-        largest = np.max(exponents[:num] + per_row[:num, None], axis=0) if peak else None
-        bad = ~moderate(values[:num, :-1], limits, tiny=log_factor is not None)
-        factors = per_row - reference[0]
-        if per_feature:
-            factors[per_row > -np.inf] = 0
-            exponents[:num] += np.where(per_row[:num] == -np.inf, 0, per_row[:num])[:, None]
-            exponents -= reference
-            if not exponents.max() <= 2 * limits.limit:
-                bad |= ~(exponents[:num].max(axis=1) <= 2 * limits.limit)
-        else:
+        if plain:
             bad |= ~(factors[:num] <= limits.rise)
             if not keys.within_limit(exponents, bound):
                 bad |= ~(exponents[:num].max(axis=1) <= limits.limit)
+        else:
+            factors[per_row > -np.inf] = 0
+            if not exponents.max() <= 2 * limits.limit:
+                bad |= ~(exponents[:num].max(axis=1) <= 2 * limits.limit)
+        largest = None
+        if peak:
+            logs = exponents[:num] + per_row[:num, None] if plain else exponents[:num] + reference
+            largest = np.max(logs, axis=0, where=visible[:, None], initial=-np.inf)
         if present is not None:
             bad &= present
         first_bad = int(np.argmax(bad)) if bad.any() else num
@@ -134,7 +143,7 @@ class KeyBlock:
             before[chunk + 1] += before[chunk]
         started = bool(sums.total.any())
         seen = np.full(num, True) if present is None or started else np.logical_or.accumulate(present)
-        offset = reference if per_feature else None
+        offset = None if plain else reference
         return cls(features, values, before, reference, offset, first_bad, largest, seen, keys.log_weights)
 
     def sums(self, peak: np.ndarray | None) -> Sums:
@@ -154,14 +163,15 @@ class KeyBlock:
         units[num:] = 0
         np.multiply(query, queries.factor, out=units[:num])
         exponents = scratch.take("exponents", chunks * size, width)
-        bound = queries.fill(units, exponents)
         offset = queries.log_weights + self.log_weights
         if self.offset is not None or np.any(offset != offset[0]):
-            exponents += offset if self.offset is None else offset + self.offset
+            whole = offset if self.offset is None else offset + self.offset
+            queries.fill_shifted(units, exponents, scratch, per_feature=whole)
             top = exponents.max(axis=1, keepdims=True)
             exponents -= top
             constant = self.reference[0] if self.offset is None else 0
         else:
+            bound = queries.fill(units, exponents)
             top = np.zeros((len(exponents), 1), exponents.dtype)
             if not queries.within_limit(exponents, bound):
                 top = exponents.max(axis=1, keepdims=True)
@@ -215,15 +225,13 @@ class KeyBlock:
         return (np.arange(num) < self.first_bad) & ((total >= queries.limits.lowest) | ~self.seen[:num])
 
 
-def reference_of(sums: Sums, per_row: np.ndarray, keys: Exponents, *, plain: bool) -> np.ndarray | None:
-    """What the keys of a block are relative to, (m,): the sums so far, or their middle; without any, the first key.
+def reference_of(sums: Sums, first: float, keys: Exponents, *, plain: bool) -> np.ndarray | None:
+    """What the keys of a block are relative to, (m,): the sums so far, or their middle; without any, the first r(k).
 
     None if the sums have lost a feature, which no reference brings back.
     """
     if not sums.total.any():
-        visible = per_row > -np.inf
-        first = per_row[int(np.argmax(visible))] if visible.any() else per_row.dtype.type(0)
-        return np.full(len(sums.total), first)
+        return np.full(len(sums.total), first, sums.total.dtype)
     logs = sums.shift + np.log(sums.total) * sums.total.dtype.type(keys.limits.unit)
     low, high = logs.min(), logs.max()
     if not np.isfinite(low) or not np.isfinite(high):
