@@ -284,5 +284,7 @@ def test_sparse_rows_of_every_estimator(X, name):
 
 def test_sparse_rows_of_other_units(X):
     phi = rf.PositiveFeatures(rf.NormalizedSoftmaxKernel()).draw(4, 8, rng=0)
-    with pytest.raises(ValueError, match="PositiveFeatures of NormalizedSoftmaxKernel need dense inputs"):
-        sparse_features(phi, sparse.csr_array(X))
+    transformer = RandomFeatures(rf.NormalizedSoftmaxKernel())
+    for call in (lambda: sparse_features(phi, sparse.csr_array(X)), lambda: transformer.fit(sparse.csr_array(X))):
+        with pytest.raises(ValueError, match="PositiveFeatures of NormalizedSoftmaxKernel need dense inputs"):
+            call()

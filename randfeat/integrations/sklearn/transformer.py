@@ -152,6 +152,8 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if rng is not None:
             like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if is_sparse(X) else X
             phi = estimator.draw(X.shape[1], width, rng=rng, like=like)
+            if is_sparse(X):
+                sparse_features(phi, X[:0])  # refuses what it cannot do before there is anything to do
             self.arrays_ = dict(phi.arrays)
         self.estimator_, self.gamma_, self._spread, self._n_features_out = estimator, gamma, spread, width
         return self
