@@ -8,9 +8,11 @@ EXAMPLES = {
     "randfeat/integrations/jax.py": ("jax",),
     "randfeat/integrations/jax_autograd.py": ("jax",),
     "randfeat/integrations/transformers.py": ("torch", "transformers"),
-    "docs/integrations.md": ("torch", "jax"),
+    "randfeat/integrations/sklearn": ("sklearn",),
+    "docs/integrations.md": ("torch", "jax", "sklearn"),
     "docs/coming_from/performer_pytorch.md": ("torch",),
     "docs/coming_from/gpytorch.md": ("torch",),
+    "docs/coming_from/sklearn.md": ("sklearn",),
     "docs/faq.md": ("torch",),
 }
 

@@ -31,6 +31,7 @@ from randfeat.diagnostics import AttentionDiagnostics, attention_diagnostics
 from randfeat.estimators import *
 from randfeat.feature_moments import FeatureMoments
 from randfeat.features import Features, concatenate, tensor_product
+from randfeat.gaussian_process import SampleFunctions, prior_functions
 from randfeat.kernels import *
 from randfeat.maps import FeatureMap
 from randfeat.planning import num_features_for, predict_attention_error
@@ -49,6 +50,7 @@ __all__ = [
     "FeatureMoments",
     "Features",
     "NoClosedForm",
+    "SampleFunctions",
     "adapt",
     "attention_diagnostics",
     "attention_method",
@@ -62,6 +64,7 @@ __all__ = [
     "montecarlo",
     "num_features_for",
     "predict_attention_error",
+    "prior_functions",
     "recommend",
     "save",
     "softmax_attention",

@@ -130,11 +130,21 @@ def is_sparse(x: Any) -> bool:
 def as_host(x: Any, name: str) -> np.ndarray:
     """`x` as a float64 NumPy array, for closed forms and statistics."""
     x = as_floating(x, name)
+    return np.asarray(to_numpy(x.double() if is_torch_array(x) else x), dtype=np.float64)
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """`x` of any library and device as a NumPy array of its dtype, which NumPy must have."""
     if is_torch_array(x):
-        x = x.detach().cpu().double().numpy()
-    elif not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
-        x = x.get()
-    return np.asarray(x, dtype=np.float64)
+        return x.detach().cpu().numpy()
+    if not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
+        return x.get()
+    try:
+        return np.asarray(x)
+    except RuntimeError:  # array-api-strict, of an array on a device that is not the default
+        if not hasattr(x, "__dlpack__"):
+            raise
+        return np.from_dlpack(x)
 
 
 def host_or_none(x: Array) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """FeatureMoments: sums over data of products of features, all that linear regression on features needs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -85,19 +86,42 @@ class FeatureMoments:
         xp = namespace(x, self.gram)
         if x.ndim != 2:
             raise ValueError(f"x must have shape (n, {self.features.dim}), got {tuple(x.shape)}.")
-        num_targets = self.target_sum.shape[0]
-        targets = xp.zeros((x.shape[0], 0), dtype=x.dtype, device=device_of(x)) if y is None else as_targets(y, xp)
-        if tuple(targets.shape) != (x.shape[0], num_targets):
+        targets = self._targets(x.shape[0], y, xp, device_of(x))
+        x = cast(x, compute_dtype(xp, x.dtype))
+        size = min(max(BLOCK_NUMBERS // self.features.num_features, SHORTEST), LONGEST)
+        parts = (slice(start, min(start + size, x.shape[0])) for start in range(0, x.shape[0], size))
+        return self._plus(((self.features(x[rows, :], num_threads=num_threads), rows) for rows in parts), targets)
+
+    def append_features(self, features: Any, y: Any = None) -> Self:
+        """These moments and those of more rows, whose features (*batch_shape, n, m) were computed elsewhere."""
+        features = as_floating(features, "features")
+        xp = namespace(features, self.gram)
+        expected = (*self.features.batch_shape, self.features.num_features)
+        if (*features.shape[:-2], *features.shape[-1:]) != expected or features.ndim != len(expected) + 1:
             raise ValueError(
-                f"y must have shape ({x.shape[0]}, {num_targets}), one row of targets for each row of x and as many "
+                f"features must have shape {str((*expected[:-1], 'n', expected[-1])).replace(repr('n'), 'n')}, got "
+                f"{tuple(features.shape)}."
+            )
+        targets = self._targets(features.shape[-2], y, xp, device_of(features))
+        return self._plus([(features, slice(None))], targets)
+
+    def _targets(self, length: int, y: Any, xp: Any, device: Any) -> Array:
+        """Targets (length, k) in the dtype of the sums."""
+        num_targets = self.target_sum.shape[0]
+        targets = xp.zeros((length, 0), dtype=self.gram.dtype, device=device) if y is None else as_targets(y, xp)
+        if tuple(targets.shape) != (length, num_targets):
+            raise ValueError(
+                f"y must have shape ({length}, {num_targets}), one row of targets for each row of x and as many "
                 f"targets as before, got {'None' if y is None else tuple(targets.shape)}."
             )
-        x, targets = cast(x, compute_dtype(xp, x.dtype)), cast(targets, self.gram.dtype)
+        return cast(targets, self.gram.dtype)
+
+    def _plus(self, blocks: Iterable[tuple[Array, slice]], targets: Array) -> Self:
+        """With the sums over blocks of features and the rows of the targets that belong to them."""
+        xp = namespace(self.gram)
         gram, cross, feature_sum = xp.asarray(self.gram, copy=True), self.cross, self.feature_sum
-        size = min(max(BLOCK_NUMBERS // self.features.num_features, SHORTEST), LONGEST)
-        for start in range(0, x.shape[0], size):
-            rows = slice(start, min(start + size, x.shape[0]))
-            block = cast(self.features(x[rows, :], num_threads=num_threads), self.gram.dtype)
+        for features, rows in blocks:
+            block = cast(features, self.gram.dtype)
             gram = add_gram(gram, block)
             cross = cross + xp.matrix_transpose(block) @ targets[rows, :]
             feature_sum = feature_sum + xp.sum(block, axis=-2)
@@ -108,7 +132,7 @@ class FeatureMoments:
             feature_sum=feature_sum,
             target_sum=self.target_sum + xp.sum(targets, axis=0),
             target_gram=self.target_gram + xp.matrix_transpose(targets) @ targets,
-            count=self.count + x.shape[0],
+            count=self.count + targets.shape[0],
         )
 
     def merge(self, other: "FeatureMoments") -> Self:

@@ -19,7 +19,7 @@ LAYERS = [
     {"maps", "variance"},
     {"estimators"},
     {"attention", "bounds", "feature_moments"},
-    {"adaptation", "montecarlo", "planning", "storage"},
+    {"adaptation", "gaussian_process", "montecarlo", "planning", "ridge", "storage"},
     {"recommendation", "cataloguing", "diagnostics"},
     {"testing"},
     {"integrations"},

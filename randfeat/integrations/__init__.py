@@ -1,8 +1,9 @@
-"""Linear attention in the places where other libraries expect attention. Nothing here is imported by `import randfeat`.
+"""Linear attention and random features where other libraries expect them. Nothing here is imported with `randfeat`.
 
     randfeat.integrations.torch          an nn.Module, and a function with the signature of PyTorch's attention
     randfeat.integrations.jax            a function with the signature of JAX's attention, and one for Flax
     randfeat.integrations.torch_autograd, .jax_autograd   backward passes that keep inputs only
+    randfeat.integrations.sklearn        a transformer, and ridge regression on random features
     randfeat.integrations.transformers   an attention implementation for pretrained models
 
 Each module needs its library, and says so if it is missing: `pip install 'randfeat[torch]'` and so on.

@@ -1,0 +1,238 @@
+"""Kernel ridge regression on random features: against scikit-learn on two tables, and on a stream of rows.
+
+`python -m experiments.benchmarks.ridge stream 10000000 2048` is a stream of any length alone, in blocks of 100 000.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.goals import Goal, goal_table
+from experiments.benchmarks.probe import peak, reset_peak
+from experiments.benchmarks.timing import NotHere
+from experiments.datasets import load_dataset
+from experiments.results import Record, Summary
+
+__all__ = ["CONTENDERS", "block_of_rows", "fit_record", "model_of", "ridge_tables", "stream_records"]
+
+MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+DIM, BLOCK, QUICK_BLOCK = 16, 100_000, 10_000  # of the stream
+STREAM_WIDTH, QUICK_STREAM_WIDTH = 2048, 256
+STREAM_BLOCKS = 4
+STREAM_MEMORY = 2048.0  # MiB of the whole process
+STEADY = 1.25  # last block over the first one that is warm
+WIDTHS, QUICK_WIDTHS = (512, 2048), (64,)
+TRAIN, QUICK_TRAIN = {"letter": 15000, "ames": 2400}, {"letter": 1000, "ames": 1000}
+TEST = {"letter": 5000, "ames": 500}
+KERNEL_ROWS = 5000  # of exact kernel ridge regression, which is cubic in them
+SPLITS, QUICK_SPLITS = 5, 1
+
+OURS = "randfeat"
+SAMPLER, SCALED = "RBFSampler, ridge", "RBFSampler(gamma='scale'), ridge"
+KERNEL_RIDGE, SVC = "KernelRidge, exact", "SVC, exact"
+CONTENDERS = {"letter": (OURS, SAMPLER, SCALED, KERNEL_RIDGE, SVC), "ames": (OURS, SAMPLER, SCALED, KERNEL_RIDGE, SVC)}
+EXACT = (KERNEL_RIDGE, SVC)
+
+
+def ridge_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
+    """Errors, times and memory of all contenders; the stream; the goals; notes."""
+    try:
+        import sklearn
+    except ImportError as error:
+        raise NotHere("the benchmark ridge needs scikit-learn: pip install 'randfeat[sklearn]'.") from error
+    records = []
+    for name in CONTENDERS:
+        rows = (QUICK_TRAIN if quick else TRAIN)[name]
+        for contender in CONTENDERS[name]:
+            for width in (0,) if contender in EXACT else QUICK_WIDTHS if quick else WIDTHS:
+                report(f"ridge: {name}, {contender}{(width and f', {width} features') or ''}")
+                splits = QUICK_SPLITS if quick else SPLITS
+                records.append(probe("fit", name, contender, str(rows), str(width), str(splits)))
+    rows, width = (QUICK_BLOCK, QUICK_STREAM_WIDTH) if quick else (BLOCK, STREAM_WIDTH)
+    report(f"ridge: a stream of {STREAM_BLOCKS} blocks of {rows} rows, {width} features")
+    stream = probe("stream", str(STREAM_BLOCKS * rows), str(width), "--block", str(rows))
+    notes = [f"scikit-learn {sklearn.__version__}; defaults of every estimator but for what is named"]
+    return [fit_table(records), stream_table(stream), goal_table("Ridge", goals(records, stream))], notes
+
+
+def probe(*arguments: str) -> Any:
+    """What a process of its own measured."""
+    command = [sys.executable, "-m", "experiments.benchmarks.ridge", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} could not be measured:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def model_of(contender: str, name: str, width: int, seed: int) -> Any:
+    """An unfitted estimator."""
+    from sklearn.kernel_approximation import RBFSampler
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.linear_model import Ridge, RidgeClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import SVC as Classifier
+    from sklearn.svm import SVR as Regressor
+
+    from randfeat.integrations.sklearn import RandomFeatureRidge, RandomFeatureRidgeClassifier
+
+    classes = name == "letter"
+    if contender == OURS:
+        ours = RandomFeatureRidgeClassifier if classes else RandomFeatureRidge
+        return ours(n_components=width, random_state=seed)
+    if contender == SVC:
+        return Classifier() if classes else Regressor()
+    if contender == KERNEL_RIDGE:
+        return KernelRidge(kernel="rbf", gamma=1 / load_dataset(name).dim)  # "scale", as columns have variance 1
+    gamma: Any = "scale" if contender == SCALED else 1.0
+    sampler = RBFSampler(gamma=gamma, n_components=width, random_state=seed)
+    return make_pipeline(sampler, RidgeClassifier() if classes else Ridge())
+
+
+def fit_record(name: str, contender: str, rows: int, width: int, splits: int) -> Record:
+    """Errors on held-out rows over random splits and draws, seconds of a fit, and memory beyond the inputs."""
+    data = load_dataset(name)
+    rows = min(rows, KERNEL_ROWS) if contender == KERNEL_RIDGE else rows
+    errors, seconds, extra = [], [], None
+    for seed in range(splits):
+        train, test = data.split(np.random.default_rng(seed), rows, TEST[name])
+        inputs, target = data.inputs[train], data.target[train]
+        center: Any = 0.0
+        if contender == KERNEL_RIDGE:  # has no classes, and no intercept
+            target = np.where(target[:, None] == np.arange(26), 1.0, -1.0) if name == "letter" else target
+            center = target.mean(axis=0)
+            target = target - center
+        if seed == 0:
+            few = slice(0, None, max(1, len(inputs) // 200))
+            model_of(contender, name, min(width, 16), seed).fit(inputs[few], target[few])  # loads what it needs
+        before = reset_peak() if seed == 0 else None
+        started = time.perf_counter()
+        model = model_of(contender, name, width, seed).fit(inputs, target)
+        seconds.append(time.perf_counter() - started)
+        after = peak()
+        if before is not None and after is not None:
+            extra = after - before
+        errors.append(error(model.predict(data.inputs[test]) + center, data.target[test], classes=name == "letter"))
+    return {"data": name, "contender": contender, "rows": rows, "width": width, "errors": errors,
+            "seconds": statistics.median(seconds), "extra": extra}  # fmt: skip
+
+
+def error(predicted: np.ndarray, target: np.ndarray, *, classes: bool) -> float:
+    """The share of wrong classes; or the root mean squared error over the standard deviation of the target."""
+    if not classes:
+        return float(np.sqrt(np.mean((predicted - target) ** 2)) / np.std(target))
+    labels = np.argmax(predicted, axis=-1) if predicted.ndim == 2 else predicted
+    return float(np.mean(labels != target))
+
+
+def block_of_rows(number: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the stream, float32: a smooth function of 16 columns, and noise of a tenth of its spread."""
+    rng = np.random.default_rng([0, number])
+    x = rng.standard_normal((rows, DIM), dtype=np.float32)
+    y = np.sin(x[:, 0] + x[:, 1]) + np.cos(x[:, 2] * x[:, 3]) + 0.1 * rng.standard_normal(rows, dtype=np.float32)
+    return x, y
+
+
+def stream_records(rows: int, width: int, block: int) -> Iterator[Record]:
+    """Blocks of rows through `partial_fit`, then the weights: what each step took. One block exists at a time."""
+    from randfeat.integrations.sklearn import RandomFeatureRidge
+
+    model = RandomFeatureRidge(n_components=width, random_state=0)
+    for number in range(math.ceil(rows / block)):
+        x, y = block_of_rows(number, min(block, rows - number * block))
+        started = time.perf_counter()
+        model.partial_fit(x, y)
+        yield {"step": f"block {number + 1}", "rows": len(x), "seconds": time.perf_counter() - started, "peak": peak()}
+    started = time.perf_counter()
+    alpha = model.alpha_
+    yield {"step": "weights and penalty", "rows": 0, "seconds": time.perf_counter() - started, "peak": peak()}
+    x, y = block_of_rows(10**9, 10_000)
+    started = time.perf_counter()
+    score = model.score(x, y)
+    yield {"step": f"predictions, R² = {score:.3f}, α = {alpha:.2g}", "rows": len(x),
+           "seconds": time.perf_counter() - started, "peak": peak()}  # fmt: skip
+
+
+def fit_table(records: Sequence[Record]) -> Summary:
+    """One row for each contender and width."""
+    rows: list[tuple[str, ...]] = []
+    sections = []
+    for before, record in zip([None, *records], records, strict=False):
+        if before is not None and before["data"] != record["data"]:
+            sections.append(len(rows))
+        errors = record["errors"]
+        spread = f" ± {np.std(errors, ddof=1) / math.sqrt(len(errors)):.4f}" if len(errors) > 1 else ""
+        rows.append((
+            record["data"], record["contender"], str(record["width"] or "-"), str(record["rows"]),
+            f"{np.mean(errors):.4f}{spread}", f"{record['seconds']:.2f}",
+            "-" if record["extra"] is None else f"{record['extra'] / MIB:.0f}",
+        ))  # fmt: skip
+    title = (
+        "Error on held-out rows (letter: share of wrong classes; ames: RMSE over the spread), time and memory of a fit"
+    )
+    header = ("data", "contender", "features", "rows", "error", "fit [s]", "beyond inputs [MiB]")
+    return Summary(title, header, tuple(rows), sections=tuple(sections))
+
+
+def stream_table(stream: Sequence[Record]) -> Summary:
+    """One row for each step."""
+    rows = []
+    for record in stream:
+        rate = f"{record['rows'] / record['seconds']:.0f}" if record["rows"] else "-"
+        memory = "-" if record["peak"] is None else f"{record['peak'] / MIB:.0f}"
+        rows.append((record["step"], str(record["rows"]), f"{record['seconds']:.2f}", rate, memory))
+    title = f"A stream of rows of {DIM} float32 columns through RandomFeatureRidge.partial_fit"
+    return Summary(title, ("step", "rows", "seconds", "rows/s", "process [MiB]"), tuple(rows))
+
+
+def goals(records: Sequence[Record], stream: Sequence[Record]) -> list[Goal]:
+    """Lower error than the sampler at equal width; constant memory and time for each block of the stream."""
+    found = []
+    errors = {(r["data"], r["contender"], r["width"]): float(np.mean(r["errors"])) for r in records}
+    for (name, contender, width), value in errors.items():
+        if contender in (SAMPLER, SCALED):
+            what = f"{name}, {width} features: error of {contender} over ours"
+            found.append(Goal(what, value / errors[name, OURS, width], 1.0))
+    blocks = [r for r in stream if r["step"].startswith("block")]
+    last, warm = blocks[-1], blocks[min(1, len(blocks) - 1)]
+    steady = (last["seconds"] / last["rows"]) / (warm["seconds"] / warm["rows"])
+    found.append(Goal("stream: time per row of the last block over the second", steady, STEADY, False))
+    peaks = [r["peak"] for r in stream if r["peak"] is not None]
+    memory = max(peaks) / MIB if len(peaks) == len(stream) else None
+    return [*found, Goal("stream: whole process", memory, STREAM_MEMORY, False, unit="MiB", digits=0)]
+
+
+def main() -> None:
+    """Measure one fit, or one stream, in a process of its own."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.ridge", description=main.__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    fit = kinds.add_parser("fit")
+    fit.add_argument("data", choices=sorted(CONTENDERS))
+    fit.add_argument("contender")
+    for number in ("rows", "width", "splits"):
+        fit.add_argument(number, type=int)
+    stream = kinds.add_parser("stream")
+    stream.add_argument("rows", type=int)
+    stream.add_argument("width", type=int)
+    stream.add_argument("--block", type=int, default=BLOCK)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if options.kind == "fit":
+        arguments = options.data, options.contender, options.rows, options.width, options.splits
+        print(json.dumps(fit_record(*arguments)))
+    else:
+        print(json.dumps(list(stream_records(options.rows, options.width, options.block))))
+
+
+if __name__ == "__main__":
+    main()

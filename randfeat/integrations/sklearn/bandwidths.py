@@ -1,0 +1,80 @@
+"""Gamma from the data: by the variance, or by the median distance."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from randfeat._array import as_floating, namespace
+from randfeat.integrations.sklearn.inputs import is_sparse
+from randfeat.kernels.base import check_positive
+
+__all__ = ["Spread", "median_gamma", "resolve_gamma"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sum of squared deviations of all entries of a matrix, of which blocks of rows are seen."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def append(self, x: Any) -> Self:
+        """With one more block.
+
+        Source: Chan, Golub & LeVeque 1983, "Algorithms for Computing the Sample Variance".
+        """
+        count = math.prod(x.shape)
+        if is_sparse(x):
+            mean = float(x.mean())
+            squares = float(x.multiply(x).sum()) - count * mean**2
+        else:
+            x = as_floating(x, "X")
+            xp = namespace(x)
+            mean = float(xp.mean(x))
+            squares = float(xp.sum((x - mean) ** 2))
+        total, step = self.count + count, mean - self.mean
+        return type(self)(
+            total, self.mean + step * count / total, self.squares + squares + step**2 * self.count * count / total
+        )
+
+    @property
+    def variance(self) -> float:
+        """Of the entries."""
+        return self.squares / self.count
+
+
+def scale_gamma(kind: Literal["squares", "differences", "products"], spread: Spread, dim: int) -> float:
+    """`1/(d Var)`, and its root's share `1/(d √Var)` for differences of coordinates; 1 where nothing varies."""
+    variance = spread.variance
+    if not 0 < variance < math.inf:
+        return 1.0
+    return 1 / (dim * (math.sqrt(variance) if kind == "differences" else variance))
+
+
+def median_gamma(kind: Literal["squares", "differences", "products"], sample: np.ndarray) -> float:
+    """`1/2ℓ²` with ℓ the median distance of two rows, or `1/ℓ` with distances by coordinates; 1 where it is 0."""
+    from scipy.spatial.distance import pdist
+
+    if kind == "products":
+        raise ValueError('gamma="median" is of distances, and this kernel has inner products: use "scale" or a number.')
+    distances = pdist(sample, "cityblock" if kind == "differences" else "euclidean")
+    median = float(np.median(distances)) if distances.size else 0.0
+    if median == 0:
+        return 1.0
+    return 1 / median if kind == "differences" else 1 / (2 * median**2)
+
+
+def resolve_gamma(
+    gamma: Any, kind: Literal["squares", "differences", "products"] | None, spread: Spread, dim: int, sample: Any
+) -> float:
+    """The number that gamma stands for; 1 where the kernel has none. `sample` is called for rows if need be."""
+    if kind is None:
+        return 1.0
+    if not isinstance(gamma, str):
+        return check_positive("gamma", gamma)
+    if gamma not in ("scale", "median"):
+        raise ValueError(f'gamma must be a positive number, "scale" or "median", got {gamma!r}.')
+    return scale_gamma(kind, spread, dim) if gamma == "scale" else median_gamma(kind, sample())

@@ -1,0 +1,55 @@
+"""What estimators take: random states, arrays of one library, rows to look at."""
+
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+
+from randfeat._array import device_of, namespace, to_numpy
+from randfeat.estimators.base import as_generator
+
+__all__ = ["as_rng", "check_same_library", "is_sparse", "rows_of"]
+
+
+def as_rng(random_state: Any) -> np.random.Generator:
+    """A generator from an int, a RandomState, a Generator, or None for fresh entropy.
+
+    An int seeds as in `estimator.draw(rng=...)`. Generators and RandomStates advance with every use.
+    """
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(0, 2**32, size=4, dtype=np.uint32))
+    return as_generator(random_state)
+
+
+def check_same_library(x: Any, like: Any, name: str) -> None:
+    """ValueError for inputs of another library or device than those of fit, of which `like` is."""
+    mine, theirs = (None if is_sparse(one) else (namespace(one), device_of(one)) for one in (x, like))
+    if mine == theirs or (mine is None and isinstance(like, np.ndarray)):
+        return
+    raise ValueError(
+        f"Inputs passed to {name}() must use the same namespace and the same device as those passed to fit(): "
+        f"expected {type(like).__module__}.{type(like).__name__} on {device_of(like)}, got "
+        f"{type(x).__module__}.{type(x).__name__}{'' if mine is None else f' on {device_of(x)}'}."
+    )
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether x is a sparse matrix or array of SciPy."""
+    return bool(issparse(x))
+
+
+def rows_of(x: Any, rng: np.random.Generator, most: int) -> np.ndarray:
+    """At most so many random rows, dense, on the host, in float64."""
+    if x.shape[0] <= most:
+        chosen = x
+    else:
+        indices = np.sort(rng.choice(x.shape[0], most, replace=False))
+        chosen = x[indices] if is_sparse(x) or isinstance(x, np.ndarray) else take(x, indices)
+    dense = chosen.toarray() if is_sparse(chosen) else to_numpy(chosen)
+    return dense.astype(np.float64)
+
+
+def take(x: Any, indices: np.ndarray) -> Any:
+    """Rows of an array of any library."""
+    xp = namespace(x)
+    return xp.take(x, xp.asarray(indices, device=device_of(x)), axis=0)

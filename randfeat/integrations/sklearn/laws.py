@@ -1,0 +1,204 @@
+"""Kernels and estimators by their names, in the conventions of scikit-learn."""
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from randfeat import cataloguing, kernels
+from randfeat.estimators.base import Estimator
+from randfeat.estimators.fourier import FourierEstimator
+from randfeat.kernels import Kernel
+
+__all__ = ["DEFAULTS", "KERNELS", "Law", "estimator_classes", "resolve_law"]
+
+WAVES_AND_EXPONENTIALS = (
+    "dense_exponential", "hyperbolic", "importance_sampled", "optimal_positive", "positive", "posterior",
+    "regularized_softmax", "spectral", "student_positive", "trigonometric",
+)  # fmt: skip
+DEFAULTS: dict[str, Any] = {"kernel": "rbf", "gamma": "scale", "degree": 2, "coef0": 0.0, "coupling": "orthogonal"}
+
+
+@dataclass(frozen=True)
+class NamedKernel:
+    """What a name stands for.
+
+    make : from gamma, degree and coef0. gamma : what it multiplies: "squares" of Euclidean distances, `exp(-γ r²)` and
+    the kernels with the same length scale, `γ = 1/2ℓ²`; "differences" of coordinates, `γ = 1/ℓ`; inner "products"; or
+    nothing. estimator : the features that it has by default.
+    """
+
+    make: Callable[[float, int, float], Kernel]
+    gamma: Literal["squares", "differences", "products"] | None
+    estimator: str
+
+
+def of_length(make: Callable[[float], Kernel], estimator: str = "spectral") -> NamedKernel:
+    """A kernel with a length scale."""
+    return NamedKernel(lambda gamma, degree, coef0: make(1 / math.sqrt(2 * gamma)), "squares", estimator)
+
+
+def fixed(kernel: Kernel, estimator: str) -> NamedKernel:
+    """A kernel without parameters."""
+    return NamedKernel(lambda gamma, degree, coef0: kernel, None, estimator)
+
+
+KERNELS = {
+    "rbf": of_length(kernels.GaussianKernel, "trigonometric"),
+    "laplacian": NamedKernel(lambda gamma, *_: kernels.LaplacianKernel(1 / gamma), "differences", "spectral"),
+    "exponential": of_length(kernels.ExponentialKernel),
+    "matern32": of_length(lambda length: kernels.MaternKernel(1.5, length)),
+    "matern52": of_length(lambda length: kernels.MaternKernel(2.5, length)),
+    "rational_quadratic": of_length(lambda length: kernels.RationalQuadraticKernel(1.0, length)),
+    "cauchy": of_length(kernels.CauchyKernel),
+    "polynomial": NamedKernel(
+        lambda gamma, degree, coef0: kernels.PolynomialKernel(degree, coef0, gamma), "products", "tensor_sketch"
+    ),
+    "softmax": NamedKernel(lambda gamma, *_: kernels.SoftmaxKernel(gamma), "products", "positive"),
+    "arccos0": fixed(kernels.ArcCosineKernel(0), "arc_cosine"),
+    "arccos1": fixed(kernels.ArcCosineKernel(1), "arc_cosine"),
+    "arccos2": fixed(kernels.ArcCosineKernel(2), "arc_cosine"),
+    "angular": fixed(kernels.AngularKernel(), "sign"),
+    "relu": fixed(kernels.ActivationKernel("relu"), "activation"),
+    "optical": fixed(kernels.OpticalKernel(), "optical"),
+}
+
+
+@dataclass(frozen=True)
+class Law:
+    """The parameters of an estimator that say which features are drawn, as they were given."""
+
+    kernel: Any
+    gamma: Any
+    degree: Any
+    coef0: Any
+    estimator: Any
+    coupling: Any
+
+    @property
+    def bandwidth(self) -> Literal["squares", "differences", "products"] | None:
+        """What gamma multiplies; None where there is no gamma to choose, as objects carry their scales."""
+        if isinstance(self.estimator, Estimator) or not isinstance(self.kernel, str):
+            return None
+        return KERNELS[self.kernel].gamma
+
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether features see inputs by inner products and the length alone: the waves and exponentials."""
+        if isinstance(self.estimator, Estimator):
+            return type(self.estimator) in (estimator_classes()[name] for name in WAVES_AND_EXPONENTIALS)
+        name = self.estimator
+        if name == "auto" and isinstance(self.kernel, str) and self.kernel in KERNELS:
+            name = KERNELS[self.kernel].estimator
+        elif name == "auto":
+            name = "spectral" if isinstance(self.kernel, kernels.ShiftInvariantKernel | kernels.SoftmaxFamily) else name
+        return isinstance(name, str) and name in WAVES_AND_EXPONENTIALS
+
+    def check(self) -> None:
+        """ValueError or TypeError for names that stand for nothing, and for what an object already carries."""
+        if isinstance(self.estimator, Estimator):
+            self._check_unused("estimator", "kernel", "gamma", "degree", "coef0", "coupling")
+            if self.estimator.batch_shape:
+                raise ValueError(f"estimator must be a single law, got batch_shape {self.estimator.batch_shape}.")
+            check_symmetric(self.estimator)
+            return
+        if not isinstance(self.estimator, str):
+            raise TypeError(f"estimator must be a name or an Estimator, got {self.estimator!r}.")
+        if self.estimator not in ("auto", *estimator_classes()):
+            names = ", ".join(["auto", *estimator_classes()])
+            raise ValueError(f"unknown estimator {self.estimator!r}; expected an Estimator, or one of {names}.")
+        if isinstance(self.kernel, Kernel):
+            self._check_unused("kernel", "gamma", "degree", "coef0")
+        elif not isinstance(self.kernel, str):
+            raise TypeError(f"kernel must be a name or a Kernel, got {self.kernel!r}.")
+        elif self.kernel not in KERNELS:
+            raise ValueError(f"unknown kernel {self.kernel!r}; expected a Kernel, or one of {', '.join(KERNELS)}.")
+        elif KERNELS[self.kernel].gamma is None and self.gamma != DEFAULTS["gamma"]:
+            raise ValueError(f"the kernel {self.kernel!r} has no scale: leave out gamma, got {self.gamma!r}.")
+
+    def _check_unused(self, given: str, *names: str) -> None:
+        changed = [name for name in names if name != given and not is_default(name, getattr(self, name))]
+        if changed:
+            raise ValueError(
+                f"{given} is an object, {getattr(self, given)!r}, which carries its own {', '.join(changed)}: set them "
+                "there, and leave them out here."
+            )
+
+
+def resolve_law(law: Law, gamma: float, width: int, sample: Callable[[], np.ndarray]) -> Estimator:
+    """The estimator that a checked law describes, with this gamma, for this many features.
+
+    sample : some rows of the data, for the estimators with parameters that are fitted to data.
+    """
+    if isinstance(law.estimator, Estimator):
+        return law.estimator
+    kernel, name = law.kernel, law.estimator
+    if isinstance(kernel, str):
+        kernel = KERNELS[law.kernel].make(gamma, law.degree, law.coef0)
+    if name == "auto":
+        name = natural_estimator(kernel)
+    cls = estimator_classes()[name]
+    known = {field.name for field in fields(cls) if field.init}
+    if "kernel" not in known:
+        raise ValueError(f"{name!r} is made of other estimators: give the object, {cls.__name__}(...), as estimator.")
+    if not isinstance(kernel, cls.kernel_type):
+        fitting = [key for key, named in KERNELS.items() if isinstance(named.make(1.0, 2, 0.0), cls.kernel_type)]
+        raise ValueError(
+            f"the features {name!r} estimate a {cls.kernel_type.__name__} ({', '.join(fitting) or 'as an object'}), "
+            f'got {kernel!r}; estimator="auto" has features for every kernel.'
+        )
+    arguments: dict[str, Any] = {"kernel": kernel}
+    if "coupling" in known:
+        arguments["coupling"] = law.coupling
+    elif law.coupling != DEFAULTS["coupling"]:
+        raise ValueError(f"the features {name!r} have no coupling to choose: leave it out, got {law.coupling!r}.")
+    check_symmetric(cls)
+    if law.estimator == "auto" and issubclass(cls, FourierEstimator) and width % 2:
+        arguments["variant"] = "phase"
+    fit = getattr(cls, "fit", None)
+    if fit is None:
+        return cls(**arguments)
+    rows = sample()
+    return fit(rows, rows, scale=1.0, **arguments)
+
+
+def natural_estimator(kernel: Kernel) -> str:
+    """The features that a kernel has of its own."""
+    for named in KERNELS.values():
+        if isinstance(kernel, type(named.make(1.0, 2, 0.0))):
+            return named.estimator
+    for family, name in ((kernels.ShiftInvariantKernel, "spectral"), (kernels.SoftmaxFamily, "positive")):
+        if isinstance(kernel, family):
+            return name
+    if isinstance(kernel, kernels.DotProductKernel):
+        return "maclaurin"
+    raise ValueError(f"no features are the natural ones of {kernel!r}: give an Estimator object as estimator.")
+
+
+def estimator_classes() -> dict[str, type[Estimator]]:
+    """Every estimator of the library by its name: the class without "Features", in snake case."""
+    return {snake_case(cls.__name__.removesuffix("Features")): cls for cls in cataloguing.concrete(Estimator)}
+
+
+def snake_case(name: str) -> str:
+    """`optimal_positive` for `OptimalPositive`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def check_symmetric(estimator: Estimator | type[Estimator]) -> None:
+    """ValueError for features that are not one function of the input."""
+    if not inspect.isdatadescriptor(estimator.symmetric) and not estimator.symmetric:
+        name = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
+        raise ValueError(
+            f"{name} has different features for queries and keys, and a transformer has one: choose an estimator whose "
+            "catalogue entry says symmetric, or use the feature map itself (draw, queries, keys)."
+        )
+
+
+def is_default(name: str, value: Any) -> bool:
+    """Whether a parameter is as it is when left out."""
+    return isinstance(value, str | int | float) and value == DEFAULTS[name]

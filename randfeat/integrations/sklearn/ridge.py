@@ -1,0 +1,335 @@
+"""Kernel ridge regression on random features, for data of any length."""
+
+import numbers
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from randfeat._array import as_floating, cast, device_of, host_to, namespace, to_numpy
+from randfeat.feature_moments import FeatureMoments
+from randfeat.integrations.sklearn.inputs import is_sparse
+from randfeat.integrations.sklearn.transformer import RandomFeatures
+from randfeat.kernels.base import check_positive
+from randfeat.ridge import RidgeProblem
+
+__all__ = ["RandomFeatureRidge", "RandomFeatureRidgeClassifier"]
+
+BLOCK_NUMBERS = 2**22  # of a block of features
+SUMS = ("gram", "cross", "feature_sum", "target_sum", "target_gram")
+
+
+class FeatureRidge(BaseEstimator):
+    """What the regressor and the classifier share: sums over rows, and the weights from them."""
+
+    def __init__(
+        self,
+        kernel: Any = "rbf",
+        *,
+        gamma: Any = "scale",
+        degree: int = 2,
+        coef0: float = 0.0,
+        estimator: Any = "auto",
+        coupling: Any = "orthogonal",
+        n_components: int = 500,
+        alpha: Any = "gcv",
+        fit_intercept: bool = True,
+        random_state: Any = None,
+    ) -> None:
+        self.kernel = kernel
+        self.gamma = gamma
+        self.degree = degree
+        self.coef0 = coef0
+        self.estimator = estimator
+        self.coupling = coupling
+        self.n_components = n_components
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.random_state = random_state
+
+    @property
+    def moments_(self) -> FeatureMoments:
+        """The sums over all rows so far, in float64: all that the weights need."""
+        check_is_fitted(self, "sums_")
+        return FeatureMoments(self.features_.feature_map_, count=self.n_samples_seen_, **self.sums_)
+
+    @property
+    def coef_(self) -> Any:
+        """The weights of the features, (n_components,) or (n_outputs, n_components)."""
+        weights = namespace(self._solved["weights"]).matrix_transpose(self._solved["weights"])
+        return weights if self._many else weights[0, :]
+
+    @property
+    def intercept_(self) -> Any:
+        """A float, or (n_outputs,)."""
+        return self._solved["intercept"] if self._many else float(self._solved["intercept"][0])
+
+    @property
+    def alpha_(self) -> float:
+        """The penalty."""
+        return self._solved["alpha"]
+
+    @property
+    def noise_variance_(self) -> Any:
+        """Variance of what is left over, per degree of freedom: a float, or (n_outputs,)."""
+        noise = self._solve_noise()["noise"]
+        return noise if self._many else float(noise[0])
+
+    def _start(self, X: Any, num_targets: int, many: bool) -> None:
+        """Draw features for these rows, with no sums yet."""
+        check_penalty(self.alpha)
+        names = set(RandomFeatures().get_params(deep=False))
+        own = {name: value for name, value in self.get_params(deep=False).items() if name in names}
+        self.features_ = RandomFeatures(**own)._fit_rows(X)
+        empty = FeatureMoments.empty(self.features_.feature_map_, num_targets, dtype="float64")
+        self.sums_, self.n_samples_seen_ = {name: getattr(empty, name) for name in SUMS}, 0
+        self._many = many
+
+    def _append(self, X: Any, targets: np.ndarray) -> None:
+        """Add rows, with targets (n, k) on the host."""
+        moments = self.moments_
+        self.features_._check_library(X, f"{type(self).__name__}.fit")
+        y = host_to(targets, moments.gram)
+        if is_sparse(X):
+            for rows in self._blocks(X):
+                moments = moments.append_features(self.features_._features(X[rows]), y[rows, :])
+        else:
+            moments = moments.append(as_floating(X, "X"), y)
+        self.sums_ = {name: getattr(moments, name) for name in SUMS}
+        self.n_samples_seen_ = moments.count
+        self._solution: dict[str, Any] | None = None
+
+    @property
+    def _solved(self) -> dict[str, Any]:
+        """The weights, found when they are first asked for after rows were added."""
+        check_is_fitted(self, "sums_")
+        if self._solution is None:
+            self._solution = self._solve()
+        return self._solution
+
+    def _solve(self) -> dict[str, Any]:
+        problem = RidgeProblem.of(self.moments_, intercept=self.fit_intercept)
+        alpha = self.alpha
+        if isinstance(alpha, numbers.Real):
+            weights = problem.weights(float(alpha))
+        else:
+            alpha = problem.spectrum.best(None if isinstance(alpha, str) else alpha)
+            weights = problem.spectrum.weights(alpha)
+        like = next(iter(self.features_.arrays_.values()))
+        return {
+            "alpha": float(alpha),
+            "weights": host_to(weights, like),
+            "intercept": host_to(problem.intercept(weights), like),
+        }
+
+    def _solve_noise(self) -> dict[str, Any]:
+        """The variances of noise and weights, for predictive standard deviations."""
+        problem, solved = RidgeProblem.of(self.moments_, intercept=self.fit_intercept), self._solved
+        root = problem.inverse_root(solved["alpha"])
+        weights = to_numpy(solved["weights"]).astype(np.float64)
+        noise = problem.noise_variance(solved["alpha"], weights, root)
+        return {"root": root, "mean": problem.feature_mean, "noise": noise}
+
+    def _blocks(self, X: Any) -> Iterator[slice]:
+        """Rows whose features exist at one time."""
+        step = max(1, BLOCK_NUMBERS // self.n_components)
+        return (slice(start, min(start + step, X.shape[0])) for start in range(0, X.shape[0], step))
+
+    def _values(self, X: Any, method: str) -> Any:
+        """What the weights say of validated rows, (n, k) in the dtype of the features."""
+        weights, intercept = self._solved["weights"], self._solved["intercept"]
+        self.features_._check_library(X, f"{type(self).__name__}.{method}")
+        parts = []
+        for rows in self._blocks(X):
+            block = self.features_._features(X[rows] if is_sparse(X) else X[rows, :])
+            parts.append(block @ cast(weights, block.dtype) + cast(intercept, block.dtype))
+        return namespace(weights).concat(parts, axis=0)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = RandomFeatures(self.kernel, estimator=self.estimator)._law.takes_sparse
+        tags.array_api_support = True
+        return tags
+
+
+class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
+    """Ridge regression on random features: kernel ridge regression whose memory does not grow with the data.
+
+    kernel, gamma, degree, coef0, estimator, coupling, n_components, random_state : of `RandomFeatures`.
+    alpha : the penalty α of `Σ |y - b - W φ(x)|² + α |W|²`; a list, of which generalized cross-validation takes the
+        best; or "gcv", the best of all.
+    fit_intercept : whether there is a b, without penalty.
+
+    One pass over the data sums products of features and targets in float64 (`FeatureMoments`): n rows of d columns
+    cost O(n m (d + m)) with m = n_components, memory O(m²) beside one block. The weights are the last step, O(m³), and
+    need the sums only, as does cross-validation: all penalties are tried on one eigendecomposition (`RidgeSpectrum`).
+    `partial_fit` adds rows, in any blocks and with the same result up to rounding, but that gamma, if it is not a
+    number, is taken from the first block; the weights are found when they are first asked for. All targets have one
+    penalty. Sample weights are not supported. A number as alpha is solved by Cholesky's factorization, and a
+    LinAlgWarning says where that is singular to rounding.
+
+    Attributes: `coef_`, `intercept_`, `alpha_`, `noise_variance_`, `features_` (the fitted RandomFeatures), `moments_`
+    (the sums), `n_samples_seen_`.
+
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).uniform(-2, 2, (3000, 2))
+    >>> y = np.sin(X[:, 0] * X[:, 1])
+    >>> model = RandomFeatureRidge(n_components=200, random_state=0)
+    >>> for start in range(0, 2000, 500):
+    ...     model = model.partial_fit(X[start : start + 500], y[start : start + 500])
+    >>> model.score(X[2000:], y[2000:]) > 0.999
+    True
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """From all rows: X (n, d), dense or sparse, y (n,) or (n, k)."""
+        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True)
+        y = to_numpy(y)
+        self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
+        self._append(X, y.reshape(len(y), -1).astype(np.float64))
+        self._solution = self._solve()
+        return self
+
+    def partial_fit(self, X: Any, y: Any) -> Self:
+        """Add rows. The features are drawn at the first call."""
+        first = not hasattr(self, "sums_")
+        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, reset=first)
+        y = to_numpy(y)
+        if first:
+            self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
+        expected = self.sums_["target_sum"].shape[0]
+        if (y.ndim == 2) != self._many or y.size != len(y) * expected:
+            raise ValueError(f"y must have as many outputs as before, {expected}, got shape {y.shape}.")
+        self._append(X, y.reshape(len(y), -1).astype(np.float64))
+        return self
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predictions (n,) or (n, k), and with `return_std` the standard deviation of a new observation.
+
+        The model is Bayesian linear regression on the features: noise of variance σ², weights of variance σ²/α, a flat
+        prior of the intercept. A new observation at x has variance `σ² (1 + 1/n + |Rᵀ(φ(x) - φ̄)|²)`, R Rᵀ the inverse
+        of the centered Gram matrix plus α; without an intercept 1/n and φ̄ are left out. For σ² see `noise_variance_`.
+        """
+        check_is_fitted(self, "sums_")
+        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        mean = self._values(X, "predict")
+        return (self._shaped(mean), self._shaped(self._std(X))) if return_std else self._shaped(mean)
+
+    def _std(self, X: Any) -> Any:
+        solved = self._solve_noise()
+        like = next(iter(self.features_.arrays_.values()))
+        xp = namespace(like)
+        root, center, noise = (host_to(solved[name], like) for name in ("root", "mean", "noise"))
+        base = 1 + (1 / self.n_samples_seen_ if self.fit_intercept else 0)
+        parts = []
+        for rows in self._blocks(X):
+            block = self.features_._features(X[rows] if is_sparse(X) else X[rows, :])
+            spread = (block - cast(center, block.dtype)) @ cast(root, block.dtype)
+            share = base + xp.sum(spread * spread, axis=-1)
+            parts.append(xp.sqrt(share[:, None] * cast(noise, block.dtype)))
+        return xp.concat(parts, axis=0)
+
+    def _shaped(self, values: Any) -> Any:
+        return values if self._many else values[:, 0]
+
+
+class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
+    """Classification by ridge regression on random features, of +1 for the own class and -1 for the others.
+
+    Parameters, memory and `partial_fit` are those of `RandomFeatureRidge`; the first `partial_fit` names all classes.
+    Two classes have one target, more have one each; the largest one is predicted.
+
+    Attributes: `classes_`, and those of `RandomFeatureRidge`.
+
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = RandomFeatureRidgeClassifier(random_state=0).fit(X[:1000], y[:1000])
+    >>> model.score(X[1000:], y[1000:]) > 0.95
+    True
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """From all rows: X (n, d), dense or sparse, y (n,) with labels of any kind."""
+        X, y = validate_data(self, X, y, accept_sparse="csr")
+        y = labels_of(y)
+        return self._fit_labels(X, y, np.unique(y))
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+        """Add rows. classes : all there will be, needed at the first call."""
+        first = not hasattr(self, "sums_")
+        X, y = validate_data(self, X, y, accept_sparse="csr", reset=first)
+        y = labels_of(y)
+        if first and classes is None:
+            raise ValueError("the first call of partial_fit needs all classes: partial_fit(X, y, classes=...).")
+        if classes is not None:
+            classes = np.unique(to_numpy(classes))
+            if not first and not np.array_equal(classes, self.classes_):
+                raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}.")
+        if first:
+            self._begin(X, classes)
+        self._append(X, self._targets(y))
+        return self
+
+    def decision_function(self, X: Any) -> Any:
+        """The values of the classes, (n, n_classes), or for two classes that of the second, (n,)."""
+        check_is_fitted(self, "sums_")
+        values = self._values(validate_data(self, X, accept_sparse="csr", reset=False), "decision_function")
+        return values if self._many else values[:, 0]
+
+    def predict(self, X: Any) -> Any:
+        """The class of each row, (n,)."""
+        check_is_fitted(self, "sums_")
+        values = self._values(validate_data(self, X, accept_sparse="csr", reset=False), "predict")
+        xp = namespace(values)
+        chosen = xp.argmax(values, axis=1) if self._many else xp.astype(values[:, 0] > 0, xp.int64)
+        labels = self.classes_[to_numpy(chosen)]
+        if isinstance(values, np.ndarray) or labels.dtype.kind not in "iufb":
+            return labels
+        return xp.asarray(labels, device=device_of(values))
+
+    def _fit_labels(self, X: Any, y: np.ndarray, classes: np.ndarray) -> Self:
+        self._begin(X, classes)
+        self._append(X, self._targets(y))
+        self._solution = self._solve()
+        return self
+
+    def _begin(self, X: Any, classes: np.ndarray) -> None:
+        if len(classes) < 2:
+            raise ValueError(f"RandomFeatureRidgeClassifier needs at least 2 classes, got one class, {classes}.")
+        self.classes_ = classes
+        many = len(classes) > 2
+        self._start(X, len(classes) if many else 1, many=many)
+
+    def _targets(self, y: np.ndarray) -> np.ndarray:
+        """+1 and -1, (n, k)."""
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y has labels {unknown} that are not among the classes {self.classes_}.")
+        own = self.classes_ if self._many else self.classes_[1:]
+        return np.where(y[:, None] == own, 1.0, -1.0)
+
+
+def labels_of(y: Any) -> np.ndarray:
+    """Labels on the host."""
+    y = column_or_1d(to_numpy(y), warn=True)
+    check_classification_targets(y)
+    return y
+
+
+def check_penalty(alpha: Any) -> None:
+    """ValueError or TypeError unless alpha is a number of at least 0, some of them, or "gcv"."""
+    if isinstance(alpha, str):
+        if alpha != "gcv":
+            raise ValueError(f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.')
+        return
+    if isinstance(alpha, numbers.Real):
+        if alpha != 0:
+            check_positive("alpha", alpha)
+        return
+    if np.ndim(alpha) != 1 or not len(alpha):
+        raise ValueError(f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.')
+    for one in alpha:
+        check_positive("each alpha", one)

@@ -1,0 +1,55 @@
+"""Features of sparse rows by a sparse product, where a feature sees the row by inner products and its length alone."""
+
+from typing import Any
+
+import numpy as np
+
+from randfeat.features import FourierForm
+from randfeat.kernels import ShiftInvariantKernel, SoftmaxFamily
+from randfeat.maps import FeatureMap
+
+__all__ = ["sparse_features"]
+
+BLOCK_NUMBERS = 2**22  # of the products that exist beside the features
+
+
+def sparse_features(phi: FeatureMap, x: Any) -> np.ndarray:
+    """φ(x) of a SciPy sparse matrix (n, d) of float32 or float64 -> NumPy (n, num_features).
+
+    For waves and exponentials of `x·w + r(|x|)`; the zeros of x are neither stored nor multiplied by.
+    """
+    kernel = phi.estimator.kernel
+    form: Any = phi.fourier_form() or phi.exponential_form(keys=False)
+    # The units are a multiple of the input, and r the function of the length that the family is defined by.
+    multiple = isinstance(kernel, ShiftInvariantKernel) or getattr(kernel, "unit_factor", None) is not None
+    radial = form is not None and form.per_row in (
+        getattr(phi.estimator, "log_factor", None), kernel.log_gaussian if isinstance(kernel, SoftmaxFamily) else None
+    )  # fmt: skip
+    if not (multiple and radial and getattr(form, "origin", None) is None):
+        raise ValueError(
+            f"{type(phi.estimator).__name__} of {type(kernel).__name__} need dense inputs, got a sparse matrix: use "
+            "trigonometric, spectral, positive or hyperbolic features, or X.toarray()."
+        )
+    factor = kernel.unit(np.ones((1, 1), x.dtype))[0, 0]
+    rows = np.ascontiguousarray(form.rows.T * factor, dtype=x.dtype)
+    lengths = factor * np.sqrt(np.asarray(x.multiply(x).sum(axis=1), dtype=x.dtype).reshape(-1, 1))
+    features = np.empty((x.shape[0], phi.num_features), x.dtype)
+    step = max(1, BLOCK_NUMBERS // rows.shape[1])
+    for start in range(0, x.shape[0], step):
+        part = slice(start, start + step)
+        fill(features[part], form, x[part] @ rows, form.per_row(lengths[part]))
+    return features
+
+
+def fill(features: np.ndarray, form: Any, inner: np.ndarray, log_factor: np.ndarray) -> None:
+    """Write the features with these inner products (n, m), and logarithms of a factor of each row."""
+    if not isinstance(form, FourierForm):
+        np.exp(inner + (form.log_weights + log_factor), out=features)
+        return
+    amplitudes = form.amplitudes * np.exp(log_factor)
+    if form.phases is not None:
+        np.multiply(np.cos(inner + form.phases), amplitudes, out=features)
+        return
+    half = inner.shape[1]
+    np.multiply(np.cos(inner), amplitudes, out=features[:, :half])
+    np.multiply(np.sin(inner), amplitudes, out=features[:, half:])

@@ -1,0 +1,178 @@
+"""RandomFeatures: feature maps as a transformer."""
+
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from randfeat._array import as_floating
+from randfeat.estimators.base import as_count
+from randfeat.integrations.sklearn.bandwidths import Spread, resolve_gamma
+from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of
+from randfeat.integrations.sklearn.laws import Law, resolve_law
+from randfeat.integrations.sklearn.sparse_rows import sparse_features
+from randfeat.maps import FeatureMap
+
+__all__ = ["RandomFeatures"]
+
+SAMPLE = 1000  # rows that the median and fitted estimators look at
+
+
+def can_follow_blocks(transformer: "RandomFeatures") -> bool:
+    """Whether `partial_fit` has a meaning; an AttributeError says why not."""
+    if isinstance(transformer.gamma, str) and transformer.gamma == "median":
+        raise AttributeError('gamma="median" needs all rows at once: use fit, gamma="scale", or a number.')
+    return True
+
+
+class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Random features of a kernel as a transformer: `Z = transform(X)` has `Z @ Z.T` ≈ kernel(X, X).
+
+    kernel : a name, or a Kernel object with its parameters.
+
+        name                                       kernel                            gamma is
+        "rbf"                                      exp(-γ |x - y|²)                  1/2ℓ²
+        "matern32", "matern52", "exponential"      Matérn of smoothness 3/2, 5/2,    1/2ℓ²
+                                                   1/2, and length scale ℓ
+        "rational_quadratic"                       1/(1 + γ |x - y|²)                1/2ℓ²
+        "cauchy"                                   Π_l 1/(1 + 2γ (x_l - y_l)²)       1/2ℓ²
+        "laplacian"                                exp(-γ Σ_l |x_l - y_l|)           1/ℓ
+        "polynomial"                               (γ x·y + coef0)^degree            the factor of x·y
+        "softmax"                                  exp(γ x·y)                        the factor of x·y
+        "arccos0", "arccos1", "arccos2",           as on their pages, no scale       not used
+        "angular", "relu", "optical"
+
+    gamma : a number; "scale", `1/(d Var)` with the variance of all entries of X, as scikit-learn has it (`1/(d √Var)`
+        for "laplacian"); or "median", ℓ the median distance of two of at most 1000 random rows.
+    degree, coef0 : of "polynomial", as in scikit-learn.
+    estimator : a name from the catalogue, the class without "Features" in snake case ("trigonometric", "positive",
+        "tensor_sketch", ...); "auto" for what fits the kernel; or an Estimator object, which carries its kernel and
+        coupling. Named estimators with parameters for data ("optimal_positive", ...) are fitted to at most 1000 rows.
+    coupling : of the rows, a name ("orthogonal", "independent", "simplex", ...) or a Coupling object.
+    n_components : the width of Z. Pairs of cosine and sine, the better variant, need an even one: at an odd width
+        "auto" takes random phases, and "trigonometric" is an error.
+    random_state : an int, RandomState or Generator, or None for fresh entropy. The features of an int are those of
+        `estimator.draw(dim, n_components, rng=random_state)`.
+
+    Attributes: `estimator_` (the law), `gamma_`, `arrays_` (what was drawn, by name), `feature_map_` (both together),
+    `n_features_in_`, `feature_names_in_`.
+
+    Only the number of columns is needed from X, and what gamma asks for. `partial_fit` draws at the first block;
+    "scale" then follows the variance of all blocks, as a StandardScaler does, so go through the data first and
+    transform later. float32 stays float32. Sparse X goes through a sparse product where features are waves or
+    exponentials. With array API dispatch, arrays of PyTorch or CuPy are taken and returned.
+
+    >>> import numpy as np
+    >>> from sklearn.metrics.pairwise import rbf_kernel
+    >>> X = np.random.default_rng(0).standard_normal((50, 3))
+    >>> Z = RandomFeatures(gamma=0.1, n_components=2000, random_state=0).fit_transform(X)
+    >>> bool(np.max(np.abs(Z @ Z.T - rbf_kernel(X, gamma=0.1))) < 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        kernel: Any = "rbf",
+        *,
+        gamma: Any = "scale",
+        degree: int = 2,
+        coef0: float = 0.0,
+        estimator: Any = "auto",
+        coupling: Any = "orthogonal",
+        n_components: int = 100,
+        random_state: Any = None,
+    ) -> None:
+        self.kernel = kernel
+        self.gamma = gamma
+        self.degree = degree
+        self.coef0 = coef0
+        self.estimator = estimator
+        self.coupling = coupling
+        self.n_components = n_components
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Draw features for the columns of X; y is not used."""
+        return self._fit(validate_data(self, X, accept_sparse="csr"), Spread(), first=True)
+
+    def _fit_rows(self, X: Any) -> Self:
+        """`fit` with rows that were validated elsewhere."""
+        self.n_features_in_ = X.shape[1]
+        return self._fit(X, Spread(), first=True)
+
+    @available_if(can_follow_blocks)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Draw features at the first block of rows; with gamma="scale", follow the variance of all blocks."""
+        first = not hasattr(self, "estimator_")
+        return self._fit(validate_data(self, X, accept_sparse="csr", reset=first), self._seen_before(first), first)
+
+    def transform(self, X: Any) -> Any:
+        """The features of the rows of X, (n, d) -> (n, n_components), of X's library and dtype."""
+        check_is_fitted(self, "arrays_")
+        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        self._check_library(X, f"{type(self).__name__}.transform")
+        return self._features(X)
+
+    @property
+    def feature_map_(self) -> FeatureMap:
+        """The drawn map."""
+        check_is_fitted(self, "arrays_")
+        return FeatureMap(self.estimator_, self.n_features_in_, self._n_features_out, self.arrays_)
+
+    @property
+    def _law(self) -> Law:
+        return Law(self.kernel, self.gamma, self.degree, self.coef0, self.estimator, self.coupling)
+
+    def _seen_before(self, first: bool) -> Spread:
+        return Spread() if first else self._spread
+
+    def _fit(self, X: Any, spread: Spread, first: bool) -> Self:
+        """With validated rows."""
+        law, width = self._law, as_count(self.n_components, "n_components")
+        law.check()
+        rng = as_rng(self.random_state) if first else None
+        if law.bandwidth is not None and isinstance(self.gamma, str) and self.gamma == "scale":
+            spread = spread.append(X)
+
+        def sample() -> np.ndarray:
+            if rng is None:
+                raise ValueError("estimators that are fitted to data cannot follow blocks: use fit, or an object.")
+            return rows_of(X, rng.spawn(1)[0], SAMPLE)
+
+        gamma = resolve_gamma(self.gamma, law.bandwidth, spread, X.shape[1], sample)
+        estimator = resolve_law(law, gamma, width, sample)
+        if is_sparse(X) and not law.takes_sparse:
+            raise ValueError(
+                "a sparse X needs features that are waves or exponentials (trigonometric, spectral, positive, ...), "
+                f"got {type(estimator).__name__}: choose those, or give X.toarray()."
+            )
+        if rng is not None:
+            like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if is_sparse(X) else X
+            phi = estimator.draw(X.shape[1], width, rng=rng, like=like)
+            if is_sparse(X):
+                sparse_features(phi, X[:0])  # refuses what it cannot do before there is anything to do
+            self.arrays_ = dict(phi.arrays)
+        self.estimator_, self.gamma_, self._spread, self._n_features_out = estimator, gamma, spread, width
+        return self
+
+    def _check_library(self, X: Any, method: str) -> None:
+        check_same_library(X, next(iter(self.arrays_.values())), method)
+
+    def _features(self, X: Any) -> Any:
+        """The features of validated rows of the library of fit."""
+        phi = self.feature_map_
+        if not is_sparse(X):
+            return phi(as_floating(X, "X"))
+        X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+        arrays = {name: array.astype(X.dtype, copy=False) for name, array in phi.arrays.items()}
+        return sparse_features(replace(phi, arrays=arrays), X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._law.takes_sparse
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.array_api_support = True
+        return tags

@@ -1,0 +1,209 @@
+"""Ridge regression on features from their moments: one penalty, or all of them at once."""
+
+import functools
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from randfeat._array import as_host
+from randfeat.feature_moments import FeatureMoments
+
+__all__ = ["RidgeProblem", "RidgeSpectrum"]
+
+STEPS_PER_DECADE = 12  # of the penalties that are tried
+HEAVIEST = 1e3  # of them, over the largest eigenvalue: weights are then 0.1 % of those without a penalty, or less
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeProblem:
+    """Minimize `Σ_j |y_j - b - Wᵀ φ(x_j)|² + α |W|²` over the intercept b (k,) and the weights W (m, k).
+
+    From n rows of m features and k targets, all in float64 on the host; with an intercept their means are taken out:
+
+        gram (m, m)    G = Φᵀ Φ - n φ̄ φ̄ᵀ,   cross (m, k)    C = Φᵀ Y - n φ̄ ȳᵀ,   target_squares (k,)    diag YᵀY - n ȳ²,
+        count, degrees    n, and n - 1 with an intercept or n without; feature_mean (m,), target_mean (k,)    φ̄ and ȳ,
+            or zeros without an intercept,
+        rounding    below which an eigenvalue of G is rounding: m eps times the trace of Φᵀ Φ.
+
+    Then `W = (G + αI)^{-1} C` and `b = ȳ - Wᵀ φ̄`.
+    Limits: what is less than eps of what was taken out is lost, so center targets whose mean is 1e6 times their spread.
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    target_squares: np.ndarray
+    count: int
+    degrees: int
+    feature_mean: np.ndarray
+    target_mean: np.ndarray
+    rounding: float
+
+    @classmethod
+    def of(cls, moments: FeatureMoments, *, intercept: bool = True) -> Self:
+        """From the moments of at least one row, of a single map."""
+        if moments.features.batch_shape:
+            raise ValueError(f"expected moments of a single map, got batch_shape {moments.features.batch_shape}.")
+        if moments.count < 1:
+            raise ValueError("expected the moments of at least one row, got none; append the data first.")
+        gram, cross, squares = (as_host(x, "moments") for x in (moments.gram, moments.cross, moments.target_gram))
+        rounding = float(len(gram) * np.finfo(np.float64).eps * np.trace(gram))
+        feature_mean, target_mean = np.zeros(gram.shape[0]), np.zeros(cross.shape[1])
+        if intercept:
+            feature_mean = as_host(moments.feature_sum, "moments") / moments.count
+            target_mean = as_host(moments.target_sum, "moments") / moments.count
+        return cls(
+            gram=gram - moments.count * np.outer(feature_mean, feature_mean),
+            cross=cross - moments.count * np.outer(feature_mean, target_mean),
+            target_squares=np.maximum(np.diagonal(squares) - moments.count * target_mean**2, 0.0),
+            count=moments.count,
+            degrees=moments.count - bool(intercept),
+            feature_mean=feature_mean,
+            target_mean=target_mean,
+            rounding=rounding,
+        )
+
+    def weights(self, alpha: float) -> np.ndarray:
+        """`(G + αI)^{-1} C` (m, k), by Cholesky's factorization.
+
+        Where that breaks down or would lose all digits, a LinAlgWarning, and the weights by eigenvalues, in whose
+        directions of rounding they are zero.
+        """
+        from scipy.linalg import cho_solve
+
+        factor = self._cholesky(alpha)
+        return self.spectrum.weights(alpha) if factor is None else cho_solve((factor, True), self.cross)
+
+    def inverse_root(self, alpha: float) -> np.ndarray:
+        """R (m, r) with `R Rᵀ = (G + αI)^{-1}`, or its pseudo-inverse for α = 0; the variance of `φᵀW` is σ²|Rᵀφ|²."""
+        from scipy.linalg import solve_triangular
+
+        factor = self._cholesky(alpha)
+        if factor is not None:
+            return solve_triangular(factor, np.eye(len(factor)), lower=True, trans="T")
+        if alpha == 0:
+            return self.spectrum.vectors / np.sqrt(self.spectrum.values)
+        values, vectors = np.linalg.eigh(self.gram)
+        return vectors / np.sqrt(np.where(values > self.rounding, values, 0.0) + alpha)
+
+    def noise_variance(self, alpha: float, weights: np.ndarray, root: np.ndarray) -> np.ndarray:
+        """Squares of the residuals over their degrees of freedom, (k,), from `weights` and `inverse_root` at α.
+
+        `(|y|² - Wᵀ C - α |W|²) / (d - tr G (G + αI)^{-1})`, as in `RidgeSpectrum` but with what cancels; NaN with no
+        degrees left. Source: Wahba 1983, "Bayesian 'Confidence Intervals' for the Cross-Validated Smoothing Spline".
+        """
+        squares = self.target_squares - np.sum(weights * (self.cross + alpha * weights), axis=0)
+        left = self.degrees - (root.shape[1] - alpha * float(np.sum(root * root)))
+        return np.maximum(squares, 0.0) / left if left > 0 else np.full(squares.shape, math.nan)
+
+    def intercept(self, weights: np.ndarray) -> np.ndarray:
+        """`b = ȳ - Wᵀ φ̄` (k,)."""
+        return self.target_mean - weights.T @ self.feature_mean
+
+    @functools.cached_property
+    def spectrum(self) -> "RidgeSpectrum":
+        """The problem in the basis of eigenvectors of G."""
+        values, vectors = np.linalg.eigh(self.gram)
+        present = values > self.rounding
+        present[: max(len(values) - self.degrees, 0)] = False  # G has no higher rank, and values ascend
+        vectors = vectors[:, present]
+        coordinates, floor = vectors.T @ self.cross, self.rounding
+        return RidgeSpectrum(
+            values[present], vectors, coordinates, self.target_squares, self.count, self.degrees, floor
+        )
+
+    def _cholesky(self, alpha: float) -> np.ndarray | None:
+        """The lower factor of `G + αI`, or None, with a warning, where the matrix is singular up to rounding."""
+        from scipy.linalg import LinAlgWarning, lapack
+
+        matrix = self.gram + check_alpha(alpha) * np.eye(len(self.gram))
+        norm = float(np.max(np.sum(np.abs(matrix), axis=0)))
+        factor, failed = lapack.dpotrf(matrix, lower=1, clean=1)
+        if not failed:
+            reciprocal_condition, failed = lapack.dpocon(factor, norm, uplo="L")
+            if not failed and reciprocal_condition > np.finfo(np.float64).eps:
+                return factor
+        warnings.warn(
+            f"the Gram matrix of features plus the penalty {alpha:g} is singular up to rounding: its eigenvalues above "
+            "rounding are used instead of Cholesky's factorization. A larger penalty makes this unnecessary.",
+            LinAlgWarning,
+            stacklevel=4,
+        )
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeSpectrum:
+    """A `RidgeProblem` in the basis of eigenvectors of its Gram matrix, where every penalty α is solved in O(m k).
+
+        values (r,), vectors (m, r)    G = V diag(s) Vᵀ, without what is zero up to rounding: r <= min(m, degrees),
+        coordinates (r, k)    c = Vᵀ C.
+
+    Weights are `V c/(s+α)`; the hat matrix has the trace `Σ s/(s+α)`, and 1 more for an intercept. So with d the
+    degrees (n, or n - 1 with an intercept) the residuals have
+
+        degrees of freedom   d - Σ s/(s+α) = (d - r) + Σ α/(s+α),
+        sum of squares       |y|² - 2 cᵀβ + βᵀ S β = |y|² - Σ c² (s+2α)/(s+α)²
+                             = (|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²,   β = c/(s+α),
+
+    where all terms of the last forms are non-negative: nothing cancels but what least squares (α = 0) leaves. Both
+    need no row of the data, and so does generalized cross-validation
+
+        GCV(α) = n (residual sum of squares) / (residual degrees of freedom)²,
+
+    the mean squared error of leaving one row out, but for the leverages `h_jj`, which are replaced by their mean.
+    Source: Golub, Heath & Wahba 1979, "Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter".
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    coordinates: np.ndarray
+    target_squares: np.ndarray
+    count: int
+    degrees: int
+    rounding: float
+
+    def weights(self, alpha: float) -> np.ndarray:
+        """`V c/(s+α)` (m, k)."""
+        return self.vectors @ (self.coordinates / (self.values + check_alpha(alpha))[:, None])
+
+    def residual_degrees(self, alpha: Any) -> np.ndarray:
+        """`(d - r) + Σ α/(s+α)`, for penalties of any shape."""
+        alpha = np.asarray(alpha, dtype=np.float64)[..., None]
+        return self.degrees - len(self.values) + np.sum(alpha / (self.values + alpha), axis=-1)
+
+    def residual_squares(self, alpha: Any) -> np.ndarray:
+        """The sum of squared residuals of each target: penalties (...) -> (..., k)."""
+        alpha = np.asarray(alpha, dtype=np.float64)[..., None]
+        explained = self.coordinates**2 / self.values[:, None]
+        left = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
+        left = left if len(self.values) < self.degrees else 0.0  # features that can fit all rows leave nothing
+        return left + (alpha / (self.values + alpha)) ** 2 @ explained
+
+    def gcv(self, alpha: Any) -> np.ndarray:
+        """Generalized cross-validation, summed over targets: penalties (...) -> (...); NaN with no degrees left."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.count * np.sum(self.residual_squares(alpha), axis=-1) / self.residual_degrees(alpha) ** 2
+
+    def penalties(self) -> np.ndarray:
+        """Penalties from heavy to light, over all that makes a difference: 12 a decade."""
+        if not len(self.values):
+            return np.ones(1)
+        heaviest, lightest = HEAVIEST * float(self.values[-1]), self.rounding
+        steps = math.ceil(STEPS_PER_DECADE * math.log10(heaviest / lightest))
+        return np.geomspace(heaviest, lightest, steps + 1)
+
+    def best(self, alphas: Any = None) -> float:
+        """The penalty of least GCV among these, or among `penalties()`; the heaviest one of equal ones."""
+        alphas = self.penalties() if alphas is None else -np.sort(-np.asarray(alphas, dtype=np.float64))
+        scores = self.gcv(alphas)
+        return float(alphas[np.argmin(np.where(np.isnan(scores), math.inf, scores))])
+
+
+def check_alpha(alpha: float) -> float:
+    """A finite penalty, 0 or more."""
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha must be a finite number, 0 or more, got {alpha!r}.")
+    return float(alpha)

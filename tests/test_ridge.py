@@ -1,0 +1,150 @@
+"""Ridge regression from moments: the numbers of the definitions, which see all rows."""
+
+import numpy as np
+import pytest
+from scipy.linalg import LinAlgWarning
+
+import randfeat as rf
+from randfeat.ridge import RidgeProblem
+from tests.arrays import to_numpy
+
+ALPHAS = (1e-3, 0.5, 30.0)
+SHAPES = {"long": (60, 10), "wide": (12, 30), "square": (11, 10)}
+
+
+def problem_of(z, y, **options):
+    phi = rf.SignFeatures().draw(1, z.shape[1], rng=0)
+    moments = rf.FeatureMoments.empty(phi, y.shape[1])
+    return RidgeProblem.of(moments.append_features(z[:5], y[:5]).append_features(z[5:], y[5:]), **options)
+
+
+def data(rng, shape):
+    length, width = SHAPES[shape]
+    z = rng.standard_normal((length, width)) + 0.5
+    return z, z[:, :2] + 0.3 * rng.standard_normal((length, 2)) + 2.0
+
+
+def hat_matrix(z, alpha, intercept):
+    """`A (AᵀA + αD)^{-1} Aᵀ`, A with a column of ones that D does not penalize."""
+    design = np.column_stack([z, np.ones(len(z))]) if intercept else z
+    penalty = alpha * np.eye(design.shape[1])
+    penalty[z.shape[1] :] = 0
+    return design @ np.linalg.solve(design.T @ design + penalty, design.T)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_solution(rng, shape, intercept, alpha):
+    """Both ways of solving minimize the penalized squares: stacked least squares."""
+    z, y = data(rng, shape)
+    problem = problem_of(z, y, intercept=intercept)
+    mean_z, mean_y = (z.mean(0), y.mean(0)) if intercept else (np.zeros(z.shape[1]), np.zeros(2))
+    stacked = np.vstack([z - mean_z, np.sqrt(alpha) * np.eye(z.shape[1])])
+    expected = np.linalg.lstsq(stacked, np.vstack([y - mean_y, np.zeros((z.shape[1], 2))]), rcond=None)[0]
+    for weights in (problem.weights(alpha), problem.spectrum.weights(alpha)):
+        np.testing.assert_allclose(weights, expected, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(problem.intercept(weights), mean_y - mean_z @ expected, atol=1e-8)
+    root = problem.inverse_root(alpha)
+    np.testing.assert_allclose(root @ root.T, np.linalg.inv(stacked.T @ stacked), rtol=1e-7, atol=1e-9 / alpha)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cross_validation_by_its_definition(rng, shape, intercept):
+    """Residuals, degrees of freedom, GCV and noise, from the hat matrix of all rows."""
+    z, y = data(rng, shape)
+    problem = problem_of(z, y, intercept=intercept)
+    spectrum = problem.spectrum
+    scores = spectrum.gcv(np.array(ALPHAS))
+    assert scores.shape == (3,)
+    for alpha, score in zip(ALPHAS, scores, strict=True):
+        hat = hat_matrix(z, alpha, intercept)
+        squares, left = np.sum((y - hat @ y) ** 2, axis=0), len(z) - np.trace(hat)
+        np.testing.assert_allclose(spectrum.residual_squares(alpha), squares, rtol=1e-7)
+        np.testing.assert_allclose(spectrum.residual_degrees(alpha), left, rtol=1e-7)
+        np.testing.assert_allclose(score, len(z) * np.sum(squares) / left**2, rtol=1e-7)
+        noise = problem.noise_variance(alpha, problem.weights(alpha), problem.inverse_root(alpha))
+        np.testing.assert_allclose(noise, squares / left, rtol=1e-5)
+    assert spectrum.best(ALPHAS) == ALPHAS[np.argmin(scores)]
+    np.testing.assert_allclose(spectrum.gcv(spectrum.best()), np.min(spectrum.gcv(spectrum.penalties())), rtol=1e-9)
+
+
+def test_with_equal_leverages_it_is_the_error_of_leaving_one_out(rng):
+    """Cosines and sines at equally spaced points: GCV is the mean squared error at the row that was left out."""
+    angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)[:, None] * np.arange(1, 4)
+    z, y = np.hstack([np.cos(angles), np.sin(angles)]), rng.standard_normal((12, 1))
+    errors = []
+    for j in range(12):
+        rest = np.delete(np.arange(12), j)
+        left = problem_of(z[rest], y[rest])
+        weights = left.weights(0.7)
+        errors.append((y[j] - z[j] @ weights - left.intercept(weights)) ** 2)
+    np.testing.assert_allclose(problem_of(z, y).spectrum.gcv(0.7), np.mean(errors), rtol=1e-10)
+
+
+def test_a_forgotten_degree_of_freedom_is_seen(rng, monkeypatch):
+    forgetful = RidgeProblem.of
+
+    def of(moments, *, intercept=True):
+        from dataclasses import replace
+
+        return replace(forgetful(moments, intercept=intercept), degrees=moments.count)
+
+    monkeypatch.setattr(RidgeProblem, "of", of)
+    with pytest.raises(AssertionError):
+        test_cross_validation_by_its_definition(rng, "long", True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-18])
+def test_singular_matrices_are_said_to_be(rng, alpha):
+    """Features that are there twice, hardly a penalty: the least-norm solution, with a warning."""
+    half = rng.standard_normal((40, 4))
+    z, y = np.hstack([half, half]), half[:, :1]
+    problem = problem_of(z, y, intercept=False)
+    with pytest.warns(LinAlgWarning, match="singular up to rounding"):
+        weights = problem.weights(alpha)
+    np.testing.assert_allclose(weights, np.linalg.pinv(z) @ y, atol=1e-9)
+    with pytest.warns(LinAlgWarning):
+        root = problem.inverse_root(alpha)
+    if alpha == 0:
+        np.testing.assert_allclose(root @ root.T, np.linalg.pinv(z.T @ z), atol=1e-9)
+    assert len(problem.spectrum.values) == 4
+
+
+def test_nothing_to_learn_from():
+    one = problem_of(np.ones((6, 3)), np.full((6, 1), 2.0))  # no feature varies, no target does
+    assert one.spectrum.best() == 1.0
+    assert not np.any(one.weights(1.0))
+    np.testing.assert_allclose(one.intercept(one.weights(1.0)), 2.0)
+
+
+def test_the_best_penalty_tells_noise_from_signal(rng):
+    """With targets of pure noise nearly all weight is taken; without noise nearly none is."""
+    z = rng.standard_normal((300, 20))
+    signal = z @ rng.standard_normal((20, 1))
+    shrunk = problem_of(z, rng.standard_normal((300, 1)))
+    exact = problem_of(z, signal)
+    assert shrunk.spectrum.best() > 0.5 * 300
+    assert exact.spectrum.best() < 1e-6 * 300
+
+
+def test_errors():
+    phi = rf.SignFeatures().draw(1, 3, rng=0)
+    with pytest.raises(ValueError, match="at least one row"):
+        RidgeProblem.of(rf.FeatureMoments.empty(phi, 1))
+    with pytest.raises(ValueError, match=r"batch_shape \(2,\)"):
+        RidgeProblem.of(rf.FeatureMoments.empty(rf.SignFeatures().draw(1, 3, rng=0, batch_shape=(2,)), 1))
+    with pytest.raises(ValueError, match="alpha must be a finite number, 0 or more, got -1"):
+        problem_of(np.eye(6), np.ones((6, 1))).weights(-1)
+
+
+def test_features_from_elsewhere(xp, rng):
+    x, y = (xp.asarray(rng.standard_normal((9, k))) for k in (2, 1))
+    phi = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(2, 6, rng=0, like=x)
+    there, here = rf.FeatureMoments.empty(phi, 1).append_features(phi(x), y), rf.FeatureMoments.of(phi, x, y)
+    for name in ("gram", "cross", "feature_sum", "target_sum", "target_gram"):
+        np.testing.assert_allclose(to_numpy(getattr(there, name)), to_numpy(getattr(here, name)), atol=1e-13)
+    assert there.count == 9
+    with pytest.raises(ValueError, match=r"features must have shape \(n, 6\), got \(9, 5\)"):
+        here.append_features(phi(x)[:, :5], y)
