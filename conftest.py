@@ -8,7 +8,10 @@ EXAMPLES = {
     "randfeat/integrations/jax.py": ("jax",),
     "randfeat/integrations/jax_autograd.py": ("jax",),
     "randfeat/integrations/transformers.py": ("torch", "transformers"),
-    "docs/integrations.md": ("torch", "jax"),
+    "randfeat/integrations/dask.py": ("dask",),
+    "randfeat/integrations/dask_blocks.py": ("dask",),
+    "docs/integrations.md": ("torch", "jax", "dask"),
+    "docs/larger_than_memory.md": ("dask",),
 }
 
 collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]

@@ -8,7 +8,12 @@ import pytest
 
 @pytest.mark.parametrize(
     ("module", "library", "extra"),
-    [("torch", "torch", "torch"), ("jax", "jax", "jax"), ("transformers", "transformers", "transformers")],
+    [
+        ("torch", "torch", "torch"),
+        ("jax", "jax", "jax"),
+        ("transformers", "transformers", "transformers"),
+        ("dask", "dask", "dask"),
+    ],
 )
 def test_message_names_the_extra(module, library, extra):
     code = f"import sys; sys.modules[{library!r}] = None; import randfeat.integrations.{module}"
