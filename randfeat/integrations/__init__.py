@@ -5,6 +5,7 @@
     randfeat.integrations.torch_autograd, .jax_autograd   backward passes that keep inputs only
     randfeat.integrations.sklearn        a transformer, and ridge regression on random features
     randfeat.integrations.transformers   an attention implementation for pretrained models
+    randfeat.integrations.dask           features, moments and attention of arrays in chunks, on one machine or several
 
 Each module needs its library, and says so if it is missing: `pip install 'randfeat[torch]'` and so on.
 """

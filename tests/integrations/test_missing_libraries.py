@@ -13,6 +13,7 @@ import pytest
         ("jax", "jax", "jax"),
         ("transformers", "transformers", "transformers"),
         ("sklearn", "sklearn", "sklearn"),
+        ("dask", "dask", "dask"),
     ],
 )
 def test_message_names_the_extra(module, library, extra):

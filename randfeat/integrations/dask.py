@@ -1,0 +1,328 @@
+"""Dask: features, their moments and linear attention of arrays in chunks, larger than memory or on several machines."""
+
+import functools
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+try:
+    import dask.array as da
+    from dask.base import normalize_token
+    from dask.sizeof import sizeof
+except ImportError as error:
+    raise ImportError("randfeat.integrations.dask needs Dask: pip install 'randfeat[dask]'.") from error
+
+from randfeat._array import as_floating
+from randfeat.attention.linear import fitting_inputs
+from randfeat.attention.linear import linear_attention as attention_in_memory
+from randfeat.attention.state import AttentionState
+from randfeat.feature_moments import FeatureMoments
+from randfeat.integrations.dask_blocks import (
+    Argument,
+    Grid,
+    blockwise,
+    branches,
+    chained,
+    in_graph,
+    in_whole_rows,
+    is_known,
+    lengths_like,
+    maps_at,
+    reduced,
+)
+from randfeat.maps import FeatureMap
+
+__all__ = ["feature_moments", "features", "linear_attention"]
+
+SPLIT_EVERY = 8
+
+
+def features(phi: FeatureMap, x: Any) -> Any:
+    """The plain features `phi(x)` of a dask array, block by block: (..., n, d) -> (..., n, num_features), lazily.
+
+    x : blocks of NumPy arrays. The result has its chunks along n, of known or unknown sizes, and along the leading
+        dimensions; d and num_features are in one chunk each, into which x is brought where its d is in several.
+
+    Each block is `phi(block)`, to the last bit. Features of one row are equal up to rounding however x is cut: products
+    of matrices and `phi` itself choose their way by the number of rows.
+
+    >>> import randfeat as rf
+    >>> x = da.random.default_rng(0).standard_normal((10_000, 3), chunks=(4_000, 3))
+    >>> phi = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(dim=3, num_features=64, rng=0)
+    >>> z = features(phi, x)
+    >>> z.shape, z.chunks
+    ((10000, 64), ((4000, 4000, 2000), (64,)))
+    """
+    phi_in_graph, x = in_graph(phi), in_whole_rows(x, "x")
+    z = phi(stand_in(x, 0))  # for its shape and dtype, and for the error if it does not fit
+    grid = Grid.of(x.chunks[:-2], one_chunk_each(phi.batch_shape))
+    lead = z.shape[:-2]
+    chunks = dict(zip((*grid.names(len(lead)), "n", "f"), (*grid.over(lead), x.chunks[-2], z.shape[-1:]), strict=True))
+    arguments = [(phi_in_graph, None), grid.place(x, x.chunks[-2:], "n", "d"), *grid.maps(phi)]
+    return blockwise(block_features, chunks, arguments, z.dtype)
+
+
+def feature_moments(
+    phi: FeatureMap, x: Any, y: Any = None, *, dtype: str | None = "float64", split_every: int = SPLIT_EVERY
+) -> Any:
+    """`FeatureMoments.of(phi, x, y)` of dask arrays, lazily: a `Delayed` whose `compute()` gives the FeatureMoments.
+
+    x (n, d), y (n, k) or (n,) : dask arrays of NumPy blocks; y is brought into the chunks of x along n, or has as many
+        where sizes are unknown.
+    dtype : of the sums, as of `FeatureMoments`; by default float64, of float32 data too.
+    split_every : how many moments, m² numbers each, one task merges.
+
+    Features are made for a piece of a block at a time and never leave the worker. Moments are merged in a tree, in the
+    order of the data whoever is done first; how the data are cut changes the numbers by rounding.
+
+    >>> import randfeat as rf
+    >>> x = da.linspace(-2.0, 2.0, 5_000, chunks=700)[:, None]
+    >>> phi = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(dim=1, num_features=20, rng=0)
+    >>> moments = feature_moments(phi, x, da.sin(x)).compute()
+    >>> weights = np.linalg.solve(moments.gram + 1e-6 * np.eye(20), moments.cross)
+    >>> moments.count, bool(abs(features(phi, x) @ weights - da.sin(x)).max().compute() < 1e-3)
+    (5000, True)
+    """
+    phi_in_graph, x, split_every = in_graph(phi), in_whole_rows(x, "x"), branches(split_every)
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (n, {phi.dim}), got {x.shape}.")
+    targets: Argument = (None, None)
+    if y is not None:
+        y = in_whole_rows(y[:, None] if isinstance(y, da.Array) and y.ndim == 1 else y, "y")
+        if y.ndim != 2:
+            raise ValueError(f"y must have shape (n, k), or (n,) for one target, got {y.shape}.")
+        targets = y.rechunk((lengths_like(x.chunks[0], y.chunks[0], "x and y"), y.chunks[1])), ("n", "k")
+    phi(stand_in(x, 0))  # for the errors of what does not fit
+    FeatureMoments.of(phi, stand_in(x, 0), None if y is None else stand_in(y, 0), dtype=dtype)
+    arguments = [(phi_in_graph, None), (x, ("n", "d")), targets]
+    parts = blockwise(block_moments, {"n": (1,) * x.numblocks[0]}, arguments, sums_in=dtype)
+    return reduced(parts, merged_moments, split_every).to_delayed().item()
+
+
+def linear_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    features: FeatureMap,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    key_mask: Any = None,
+    split_every: int = SPLIT_EVERY,
+    **others: Any,
+) -> Any:
+    """`randfeat.linear_attention` of dask arrays, whose length may be spread over workers, lazily.
+
+    query (..., L, d), key (..., S, d), value (..., S, dv) : dask arrays of NumPy blocks, in one dtype. Any leading
+        dimensions that broadcast, in chunks or not. The result (..., L, dv) has the chunks of the query. Values and
+        masks are brought into the chunks of the keys along S, and where attention is causal all of them into those of
+        the query; where sizes are unknown, they must have equally many.
+    features, scale : as there. is_causal : as there, for L = S.
+    key_mask : bool, dask or NumPy, (S,) or as many dimensions as `key` less one, True = take part.
+    split_every : how many states one task merges.
+
+    Each block of keys becomes an `AttentionState`, num_features × (dv + 1) numbers for each head and its scales; only
+    states are merged and moved. Full: in a tree, and all queries read the one that is left. Causal: in a chain, since a
+    block of queries starts from the state of all earlier blocks; merging is the only work that is not parallel. Keys
+    are then mapped to features twice, once for the state of their block and once within it.
+
+    Exactness: as of `randfeat.linear_attention` in memory, up to rounding. Causal outputs never depend on later keys,
+    to the last bit. What else that function does (decay, windows, biases, packing, grouped heads, states) is refused.
+
+    >>> import randfeat as rf
+    >>> rng = da.random.default_rng(0)
+    >>> q, k, v = (rng.standard_normal((2, 3_000, 16), chunks=(2, 1_000, 16)) / 2 for _ in range(3))
+    >>> phi = rf.PositiveFeatures().draw(dim=16, num_features=64, rng=0, batch_shape=(2,))
+    >>> out = linear_attention(q, k, v, phi, is_causal=True)
+    >>> expected = rf.linear_attention(q.compute(), k.compute(), v.compute(), phi, is_causal=True)
+    >>> out.chunks == q.chunks, bool(np.allclose(out.compute(), expected))
+    (True, True)
+    """
+    if others:
+        raise TypeError(
+            f"{', '.join(others)}: attention of dask arrays takes is_causal, scale, key_mask and split_every alone; "
+            "for more call randfeat.linear_attention on arrays in memory."
+        )
+    phi_in_graph, split_every = in_graph(features), branches(split_every)
+    query, key, value = (in_whole_rows(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
+    mask = None if key_mask is None else as_mask(key_mask)
+    dtype, lead, state_lead = checked(query, key, value, mask, features, scale)
+    of_keys = key.chunks[-2]
+    if is_causal:
+        of_keys = lengths_like(query.chunks[-2], of_keys, "query and key of causal attention")
+    of_values = lengths_like(of_keys, value.chunks[-2], "key and value")
+
+    grid = Grid.of(query.chunks[:-2], key.chunks[:-2], value.chunks[:-2], one_chunk_each(features.batch_shape))
+    along = "l" if is_causal else "s"
+    queries = grid.place(query, query.chunks[-2:], "l", "d")
+    keys = [
+        grid.place(key, (of_keys, key.chunks[-1]), along, "d"),
+        grid.place(value, (of_values, value.chunks[-1]), along, "e"),
+        (None, None),
+    ]
+    if mask is not None:
+        keys[2] = grid.place(mask, (lengths_like(of_keys, mask.chunks[-1], "key and key_mask"),), along)
+    maps = grid.maps(features)
+
+    state_axes = dict(zip(grid.names(len(state_lead)), grid.over(state_lead), strict=True))
+    state_chunks = {**state_axes, along: (1,) * len(of_keys)}
+    states = blockwise(block_state, state_chunks, [(phi_in_graph, None), *keys, *maps], scale=scale)
+    chunks = dict(zip(grid.names(len(lead)), grid.over(lead), strict=True))
+    chunks |= {"l": query.chunks[-2], "e": value.chunks[-1]}
+    if is_causal:
+        before = chained(states, merged_states), tuple(state_chunks)
+        return blockwise(
+            block_causal, chunks, [(phi_in_graph, None), queries, *keys, before, *maps], dtype, scale=scale
+        )
+    state = reduced(states, merged_states, split_every), tuple(state_axes)
+    return blockwise(block_read, chunks, [(phi_in_graph, None), queries, state, *maps], dtype, scale=scale)
+
+
+# before there is work -------------------------------------------------------------------------------------------------
+
+
+def one_chunk_each(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Chunks of dimensions that are not cut."""
+    return tuple((size,) for size in shape)
+
+
+def as_mask(key_mask: Any) -> Any:
+    """A dask array with at least the axis of the keys, whose size alone may be unknown."""
+    mask = key_mask if isinstance(key_mask, da.Array) else da.asarray(np.asarray(key_mask))
+    if mask.ndim == 0 or not all(map(is_known, mask.shape[:-1])):
+        raise ValueError(f"key_mask must have shape (S,) or (..., S) with known leading dimensions, got {mask.shape}.")
+    return mask
+
+
+def stand_in(x: Any, num_rows: int) -> np.ndarray:
+    """An array of the shape and dtype of `x`, but for its number of rows, in no memory."""
+    return np.broadcast_to(np.zeros((), as_floating(x._meta, "x").dtype), (*x.shape[:-2], num_rows, x.shape[-1]))
+
+
+def checked(
+    query: Any, key: Any, value: Any, mask: Any, phi: FeatureMap, scale: float | None
+) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...]]:
+    """The dtype of the output and the leading dimensions of output and states, or an error that says what is wrong."""
+    of_keys = [key.shape[-2], value.shape[-2], *([] if mask is None else mask.shape[-1:])]
+    known = all(map(is_known, of_keys))
+    queries = stand_in(query, query.shape[-2] if is_known(query.shape[-2]) else 0)
+    keys, values = stand_in(key, key.shape[-2] if known else 0), stand_in(value, value.shape[-2] if known else 0)
+    if mask is not None:
+        mask = np.broadcast_to(np.zeros((), mask.dtype), (*mask.shape[:-1], mask.shape[-1] if known else 0))
+    inputs, _ = fitting_inputs(queries, keys, values, phi, scale=scale, key_mask=mask, enable_gqa=False)
+    state_lead = inputs.leading_shape(phi)
+    return inputs.dtype, np.broadcast_shapes(queries.shape[:-2], state_lead), state_lead
+
+
+# blocks ---------------------------------------------------------------------------------------------------------------
+
+
+def block_features(phi: FeatureMap, x: np.ndarray, *where: np.ndarray) -> np.ndarray:
+    """Features of one block; as everywhere here on one thread, since Dask has a task for every core."""
+    return maps_at(phi, where)(x, num_threads=1)
+
+
+def block_moments(phi: FeatureMap, x: np.ndarray, y: np.ndarray | None, *, sums_in: str | None) -> FeatureMoments:
+    """Moments of one block."""
+    num_targets = 0 if y is None else y.shape[1]
+    return FeatureMoments.empty(phi, num_targets, dtype=sums_in).append(x, y, num_threads=1)
+
+
+def merged_moments(parts: list[FeatureMoments]) -> FeatureMoments:
+    """Moments of consecutive blocks, in their order."""
+    return functools.reduce(FeatureMoments.merge, parts)
+
+
+def block_state(
+    phi: FeatureMap,
+    key: np.ndarray,
+    value: np.ndarray,
+    mask: np.ndarray | None,
+    *where: np.ndarray,
+    scale: float | None,
+) -> AttentionState:
+    """The state after the keys of one block alone."""
+    _, state = attention_in_memory(
+        key[..., :1, :],  # one query, as attention without any takes a slower way
+        key,
+        value,
+        maps_at(phi, where),
+        scale=scale,
+        key_mask=mask,
+        return_state=True,
+        num_threads=1,
+    )
+    return replace(state, origin=None)  # a map would travel along with every state
+
+
+def merged_states(parts: list[AttentionState | None]) -> AttentionState:
+    """The state of consecutive blocks, in their order; None comes before the first."""
+    return functools.reduce(AttentionState.merge, (part for part in parts if part is not None))
+
+
+def block_read(
+    phi: FeatureMap, query: np.ndarray, state: AttentionState, *where: np.ndarray, scale: float | None
+) -> np.ndarray:
+    """The outputs of one block of queries, which all see the state: attention to one more key, which is absent."""
+    lead, value_dim = state.total.shape[:-2], state.weighted.shape[-1]
+    return attention_in_memory(
+        query,
+        np.zeros((*lead, 1, query.shape[-1]), query.dtype),
+        np.zeros((*lead, 1, value_dim), query.dtype),
+        maps_at(phi, where),
+        scale=scale,
+        key_mask=np.zeros(1, bool),
+        initial_state=state,
+        num_threads=1,
+    )
+
+
+def block_causal(
+    phi: FeatureMap,
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    mask: np.ndarray | None,
+    before: AttentionState | None,
+    *where: np.ndarray,
+    scale: float | None,
+) -> np.ndarray:
+    """The outputs of one block of queries that see the state before it, and the keys of the block causally."""
+    if query.shape[-2] != key.shape[-2]:
+        raise ValueError(
+            f"causal attention needs chunks of queries and keys of the same lengths, got {query.shape[-2]} and "
+            f"{key.shape[-2]} in one of them."
+        )
+    return attention_in_memory(
+        query,
+        key,
+        value,
+        maps_at(phi, where),
+        is_causal=True,
+        scale=scale,
+        key_mask=mask,
+        initial_state=before,
+        num_threads=1,
+    )
+
+
+# what Dask asks of objects in its graphs ------------------------------------------------------------------------------
+
+
+@normalize_token.register(FeatureMap)
+def tokens(phi: FeatureMap) -> tuple[Any, ...]:
+    """What a map is, so that the same computation has the same name."""
+    return "randfeat.FeatureMap", phi.estimator, phi.dim, phi.num_features, dict(phi.arrays)
+
+
+@sizeof.register(FeatureMap)
+def size_of_map(phi: FeatureMap) -> int:
+    """Bytes of the arrays of a map."""
+    return sum(array.nbytes for array in phi.arrays.values())
+
+
+@sizeof.register((AttentionState, FeatureMoments))
+def size_of_sums(sums: AttentionState | FeatureMoments) -> int:
+    """Bytes of the arrays of sums, which Dask keeps its workers within their memory by."""
+    return sum(getattr(getattr(sums, field.name), "nbytes", 0) for field in fields(sums))
