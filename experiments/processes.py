@@ -13,6 +13,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -97,6 +98,8 @@ def hire(workers: int) -> Worker:
     ours, theirs = context.Pipe()
     threads = max(1, (os.cpu_count() or 1) // workers)
     process = context.Process(target=work, args=(theirs, threads), daemon=True)
+    if os.name == "posix":
+        resource_tracker.ensure_running()  # it lets Ctrl-C through when it starts, so not within
     with interrupts_held():
         process.start()
     theirs.close()

@@ -52,7 +52,7 @@ def test_calls_are_interleaved_and_neither_warm_up_nor_pauses_are_timed():
     contenders = {"a": weather.contender("a", 1.0, first=9.0), "b": weather.contender("b", 2.0)}
     times = interleaved(contenders, 5, clock=weather.clock, sleep=weather.sleep)
     assert times == {"a": pytest.approx([1.0] * 5), "b": pytest.approx([2.0] * 5)}
-    assert weather.calls == ["a", "a", "b", "b"] + ["a", "b"] * 5
+    assert weather.calls == ["a", "a", "b", "b"] + ["a", "a", "b", "b"] * 5  # an untimed call before each timed one
     assert weather.pauses == 2 + 2 * 5
 
 

@@ -29,11 +29,14 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of every call, by contender: two calls each to warm up, then `rounds` rounds over all of them.
 
-    A contender whose second call takes long takes part in the first three rounds only.
+    Each timed call follows a pause and an untimed call: after a pause cores have gone to sleep, and caches hold what
+    others left. A contender whose second call takes long takes part in the first three rounds only, without these.
     """
 
-    def seconds(call: Call) -> float:
+    def seconds(call: Call, *, warm: bool) -> float:
         sleep(pause)
+        if warm:
+            call()
         start = clock()
         call()
         return clock() - start
@@ -41,12 +44,12 @@ def interleaved(
     first = {}
     for name, call in contenders.items():
         call()  # compiles, and touches its memory
-        first[name] = seconds(call)
+        first[name] = seconds(call, warm=False)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, call in contenders.items():
             if number < FEW_ROUNDS or first[name] < LONGEST:
-                times[name].append(seconds(call))
+                times[name].append(seconds(call, warm=first[name] < LONGEST))
     return times
 
 

@@ -84,11 +84,13 @@ def time_verdict(tables: Tables, settings: SpeedSettings, method: str, direction
     wall = slopes(tables, method, direction, "wall")[0]
     quadratic = method == EXACT
     slope = statistics.median(each)
-    enough = len(lengths) >= FEWEST
+    enough = len(lengths) >= FEWEST and not settings.quick  # a claim on times of few calls would be noise
     bound = f"above {QUADRATIC:g}: quadratic" if quadratic else f"below {LINEAR:g}: linear"
     return Verdict(
         claim=f"{method}, {direction}: growth of the time with the length",
-        expected=f"log-log slope {bound}" if enough else f"nothing claimed for fewer than {FEWEST} lengths",
+        expected=f"log-log slope {bound}"
+        if enough
+        else f"nothing claimed in quick runs, or for fewer than {FEWEST} lengths",
         measured=f"{slope:.2f} ({min(each):.2f} .. {max(each):.2f} in {len(each)} cells) in {clock} time, "
         f"{statistics.median(wall):.2f} in wall time; L = {span(lengths)}",
         holds=(slope > QUADRATIC if quadratic else slope < LINEAR) if enough else None,

@@ -14,11 +14,11 @@ from randfeat.attention.sums import Readout, Sums, sum_keys
 from randfeat.maps import FeatureMap
 from randfeat.threads import Scratch, resolve_num_threads, run_tasks
 
-__all__ = ["Heads", "fast_pass", "fold_task", "key_task"]
+__all__ = ["Heads", "fast_pass", "fold_task", "key_task", "row_pieces"]
 
 SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
 BLOCK = 512  # rows at a time: features of a block stay in the cache of a core
-PIECE = 2048  # rows of one task; fixed, so that sums do not depend on the number of threads
+PIECE, MOST_PIECES = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
 FEW = 1 << 22  # products of numbers below which threads do not pay
 
 
@@ -54,7 +54,7 @@ def fast_pass(
         sums: list[Any] = [None] * len(work.indices)
         run([partial(causal_task, work, sums, which, peak=return_state) for which in range(len(sums))])
     else:
-        intervals = pieces(0, inputs.num_keys, PIECE)
+        intervals = row_pieces(inputs.num_keys)
         parts = [[Sums.none(*work.sum_shape, work.dtype)] * len(intervals) for _ in work.indices]
         run([
             partial(key_task, work, parts, which, i, *interval, peak=return_state)
@@ -67,9 +67,15 @@ def fast_pass(
             partial(query_task, work, readouts, which, target, *interval)
             for which in range(len(parts))
             for target in work.targets[which]
-            for interval in pieces(0, inputs.num_queries, PIECE)
+            for interval in row_pieces(inputs.num_queries)
         ])  # fmt: skip
     return [work.output], work.state(sums) if return_state else None
+
+
+def row_pieces(num_rows: int) -> list[tuple[int, int]]:
+    """Rows of each task; they depend on nothing but the length, so that sums do not on the number of threads."""
+    share = -(-num_rows // MOST_PIECES)
+    return pieces(0, num_rows, max(PIECE, -(-share // BLOCK) * BLOCK))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.attention.blocked import BLOCK, FEW, PIECE, Heads, fold_task, key_task
+from randfeat.attention.blocked import BLOCK, FEW, Heads, fold_task, key_task, row_pieces
 from randfeat.attention.blocked_causal_gradient import KeySweep, QuerySweep
 from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.inputs import AttentionInputs, pieces
@@ -56,7 +56,7 @@ def fast_sweeps(
     if is_causal:
         run([partial(causal_task, work, which) for which in everyone])
         return work.gradients()
-    key_pieces, query_pieces = (pieces(0, size, PIECE) for size in (inputs.num_keys, inputs.num_queries))
+    key_pieces, query_pieces = row_pieces(inputs.num_keys), row_pieces(inputs.num_queries)
     parts = [[Sums.none(*heads.sum_shape, heads.dtype)] * len(key_pieces) for _ in everyone]
     run([
         partial(key_task, heads, parts, which, i, *interval, peak=False)
@@ -70,10 +70,10 @@ def fast_sweeps(
         np.zeros((len(heads.targets[which]), len(query_pieces), *work.table_shape), heads.dtype) for which in everyone
     ]
     run([
-        partial(query_task, work, readouts, tables, which, t, i)
+        partial(query_task, work, readouts, which, target, tables[which][t, i], *interval)
         for which in everyone
-        for t in range(len(heads.targets[which]))
-        for i in range(len(query_pieces))
+        for t, target in enumerate(heads.targets[which])
+        for i, interval in enumerate(query_pieces)
     ])  # fmt: skip
     sources = [KeySource.of(sums[which], tables[which].sum(axis=(0, 1)), heads.keys[which]) for which in everyone]
     run([partial(source_task, work, sources, which, *interval) for which in everyone for interval in key_pieces])
@@ -122,17 +122,16 @@ class Backward:
 def query_task(
     work: Backward,
     readouts: list[Readout],
-    tables: list[np.ndarray],
     which: int,
-    target: int,
-    piece: int,
+    target: tuple[int, ...],
+    table: np.ndarray,
+    start: int,
+    stop: int,
     scratch: Scratch,
 ) -> None:
-    """The gradients in one piece of the queries of one head, and what they add to its table `Q`."""
-    index, table = work.heads.targets[which][target], tables[which][target, piece]
-    query, gradient, output = (x[index] for x in (work.heads.query, work.gradient, work.in_query))
-    start = piece * PIECE
-    for first, last in pieces(start, min(start + PIECE, len(query)), BLOCK):
+    """The gradients in one piece of the queries of one head, and what they add to a table `Q`."""
+    query, gradient, output = (x[target] for x in (work.heads.query, work.gradient, work.in_query))
+    for first, last in pieces(start, stop, BLOCK):
         scaled = np.ldexp(gradient[first:last], -work.exponent)
         pull_queries(readouts[which], query[first:last], scaled, output[first:last], table, scratch)
         np.ldexp(output[first:last], work.exponent, out=output[first:last])
