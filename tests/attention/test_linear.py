@@ -179,7 +179,7 @@ def test_a_head_with_large_positive_logits(xp, rng, dtype):
 
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 def test_float32_at_norm_fifty(xp, rng, is_causal):
-    """|x|² = 50 in kernel units: float32 within 1e-4 of float64, the acceptance limit of the theory sheet (9.6)."""
+    """|x|² = 50 in kernel units: float32 within 1e-4 of float64."""
     query, key = rng.standard_normal((2, 2, 20, 8))
     query, key = (np.sqrt(50) * x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, key))
     value = rng.standard_normal((2, 20, 3))
