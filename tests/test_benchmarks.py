@@ -326,7 +326,7 @@ def test_peers_that_are_not_there_are_named(work, monkeypatch):
 
 def tables_of(text):
     """Tables as lists of rows of cells, split where a reader of Markdown splits."""
-    blocks = [block.split("\n") for block in text.split("\n\n") if block.startswith("|")]
+    blocks = [block.strip().split("\n") for block in text.split("\n\n") if block.startswith("|")]
     return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block] for block in blocks]
 
 
