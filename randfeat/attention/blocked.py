@@ -1,5 +1,6 @@
 """Linear attention in NumPy for features that are exponentials: block by block in cache, heads on several threads."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from randfeat.attention.sums import Readout, Sums, sum_keys
 from randfeat.maps import FeatureMap
 from randfeat.threads import Scratch, resolve_num_threads, run_tasks
 
-__all__ = ["Heads", "fast_pass", "fold_task", "key_task", "row_pieces"]
+__all__ = ["Heads", "fast_pass", "row_pieces", "summed_keys"]
 
 SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
 BLOCK = 512  # rows at a time: features of a block stay in the cache of a core
@@ -47,29 +48,34 @@ def fast_pass(
     work = Heads.of(inputs, features, state, is_causal=is_causal)
     if work is None:
         return None
-    size = work.num_products
-    threads = num_threads if size > FEW else 1
-    run = partial(run_tasks, make_scratch=partial(Scratch, work.dtype), num_threads=threads)
+    run = work.runner(num_threads)
     if is_causal:
         sums: list[Any] = [None] * len(work.indices)
         run([partial(causal_task, work, sums, which, peak=return_state) for which in range(len(sums))])
     else:
-        intervals = row_pieces(inputs.num_keys)
-        parts = [[Sums.none(*work.sum_shape, work.dtype)] * len(intervals) for _ in work.indices]
-        run([
-            partial(key_task, work, parts, which, i, *interval, peak=return_state)
-            for which in range(len(parts))
-            for i, interval in enumerate(intervals)
-        ])  # fmt: skip
-        sums, readouts = [None] * len(parts), [None] * len(parts)
-        run([partial(fold_task, work, parts, sums, readouts, which) for which in range(len(parts))])
+        sums, readouts = summed_keys(work, run, peak=return_state)
         run([
             partial(query_task, work, readouts, which, target, *interval)
-            for which in range(len(parts))
+            for which in range(len(sums))
             for target in work.targets[which]
             for interval in row_pieces(inputs.num_queries)
         ])  # fmt: skip
     return [work.output], work.state(sums) if return_state else None
+
+
+def summed_keys(work: "Heads", run: "Run", *, peak: bool) -> tuple[list[Sums], list[Readout]]:
+    """The sums over all keys of each head, piece by piece, and how its queries read them."""
+    intervals = row_pieces(work.inputs.num_keys)
+    parts = [[Sums.none(*work.sum_shape, work.dtype)] * len(intervals) for _ in work.indices]
+    run([
+        partial(key_task, work, parts, which, i, *interval, peak=peak)
+        for which in range(len(parts))
+        for i, interval in enumerate(intervals)
+    ])  # fmt: skip
+    sums: list[Any] = [None] * len(parts)
+    readouts: list[Any] = [None] * len(parts)
+    run([partial(fold_task, work, parts, sums, readouts, which) for which in range(len(parts))])
+    return sums, readouts
 
 
 def row_pieces(num_rows: int) -> list[tuple[int, int]]:
@@ -170,6 +176,11 @@ class Heads:
         rows = self.output.size // self.output.shape[-1] + len(self.indices) * self.inputs.num_keys
         return rows * self.sum_shape[0] * (self.maps[0].dim + self.sum_shape[1])
 
+    def runner(self, num_threads: int) -> "Run":
+        """What calls tasks, with scratch memory: on threads, where there is enough to do."""
+        threads = num_threads if self.num_products > FEW else 1
+        return partial(run_tasks, make_scratch=partial(Scratch, self.dtype), num_threads=threads)
+
     def initial_sums(self, which: int) -> Sums:
         """The sums that a head starts with."""
         if self.initial is None:
@@ -198,6 +209,7 @@ class Heads:
 
 
 Parts = list[list[Sums]]
+Run = Callable[[Sequence[Callable[[Scratch], None]]], None]
 
 
 def key_task(

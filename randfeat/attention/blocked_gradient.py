@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.attention.blocked import BLOCK, FEW, Heads, fold_task, key_task, row_pieces
+from randfeat.attention.blocked import BLOCK, Heads, row_pieces, summed_keys
 from randfeat.attention.blocked_causal_gradient import KeySweep, QuerySweep
 from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.inputs import AttentionInputs, pieces
@@ -20,7 +20,7 @@ from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Readout, Sums
 from randfeat.attention.sweeps import Gradients, sum_to
 from randfeat.maps import FeatureMap
-from randfeat.threads import Scratch, resolve_num_threads, run_tasks
+from randfeat.threads import Scratch, resolve_num_threads
 
 __all__ = ["fast_sweeps"]
 
@@ -47,25 +47,13 @@ def fast_sweeps(
     if heads is None:
         return None
     work = Backward.of(heads, gradient)
-    run = partial(
-        run_tasks,
-        make_scratch=partial(Scratch, heads.dtype),
-        num_threads=num_threads if heads.num_products > FEW else 1,
-    )
+    run = heads.runner(num_threads)
     everyone = range(len(heads.indices))
     if is_causal:
         run([partial(causal_task, work, which) for which in everyone])
         return work.gradients()
     key_pieces, query_pieces = row_pieces(inputs.num_keys), row_pieces(inputs.num_queries)
-    parts = [[Sums.none(*heads.sum_shape, heads.dtype)] * len(key_pieces) for _ in everyone]
-    run([
-        partial(key_task, heads, parts, which, i, *interval, peak=False)
-        for which in everyone
-        for i, interval in enumerate(key_pieces)
-    ])  # fmt: skip
-    sums: list[Any] = [None] * len(parts)
-    readouts: list[Any] = [None] * len(parts)
-    run([partial(fold_task, heads, parts, sums, readouts, which) for which in everyone])
+    sums, readouts = summed_keys(heads, run, peak=False)
     tables = [
         np.zeros((len(heads.targets[which]), len(query_pieces), *work.table_shape), heads.dtype) for which in everyone
     ]

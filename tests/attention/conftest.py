@@ -12,6 +12,6 @@ def small_blocks(monkeypatch):
         (blocked, "SHORTEST", 1), (blocked, "BLOCK", 5), (blocked, "PIECE", 10), (blocked, "MOST_PIECES", 4),
         (blocked, "FEW", 0),
         (blocked_causal, "BLOCK", 8), (key_block, "CHUNK", 4),
-        (blocked_gradient, "BLOCK", 5), (blocked_gradient, "FEW", 0),
+        (blocked_gradient, "BLOCK", 5),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)
