@@ -5,13 +5,14 @@ measurements as points with intervals.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "save",
     "stacked",
     "style",
+    "style_handles",
     "title",
     "value_axis",
 ]
@@ -114,6 +116,11 @@ def value_axis(axes: Any) -> None:
         wide, narrow = [1.0, 2.0, 5.0], [1.0, 1.5, 2.0, 3.0, 5.0, 7.0]
         subs = [x / 2 for x in range(2, 20)] if high / low < 1.6 else narrow if high / low < 6 else wide
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
+
+
+def style_handles(styles: Mapping[str, dict[str, Any]], names: Iterable[str]) -> list[Line2D]:
+    """Legend entries of these names, each in its style."""
+    return [Line2D([], [], label=name, **styles[name]) for name in names]
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:

@@ -266,7 +266,7 @@ def plot(results: Results) -> dict[str, Any]:
     """Gap and bound, measured ratios, and the change of sign; matplotlib is imported here."""
     from matplotlib.lines import Line2D
 
-    from experiments.figures import COUPLING_STYLES, legend_below, new_figure, stacked
+    from experiments.figures import COUPLING_STYLES, legend_below, new_figure, stacked, style_handles
 
     tables, dims = results.tables, results.settings["dims"]
     figure = new_figure(10.5, 7.2)
@@ -311,7 +311,7 @@ def plot(results: Results) -> dict[str, Any]:
     right.axhline(0, color="#000000", linewidth=0.8, linestyle=":")
     right.set_yscale("symlog", linthresh=1e-4)
     right.set(xlabel="t = |x - y|²", title="trigonometric, m = d: orthogonal / independent - 1")
-    handles = [Line2D([], [], label=name, **COUPLING_STYLES[name]) for name in ("independent", *ORDERED)]
+    handles = style_handles(COUPLING_STYLES, ("independent", *ORDERED))
     handles.append(Line2D([], [], label="Gram formula", color="#777777", marker="o", fillstyle="none", linestyle=""))
     legend_below(figure, handles, columns=len(handles))
     return {"orthogonal_gain": figure}

@@ -20,6 +20,7 @@ from experiments.figures import (
     feature_axis,
     legend_below,
     new_figure,
+    style_handles,
 )
 from experiments.results import Results
 
@@ -45,11 +46,6 @@ def plot(results: Results) -> dict[str, Figure]:
     return figures
 
 
-def handles(methods: Any) -> list[Line2D]:
-    """For the legend."""
-    return [Line2D([], [], label=name, **STYLES[name]) for name in methods]
-
-
 def variances(results: Results) -> Figure:
     """One panel for each regime."""
     logs, scales = log_variances(results.tables), results.settings["scales"]
@@ -70,7 +66,7 @@ def variances(results: Results) -> Figure:
             axes.set_ylabel("mean of ln(Var/K²)")
         if index + columns >= len(regimes):
             axes.set_xlabel("scale σ")
-    legend_below(figure, handles(METHODS), columns=4)
+    legend_below(figure, style_handles(STYLES, METHODS), columns=4)
     return figure
 
 
@@ -92,6 +88,9 @@ def accuracies(results: Results) -> Figure:
         axes.set_xlabel("num_features")
         axes.set_title(name)
     figure.axes[0].set_ylabel("accuracy")
-    legend = [*handles(methods), Line2D([], [], color=BLACK, linewidth=0.8, linestyle=":", label="exact kernel")]
+    legend = [
+        *style_handles(STYLES, methods),
+        Line2D([], [], color=BLACK, linewidth=0.8, linestyle=":", label="exact kernel"),
+    ]
     legend_below(figure, legend, columns=len(legend))
     return figure

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from experiments.figures import (
     BLUE,
@@ -15,6 +14,7 @@ from experiments.figures import (
     feature_axis,
     legend_below,
     new_figure,
+    style_handles,
     value_axis,
 )
 from experiments.hybrid.measure import METHODS, PRINTED
@@ -36,11 +36,6 @@ def plot(results: Results) -> dict[str, Figure]:
     return {"hybrid": angles(results), "clusters": clusters(results)}
 
 
-def handles(names: Any) -> list[Line2D]:
-    """For the legend."""
-    return [Line2D([], [], label=name, **STYLES[name]) for name in names]
-
-
 def angles(results: Results) -> Figure:
     """Relative error against the angle at each length: lines closed form, points measured."""
     lengths, width = results.settings["lengths"], results.settings["width"]
@@ -60,7 +55,7 @@ def angles(results: Results) -> Figure:
         axes.set_yscale("log")
     value_axis(figure.axes[0])
     figure.axes[0].set_ylabel(f"relative error, {width} features")
-    legend_below(figure, handles(PRINTED), columns=len(PRINTED))
+    legend_below(figure, style_handles(STYLES, PRINTED), columns=len(PRINTED))
     return figure
 
 
@@ -82,5 +77,5 @@ def clusters(results: Results) -> Figure:
         axes.set_xlabel("feature dimension")
     value_axis(figure.axes[0])
     figure.axes[0].set_ylabel("mean squared relative error")
-    legend_below(figure, handles(METHODS), columns=len(METHODS))
+    legend_below(figure, style_handles(STYLES, METHODS), columns=len(METHODS))
     return figure

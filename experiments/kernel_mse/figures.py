@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy.special import ndtr
 
-from experiments.figures import COUPLING_STYLES, GREY, feature_axis, new_figure, stacked, value_axis
+from experiments.figures import COUPLING_STYLES, GREY, feature_axis, new_figure, stacked, style_handles, value_axis
 from experiments.kernel_mse.measure import distance_name
 from experiments.results import Record, Results, Tables
 
@@ -37,7 +36,7 @@ def plot(results: Results) -> dict[str, Figure]:
         large_panel(axes, [row for row in rows if row["distance"] == distance])
         axes.set_title(f"positive, u = {distance:g}, d = {settings['large_dim']}: variance by the Gram formula")
     normal_panel(panels[-1], tables)
-    handles = [Line2D([], [], label=name, **COUPLING_STYLES[name]) for name in settings["couplings"]]
+    handles = style_handles(COUPLING_STYLES, settings["couplings"])
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return {"kernel_mse": figure}
 

@@ -16,6 +16,7 @@ from experiments.figures import (
     feature_axis,
     legend_below,
     new_figure,
+    style_handles,
     value_axis,
 )
 from experiments.quadrature.measure import KERNELS, RIDGE_METHODS, methods
@@ -64,7 +65,7 @@ def grams(results: Results) -> Figure:
         grid[row, 0].set_ylabel("relative error")
     for axes in grid[-1]:
         axes.set_xlabel("rows m")
-    legend_below(figure, [Line2D([], [], label=name, **kind) for name, kind in STYLES.items()], columns=6)
+    legend_below(figure, style_handles(STYLES, STYLES), columns=6)
     return figure
 
 

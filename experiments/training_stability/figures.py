@@ -31,9 +31,8 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 def plot(results: Results) -> dict[str, Any]:
     """Loss, gradient norm and smallest denominator by step; matplotlib is imported here."""
-    from matplotlib.lines import Line2D
 
-    from experiments.figures import legend_below, new_figure, value_axis
+    from experiments.figures import legend_below, new_figure, style_handles, value_axis
 
     tables, kinds = results.tables, results.settings["features"]
     norms = results.settings["norms"][0]
@@ -70,9 +69,7 @@ def plot(results: Results) -> dict[str, Any]:
         denominator.set_ylim(bottom=-0.01)
     for axes in grid[1]:
         axes.set_xlabel("step")
-    legend_below(
-        figure, [Line2D([], [], label=name, **STYLES[name]) for name in ("softmax", "none", *kinds)], columns=6
-    )
+    legend_below(figure, style_handles(STYLES, ("softmax", "none", *kinds)), columns=6)
     return {"training_stability": figure, "training_stability_final": final_figure(tables)}
 
 
