@@ -5,13 +5,15 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
-__all__ = ["Scratch", "resolve_num_threads", "run_tasks"]
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["Scratch", "Workers", "resolve_num_threads", "run_tasks"]
 
 Memory = TypeVar("Memory")
 
@@ -51,42 +53,74 @@ def resolve_num_threads(num_threads: Any) -> int:
 
 
 def run_tasks(tasks: Sequence[Callable[[Memory], None]], make_scratch: Callable[[], Memory], num_threads: int) -> None:
-    """Call every task once, on at most `num_threads` threads, each with scratch memory of its own.
+    """Call every task once, on at most `num_threads` threads, each with scratch memory of its own."""
+    with Workers(make_scratch, num_threads) as workers:
+        workers.run(tasks)
 
-    Threads live as long as the call: there is nothing to fork, and calls from threads of the caller do not wait for
-    one another. Which thread runs a task does not matter to its result. The first error ends the call.
+
+class Workers(Generic[Memory]):
+    """At most `num_threads` threads for the length of a `with` block, each with scratch memory of its own.
+
+    The calling thread is one of them. They end with the block: there is nothing to fork, and calls from threads of the
+    caller do not wait for one another. BLAS is held to one thread meanwhile.
     """
-    remaining = iter(tasks)
-    lock = threading.Lock()
 
-    def take() -> Callable[[Memory], None] | None:
-        with lock:
-            return next(remaining, None)
+    def __init__(self, make_scratch: Callable[[], Memory], num_threads: int) -> None:
+        self.make_scratch = make_scratch
+        self.num_threads = num_threads
+        self.scratch: list[Memory] = []
+        self.pool: ThreadPoolExecutor | None = None
 
-    def work() -> None:
-        nonlocal remaining
-        scratch = make_scratch()
-        try:
-            with np.errstate(all="ignore"):  # NaN and infinity in the inputs show in the outputs
-                for task in iter(take, None):
-                    task(scratch)
-        except BaseException:
+    def __enter__(self) -> Self:
+        HOLD.enter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown()
+        HOLD.leave()
+
+    def run(self, tasks: Sequence[Callable[[Memory], None]]) -> None:
+        """Call every task once. Which thread runs it does not matter to its result. The first error ends the call."""
+        remaining = iter(tasks)
+        lock = threading.Lock()
+
+        def take() -> Callable[[Memory], None] | None:
             with lock:
-                remaining = iter(())
-            raise
+                return next(remaining, None)
 
-    helpers = min(num_threads, len(tasks)) - 1
-    with single_threaded_blas():
-        if helpers < 1:
-            work()
-            return
+        def work(scratch: Memory) -> None:
+            nonlocal remaining
+            try:
+                with np.errstate(all="ignore"):  # NaN and infinity in the inputs show in the outputs
+                    for task in iter(take, None):
+                        task(scratch)
+            except BaseException:
+                with lock:
+                    remaining = iter(())
+                raise
+
+        own, *others = self._scratch(max(1, min(self.num_threads, len(tasks))))
+        futures = [self._helpers().submit(work, scratch) for scratch in others]
+        try:
+            work(own)
+        finally:
+            for future in futures:
+                future.exception()  # waits
+        for future in futures:
+            future.result()
+
+    def _scratch(self, number: int) -> list[Memory]:
+        """The memory of so many threads, kept from run to run."""
+        self.scratch += [self.make_scratch() for _ in range(len(self.scratch), number)]
+        return self.scratch[:number]
+
+    def _helpers(self) -> "ThreadPoolExecutor":
+        """The threads beside the calling one."""
         from concurrent.futures import ThreadPoolExecutor  # not needed by those who only import
 
-        with ThreadPoolExecutor(helpers) as pool:
-            futures = [pool.submit(work) for _ in range(helpers)]
-            work()
-            for future in futures:
-                future.result()
+        self.pool = self.pool or ThreadPoolExecutor(self.num_threads - 1)
+        return self.pool
 
 
 class BlasHold:
@@ -130,13 +164,3 @@ def controller() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """BLAS runs on the calling thread alone, in the whole process, while any such context is open."""
-    HOLD.enter()
-    try:
-        yield
-    finally:
-        HOLD.leave()

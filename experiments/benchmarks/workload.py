@@ -1,6 +1,7 @@
 """The inputs that all attention benchmarks share: one batch, 8 heads, dimension 64, 256 features, float32."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,10 +42,16 @@ class Workload:
             self.query, self.key, self.value, self.features, is_causal=is_causal, num_threads=num_threads
         )
 
-    def gradients(self, *, is_causal: bool) -> tuple[np.ndarray, ...]:
+    def gradients(self, *, is_causal: bool, **known: Any) -> tuple[np.ndarray, ...]:
         """Its vector-Jacobian product; the values serve as the gradient in the output, whose shape they have."""
-        return rf.linear_attention_vjp(self.query, self.key, self.value, self.features, self.value, is_causal=is_causal)
+        inputs = self.query, self.key, self.value, self.features, self.value
+        return rf.linear_attention_vjp(*inputs, is_causal=is_causal, **known)
 
     def attend_and_differentiate(self, *, is_causal: bool) -> tuple[np.ndarray, ...]:
-        """Forward and backward, one after the other."""
-        return self.attend(is_causal=is_causal), *self.gradients(is_causal=is_causal)
+        """Forward, which keeps the output and, in full attention, the state; then backward."""
+        if is_causal:
+            output = self.attend(is_causal=True)
+            return output, *self.gradients(is_causal=True, output=output)
+        inputs = self.query, self.key, self.value, self.features
+        output, state = rf.linear_attention(*inputs, return_state=True)
+        return output, *self.gradients(is_causal=False, output=output, final_state=state)

@@ -1,6 +1,5 @@
 """Linear attention in NumPy for features that are exponentials: block by block in cache, heads on several threads."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,17 +7,16 @@ from typing import Any
 import numpy as np
 
 from randfeat.attention.blocked_causal import CausalHead
-from randfeat.attention.exponents import Exponents
+from randfeat.attention.exponents import Exponents, block_rows
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Readout, Sums, sum_keys
 from randfeat.maps import FeatureMap
-from randfeat.threads import Scratch, resolve_num_threads, run_tasks
+from randfeat.threads import Scratch, Workers, resolve_num_threads
 
 __all__ = ["Heads", "fast_pass", "row_pieces", "summed_keys"]
 
 SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
-BLOCK = 512  # rows at a time: features of a block stay in the cache of a core
 PIECE, MOST_PIECES = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
 FEW = 1 << 22  # products of numbers below which threads do not pay
 
@@ -48,40 +46,40 @@ def fast_pass(
     work = Heads.of(inputs, features, state, is_causal=is_causal)
     if work is None:
         return None
-    run = work.runner(num_threads)
-    if is_causal:
-        sums: list[Any] = [None] * len(work.indices)
-        run([partial(causal_task, work, sums, which, peak=return_state) for which in range(len(sums))])
-    else:
-        sums, readouts = summed_keys(work, run, peak=return_state)
-        run([
-            partial(query_task, work, readouts, which, target, *interval)
-            for which in range(len(sums))
-            for target in work.targets[which]
-            for interval in row_pieces(inputs.num_queries)
-        ])  # fmt: skip
+    with work.workers(num_threads) as workers:
+        if is_causal:
+            sums: list[Any] = [None] * len(work.indices)
+            workers.run([partial(causal_task, work, sums, which, peak=return_state) for which in range(len(sums))])
+        else:
+            sums, readouts = summed_keys(work, workers, peak=return_state)
+            workers.run([
+                partial(query_task, work, readouts, which, target, *interval)
+                for which in range(len(sums))
+                for target in work.targets[which]
+                for interval in row_pieces(inputs.num_queries)
+            ])  # fmt: skip
     return [work.output], work.state(sums) if return_state else None
 
 
-def summed_keys(work: "Heads", run: "Run", *, peak: bool) -> tuple[list[Sums], list[Readout]]:
+def summed_keys(work: "Heads", workers: Workers[Scratch], *, peak: bool) -> tuple[list[Sums], list[Readout]]:
     """The sums over all keys of each head, piece by piece, and how its queries read them."""
     intervals = row_pieces(work.inputs.num_keys)
     parts = [[Sums.none(*work.sum_shape, work.dtype)] * len(intervals) for _ in work.indices]
-    run([
+    workers.run([
         partial(key_task, work, parts, which, i, *interval, peak=peak)
         for which in range(len(parts))
         for i, interval in enumerate(intervals)
     ])  # fmt: skip
     sums: list[Any] = [None] * len(parts)
     readouts: list[Any] = [None] * len(parts)
-    run([partial(fold_task, work, parts, sums, readouts, which) for which in range(len(parts))])
+    workers.run([partial(fold_task, work, parts, sums, readouts, which) for which in range(len(parts))])
     return sums, readouts
 
 
 def row_pieces(num_rows: int) -> list[tuple[int, int]]:
     """Rows of each task; they depend on nothing but the length, so that sums do not on the number of threads."""
     share = -(-num_rows // MOST_PIECES)
-    return pieces(0, num_rows, max(PIECE, -(-share // BLOCK) * BLOCK))
+    return pieces(0, num_rows, max(1, -(-share // PIECE)) * PIECE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,21 +169,27 @@ class Heads:
         return self.maps[0].num_features, self.output.shape[-1]
 
     @property
+    def block_rows(self) -> int:
+        """Rows that are taken at a time."""
+        return block_rows(self.maps[0].num_features, self.dtype)
+
+    @property
     def num_products(self) -> int:
         """Roughly the products of numbers in the whole call."""
         rows = self.output.size // self.output.shape[-1] + len(self.indices) * self.inputs.num_keys
         return rows * self.sum_shape[0] * (self.maps[0].dim + self.sum_shape[1])
 
-    def runner(self, num_threads: int) -> "Run":
-        """What calls tasks, with scratch memory: on threads, where there is enough to do."""
-        threads = num_threads if self.num_products > FEW else 1
-        return partial(run_tasks, make_scratch=partial(Scratch, self.dtype), num_threads=threads)
+    def workers(self, num_threads: int) -> Workers[Scratch]:
+        """Threads for the tasks, where there is enough to do."""
+        return Workers(partial(Scratch, self.dtype), num_threads if self.num_products > FEW else 1)
 
     def initial_sums(self, which: int) -> Sums:
         """The sums that a head starts with."""
-        if self.initial is None:
-            return Sums.none(*self.sum_shape, self.dtype)
-        state, keys = self.initial, self.keys[which]
+        return Sums.none(*self.sum_shape, self.dtype) if self.initial is None else self.sums_in(self.initial, which)
+
+    def sums_in(self, state: AttentionState, which: int) -> Sums:
+        """The sums of one head in a state of all heads."""
+        keys = self.keys[which]
         num_features, value_dim = self.sum_shape
         shapes = ((1, num_features), (num_features, value_dim), (num_features, 1))
         log_max, weighted, total = (
@@ -209,7 +213,6 @@ class Heads:
 
 
 Parts = list[list[Sums]]
-Run = Callable[[Sequence[Callable[[Scratch], None]]], None]
 
 
 def key_task(
@@ -218,7 +221,7 @@ def key_task(
     """The sums over one piece of the keys of one head."""
     index, keys = work.indices[which], work.keys[which]
     total = parts[which][number]
-    for first, last in pieces(start, stop, BLOCK):
+    for first, last in pieces(start, stop, work.block_rows):
         key, value = work.key[index][first:last], work.value[index][first:last]
         if work.mask is not None and not work.mask[index][first:last].all():
             present = work.mask[index][first:last]
@@ -241,7 +244,7 @@ def query_task(
     work: Heads, readouts: list[Any], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
 ) -> None:
     """The outputs of one piece of the queries of one head."""
-    for first, last in pieces(start, stop, BLOCK):
+    for first, last in pieces(start, stop, work.block_rows):
         readouts[which].read(work.query[target][first:last], work.output[target][first:last], scratch)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randfeat.attention.exponents import Exponents
+from randfeat.attention.exponents import Exponents, block_rows
 from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.key_block import KeyBlock, KeyRows, end_of_chunk
 from randfeat.attention.passes import causal_pass
@@ -13,8 +13,6 @@ from randfeat.maps import FeatureMap
 from randfeat.threads import Scratch
 
 __all__ = ["CausalHead"]
-
-BLOCK = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +42,11 @@ class CausalHead:
     def run(self, sums: Sums, scratch: Scratch, *, peak: bool) -> Sums:
         """Fill the outputs, after the keys in `sums`; returns the sums over all keys."""
         start, plain = 0, True
+        size = block_rows(self.features.num_features, self.key.dtype)
         while start < len(self.key):
-            rows = slice(start, min(start + BLOCK, len(self.key)))
-            block = KeyBlock.of(self.key_side, sums, self.keys(rows), scratch, plain=plain, peak=peak)
+            rows = slice(start, min(start + size, len(self.key)))
+            options = {"plain": plain, "peak": peak, "for_slopes": self.for_slopes}
+            block = KeyBlock.of(self.key_side, sums, self.keys(rows), scratch, **options)
             stop = rows.stop
             if block is None or block.first_bad < stop - start:
                 plain, bad = False, 0 if block is None else block.first_bad
@@ -57,6 +57,11 @@ class CausalHead:
             sums = self.after(block, sums, slice(start, stop), scratch, peak=peak)
             start = stop
         return sums
+
+    @property
+    def for_slopes(self) -> bool:
+        """Whether slopes are what is read most from blocks."""
+        return False
 
     def keys(self, rows: slice) -> KeyRows:
         """The keys at some positions."""

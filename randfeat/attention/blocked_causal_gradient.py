@@ -20,11 +20,18 @@ class QuerySweep(CausalHead):
     """The way there: `outputs` are the gradients in the queries (n, d).
 
     gradients : those in the outputs, (n, dv) for each of the queries. kept : arrays (n, 2) to fill for the way back:
-    the logarithm of each query's denominator without r(q), in units of `Limits`, and `G·o`.
+    the logarithm of each query's denominator without r(q), in units of `Limits`, and `G·o`, which is there already if
+    `known` says so.
     """
 
     gradients: list[np.ndarray]
     kept: list[np.ndarray]
+    known: bool
+
+    @property
+    def for_slopes(self) -> bool:
+        """Values are not read if the outputs are known."""
+        return self.known
 
     def answer(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
         """The gradients in all queries at some positions."""
@@ -56,17 +63,17 @@ class QuerySweep(CausalHead):
         """The gradients in some queries, into `output`; which of them are good, (n,)."""
         limits = self.query_side.limits
         responses = block.responses(self.query_side, query, scratch)
-        sums = block.read(responses, scratch)
+        sums = block.read(responses, scratch, slice(-1, None) if self.known else slice(None))
         good = block.good(sums[:, -1], self.query_side)
         usable = good & block.seen[: len(query)]
         sums[~usable] = 0
         total = np.where(usable, sums[:, -1], np.inf).astype(sums.dtype, copy=False)
-        inner = scratch.take("gradients", *sums.shape)
+        inner = scratch.take("gradients", len(query), gradient.shape[-1] + 1)
         np.divide(gradient, total[:, None], out=inner[:, :-1])
-        dot = np.vecdot(inner[:, :-1], sums[:, :-1])
-        np.negative(dot / total, out=inner[:, -1])
+        if not self.known:
+            kept[:, 1] = np.vecdot(inner[:, :-1], sums[:, :-1])
+        np.negative(kept[:, 1] / total, out=inner[:, -1])
         kept[:, 0] = np.log(total) * total.dtype.type(limits.unit) + responses.log_scale
-        kept[:, 1] = dot
         np.matmul(block.slopes(responses, inner, scratch), self.query_side.rows, out=output)
         output *= self.query_side.factor / limits.unit
         return good
@@ -128,7 +135,7 @@ class KeySweep(CausalHead):
         factor = side.limits.power(responses.log_scale + per_row)
         good = (np.arange(len(key)) < block.first_bad) & np.isfinite(factor)
         factor = np.where(good, factor, 0).astype(factor.dtype, copy=False)[:, None]
-        np.multiply(block.read(responses, scratch)[:, : value.shape[-1]], factor, out=in_value)
+        np.multiply(block.read(responses, scratch, slice(value.shape[-1])), factor, out=in_value)
         inner = scratch.take("gradients", len(key), value.shape[-1] + 1)
         inner[:, :-1], inner[:, -1] = value, 1
         slopes = block.slopes(responses, inner, scratch)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.attention.blocked import BLOCK, Heads, row_pieces, summed_keys
+from randfeat.attention.blocked import Heads, row_pieces, summed_keys
 from randfeat.attention.blocked_causal_gradient import KeySweep, QuerySweep
 from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.inputs import AttentionInputs, pieces
@@ -32,11 +32,14 @@ def fast_sweeps(
     state: AttentionState | None,
     *,
     is_causal: bool,
+    output: np.ndarray | None,
+    final_state: AttentionState | None,
     num_threads: int | None,
 ) -> Gradients | None:
     """The gradients in query, key and value as the generic sweeps give them up to rounding; None if not for this case.
 
-    For what `fast_pass` is for. gradient (..., L, dv) : that in the output, heads grouped as the inputs are.
+    For what `fast_pass` is for. gradient (..., L, dv) : that in the output, heads grouped as the inputs are. output, in
+    the same way, and final_state, after all keys : what `fast_pass` gave, if that is known.
     Memory beside the gradients: the sums, scratch of a few blocks of features for each thread, and, where attention is
     causal, two numbers for each query.
     """
@@ -46,25 +49,30 @@ def fast_sweeps(
     heads = Heads.of(inputs, features, state, is_causal=is_causal)
     if heads is None:
         return None
-    work = Backward.of(heads, gradient)
-    run = heads.runner(num_threads)
+    work = Backward.of(heads, gradient, output)
     everyone = range(len(heads.indices))
-    if is_causal:
-        run([partial(causal_task, work, which) for which in everyone])
-        return work.gradients()
     key_pieces, query_pieces = row_pieces(inputs.num_keys), row_pieces(inputs.num_queries)
-    sums, readouts = summed_keys(heads, run, peak=False)
-    tables = [
-        np.zeros((len(heads.targets[which]), len(query_pieces), *work.table_shape), heads.dtype) for which in everyone
-    ]
-    run([
-        partial(query_task, work, readouts, which, target, tables[which][t, i], *interval)
-        for which in everyone
-        for t, target in enumerate(heads.targets[which])
-        for i, interval in enumerate(query_pieces)
-    ])  # fmt: skip
-    sources = [KeySource.of(sums[which], tables[which].sum(axis=(0, 1)), heads.keys[which]) for which in everyone]
-    run([partial(source_task, work, sources, which, *interval) for which in everyone for interval in key_pieces])
+    with heads.workers(num_threads) as workers:
+        if is_causal:
+            workers.run([partial(causal_task, work, which) for which in everyone])
+            return work.gradients()
+        if final_state is None:
+            sums, readouts = summed_keys(heads, workers, peak=False)
+        else:
+            sums = [heads.sums_in(final_state, which) for which in everyone]
+            readouts = [Readout.of(sums[which], heads.queries[which], heads.keys[which]) for which in everyone]
+        lists = [heads.targets[which] for which in everyone]
+        tables = [np.zeros((len(targets), len(query_pieces), *work.table_shape), heads.dtype) for targets in lists]
+        workers.run([
+            partial(query_task, work, readouts, which, target, tables[which][t, i], *interval)
+            for which in everyone
+            for t, target in enumerate(lists[which])
+            for i, interval in enumerate(query_pieces)
+        ])  # fmt: skip
+        sources = [KeySource.of(sums[which], tables[which].sum(axis=(0, 1)), heads.keys[which]) for which in everyone]
+        workers.run([
+            partial(source_task, work, sources, which, *interval) for which in everyone for interval in key_pieces
+        ])  # fmt: skip
     return work.gradients()
 
 
@@ -74,6 +82,7 @@ class Backward:
 
     heads: Heads
     gradient: np.ndarray
+    output: np.ndarray | None
     exponent: int
     """The gradient is divided by this power of 2, an exact factor."""
     in_query: np.ndarray
@@ -81,13 +90,14 @@ class Backward:
     in_value: np.ndarray
 
     @classmethod
-    def of(cls, heads: Heads, gradient: np.ndarray) -> "Backward":
+    def of(cls, heads: Heads, gradient: np.ndarray, output: np.ndarray | None) -> "Backward":
         """Before any is known."""
         largest = float(np.max(np.abs(gradient), initial=0.0))
         exponent = int(np.frexp(largest)[1]) if 0 < largest < np.inf else 0
         return cls(
             heads,
-            np.broadcast_to(gradient, heads.output.shape),
+            gradient,
+            output,
             exponent,
             np.empty(heads.query.shape, heads.dtype),
             np.zeros(heads.key.shape, heads.dtype),
@@ -118,20 +128,30 @@ def query_task(
     scratch: Scratch,
 ) -> None:
     """The gradients in one piece of the queries of one head, and what they add to a table `Q`."""
-    query, gradient, output = (x[target] for x in (work.heads.query, work.gradient, work.in_query))
-    for first, last in pieces(start, stop, BLOCK):
+    query, gradient, in_query = (x[target] for x in (work.heads.query, work.gradient, work.in_query))
+    for first, last in pieces(start, stop, work.heads.block_rows):
         scaled = np.ldexp(gradient[first:last], -work.exponent)
-        pull_queries(readouts[which], query[first:last], scaled, output[first:last], table, scratch)
-        np.ldexp(output[first:last], work.exponent, out=output[first:last])
+        dot = None if work.output is None else np.vecdot(scaled, work.output[target][first:last])
+        pull_queries(readouts[which], query[first:last], scaled, dot, in_query[first:last], table, scratch)
+        np.ldexp(in_query[first:last], work.exponent, out=in_query[first:last])
 
 
 def pull_queries(
-    readout: Readout, query: np.ndarray, gradient: np.ndarray, output: np.ndarray, table: np.ndarray, scratch: Scratch
+    readout: Readout,
+    query: np.ndarray,
+    gradient: np.ndarray,
+    dot: np.ndarray | None,
+    in_query: np.ndarray,
+    table: np.ndarray,
+    scratch: Scratch,
 ) -> None:
-    """The gradients in one block of queries (n, d) into `output`; adds `Σ_i p_if [G_i, -G_i·o_i]` to the table."""
+    """The gradients in one block of queries (n, d) into `in_query`; adds `Σ_i p_if [G_i, -G_i·o_i]` to the table.
+
+    dot (n,) is `G_i·o_i`, where the outputs are known.
+    """
     queries, limits = readout.queries, readout.queries.limits
     if readout.log_weight.max() == -np.inf:
-        output[...] = 0
+        in_query[...] = 0
         return
     num, width = len(query), len(queries.rows)
     exponents = scratch.take("exponents", num, width)
@@ -147,13 +167,15 @@ def pull_queries(
     total = features @ weights
     inner = scratch.take("gradients", num, weighted.shape[-1] + 1)
     np.divide(gradient, total[:, None], out=inner[:, :-1])
-    outputs = np.matmul(features, weighted, out=scratch.take("outputs", num, weighted.shape[-1]))
-    np.divide(-np.vecdot(inner[:, :-1], outputs), total, out=inner[:, -1])
+    if dot is None:
+        outputs = np.matmul(features, weighted, out=scratch.take("outputs", num, weighted.shape[-1]))
+        dot = np.vecdot(inner[:, :-1], outputs)
+    np.divide(-dot, total, out=inner[:, -1])
     slopes = np.matmul(inner[:, :-1], weighted.T, out=scratch.take("slopes", num, width))
     slopes += inner[:, -1:] * weights
     slopes *= features
-    np.matmul(slopes, queries.rows, out=output)
-    output *= queries.factor / limits.unit
+    np.matmul(slopes, queries.rows, out=in_query)
+    in_query *= queries.factor / limits.unit
     table += (features.T @ inner) * weights[:, None]
 
 
@@ -188,7 +210,7 @@ def source_task(work: Backward, sources: list[KeySource], which: int, start: int
     """The gradients in one piece of the keys and values of one head."""
     heads, index = work.heads, work.heads.indices[which]
     arrays = [x[index] for x in (heads.key, heads.value, work.in_key, work.in_value)]
-    for first, last in pieces(start, stop, BLOCK):
+    for first, last in pieces(start, stop, heads.block_rows):
         key, value, in_key, in_value = (x[first:last] for x in arrays)
         present = None if heads.mask is None else heads.mask[index][first:last]
         if present is None or present.all():
@@ -246,6 +268,9 @@ def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
         [x[target] for target in targets] for x in (heads.query, work.gradient, work.in_query)
     )
     kept = [np.empty((len(key), 2), heads.dtype) for _ in targets]
+    if work.output is not None:
+        for known, gradient, target in zip(kept, gradients, targets, strict=True):
+            known[:, 1] = np.vecdot(gradient, work.output[target])
     shared: dict[str, Any] = {"features": heads.maps[which], "root": heads.inputs.root}
     there = QuerySweep(
         query_side=heads.queries[which],
@@ -257,6 +282,7 @@ def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
         outputs=in_queries,
         gradients=gradients,
         kept=kept,
+        known=work.output is not None,
         **shared,
     )
     there.run(heads.initial_sums(which), scratch, peak=False)

@@ -14,7 +14,15 @@ from randfeat.maps import FeatureMap
 from randfeat.threads import Scratch
 from randfeat.vector_functions import fastest_power
 
-__all__ = ["Exponents", "Limits", "moderate"]
+__all__ = ["Exponents", "Limits", "block_rows", "moderate"]
+
+BLOCK_BYTES = 1 << 20  # of features that are in use at one time: they stay in the cache of a core
+FEWEST, MOST = 512, 2048  # rows in a block: with fewer, calls take the time; with more, what is beside the features
+
+
+def block_rows(num_features: int, dtype: np.dtype) -> int:
+    """How many rows to take at a time: depends on nothing but the features, as do sums over blocks, to the last bit."""
+    return min(max(BLOCK_BYTES // (num_features * dtype.itemsize), FEWEST), MOST) // FEWEST * FEWEST
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Keys of one block of causal attention in NumPy, cut into chunks, and how queries read them."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,14 @@ from randfeat.threads import Scratch
 __all__ = ["KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
 
 CHUNK = 32  # positions within which weights are formed pair by pair
+
+
+@functools.cache
+def up_to_own(size: int, dtype: np.dtype) -> np.ndarray:
+    """1 for the pairs (i, j <= i) of a chunk, else 0: (size, size), read-only."""
+    triangle = np.tri(size, dtype=dtype)
+    triangle.flags.writeable = False
+    return triangle
 
 
 def end_of_chunk(position: int) -> int:
@@ -71,9 +80,12 @@ class KeyBlock:
         *,
         plain: bool,
         peak: bool,
+        for_slopes: bool,
     ) -> "KeyBlock | None":
         """From the sums so far and the keys of the block, with one reference if `plain` and they allow; None if they
         are no start for a block at all. Not `plain` from the start if the first key, which all queries see, is long.
+
+        for_slopes : keep `before` in the order in memory that `slopes` likes, and `read` does not.
         """
         key, value, present, log_factor = rows.key, rows.value, rows.present, rows.log_factor
         limits, num, width = keys.limits, len(key), len(keys.rows)
@@ -132,7 +144,8 @@ class KeyBlock:
         values[:, -1:] = factors
         features = limits.power(exponents, out=exponents).reshape(-1, CHUNK, width)
         values = values.reshape(-1, CHUNK, value.shape[-1] + 1)
-        before = scratch.take("before", len(features) + 1, width, values.shape[-1])
+        before = scratch.take("before", len(features) + 1, *(values.shape[-1], width)[:: 1 if for_slopes else -1])
+        before = np.swapaxes(before, -1, -2) if for_slopes else before
         scale = limits.power(sums.shift - reference)
         np.multiply(sums.weighted, scale[:, None], out=before[0, :, :-1])
         np.multiply(sums.total, scale, out=before[0, :, -1])
@@ -181,15 +194,16 @@ class KeyBlock:
         features = limits.power(exponents, out=exponents).reshape(self.features.shape)
         return Responses(features, top[:num, 0] + constant)
 
-    def read(self, responses: Responses, scratch: Scratch) -> np.ndarray:
-        """`Σ_j weight_ij values_j` over the keys up to each query, (n, width of the values), in scratch memory."""
+    def read(self, responses: Responses, scratch: Scratch, columns: slice = slice(None)) -> np.ndarray:
+        """`Σ_j weight_ij values_j` over the keys up to each query, (n, number of columns), in scratch memory."""
         chunks, size, _ = self.features.shape
+        values, before = self.values[..., columns], self.before[:-1, :, columns]
         scores = scratch.take("scores", chunks, size, size)
         np.matmul(responses.features, np.swapaxes(self.features, -1, -2), out=scores)
-        scores *= np.tri(size, dtype=scores.dtype)
-        sums = scratch.take("outputs", chunks, size, self.values.shape[-1])
-        np.matmul(responses.features, self.before[:-1], out=sums)
-        sums += scores @ self.values
+        scores *= up_to_own(size, scores.dtype)
+        sums = scratch.take("outputs", chunks, size, values.shape[-1])
+        np.matmul(responses.features, before, out=sums)
+        sums += scores @ values
         return sums.reshape(chunks * size, -1)[: len(responses.log_scale)]
 
     def slopes(self, responses: Responses, inner: np.ndarray, scratch: Scratch) -> np.ndarray:
@@ -204,7 +218,7 @@ class KeyBlock:
         padded = padded.reshape(chunks, size, columns)
         products = scratch.take("scores", chunks, size, size)
         np.matmul(padded, np.swapaxes(self.values[..., :columns], -1, -2), out=products)
-        products *= np.tri(size, dtype=products.dtype)
+        products *= up_to_own(size, products.dtype)
         slopes = np.matmul(products, self.features, out=scratch.take("slopes", chunks, size, width))
         earlier = np.swapaxes(self.before[:-1, :, :columns], -1, -2)
         slopes += np.matmul(padded, earlier, out=scratch.take("earlier slopes", chunks, size, width))

@@ -186,13 +186,15 @@ def fitting_inputs(
     return inputs, features
 
 
-def check_state(initial: Any, empty: AttentionState, features: FeatureMap) -> AttentionState:
+def check_state(
+    initial: Any, empty: AttentionState, features: FeatureMap, name: str = "initial_state"
+) -> AttentionState:
     """A state that fits the features and values at hand, and is not known to be of other features."""
     if not isinstance(initial, AttentionState):
-        raise TypeError(f"initial_state must be an AttentionState, got {type(initial).__name__}.")
+        raise TypeError(f"{name} must be an AttentionState, got {type(initial).__name__}.")
     if initial.weighted.shape[-2:] != empty.weighted.shape[-2:]:
         got, expected = (tuple(state.weighted.shape[-2:]) for state in (initial, empty))
-        raise ValueError(f"initial_state has (num_features, value dim) {got}, expected {expected}.")
+        raise ValueError(f"{name} has (num_features, value dim) {got}, expected {expected}.")
     initial.check_origin(features)
     return initial
 

@@ -138,6 +138,78 @@ def test_after_a_state(taken, rng, is_causal):
     assert worst(generic(phi, *rest, is_causal=is_causal, initial_state=state), ours) < 1e-12
 
 
+def forward(phi, query, key, value, *, is_causal, **options):
+    """What `linear_attention` leaves to its gradient: the output, and for full attention the state."""
+    output, state = rf.linear_attention(query, key, value, phi, is_causal=is_causal, return_state=True, **options)
+    return {"output": output} if is_causal else {"output": output, "final_state": state}
+
+
+@MODES
+@DTYPES
+@pytest.mark.parametrize("name", ["positive", "centered"])
+def test_known_outputs_change_nothing_but_the_time(taken, monkeypatch, rng, name, dtype, is_causal):
+    """With shifts and without, masks, queries without keys, and an initial state; and the sums are not made again."""
+    phi, _ = draw(name, (2,), dtype=dtype)
+    for scale in (0.5, 6.0, 60.0):
+        inputs = rng.standard_normal((4, 2, 23, 5)) * np.array([scale, scale, 1.0, 1.0])[:, None, None, None]
+        *inputs, cotangent = (x.astype(dtype) for x in inputs)
+        mask = rng.random((2, 23)) < 0.8
+        mask[:, :2] = False
+        _, state = rf.linear_attention(*(x[:, :9] for x in inputs), phi, return_state=True)
+        for options in ({}, {"key_mask": mask}, {"initial_state": state}):
+            options = {"is_causal": is_causal, **options}
+            known = forward(phi, *inputs, **options)
+            ours = fast(phi, *inputs, cotangent, **known, **options)
+            assert taken[-1] is not None
+            plain = fast(phi, *inputs, cotangent, **options)
+            for mine, theirs, size in zip(ours, plain, sizes(*inputs, cotangent), strict=True):
+                assert np.max(np.abs(mine - theirs)) < 10 * (1 + scale**2) * eps_of(dtype) * size
+    monkeypatch.setattr(blocked_gradient, "summed_keys", None)
+    if not is_causal:
+        fast(phi, *inputs, cotangent, **known, **options)
+
+
+@MODES
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_known_outputs_in_every_layout(rng, layout, is_causal):
+    query, key, value, options = problem(rng, layout)
+    if is_causal and query.shape[-2] != key.shape[-2]:
+        key, value = (x[..., -query.shape[-2] :, :] for x in (key, value))
+        options = {name: x for name, x in options.items() if name != "key_mask"}
+    for estimator in (rf.PositiveFeatures(), rf.TrigonometricFeatures()):
+        phi = estimator.draw(dim=query.shape[-1], num_features=8, rng=1)
+        known = forward(phi, query, key, value, is_causal=is_causal, **options)
+        cotangent = rng.standard_normal(known["output"].shape)
+        ours = fast(phi, query, key, value, cotangent, is_causal=is_causal, **known, **options)
+        assert worst(ours, fast(phi, query, key, value, cotangent, is_causal=is_causal, **options)) < 1e-9
+
+
+@MODES
+def test_wrong_outputs_and_states_are_noticed(rng, is_causal):
+    """They are used; those that cannot be right are refused."""
+    phi, _ = draw("positive")
+    query, key, value, _ = inputs = rng.standard_normal((4, 2, 23, 5))
+    known = forward(phi, *inputs[:3], is_causal=is_causal)
+    right = fast(phi, *inputs, is_causal=is_causal)
+    wrong = fast(phi, *inputs, is_causal=is_causal, **(known | {"output": known["output"] + 1}))
+    assert worst(wrong, right) > 1e-3
+    for output, match in (
+        (value[:1], r"output must have the shape of the output, \(2, 23, 5\), got \(1, 23, 5\)"),
+        (value.astype("float32"), "output must have the dtype of the output, float64, got float32"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=match):
+            fast(phi, *inputs, is_causal=is_causal, output=output)
+    _, state = rf.linear_attention(query, key, value, phi, return_state=True)
+    _, other = rf.linear_attention(query, key, value, draw("positive", num_features=16)[0], return_state=True)
+    _, single = rf.linear_attention(query[0], key[0], value[0], phi, return_state=True)
+    refused = [(other, r"final_state has \(num_features, value dim\)"), (single, r"leading shape \(2,\), got")]
+    if is_causal:
+        refused.append((state, "final_state must be .* without is_causal"))
+    for final_state, match in refused:
+        with pytest.raises(ValueError, match=match):
+            fast(phi, *inputs, is_causal=is_causal, final_state=final_state)
+
+
 @pytest.mark.parametrize("future", FUTURES)
 @pytest.mark.parametrize("scale", [1.0, 6.0, 60.0])
 def test_causal_to_the_last_bit(taken, rng, scale, future):
