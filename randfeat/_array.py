@@ -66,6 +66,11 @@ def devices() -> dict[str, list[str]]:
     return found
 
 
+def device_name(library: str, x: Array) -> str:
+    """The device that `x` is on, as a person calls it."""
+    return ", ".join(devices()["cupy"]) if library == "cupy" else str(device_of(x))
+
+
 def device_of(x: Array) -> Any:
     """The device that `x` is on."""
     return device(x)

@@ -5,7 +5,6 @@ Exit codes: 0 done, 2 the command cannot be carried out; the reason is one line 
 
 import argparse
 import importlib
-import importlib.metadata
 import json
 import platform
 import sys
@@ -16,14 +15,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from randfeat._array import devices
+from randfeat._array import device_name, devices
+from randfeat.benchmark import Benchmark, Timing, Workload, blas_limited
 from randfeat.cataloguing import catalogue
+from randfeat.machine import blas, processor, version
 from randfeat.recommendation import Recommendation, recommend
-from randfeat.threads import controller, resolve_num_threads
+from randfeat.threads import resolve_num_threads
 
 __all__ = ["main"]
 
 LIBRARIES = ("numpy", "scipy", "array-api-compat", "torch", "jax", "cupy", "scikit-learn", "dask", "transformers")
+BACKENDS = ("numpy", "torch", "cupy")
 
 
 class UsageError(Exception):
@@ -75,18 +77,42 @@ def parser() -> argparse.ArgumentParser:
     advice.add_argument("--scale", type=float, help="of the logits (default: 1/sqrt(d))")
     advice.add_argument("--causal", action="store_true", help="query i sees the keys up to i")
     advice.add_argument("--rng", type=int, default=0, metavar="SEED", help="seed of the pilot (default: 0)")
+    speed = add("bench", show_bench, "time exact and linear attention on this machine, in less than half a minute")
+    speed.add_argument("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
+    speed.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(default: float32)")
+    speed.add_argument("--threads", type=positive, metavar="N", help="of NumPy arrays (default: all cores)")
+    speed.add_argument("--heads", type=positive, default=8, metavar="H", help="(default: 8)")
+    speed.add_argument("--dim", type=positive, default=64, metavar="d", help="of a head (default: 64)")
+    speed.add_argument(
+        "--num-features", type=positive, default=256, metavar="D", help="width of the maps (default: 256)"
+    )
+    speed.add_argument(
+        "--lengths", type=positives, default=(1024, 4096, 16384), metavar="L,L,...", help="(default: 1024,4096,16384)"
+    )
     return result
+
+
+def positive(text: str) -> int:
+    """An option that is a positive integer."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def positives(text: str) -> tuple[int, ...]:
+    """An option that is a list of them."""
+    return tuple(positive(part) for part in text.split(","))
 
 
 def show_info(options: argparse.Namespace) -> None:
     """What is installed, and on what it runs."""
     facts: dict[str, Any] = {
-        "randfeat": importlib.import_module(__package__ or "randfeat").__version__,
+        "randfeat": our_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "devices": devices(),
-        "blas": [blas(library) for library in controller().info()],
+        "blas": blas(),
         "threads": resolve_num_threads(None),
     }
     if options.json:
@@ -106,20 +132,9 @@ def show_info(options: argparse.Namespace) -> None:
     print_table(rows)
 
 
-def version(name: str) -> str | None:
-    """The version of a distribution, None where it is not installed; CuPy has several."""
-    names = ("cupy", "cupy-cuda12x", "cupy-cuda13x") if name == "cupy" else (name,)
-    for one in names:
-        try:
-            return importlib.metadata.version(one)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def blas(library: dict[str, Any]) -> str:
-    """One BLAS library as threadpoolctl describes it."""
-    return f"{library['internal_api']} {library['version']}, {library['num_threads']} threads"
+def our_version() -> str:
+    """That of the package itself, installed or not."""
+    return importlib.import_module(__package__ or "randfeat").__version__
 
 
 def show_catalogue(options: argparse.Namespace) -> None:
@@ -192,8 +207,99 @@ def as_record(ranking: Recommendation) -> dict[str, Any]:
     }
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Rows of text in aligned columns."""
+def show_bench(options: argparse.Namespace) -> None:
+    """How fast this machine is, with what it takes to read the numbers elsewhere."""
+    try:
+        workload = Workload(
+            options.backend, options.dtype, options.heads, options.dim, options.num_features, options.threads
+        )
+        workload.like()
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    found = Benchmark.measure(workload, options.lengths)
+    facts = facts_of(found)
+    if options.json:
+        print(json.dumps({"machine": facts} | found.as_dict(), indent=1))
+        return
+    versions = {"randfeat": facts["randfeat"], **facts["libraries"]}
+    threads = f"threads as {workload.library} sets them" if facts["threads"] is None else f"{facts['threads']} threads"
+    features = f"{workload.num_features} positive features"
+    rows = [
+        ("processor", facts["processor"]),
+        ("used", f"{threads}, device {facts['device']}; load before {facts['load_before']}"),
+        ("system", f"{facts['platform']}, Python {facts['python']}"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
+        ("BLAS", "; ".join(facts["blas"]) or "none found"),
+        ("workload", f"{workload.heads} heads, dim {workload.dim}, {features}, {workload.dtype}, {workload.library}"),
+    ]
+    print_table(rows)
+    print()
+    print_table([HEADER, *(timing_row(found, timing) for timing in found.timings)], numbers=True)
+    print()
+    print("\n".join(remarks(found)))
+
+
+def facts_of(found: Benchmark) -> dict[str, Any]:
+    """Where a benchmark was run."""
+    workload = found.workload
+    with blas_limited(workload.num_threads):  # as it was while times were taken
+        libraries = blas()
+    return {
+        "randfeat": our_version(),
+        "processor": processor(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "device": device_name(workload.library, workload.like()),
+        "libraries": {name: version(name) for name in dict.fromkeys(("numpy", "scipy", workload.library))},
+        "blas": libraries,
+        "threads": workload.num_threads,
+        "load_before": found.load_before,
+    }
+
+
+HEADER = ("what", "length [tokens]", "time [ms]", "speed [1000 tokens/s]", "over exact [ratio]", "of the roofline [%]")
+
+
+def timing_row(found: Benchmark, timing: Timing) -> tuple[str, ...]:
+    """A line of the table; a dash for what there is no number of."""
+    share = found.share(timing)
+    speed = found.tokens_per_second(timing)
+    numbers = (
+        None if timing.seconds is None else 1e3 * timing.seconds,
+        None if speed is None else 1e-3 * speed,
+        found.over_exact(timing),
+        None if share is None else 100 * share,
+    )
+    return (timing.method, str(timing.length), *("-" if x is None else in_digits(x, 3) for x in numbers))
+
+
+def in_digits(x: float, digits: int) -> str:
+    """The number to so many digits, without an exponent."""
+    return np.format_float_positional(x, digits, unique=False, fractional=False, trim="-")
+
+
+def remarks(found: Benchmark) -> list[str]:
+    """What was left out, crossing lengths, ceilings and rates, a line each."""
+    lines = [f"left out: {one.method} at {one.length} tokens, {one.left_out}" for one in found.timings if one.left_out]
+    for name, is_causal in (("full", False), ("causal", True)):
+        length = found.workload.crossing(found.costs, is_causal=is_causal)
+        since = "not up to a million tokens" if length is None else f"from about {in_digits(length, 2)} tokens on"
+        since = "at every length" if length == 1 else since
+        lines.append(f"linear attention overtakes exact, {name}: {since}, by the rates below")
+    if found.ceilings is not None:
+        lines.append(
+            f"ceilings: matrix product {found.ceilings.flops / 1e9:.0f} GFLOP/s, "
+            f"exponentials {found.ceilings.exponentials / 1e9:.2f} G/s"
+        )
+    return [*lines, f"rates in seconds: rf.{found.rounded_costs()}"]
+
+
+def print_table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> None:
+    """Rows of text in aligned columns; with `numbers`, all but the first are aligned on the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (
+            cell.rjust(width) if numbers and i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(cells).rstrip())

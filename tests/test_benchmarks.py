@@ -16,11 +16,12 @@ import pytest
 
 import randfeat as rf
 from experiments.benchmarks import __main__ as command_line
-from experiments.benchmarks import attention, ceilings, machine, markdown, memory, peers, probe, scaling
+from experiments.benchmarks import attention, machine, markdown, memory, peers, probe, scaling
 from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.timing import FEW_ROUNDS, LONGEST, Ratio, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, Workload
 from experiments.results import Summary
+from randfeat import ceilings
 
 DOCS = Path(__file__).parents[1] / "docs"
 MIB = 1 << 20

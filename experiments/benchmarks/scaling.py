@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
-from experiments.benchmarks.ceilings import Ceilings, ceiling_calls, exponentials, flops, roofline
 from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.peers import torch_gradients
 from experiments.benchmarks.timing import Call, Times, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, SHAPE, Workload
 from experiments.results import Summary
+from randfeat.ceilings import Ceilings, ceiling_calls, exponentials, flops, roofline
 from randfeat.threads import resolve_num_threads
 
 __all__ = ["scaling_tables"]

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ from randfeat.attention.relation import relation_of
 from randfeat.estimators import PositiveFeatures
 from randfeat.maps import FeatureMap
 
-__all__ = ["measured_costs"]
+__all__ = ["interleaved", "measured_costs"]
 
 BUDGET = 0.8  # seconds for all rounds
 ROUNDS = (3, 15)  # the least and the most of them
+WAKING = 0.2  # seconds of a call from which it matters little that cores are asleep when it begins
 EXACT = ("exact_call", "exact_pair", "exact_pair_dim", "exact_pass")
 LINEAR = ("linear_call", "linear_head", "feature", "feature_dim", "causal_feature")
 
@@ -46,15 +47,17 @@ GENERIC = (Call(2, 512, is_generic=True), Call(6, 512, is_generic=True, is_causa
 BIAS = Call(1, 64, shrink=4, has_bias=True)
 
 
-def measured_costs(like: Any, dim: int, value_dim: int, num_features: int) -> AttentionCosts:
-    """`AttentionCosts.measure`."""
+def measured_costs(
+    like: Any, dim: int, value_dim: int, num_features: int, num_threads: int | None = None, pause: float = 0.0
+) -> AttentionCosts:
+    """`AttentionCosts.measure`; num_threads as in `linear_attention`, pause as in `interleaved`."""
     like = as_floating(like, "like")
     problems = {
         **{("exact", call): Problem.of(call, like, dim, value_dim, None) for call in EXACT_CALLS},
-        **{("linear", call): Problem.of(call, like, dim, value_dim, num_features)
+        **{("linear", call): Problem.of(call, like, dim, value_dim, num_features, num_threads)
            for call in (*LINEAR_CALLS, *GENERIC, BIAS)},
     }  # fmt: skip
-    times = interleaved({name: problem.run for name, problem in problems.items()})
+    times = interleaved({name: problem.run for name, problem in problems.items()}, pause=pause)
 
     def fitted(method: str, calls: tuple[Call, ...], names: tuple[str, ...]) -> dict[str, float]:
         return rates([problems[method, call].work for call in calls], [times[method, call] for call in calls], names)
@@ -78,7 +81,15 @@ class Problem:
     work: Work
 
     @classmethod
-    def of(cls, call: Call, like: Array, dim: int, value_dim: int, num_features: int | None) -> "Problem":
+    def of(
+        cls,
+        call: Call,
+        like: Array,
+        dim: int,
+        value_dim: int,
+        num_features: int | None,
+        num_threads: int | None = None,
+    ) -> "Problem":
         """Exact where there are no features."""
         rng = np.random.default_rng(0)
         sizes = [max(size // call.shrink, 1) for size in (dim, dim, value_dim)]
@@ -98,7 +109,7 @@ class Problem:
             num_features = max(num_features // call.shrink, 1) if call.has_bias else num_features
             phi = PositiveFeatures().draw(sizes[0], num_features, rng=0, like=inputs[0])
             work = linear_work(checked, phi, relation)
-            function = compiled(linear_of(phi, options), like)
+            function = compiled(linear_of(phi, options | {"num_threads": num_threads}), like)
         return cls(lambda: function(*inputs), work)
 
 
@@ -107,18 +118,35 @@ def linear_of(phi: FeatureMap, options: dict[str, Any]) -> Callable[..., Array]:
     return lambda q, k, v: linear_attention(q, k, v, phi, **options)
 
 
-def interleaved(calls: dict[Any, Callable[[], Array]]) -> dict[Any, float]:
-    """The median time of each call, A B C A B C ..., after one round that is not counted."""
+def interleaved(
+    calls: Mapping[Any, Callable[[], object]],
+    *,
+    budget: float | None = None,
+    rounds: tuple[int, int] | None = None,
+    pause: float = 0.0,
+) -> dict[Any, float]:
+    """The median seconds of each call, A B C A B C ..., after one round that is not counted.
+
+    budget : seconds of all rounds, after which there are no more of them than the least.
+    rounds : the least and the most of them.
+    pause : seconds before each call, in which the workers of BLAS stop spinning for what came before it. A short call
+        is then made once untimed, to wake the cores and to fill the caches.
+    """
+    budget, rounds = BUDGET if budget is None else budget, ROUNDS if rounds is None else rounds
     times: dict[Any, list[float]] = {name: [] for name in calls}
     begin = time.perf_counter()
-    for number in range(ROUNDS[1] + 1):
+    for number in range(rounds[1] + 1):
         for name, call in calls.items():
+            if pause and number:
+                time.sleep(pause)
+                if times[name][-1] < WAKING:
+                    finish(call())
             start = time.perf_counter()
             finish(call())
             times[name].append(time.perf_counter() - start)
         if number == 0:
             begin = time.perf_counter()
-        elif number >= ROUNDS[0] and time.perf_counter() - begin > BUDGET:
+        elif number >= rounds[0] and time.perf_counter() - begin > budget:
             break
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 

@@ -1,7 +1,9 @@
 """linear, exact or auto: the methods of linear_attention, and the costs by which one is chosen."""
 
 import dataclasses
+import functools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -266,7 +268,7 @@ def test_rates_are_found_again(monkeypatch):
         works.append((arguments[0], of(cls, *arguments)))
         return works[-1][1]
 
-    def predicted(calls):
+    def predicted(calls, *, pause):
         times = {}
         for (kind, call), (_, problem) in zip(calls, works, strict=True):
             factor = 1.0
@@ -295,6 +297,25 @@ def test_measuring(monkeypatch, library):
     assert max(found.exact_pair, found.exact_pair_dim) > 0
     assert max(found.feature, found.feature_dim, found.linear_call, found.linear_head) > 0
     assert found.generic >= 1 <= found.generic_causal
+
+
+@pytest.mark.parametrize(("pause", "expected"), [(0.0, 3.0), (0.1, 1.0)])
+def test_calls_after_a_pause_are_timed_awake(monkeypatch, pause, expected):
+    """A call is three times as slow where it follows another one, or a pause; none is timed so after a pause."""
+    now, last = 0.0, None
+
+    def sleep(seconds):
+        nonlocal now, last
+        now, last = now + seconds, None
+
+    def call(name):
+        nonlocal now, last
+        now, last = now + (0.01 if last == name else 0.03), name
+
+    monkeypatch.setattr(measurement, "time", SimpleNamespace(perf_counter=lambda: now, sleep=sleep))
+    calls = {name: functools.partial(call, name) for name in "AB"}
+    found = measurement.interleaved(calls, budget=0.0, rounds=(3, 3), pause=pause)
+    assert found == pytest.approx({"A": 0.01 * expected, "B": 0.01 * expected})
 
 
 def test_wrong_rates():

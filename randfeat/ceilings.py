@@ -1,41 +1,37 @@
 """What the machine can do: matrix products and exponentials a second, and the roofline of attention that follows."""
 
 import statistics
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
-from experiments.benchmarks.timing import Call, Times
+from randfeat.threads import controller, run_tasks
 
-__all__ = ["EXPONENTIALS", "PRODUCTS", "Ceilings", "ceiling_calls", "exponentials", "flops", "roofline"]
+__all__ = ["Ceilings", "ceiling_calls", "exponentials", "flops", "roofline"]
 
 SIZE = 2048  # of the square matrices
-BLOCK, REPEATS = 1 << 16, 64  # 256 KiB in and 256 KiB out stay in the cache of a core
+BLOCK, REPEATS = 1 << 16, 64  # in float32, 256 KiB in and 256 KiB out stay in the cache of a core
 PRODUCTS = "matrix product"
 EXPONENTIALS = {"np.exp": np.exp, "np.exp2": np.exp2}
 
 
-def ceiling_calls(num_threads: int) -> dict[str, Call]:
-    """Contenders to be timed among the others: a large matrix product and exponentials in cache, on all threads."""
+def ceiling_calls(num_threads: int, dtype: str = "float32") -> dict[str, Callable[[], object]]:
+    """What is to be timed among the rest: a large matrix product and exponentials in cache, on all threads."""
     rng = np.random.default_rng(0)
-    left, right = rng.standard_normal((2, SIZE, SIZE), dtype=np.float32)
+    left, right = rng.standard_normal((2, SIZE, SIZE)).astype(dtype)
     result = np.empty_like(left)
-    blas = ThreadpoolController().select(user_api="blas")
-    exponents = [rng.standard_normal(BLOCK, dtype=np.float32) for _ in range(num_threads)]
-    powers = [np.empty_like(block) for block in exponents]
-    pool = ThreadPoolExecutor(num_threads)
+    exponents = rng.standard_normal(BLOCK).astype(dtype)
 
     def product() -> None:
-        with blas.limit(limits=num_threads):
+        with controller().limit(limits=num_threads):
             np.matmul(left, right, out=result)
 
-    def exponential(power: np.ufunc) -> Call:
-        def repeat(which: int) -> None:
+    def exponential(power: np.ufunc) -> Callable[[], object]:
+        def repeat(powers: np.ndarray) -> None:
             for _ in range(REPEATS):
-                power(exponents[which], out=powers[which])
+                power(exponents, out=powers)
 
-        return lambda: list(pool.map(repeat, range(num_threads)))
+        return lambda: run_tasks([repeat] * num_threads, lambda: np.empty(BLOCK, dtype), num_threads)
 
     return {PRODUCTS: product, **{name: exponential(power) for name, power in EXPONENTIALS.items()}}
 
@@ -43,7 +39,7 @@ def ceiling_calls(num_threads: int) -> dict[str, Call]:
 class Ceilings:
     """Rates by the medians of timings: floating-point operations, and exponentials by the faster of exp and exp2."""
 
-    def __init__(self, times: Times, num_threads: int) -> None:
+    def __init__(self, times: Mapping[str, Sequence[float]], num_threads: int) -> None:
         self.flops = 2 * SIZE**3 / statistics.median(times[PRODUCTS])
         work = num_threads * REPEATS * BLOCK
         self.rates = {name: work / statistics.median(times[name]) for name in EXPONENTIALS}

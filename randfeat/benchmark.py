@@ -1,0 +1,223 @@
+"""A short benchmark of the machine at hand: exact and linear attention by length, and what they could reach at best."""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, host_to, namespace_named
+from randfeat.attention import AttentionCosts, AttentionMethod, attention_method, linear_attention, softmax_attention
+from randfeat.attention.exact import BLOCK
+from randfeat.attention.measurement import interleaved, measured_costs
+from randfeat.ceilings import Ceilings, ceiling_calls, roofline
+from randfeat.estimators import PositiveFeatures
+from randfeat.machine import load
+from randfeat.maps import FeatureMap
+from randfeat.threads import controller, resolve_num_threads
+
+__all__ = ["Benchmark", "Timing", "Workload", "blas_limited"]
+
+EXACT, LINEAR, CAUSAL, PHI = METHODS = ("exact", "linear", "linear, causal", "phi(x)")
+
+LONGEST = 2.0  # seconds that a call may take
+LARGEST = 1 << 30  # bytes that it may need
+BUDGET = 8.0  # seconds of all rounds, less the last
+ROUNDS = (2, 7)
+PAUSE = 0.05  # seconds, where BLAS and our own threads take turns; see `interleaved`
+LENGTHS = np.unique(np.round(2.0 ** np.arange(0, 20.1, 0.125)).astype(int))  # at which methods are compared by rates
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Standard normal queries, keys and values (heads, length, dim) of an array library, and a draw of features.
+
+    num_threads : of NumPy, for both methods; other libraries have settings of their own. None for all cores.
+    """
+
+    library: str = "numpy"
+    dtype: str = "float32"
+    heads: int = 8
+    dim: int = 64
+    num_features: int = 256
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.library == "numpy":
+            object.__setattr__(self, "num_threads", resolve_num_threads(self.num_threads))
+        elif self.num_threads is not None:
+            raise ValueError(
+                f"the number of threads is a setting of {self.library} itself; it can be given for numpy only."
+            )
+
+    @functools.cached_property
+    def phi(self) -> FeatureMap:
+        """Positive features, on the host."""
+        return PositiveFeatures().draw(self.dim, self.num_features, rng=0)
+
+    def like(self) -> Array:
+        """An array of the library and dtype."""
+        try:
+            return namespace_named(self.library).asarray(np.zeros(1, self.dtype))
+        except ImportError:
+            raise ValueError(f"{self.library} is not installed.") from None
+        except RuntimeError as error:  # CuPy without a device
+            raise ValueError(f"{self.library} has no device: {str(error).splitlines()[0]}") from error
+
+    def expected(self, length: int, costs: AttentionCosts, *, is_causal: bool = False) -> AttentionMethod:
+        """The seconds of both methods by these rates."""
+        x = np.broadcast_to(0.0, (self.heads, length, self.dim))
+        return attention_method(x, x, x, self.phi, is_causal=is_causal, costs=costs)
+
+    def crossing(self, costs: AttentionCosts, *, is_causal: bool) -> int | None:
+        """The length from which on linear attention is expected to be faster; None if it is not up to a million."""
+        found = None
+        for length in reversed(LENGTHS.tolist()):
+            if self.expected(length, costs, is_causal=is_causal).name == "exact":
+                return found
+            found = length
+        return found
+
+    def too_much(self, method: str, length: int, costs: AttentionCosts) -> str | None:
+        """Why a call is not made: what it is expected to take, which is more than it may."""
+        expected = self.expected(length, costs, is_causal=method == CAUSAL)
+        seconds = expected.exact_seconds if method == EXACT else expected.linear_seconds
+        if seconds > LONGEST:
+            return f"{seconds:.1f} s expected, more than {LONGEST:.0f} s"
+        arrays = 4 * self.dim  # queries, keys, values, outputs
+        if method == EXACT:
+            arrays += 3 * min(BLOCK, length)  # logits of a block of queries, and what they become
+        elif method == PHI:
+            arrays += self.num_features
+        size = self.heads * length * arrays * np.dtype(self.dtype).itemsize
+        return f"{size / 2**30:.1f} GiB expected, more than {LARGEST >> 30} GiB" if size > LARGEST else None
+
+    def calls(self, length: int, like: Array, methods: Sequence[str]) -> dict[str, Callable[[], Array]]:
+        """What is timed at this length, by method."""
+        rng = np.random.default_rng(0)
+        query, key, value = (
+            host_to(rng.standard_normal((self.heads, length, self.dim), dtype=np.float32), like) for _ in range(3)
+        )
+        scaled = query / math.sqrt(math.sqrt(self.dim))  # as attention does
+        phi, threads = self.phi.to(like), self.num_threads
+
+        def linear(*, is_causal: bool) -> Callable[..., Array]:
+            return lambda q, k, v: linear_attention(q, k, v, phi, is_causal=is_causal, num_threads=threads)
+
+        functions: dict[str, tuple[Callable[..., Array], tuple[Array, ...]]] = {
+            EXACT: (softmax_attention, (query, key, value)),
+            LINEAR: (linear(is_causal=False), (query, key, value)),
+            CAUSAL: (linear(is_causal=True), (query, key, value)),
+            PHI: (lambda x: phi(x, num_threads=threads), (scaled,)),
+        }
+
+        def call(method: str) -> Callable[[], Array]:
+            function, inputs = functions[method]
+            return lambda: function(*inputs)
+
+        return {method: call(method) for method in methods}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The median seconds of a call; None where it was left out, and why."""
+
+    method: str
+    length: int
+    seconds: float | None
+    left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured: calls by length and method, the rates of `AttentionCosts`, and ceilings for NumPy arrays.
+
+    load_before : processes that wanted to run in the minute before.
+    """
+
+    workload: Workload
+    load_before: str
+    timings: tuple[Timing, ...]
+    costs: AttentionCosts
+    ceilings: Ceilings | None
+
+    @classmethod
+    def measure(cls, workload: Workload, lengths: Sequence[int]) -> "Benchmark":
+        """Time everything in turns, a median of two to seven rounds; what takes too much is left out."""
+        like, threads, dim = workload.like(), workload.num_threads, workload.dim
+        load_before = load()
+        pause = PAUSE if threads is not None and threads > 1 else 0.0  # other libraries have one pool of threads
+        ceilings: dict[str, Callable[[], object]] = {}
+        with blas_limited(threads):
+            costs = measured_costs(like, dim, dim, workload.num_features, threads, pause)
+            if threads is not None:
+                ceilings = ceiling_calls(threads, workload.dtype)
+            calls: dict[Any, Callable[[], object]] = dict(ceilings)
+            left_out: dict[tuple[int, str], str | None] = {}
+            for length in sorted(set(lengths)):
+                reasons = {method: workload.too_much(method, length, costs) for method in METHODS}
+                left_out |= {(length, method): reason for method, reason in reasons.items()}
+                made = [method for method in METHODS if reasons[method] is None]
+                if made:
+                    calls |= {(length, method): call for method, call in workload.calls(length, like, made).items()}
+            times = interleaved(calls, budget=BUDGET, rounds=ROUNDS, pause=pause)
+        timings = (Timing(name[1], name[0], times.get(name), reason) for name, reason in left_out.items())
+        found = Ceilings({name: [times[name]] for name in ceilings}, threads) if threads is not None else None
+        return cls(workload, load_before, tuple(timings), costs, found)
+
+    def tokens_per_second(self, timing: Timing) -> float | None:
+        """Tokens with all of their heads."""
+        return None if timing.seconds is None else timing.length / timing.seconds
+
+    def over_exact(self, timing: Timing) -> float | None:
+        """Time over that of exact attention at the same length; None where one of them was left out."""
+        exact = next(one.seconds for one in self.timings if (one.method, one.length) == (EXACT, timing.length))
+        return None if timing.seconds is None or exact is None else timing.seconds / exact
+
+    def share(self, timing: Timing) -> float | None:
+        """The share of the roofline that full linear attention reaches; None for the rest."""
+        if self.ceilings is None or timing.seconds is None or timing.method != LINEAR:
+            return None
+        work = self.workload
+        least = roofline(self.ceilings, work.dim, work.dim, work.num_features)
+        return work.heads * timing.length * least / timing.seconds
+
+    def rounded_costs(self) -> AttentionCosts:
+        """The rates to two digits."""
+        return replace(self.costs, **{name: float(f"{rate:.2g}") for name, rate in asdict(self.costs).items()})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "workload": asdict(self.workload),
+            "timings": [
+                asdict(timing)
+                | {
+                    "tokens_per_second": self.tokens_per_second(timing),
+                    "over_exact": self.over_exact(timing),
+                    "share_of_roofline": self.share(timing),
+                }
+                for timing in self.timings
+            ],
+            "crossing": {
+                name: self.workload.crossing(self.costs, is_causal=is_causal)
+                for name, is_causal in (("full", False), ("causal", True))
+            },
+            "ceilings": None
+            if self.ceilings is None
+            else {
+                "flops_per_second": self.ceilings.flops,
+                "exponentials_per_second": self.ceilings.exponentials,
+            },
+            "costs": asdict(self.costs),
+        }
+
+
+@contextlib.contextmanager
+def blas_limited(num_threads: int | None) -> Iterator[None]:
+    """BLAS on so many threads, as what is not a product of matrices; None leaves it as it is."""
+    with contextlib.nullcontext() if num_threads is None else controller().limit(limits=num_threads):
+        yield
