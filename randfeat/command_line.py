@@ -106,6 +106,10 @@ def positives(text: str) -> tuple[int, ...]:
 
 def show_info(options: argparse.Namespace) -> None:
     """What is installed, and on what it runs."""
+    try:
+        threads = resolve_num_threads(None)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
     facts: dict[str, Any] = {
         "randfeat": our_version(),
         "python": platform.python_version(),
@@ -113,7 +117,7 @@ def show_info(options: argparse.Namespace) -> None:
         "libraries": {name: version(name) for name in LIBRARIES},
         "devices": devices(),
         "blas": blas(),
-        "threads": resolve_num_threads(None),
+        "threads": threads,
     }
     if options.json:
         print(json.dumps(facts, indent=1))

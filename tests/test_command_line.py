@@ -32,6 +32,9 @@ def test_info_names_versions_and_threads(capsys, monkeypatch):
     text = capsys.readouterr().out
     assert f"numpy {np.__version__}" in text
     assert "BLAS" in text
+    monkeypatch.setenv("RANDFEAT_NUM_THREADS", "many")
+    assert main(["info"]) == 2
+    assert "RANDFEAT_NUM_THREADS must be a positive integer, got 'many'" in capsys.readouterr().err
 
 
 def test_catalogue_is_the_catalogue(capsys):
