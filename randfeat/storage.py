@@ -13,7 +13,7 @@ from randfeat.attention.state import AttentionState
 from randfeat.couplings import Coupling
 from randfeat.estimators import Estimator, Mixer
 from randfeat.estimators.base import as_count, holds
-from randfeat.features import ExponentialForm
+from randfeat.features import ExponentialForm, FourierForm
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
@@ -23,7 +23,7 @@ FORMAT, VERSION = "randfeat", 1
 STATE_ARRAYS = ("log_max", "weighted", "total")
 MAP_FIELDS = ("estimator", "dim", "num_features")
 MODULES = ("randfeat.kernels", "randfeat.couplings", "randfeat.estimators")
-LAWS = (Kernel, Coupling, Estimator, Mixer)
+LAWS = Kernel | Coupling | Estimator | Mixer
 LONGEST_REASON = 400
 
 
@@ -45,6 +45,8 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
     >>> again.estimator == phi.estimator, bool(np.all(again.arrays["rows"] == phi.arrays["rows"]))
     (True, True)
     """
+    if not is_stored(obj):
+        raise TypeError(refusal(obj))
     arrays: dict[str, np.ndarray] = {}
     header = {"format": FORMAT, "version": VERSION, "object": encode(obj, arrays)}
     archive.write(os.fsdecode(path), header, arrays)
@@ -67,6 +69,8 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     try:
         check_version(header)
         obj = decode(header["object"], arrays)
+        if not is_stored(obj):
+            raise TypeError(f"expected a feature map, a law or an attention state, got {obj!r}.")
     except Exception as error:  # whatever classes say to their parameters
         raise ValueError(f"{name!r} holds nothing that this randfeat can make: {reason(error)}") from error
     if like is None or not isinstance(obj, FeatureMap | AttentionState):
@@ -77,17 +81,28 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     return AttentionState(**moved, origin=obj.origin)
 
 
+def is_stored(obj: Any) -> bool:
+    """Whether files are for such objects, or lists of them."""
+    if isinstance(obj, list | tuple):
+        return all(map(is_stored, obj))
+    return isinstance(obj, FeatureMap | AttentionState | LAWS)
+
+
+def refusal(obj: Any) -> str:
+    """What is said of an object that cannot be saved."""
+    return (
+        f"cannot save a {type(obj).__name__}: expected a feature map, an attention state, or an estimator, kernel or "
+        "coupling of randfeat, with parameters that are numbers, strings, tuples or arrays."
+    )
+
+
 def classes() -> dict[str, type]:
     """The frozen dataclasses of this library that describe laws, by name."""
     found: dict[str, type] = {}
     for name, module in list(sys.modules.items()):
         if name.startswith(MODULES):
-            found |= {
-                thing.__name__: thing
-                for thing in vars(module).values()
-                if isinstance(thing, type) and issubclass(thing, LAWS) and dataclasses.is_dataclass(thing)
-                if thing.__module__.startswith(MODULES)
-            }
+            own = (thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == name)
+            found |= {cls.__name__: cls for cls in own if issubclass(cls, LAWS) and dataclasses.is_dataclass(cls)}
     return found
 
 
@@ -119,10 +134,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"state": stored, "origin": value.fingerprint}
     name = type(value).__name__
     if classes().get(name) is not type(value) or not dataclasses.is_dataclass(value):
-        raise TypeError(
-            f"cannot save a {name}: expected a feature map, an attention state, or an estimator, kernel or coupling "
-            "of randfeat, with parameters that are numbers, strings, tuples or arrays."
-        )
+        raise TypeError(refusal(value))
     fields = {f.name: encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value) if f.init}
     return {"class": name, "fields": fields}
 
@@ -216,11 +228,18 @@ def checked_map(phi: FeatureMap) -> FeatureMap:
                 f"arrays of the shapes {shapes} make features {features.values.shape[-1]} wide, expected {width}."
             )
     for form in (phi.exponential_form(keys=False), phi.exponential_form(keys=True), phi.fourier_form()):
-        if form is not None:
-            weights = form.log_weights if isinstance(form, ExponentialForm) else form.amplitudes
-            if weights.shape[-2:] != (1, form.rows.shape[-2]):
-                raise ValueError(f"arrays of the shapes {shapes} do not fit one another.")
+        if form is not None and not is_of_width(form, width):
+            raise ValueError(f"arrays of the shapes {shapes} do not fit one another.")
     return phi
+
+
+def is_of_width(form: ExponentialForm | FourierForm, width: int) -> bool:
+    """Whether every feature has a row and a weight of its own, none that are broadcast."""
+    weights = form.log_weights if isinstance(form, ExponentialForm) else form.amplitudes
+    phases = form.phases if isinstance(form, FourierForm) else weights
+    per_row = 2 if phases is None else 1
+    rows = form.rows.shape[-2]
+    return per_row * rows == width and all(part is None or part.shape[-2:] == (1, rows) for part in (weights, phases))
 
 
 def checked_state(state: AttentionState) -> AttentionState:
