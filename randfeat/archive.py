@@ -6,6 +6,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -37,6 +38,8 @@ def replacing(path: str) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if os.path.exists(target):
+            shutil.copymode(target, beside)
         os.replace(beside, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

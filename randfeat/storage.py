@@ -21,7 +21,6 @@ __all__ = ["load", "save"]
 
 FORMAT, VERSION = "randfeat", 1
 STATE_ARRAYS = ("log_max", "weighted", "total")
-MAP_FIELDS = ("estimator", "dim", "num_features")
 MODULES = ("randfeat.kernels", "randfeat.couplings", "randfeat.estimators")
 LAWS = Kernel | Coupling | Estimator | Mixer
 LONGEST_REASON = 400
@@ -57,8 +56,9 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
 
     Whatever is in the file, there is no other outcome than an object that fits together, or a ValueError that names
     the file (OSError where it cannot be opened): for a file of another kind, a damaged one, a newer format, classes
-    that this version does not have, parameters that they refuse, and arrays that do not fit them. Nothing is unpacked,
-    so memory is that of the file; no code of the file is run, but what a map computes is what its file says.
+    that this version does not have, parameters that they refuse, and arrays that do not fit them. Entries are stored,
+    not compressed, and no length is believed, so the memory is that of the file. No code of the file is run, but what a
+    map computes is what its file says.
     """
     name = os.fsdecode(path)
     with open(name, "rb") as file:
@@ -173,16 +173,13 @@ def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             return tuple(decode(item, arrays) for item in items)
         case {"class": str(name), "fields": dict(fields)} if len(value) == 2:
             return law(name, {field: decode(item, arrays) for field, item in fields.items()})
-        case {"state": dict(names), "origin": None | str() as origin} if len(value) == 2 and set(names) == {
-            *STATE_ARRAYS
-        }:
+        case {"state": dict(names), "origin": None | str() as origin} if len(value) == 2:
             sums = {field: of_name(name, arrays) for field, name in names.items()}
             return checked_state(AttentionState(**sums, origin=origin))
-        case {"map": dict(fields), "arrays": dict(names)} if len(value) == 2 and set(fields) == {*MAP_FIELDS}:
+        case {"map": dict(fields), "arrays": dict(names)} if len(value) == 2:
             drawn = {field: of_name(name, arrays) for field, name in names.items()}
-            return checked_map(
-                FeatureMap(**{name: decode(item, arrays) for name, item in fields.items()}, arrays=drawn)
-            )
+            parameters = {field: decode(item, arrays) for field, item in fields.items()}
+            return checked_map(FeatureMap(**parameters, arrays=drawn))
     raise ValueError(f"expected the description of a value, got {value!r}.")
 
 
@@ -208,7 +205,10 @@ def law(name: str, fields: dict[str, Any]) -> Any:
 
 
 def checked_map(phi: FeatureMap) -> FeatureMap:
-    """The map, if its arrays fit its estimator: no input at all has features of the right shape."""
+    """The map, if its arrays fit its estimator.
+
+    They do if the features of no input at all, (0, dim), have the right shape, which takes no memory and no time.
+    """
     if not isinstance(phi.estimator, Estimator):
         raise TypeError(f"a map needs an estimator, got {phi.estimator!r}.")
     dim, width = as_count(phi.dim, "dim"), as_count(phi.num_features, "num_features")
@@ -223,7 +223,7 @@ def checked_map(phi: FeatureMap) -> FeatureMap:
     phi.estimator.check_dim(dim)
     nothing = np.empty((0, dim))
     for features in (phi.queries(nothing), phi.keys(nothing)):
-        if features.values.shape != (*phi.batch_shape, 0, width):
+        if {features.values.shape, features.to_array().shape} != {(*phi.batch_shape, 0, width)}:
             raise ValueError(
                 f"arrays of the shapes {shapes} make features {features.values.shape[-1]} wide, expected {width}."
             )
