@@ -1,15 +1,20 @@
 """Saving and loading feature maps, laws and attention states: arrays with a JSON header, no code."""
 
 import dataclasses
-import json
 import os
 import sys
 from typing import Any
 
 import numpy as np
 
+from randfeat import archive
 from randfeat._array import as_host, dtype_name, move_to
 from randfeat.attention.state import AttentionState
+from randfeat.couplings import Coupling
+from randfeat.estimators import Estimator, Mixer
+from randfeat.estimators.base import as_count, holds
+from randfeat.features import ExponentialForm, FourierForm
+from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
 __all__ = ["load", "save"]
@@ -17,7 +22,8 @@ __all__ = ["load", "save"]
 FORMAT, VERSION = "randfeat", 1
 STATE_ARRAYS = ("log_max", "weighted", "total")
 MODULES = ("randfeat.kernels", "randfeat.couplings", "randfeat.estimators")
-NUMBERS = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+LAWS = Kernel | Coupling | Estimator | Mixer
+LONGEST_REASON = 400
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
@@ -27,6 +33,9 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
     their fields. It holds no code and is read without pickle. A state carries the
     fingerprint of its feature map along.
 
+    It has exactly the name that is given: no suffix is added. A file of that name is replaced when the new one is
+    complete, in one step: a save that fails or is interrupted leaves it as it was.
+
     >>> import tempfile, numpy as np, randfeat as rf
     >>> phi = rf.PositiveFeatures().draw(dim=4, num_features=8, rng=0)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -35,35 +44,35 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
     >>> again.estimator == phi.estimator, bool(np.all(again.arrays["rows"] == phi.arrays["rows"]))
     (True, True)
     """
+    if not is_stored(obj):
+        raise TypeError(refusal(obj))
     arrays: dict[str, np.ndarray] = {}
     header = {"format": FORMAT, "version": VERSION, "object": encode(obj, arrays)}
-    text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), dtype=np.uint8)
-    with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, header=text, **arrays)
+    archive.write(os.fsdecode(path), header, arrays)
 
 
 def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     """What `save` wrote: with NumPy arrays, or on the namespace and device of `like`, in the dtype it is computed in.
 
-    ValueError for a file of another kind, a newer format, or classes that this version does not have.
+    Whatever is in the file, there is no other outcome than an object that fits together, or a ValueError that names
+    the file (OSError where it cannot be opened): for a file of another kind, a damaged one, a newer format, classes
+    that this version does not have, parameters that they refuse, and arrays that do not fit them. Entries are stored,
+    not compressed, and no length is believed, so the memory is that of the file. No code of the file is run, but what a
+    map computes is what its file says.
     """
+    name = os.fsdecode(path)
+    with open(name, "rb") as file:
+        try:
+            header, arrays = archive.read(file)
+        except Exception as error:  # whatever zipfile, numpy and json say to it
+            raise ValueError(f"{name!r} was not written by randfeat.save, or was damaged: {reason(error)}") from error
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop("header").tobytes())
-        known = header["format"] == FORMAT
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{os.fspath(path)!r} was not written by randfeat.save: {error}.") from error
-    if not known:
-        raise ValueError(f"{os.fspath(path)!r} has the format {header['format']!r}, expected {FORMAT!r}.")
-    if not isinstance(header["version"], int) or header["version"] > VERSION:
-        raise ValueError(
-            f"{os.fspath(path)!r} has version {header['version']} of the format, but this randfeat reads versions up "
-            f"to {VERSION}; update randfeat."
-        )
-    obj = decode(header["object"], arrays)
+        check_version(header)
+        obj = decode(header["object"], arrays)
+        if not is_stored(obj):
+            raise TypeError(f"expected a feature map, a law or an attention state, got {obj!r}.")
+    except Exception as error:  # whatever classes say to their parameters
+        raise ValueError(f"{name!r} holds nothing that this randfeat can make: {reason(error)}") from error
     if like is None or not isinstance(obj, FeatureMap | AttentionState):
         return obj
     if isinstance(obj, FeatureMap):
@@ -72,17 +81,32 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     return AttentionState(**moved, origin=obj.origin)
 
 
+def is_stored(obj: Any) -> bool:
+    """Whether files are for such objects, or lists of them."""
+    if isinstance(obj, list | tuple):
+        return all(map(is_stored, obj))
+    return isinstance(obj, FeatureMap | AttentionState | LAWS)
+
+
+def refusal(obj: Any) -> str:
+    """What is said of an object that cannot be saved."""
+    return (
+        f"cannot save a {type(obj).__name__}: expected a feature map, an attention state, or an estimator, kernel or "
+        "coupling of randfeat, with parameters that are numbers, strings, tuples or arrays."
+    )
+
+
 def classes() -> dict[str, type]:
     """The frozen dataclasses of this library that describe laws, by name."""
     found: dict[str, type] = {}
     for name, module in list(sys.modules.items()):
         if name.startswith(MODULES):
-            found |= {
-                thing.__name__: thing
-                for thing in vars(module).values()
-                if isinstance(thing, type) and dataclasses.is_dataclass(thing) and thing.__module__.startswith(MODULES)
-            }
+            own = (thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == name)
+            found |= {cls.__name__: cls for cls in own if issubclass(cls, LAWS) and dataclasses.is_dataclass(cls)}
     return found
+
+
+# objects in JSON's terms ------------------------------------------------------------------------------------------
 
 
 def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -110,10 +134,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"state": stored, "origin": value.fingerprint}
     name = type(value).__name__
     if classes().get(name) is not type(value) or not dataclasses.is_dataclass(value):
-        raise TypeError(
-            f"cannot save a {name}: expected a feature map, an attention state, or an estimator, kernel or coupling "
-            "of randfeat, with parameters that are numbers, strings, tuples or arrays."
-        )
+        raise TypeError(refusal(value))
     fields = {f.name: encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value) if f.init}
     return {"class": name, "fields": fields}
 
@@ -133,33 +154,131 @@ def kept(array: np.ndarray, arrays: dict[str, np.ndarray]) -> str:
 
 
 def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The value that `encode` described."""
+    """The value that `encode` described; every other description is an error."""
     if isinstance(value, list):
         return [decode(item, arrays) for item in value]
     if not isinstance(value, dict):
         return value
-    if "number" in value:
-        return float(NUMBERS[value["number"]])
-    if "complex" in value:
-        return complex(*(decode(part, arrays) for part in value["complex"]))
-    if "array" in value:
-        return arrays[value["array"]]
-    if "tuple" in value:
-        return tuple(decode(item, arrays) for item in value["tuple"])
-    if "map" in value:
-        fields = {name: decode(item, arrays) for name, item in value["map"].items()}
-        return FeatureMap(**fields, arrays={name: arrays[key] for name, key in value["arrays"].items()})
-    if "state" in value:
-        sums = {name: arrays[value["state"][name]] for name in STATE_ARRAYS}
-        return AttentionState(**sums, origin=value["origin"])
-    cls = classes().get(value["class"])
+    match value:
+        case {"number": "nan" | "inf" | "-inf" as number} if len(value) == 1:
+            return float(number)
+        case {"complex": [real, imaginary]} if len(value) == 1:
+            return complex(decode(real, arrays), decode(imaginary, arrays))
+        case {"array": name} if len(value) == 1:
+            array = of_name(name, arrays)
+            if array.size == 0:
+                raise ValueError(f"{name} has the shape {array.shape}, but no parameter is empty.")
+            return array
+        case {"tuple": list(items)} if len(value) == 1:
+            return tuple(decode(item, arrays) for item in items)
+        case {"class": str(name), "fields": dict(fields)} if len(value) == 2:
+            return law(name, {field: decode(item, arrays) for field, item in fields.items()})
+        case {"state": dict(names), "origin": None | str() as origin} if len(value) == 2:
+            sums = {field: of_name(name, arrays) for field, name in names.items()}
+            return checked_state(AttentionState(**sums, origin=origin))
+        case {"map": dict(fields), "arrays": dict(names)} if len(value) == 2:
+            drawn = {field: of_name(name, arrays) for field, name in names.items()}
+            parameters = {field: decode(item, arrays) for field, item in fields.items()}
+            return checked_map(FeatureMap(**parameters, arrays=drawn))
+    raise ValueError(f"expected the description of a value, got {value!r}.")
+
+
+def of_name(name: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The array that was put away under this name."""
+    if not isinstance(name, str) or name not in arrays:
+        raise ValueError(f"there is no array {name!r}.")
+    return arrays[name]
+
+
+def law(name: str, fields: dict[str, Any]) -> Any:
+    """The law of this class, which checks its parameters."""
+    cls = classes().get(name)
     if cls is None:
         raise ValueError(
-            f"this randfeat has no class {value['class']!r}: the file was written by another version, or holds a class "
+            f"this randfeat has no class {name!r}: the file was written by another version, or holds a class "
             "of its own, which cannot be loaded."
         )
-    fields = {name: decode(item, arrays) for name, item in value["fields"].items()}
     unknown = sorted(set(fields) - {f.name for f in dataclasses.fields(cls) if f.init})
     if unknown:
-        raise ValueError(f"{value['class']} has no fields {', '.join(unknown)}: the file is of another version.")
+        raise ValueError(f"{name} has no fields {', '.join(unknown)}: the file is of another version.")
     return cls(**fields)
+
+
+def checked_map(phi: FeatureMap) -> FeatureMap:
+    """The map, if its arrays fit its estimator.
+
+    They do if the features of no input at all, (0, dim), have the right shape, which takes no memory and no time.
+    """
+    if not isinstance(phi.estimator, Estimator):
+        raise TypeError(f"a map needs an estimator, got {phi.estimator!r}.")
+    dim, width = as_count(phi.dim, "dim"), as_count(phi.num_features, "num_features")
+    shapes = {name: array.shape for name, array in phi.arrays.items()}
+    if not (shapes and all(len(shape) >= 2 and 0 not in shape for shape in shapes.values())):
+        raise ValueError(f"a map needs arrays (*batch_shape, ., .), not empty, got {shapes}.")
+    if {shape[:-2] for shape in shapes.values()} != {phi.batch_shape}:
+        raise ValueError(f"the arrays of a map have one batch_shape, got {shapes}.")
+    if not holds(phi.batch_shape, phi.estimator.batch_shape):
+        raise ValueError(f"{phi.batch_shape} maps do not hold the {phi.estimator.batch_shape} sets of parameters.")
+    check_floating(phi.arrays)
+    phi.estimator.check_dim(dim)
+    nothing = np.empty((0, dim))
+    for features in (phi.queries(nothing), phi.keys(nothing)):
+        if {features.values.shape, features.to_array().shape} != {(*phi.batch_shape, 0, width)}:
+            raise ValueError(
+                f"arrays of the shapes {shapes} make features {features.values.shape[-1]} wide, expected {width}."
+            )
+    for form in (phi.exponential_form(keys=False), phi.exponential_form(keys=True), phi.fourier_form()):
+        if form is not None and not is_of_width(form, width):
+            raise ValueError(f"arrays of the shapes {shapes} do not fit one another.")
+    return phi
+
+
+def is_of_width(form: ExponentialForm | FourierForm, width: int) -> bool:
+    """Whether every feature has a row and a weight of its own, none that are broadcast."""
+    weights = form.log_weights if isinstance(form, ExponentialForm) else form.amplitudes
+    phases = form.phases if isinstance(form, FourierForm) else weights
+    per_row = 2 if phases is None else 1
+    rows = form.rows.shape[-2]
+    return per_row * rows == width and all(part is None or part.shape[-2:] == (1, rows) for part in (weights, phases))
+
+
+def checked_state(state: AttentionState) -> AttentionState:
+    """The state, if its sums are for one number of features."""
+    sums = {name: getattr(state, name) for name in STATE_ARRAYS}
+    check_floating(sums)
+    shapes = {name: array.shape for name, array in sums.items()}
+    if all(len(shape) >= 2 for shape in shapes.values()):
+        width = state.weighted.shape[-2]
+        fits = state.total.shape[-2:] == (width, 1) and state.log_max.shape[-2:] in ((1, 1), (1, width))
+        np.broadcast_shapes(*(shape[:-2] for shape in shapes.values()))
+        if fits:
+            return state
+    raise ValueError(
+        f"a state has log_max (..., 1, f or 1), weighted (..., f, dv) and total (..., f, 1), got {shapes}."
+    )
+
+
+def check_floating(arrays: Any) -> None:
+    """ValueError for arrays that no features are computed in."""
+    for name, array in arrays.items():
+        if array.dtype not in (np.float16, np.float32, np.float64):
+            raise ValueError(f"{name} must be of a floating dtype, got {array.dtype}.")
+
+
+def check_version(header: dict[str, Any]) -> None:
+    """ValueError for another format, or a newer one."""
+    if header.keys() != {"format", "version", "object"}:
+        raise ValueError(f"expected a format, a version and an object, got {', '.join(header)}.")
+    if header["format"] != FORMAT:
+        raise ValueError(f"it has the format {header['format']!r}, expected {FORMAT!r}.")
+    if type(header["version"]) is not int or not 1 <= header["version"] <= VERSION:
+        raise ValueError(
+            f"it has version {header['version']!r} of the format, but this randfeat reads versions 1 to {VERSION}; "
+            "update randfeat."
+        )
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a sentence of bounded length."""
+    text = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + "..."

@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From the ground up. What stands on one line may not import each other.
 LAYERS = [
     {"_array"},
-    {"features", "special", "threads", "vector_functions"},
+    {"archive", "features", "special", "threads", "vector_functions"},
     {"blocks", "ceilings", "couplings", "kernels", "machine"},
     {"maps", "variance"},
     {"estimators"},

@@ -53,11 +53,18 @@ class ParametricEstimator(Parametric, SoftmaxEstimator):
 
 def frozen_array(value: Any, name: str, dtype: type = np.float64) -> np.ndarray:
     """A read-only copy of finite numbers, float64 or complex128."""
-    array: np.ndarray = np.array(value, dtype=dtype)
+    array = real_array(value, name) if dtype is np.float64 else np.array(value, dtype=dtype)
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite.")
     array.flags.writeable = False
     return array
+
+
+def real_array(value: Any, name: str) -> np.ndarray:
+    """A copy of real numbers, float64."""
+    if np.iscomplexobj(value):
+        raise TypeError(f"{name} must be real, got complex numbers.")
+    return np.array(value, dtype=np.float64)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from randfeat.couplings.laws import NoClosedForm, PairLaw
-from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.parametric import ParametricEstimator, frozen_array, real_array
 from randfeat.estimators.weighted import WeightedPositiveEstimator
 
 __all__ = ["PosteriorFeatures"]
@@ -77,8 +77,8 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
             or 0 in (*anchors.shape, *keys.shape)
         ):
             raise ValueError(f"anchors (..., C, d) and keys (..., S, d) do not fit: {anchors.shape}, {keys.shape}.")
-        masses = np.zeros(anchors.shape[:-1]) if self.log_masses is None else np.array(self.log_masses, np.float64)
-        biases = np.zeros(keys.shape[:-1]) if self.log_biases is None else np.array(self.log_biases, np.float64)
+        masses = np.zeros(anchors.shape[:-1]) if self.log_masses is None else real_array(self.log_masses, "log_masses")
+        biases = np.zeros(keys.shape[:-1]) if self.log_biases is None else real_array(self.log_biases, "log_biases")
         if masses.shape != anchors.shape[:-1] or biases.shape != keys.shape[:-1]:
             raise ValueError(
                 f"log_masses must be {anchors.shape[:-1]} and log_biases {keys.shape[:-1]}, "
