@@ -10,7 +10,7 @@ from randfeat.attention.blocked_causal import CausalHead
 from randfeat.attention.exponents import Exponents, block_rows
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.state import AttentionState
-from randfeat.attention.sums import Readout, Sums, sum_keys
+from randfeat.attention.sums import Readout, Sums, merged, sum_keys
 from randfeat.maps import FeatureMap
 from randfeat.threads import Scratch, Workers, resolve_num_threads
 
@@ -64,7 +64,7 @@ def fast_pass(
 def summed_keys(work: "Heads", workers: Workers[Scratch], *, peak: bool) -> tuple[list[Sums], list[Readout]]:
     """The sums over all keys of each head, piece by piece, and how its queries read them."""
     intervals = row_pieces(work.inputs.num_keys)
-    parts = [[Sums.none(*work.sum_shape, work.dtype)] * len(intervals) for _ in work.indices]
+    parts: Parts = [[None] * len(intervals) for _ in work.indices]
     workers.run([
         partial(key_task, work, parts, which, i, *interval, peak=peak)
         for which in range(len(parts))
@@ -212,7 +212,8 @@ class Heads:
         )
 
 
-Parts = list[list[Sums]]
+Parts = list[list[Sums | None]]
+"""Of each head and piece of the keys; None for no key at all."""
 
 
 def key_task(
@@ -220,7 +221,7 @@ def key_task(
 ) -> None:
     """The sums over one piece of the keys of one head."""
     index, keys = work.indices[which], work.keys[which]
-    total = parts[which][number]
+    total: Sums | None = None
     for first, last in pieces(start, stop, work.block_rows):
         key, value = work.key[index][first:last], work.value[index][first:last]
         if work.mask is not None and not work.mask[index][first:last].all():
@@ -228,16 +229,18 @@ def key_task(
             key, value = key[present], value[present]
         if len(key):
             block = sum_keys(keys, key, value, scratch, peak=peak)
-            total = total.merge(block, keys.limits)
+            total = merged(total, block, keys.limits)
     parts[which][number] = total
 
 
 def fold_task(work: Heads, parts: Parts, sums: list[Any], readouts: list[Any], which: int, scratch: Scratch) -> None:
     """All pieces of one head, in their order, after what came before them."""
-    total, keys = work.initial_sums(which), work.keys[which]
+    keys = work.keys[which]
+    total = None if work.initial is None else work.initial_sums(which)
     for part in parts[which]:
-        total = total.merge(part, keys.limits)
-    sums[which], readouts[which] = total, Readout.of(total, work.queries[which], keys)
+        total = merged(total, part, keys.limits)
+    sums[which] = work.initial_sums(which) if total is None else total
+    readouts[which] = Readout.of(sums[which], work.queries[which], keys)
 
 
 def query_task(

@@ -8,7 +8,7 @@ from randfeat.attention.exponents import Exponents, Limits, moderate
 from randfeat.attention.state import AttentionState
 from randfeat.threads import Scratch
 
-__all__ = ["Readout", "Sums", "sum_keys"]
+__all__ = ["Readout", "Sums", "merged", "sum_keys"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,13 @@ class Sums:
         weighted += other.weighted * theirs[:, None]
         peak = None if self.peak is None or other.peak is None else np.maximum(self.peak, other.peak)
         return Sums(shift, weighted, self.total * mine + other.total * theirs, peak)
+
+
+def merged(some: Sums | None, more: Sums | None, limits: Limits) -> Sums | None:
+    """Over both sets of keys, of which None is empty."""
+    if some is None or more is None:
+        return more if some is None else some
+    return some.merge(more, limits)
 
 
 def finite(shift: np.ndarray) -> np.ndarray:
