@@ -9,7 +9,8 @@ import pytest
 import randfeat as rf
 from experiments import attention_matrix_error, chefs_tables, hybrid, orthogonal_features, quadrature, simplex
 from experiments.attention_matrix_error import log_denominators, relative_denominators
-from experiments.chefs_tables.measure import bandwidth, fitted, log_variance, regime_pairs
+from experiments.chefs_tables.measure import fitted, log_variance, regime_pairs
+from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
 from experiments.datasets import DATASETS, load_dataset, neighbor_distance
 from experiments.figures import style
 from experiments.hybrid.verdicts import significant
@@ -47,7 +48,16 @@ TINY = {
         num_features=(32,),
         num_draws=3,
     ),
-    "simplex": dataclasses.replace(simplex.EXPERIMENT.quick, dim=16, num_rows=(16,), num_draws=100, gram_draws=40),
+    "simplex": dataclasses.replace(
+        simplex.EXPERIMENT.quick,
+        dim=16,
+        num_rows=(16,),
+        num_draws=100,
+        gram_draws=40,
+        datasets=("iris",),
+        multiples=(1,),
+        classification_draws=8,
+    ),
     "orthogonal_features": dataclasses.replace(
         orthogonal_features.EXPERIMENT.quick, datasets=("letter",), num_points=30, multiples=(1, 2), num_draws=20
     ),
@@ -141,6 +151,20 @@ def test_verdicts_fail_on_bad_numbers(name, table, change, claim, results):
     assert (good[text], bad[text]) == (True, False)
 
 
+@pytest.mark.parametrize(("gain", "holds"), [(0.02, True), (-0.02, False), (0.002, None)])
+def test_an_order_of_accuracies_is_claimed_beyond_its_standard_errors_only(gain, holds, results):
+    """Standard errors of 0.001, 0.001, 0.001 and 0.005 are 0.0013 for the mean of four, and 3.8 of these 0.005."""
+    (row, *_) = (r for r in results["simplex"].tables["accuracies"] if r["coupling"] == "simplex")
+    rows = [
+        row | {"bandwidth": bandwidth, "coupling": coupling, "dataset": str(place), "gain": gain, "gain_error": error}
+        for bandwidth in ("validated", "wide")
+        for coupling in ("independent", "orthogonal", "simplex", "simplex-plus")
+        for place, error in enumerate((0.001, 0.001, 0.001, 0.005))
+    ]
+    found = judged("simplex", results["simplex"].tables | {"accuracies": rows})
+    assert [value for claim, value in found.items() if "classify better" in claim] == 6 * [holds]
+
+
 @pytest.mark.parametrize("name", ["hybrid", "chefs_tables", "simplex"])
 def test_printed_digits_do_not_depend_on_the_size_of_the_run(name, results):
     tables = results[name].tables
@@ -188,6 +212,29 @@ def test_heads_and_synthetic_pairs_have_their_scale():
     a, b = (regime_pairs(settings, "vit/flower/L8H2", scale)[0] for scale in (0.5, 1.0))
     np.testing.assert_allclose(2 * a, b)
     assert bandwidth("iris", 0, 4000)[1] > 0.9
+
+
+@pytest.mark.parametrize("scale", [0.5, 30.0])
+@pytest.mark.parametrize(
+    "estimator",
+    [rf.PositiveFeatures(rf.GaussianKernel()), rf.TrigonometricFeatures(rf.GaussianKernel())],
+    ids=["positive", "trig"],
+)
+def test_classification_in_linear_time_is_that_by_the_gram_matrix(estimator, scale):
+    """Also where features leave the range of float64: at scale 30 a typical |x|² is 3600."""
+    task = make_task("iris", scale, seed=0, most_points=150)
+    phi = estimator.draw(4, 64, rng=3)
+    queries, keys = phi.queries(task.x), phi.keys(task.y)
+    logs = queries.log_scale[:, None] + keys.log_scale
+    terms = queries.values[:, None] * keys.values * np.exp(logs - logs.max(axis=(1, 2), keepdims=True))
+    expected = np.mean(np.argmax(terms.sum(axis=-1) @ task.votes, axis=1) == task.labels)
+    assert accuracy(phi, task) == pytest.approx(expected)
+    if scale < 1:
+        gram = estimator.kernel(task.x, task.y)
+        assert exact_accuracy(task) == np.mean(np.argmax(gram @ task.votes, axis=1) == task.labels)
+    else:  # the nearest neighbor decides
+        nearest = np.argmin(np.sum((task.x[:, None] - task.y) ** 2, axis=-1), axis=1)
+        assert exact_accuracy(task) == np.mean(np.argmax(task.votes[nearest], axis=1) == task.labels)
 
 
 # data ----------------------------------------------------------------------------------------------------------------
