@@ -135,6 +135,7 @@ use instead."""
 OTHER_COUPLINGS: list[rf.Coupling] = [
     rf.SimplexPlus(),
     rf.Fastfood(),
+    rf.Circulant(),
     rf.Hadamard(),
     rf.Hadamard(blocks=1, norms="constant"),
     rf.Sobol(),

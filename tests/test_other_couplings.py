@@ -27,7 +27,7 @@ from randfeat.testing import check_coupling, check_estimator
 from tests.cases import OTHER_COUPLINGS
 
 LIMIT = 4.9
-OPEN_PAIRS = (rf.SimplexPlus, rf.Fastfood, rf.Sobol, rf.Halton)
+OPEN_PAIRS = (rf.SimplexPlus, rf.Fastfood, rf.Circulant, rf.Sobol, rf.Halton)
 TILTED_OPEN = (rf.MomentMatched(), rf.Antithetic(rf.MomentMatched()))
 
 
@@ -87,6 +87,7 @@ NAMES = {
     "simplex-plus": rf.SimplexPlus(),
     "hadamard": rf.Hadamard(),
     "fastfood": rf.Fastfood(),
+    "circulant": rf.Circulant(),
     "sobol": rf.Sobol(),
     "halton": rf.Halton(),
     "spherical-radial": rf.SphericalRadial(),
@@ -99,8 +100,8 @@ NAMES = {
 def test_names_and_declarations(name):
     coupling = NAMES[name]
     assert rf.PositiveFeatures(coupling=name).coupling == coupling
-    assert coupling.exact_marginals == (name in ("simplex-plus", "fastfood", "sobol", "halton"))
-    assert coupling.rotation_invariant == (name not in ("hadamard", "fastfood", "sobol", "halton"))
+    assert coupling.exact_marginals == (name in ("simplex-plus", "fastfood", "circulant", "sobol", "halton"))
+    assert coupling.rotation_invariant == (name not in ("hadamard", "fastfood", "circulant", "sobol", "halton"))
 
 
 def test_bad_parameters():
@@ -251,6 +252,32 @@ def test_fastfood_rows_are_gaussian(dim):
     if dim == 4:  # lengths are independent where nothing is cut
         first, second = np.sum(rows[:, 0] ** 2, axis=-1), np.sum(rows[:, 1] ** 2, axis=-1)
         assert abs(np.corrcoef(first, second)[0, 1]) < LIMIT / np.sqrt(20_000)
+
+
+def test_circulant_rows_by_loops():
+    """Blocks of d, the last cut: each row is g moved by one more place, column l with the sign b_l in all of them."""
+    rows = rf.Circulant().sample(11, 4, rng=generator(3), batch_shape=(2,))
+    for draw in rows:
+        for block in (draw[:4], draw[4:8], draw[8:]):
+            g, signs = block[0], [block[1][0] / block[0][3], *(block[1][1:] / block[0][:-1])]
+            assert np.all(np.abs(signs) == 1)  # b_l b_{l-1}
+            for i in range(1, len(block)):
+                for place in range(4):
+                    moved = np.prod([signs[(place - step) % 4] for step in range(i)])
+                    assert block[i][place] == moved * g[(place - i) % 4]
+
+
+def test_covariances_of_circulant_exponentials():
+    """`E e^r - 1` over all signs, which is not negative; 40 000 draws, |z| < 4.9 for each of six pairs."""
+    v = np.array([0.6, -0.5, 0.4, 0.3])
+    signs = np.array(list(itertools.product((-1, 1), repeat=4)))
+    rows = rf.Circulant().sample(4, 4, rng=generator(5), batch_shape=(40_000,))
+    centered = np.exp(rows @ v - v @ v / 2) - 1
+    for i, j in itertools.combinations(range(4), 2):
+        expected = np.mean(np.expm1(np.sum(signs * v * np.roll(signs * v, i - j, axis=1), axis=1)))
+        products = centered[:, i] * centered[:, j]
+        assert expected > 0
+        assert abs(products.mean() - expected) < LIMIT * products.std() / np.sqrt(40_000)
 
 
 # quasi-random points -------------------------------------------------------------------------------------------------

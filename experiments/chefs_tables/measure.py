@@ -1,6 +1,5 @@
 """What is computed: mean log variances in closed form, and accuracies of classification by drawn features."""
 
-import functools
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.datasets import load_dataset
+from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
 from experiments.experiment import Cell, Settings
 from experiments.heads import load_head
 from experiments.results import Record, Tables
@@ -161,33 +160,6 @@ class PrintedCell:
         return {"printed": rows}
 
 
-@functools.cache
-def bandwidth(name: str, seed: int, most_points: int) -> tuple[float, float]:
-    """The multiple of the standardized inputs that classifies best by the exact kernel on held-out points; accuracy."""
-    train, valid, _ = sets(name, seed, most_points)
-    accuracies = []
-    for scale in (grid := np.geomspace(0.1, 2.0, 14)):
-        squared = np.sum(valid[0] ** 2, 1)[:, None] + np.sum(train[0] ** 2, 1) - 2 * valid[0] @ train[0].T
-        log_weights = -(scale**2) * squared / 2
-        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
-        accuracies.append(float(np.mean(np.argmax(weights @ one_hot(train[1]), axis=1) == valid[1])))
-    best = int(np.argmax(accuracies))
-    return float(grid[best]), accuracies[best]
-
-
-def sets(name: str, seed: int, most_points: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Training, validation and test points (60, 20 and 20 %) with their labels."""
-    data = load_dataset(name)
-    count = min(len(data.inputs), most_points)
-    parts = data.split(Settings(seed=seed).rng("sets", name), count - 2 * (count // 5), count // 5, count // 5)
-    return [(data.inputs[part], data.target[part]) for part in parts]
-
-
-def one_hot(labels: np.ndarray) -> np.ndarray:
-    """(n,) labels as (n, classes)."""
-    return np.eye(int(labels.max()) + 1)[labels]
-
-
 @dataclass(frozen=True)
 class ClassificationCell:
     """All estimators and widths on one data set."""
@@ -201,12 +173,12 @@ class ClassificationCell:
 
     def measure(self, settings: ChefsSettings) -> Tables:
         """Rows of `accuracies`."""
-        scale, _ = bandwidth(self.dataset, settings.seed, settings.most_points)
-        train, _, test = sets(self.dataset, settings.seed, settings.most_points)
-        x, y, votes = scale * test[0], scale * train[0], one_hot(train[1])
-        kernel = rf.GaussianKernel()
-        exact = np.mean(np.argmax(kernel(x, y) @ votes, axis=1) == test[1])
-        calibration = y, y[settings.rng(self.key, "pairs").permutation(len(y))]  # training points only
+        points: Record = {"seed": settings.seed, "most_points": settings.most_points}
+        scale, _ = bandwidth(self.dataset, **points)
+        task = make_task(self.dataset, scale, **points)
+        kernel, exact = rf.GaussianKernel(), exact_accuracy(task)
+        other = settings.rng(self.key, "pairs").permutation(len(task.y))
+        calibration = task.y, task.y[other]  # training points only
         rows: list[Record] = []
         for method in settings.methods:
             estimator = fitted(method, *calibration, kernel)
@@ -214,11 +186,9 @@ class ClassificationCell:
                 found = []
                 for draw in range(settings.num_draws):
                     rng = settings.rng(self.key, method, width, draw)
-                    phi = estimator.draw(x.shape[-1], width, rng=rng)
-                    scores = phi.estimate(x, y) @ votes
-                    found.append(float(np.mean(np.argmax(scores, axis=1) == test[1])))
+                    found.append(accuracy(estimator.draw(task.x.shape[-1], width, rng=rng), task))
                 row: Record = {"dataset": self.dataset, "method": method, "num_features": width, "scale": scale}
-                row |= {"accuracy": statistics.mean(found), "exact": float(exact)}
+                row |= {"accuracy": statistics.mean(found), "exact": exact}
                 rows.append(row | {"standard_error": float(np.std(found, ddof=1) / len(found) ** 0.5)})
         return {"accuracies": rows}
 

@@ -3,7 +3,8 @@
 Gram matrices of points of real tables, in relative Frobenius error, as in "Quadrature-based Features for Kernel
 Approximation": independent, orthogonal and antithetic rows, the spherical-radial rule of degree 3 (rows ±√d q_i),
 Sobol' points, and for d = 4 tensor Gauss-Hermite rules. m counts rows. Trigonometric features of the Gaussian kernel
-do not tell w from -w; there the rule stands without its mirror images: the same estimate from half the features.
+do not tell w from -w; there the rule stands without its mirror images: the same estimate from half the features, and
+beside it the rule of degree (3, 3) with a random radius and a weight at the origin, which no feature map can carry.
 
 `ridge` is regression on features against kernel ridge regression with the exact kernel and the same penalty.
 """

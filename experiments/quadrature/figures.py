@@ -10,8 +10,10 @@ from experiments.figures import (
     BLACK,
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     PURPLE,
+    SKY,
     VERMILION,
     feature_axis,
     legend_below,
@@ -30,6 +32,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "orthogonal": {"color": BLUE, "marker": "s"},
     "antithetic": {"color": ORANGE, "marker": "D"},
     "spherical-radial": {"color": VERMILION, "marker": "v"},
+    "random radius": {"color": SKY, "marker": "X"},
+    "random radius, real": {"color": GREY, "marker": "p"},
     "Sobol'": {"color": GREEN, "marker": "^"},
     "Gauss-Hermite": {"color": PURPLE, "marker": "P"},
 }
@@ -65,7 +69,7 @@ def grams(results: Results) -> Figure:
         grid[row, 0].set_ylabel("relative error")
     for axes in grid[-1]:
         axes.set_xlabel("rows m")
-    legend_below(figure, style_handles(STYLES, STYLES), columns=6)
+    legend_below(figure, style_handles(STYLES, STYLES), columns=4)
     return figure
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import randfeat as rf
 from experiments.datasets import load_dataset, neighbor_distance
 from experiments.experiment import Cell, Settings
+from experiments.quadrature.random_radius import RADIUS_METHODS, block_size, expected_mse, sample_gram
 from experiments.results import Record, Tables
 
 __all__ = ["KERNELS", "RIDGE_METHODS", "QuadratureSettings", "cells", "methods"]
@@ -49,7 +50,9 @@ class QuadratureSettings(Settings):
 
 def methods(kernel: str, dim: int) -> tuple[str, ...]:
     """Couplings that are compared. Trigonometric features do not tell w from -w, so mirror images add nothing there."""
-    names = tuple(name for name in COUPLINGS if kernel != "gaussian" or name != "antithetic")
+    names = tuple(COUPLINGS)
+    if kernel == "gaussian":
+        names = (*(name for name in COUPLINGS if name != "antithetic"), *RADIUS_METHODS)
     return (*names, "Gauss-Hermite") if dim <= 4 else names
 
 
@@ -107,6 +110,37 @@ class GramCell:
             row |= {"num_rows": num_rows, "num_features": width, "squared_error": float(np.mean(errors))}
             row |= {"standard_error": float(np.std(errors, ddof=1) / math.sqrt(len(errors)))}
             rows.append(row | {"expected": closed_form(estimator, x, width, size)})
+        return {"errors": rows}
+
+
+@dataclass(frozen=True)
+class RadiusCell:
+    """The rule with a random radius for the Gaussian kernel on one data set: Gram matrices without an estimator."""
+
+    dataset: str
+    method: str
+
+    @property
+    def key(self) -> str:
+        """Name of the cell."""
+        return f"{self.dataset} gaussian {self.method}"
+
+    def measure(self, settings: QuadratureSettings) -> Tables:
+        """Rows of `errors`; a row is a pair of nodes, as elsewhere, and the origin is not counted."""
+        x = points(self.dataset, settings.num_points, settings.seed) / neighbor_distance(self.dataset)
+        dim, exact = x.shape[1], rf.GaussianKernel()(x, x)
+        size, t = float(np.sum(exact**2)), np.sum((x[:, None] - x) ** 2, axis=-1)
+        rows: list[Record] = []
+        for multiple in settings.multiples:
+            blocks = 2 * multiple
+            rngs = (settings.rng(self.key, blocks, draw) for draw in range(settings.num_draws))
+            grams = (sample_gram(self.method, blocks, x, rng=rng) for rng in rngs)
+            errors = [float(np.sum((gram - exact) ** 2)) / size for gram in grams]
+            row: Record = {"dataset": self.dataset, "dim": dim, "kernel": "gaussian", "method": self.method}
+            row |= {"num_rows": blocks * block_size(dim), "num_features": 2 * blocks * block_size(dim)}
+            row |= {"squared_error": float(np.mean(errors))}
+            row |= {"standard_error": float(np.std(errors, ddof=1) / math.sqrt(len(errors)))}
+            rows.append(row | {"expected": float(np.sum(expected_mse(self.method, blocks, dim, t))) / size})
         return {"errors": rows}
 
 
@@ -188,7 +222,7 @@ def exact_score(dataset: str, kernel: str, count: tuple[int, int], seed: int) ->
 def cells(settings: QuadratureSettings) -> list[Cell]:
     """Gram matrices of every data set, kernel and coupling, and ridge regression."""
     result: list[Cell] = [
-        GramCell(dataset, kernel, method)
+        RadiusCell(dataset, method) if method in RADIUS_METHODS else GramCell(dataset, kernel, method)
         for dataset in settings.datasets
         for kernel in KERNELS
         for method in methods(kernel, load_dataset(dataset).dim)

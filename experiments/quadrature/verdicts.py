@@ -24,6 +24,8 @@ def verdicts(tables: Tables, settings: QuadratureSettings) -> list[Verdict]:
     return [
         agreement(tables, settings),
         *(gain(tables, kernel) for kernel in KERNELS),
+        random_radius(tables),
+        redrawn(tables),
         *(convergence(tables, settings, dataset) for dataset in settings.ridge_datasets),
     ]
 
@@ -66,6 +68,44 @@ def gain(tables: Tables, kernel: str) -> Verdict:
         else "reported: the rule is biased for the Gaussian kernel, and a bias does not fall with m",
         measured=f"from the least to the largest m: {listing}",
         holds=bool(below) if claimed else None,
+    )
+
+
+def random_radius(tables: Tables) -> Verdict:
+    """The degree (3, 3) rule against orthogonal rows, by closed forms: which of them wins is up to the data."""
+    listing = []
+    for dataset in dict.fromkeys(row["dataset"] for row in tables["errors"]):
+        rule, base = (
+            curve(tables["errors"], dataset=dataset, kernel="gaussian", method=method)
+            for method in ("random radius", "orthogonal")
+        )
+        ratio = (rule["expected"] * rule["num_rows"]) / (base["expected"] * base["num_rows"])
+        listing.append(f"{dataset} {ratio.mean():.2f}")
+    return Verdict(
+        claim="gaussian: m times the squared error of the rule with a random radius, over that of orthogonal rows",
+        expected="reported: the same at every m, and below 1 for close points only",
+        measured=", ".join(listing),
+        holds=None,
+    )
+
+
+def redrawn(tables: Tables) -> Verdict:
+    """Lengths redrawn for the sake of a weight that has a square root make a bias, which does not fall with m."""
+    lines, worse = [], []
+    for dataset in dict.fromkeys(row["dataset"] for row in tables["errors"]):
+        real, free = (
+            curve(tables["errors"], dataset=dataset, kernel="gaussian", method=method)
+            for method in ("random radius, real", "random radius")
+        )
+        ratio = real["squared_error"][-1] / free["expected"][-1]
+        worse.append(ratio - SIGNIFICANT * real["standard_error"][-1] / free["expected"][-1])
+        lines.append(f"{dataset} {ratio:.1f}")
+    return Verdict(
+        claim="gaussian: redrawing lengths until the weight at 0 is not negative costs more than it gives, at the "
+        "largest m",
+        expected=f"squared error above that of the rule itself by {SIGNIFICANT:g} standard errors, on every data set",
+        measured=f"ratio: {', '.join(lines)}",
+        holds=bool(min(worse) > 1),
     )
 
 

@@ -3,6 +3,7 @@
 from randfeat.couplings.antithetic import Antithetic
 from randfeat.couplings.base import Coupling
 from randfeat.couplings.centered import CenteredGaussian
+from randfeat.couplings.circulant import Circulant
 from randfeat.couplings.fastfood import Fastfood
 from randfeat.couplings.gauss_hermite import GaussHermite
 from randfeat.couplings.hadamard import Hadamard
@@ -18,6 +19,7 @@ from randfeat.couplings.spherical_radial import SphericalRadial
 __all__ = [
     "Antithetic",
     "CenteredGaussian",
+    "Circulant",
     "Coupling",
     "Fastfood",
     "GaussHermite",

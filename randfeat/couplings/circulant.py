@@ -1,0 +1,68 @@
+"""Rows of signed circulant matrices."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from randfeat.couplings.base import Coupling, block_sizes, register_coupling
+from randfeat.couplings.hadamard import random_signs
+from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
+
+__all__ = ["Circulant"]
+
+
+@dataclass(frozen=True)
+class Circulant(Coupling):
+    """Rows of `C B` in blocks of d: `w_il = b_l g_{l-i}`, indices mod d, g ~ N(0, I_d), b random signs.
+
+    C is the circulant matrix of g, each row the one above it moved by one place, and B = diag(b). A block is drawn from
+    d Gaussian numbers and d signs. Any number of rows: blocks are independent, of the last the first few rows are
+    taken.
+
+    Each row alone is exactly N(0, I): g with its entries permuted and their signs changed. All rows of a block have the
+    length |g|. Given the signs two rows are jointly Gaussian, and with `r = Σ_l b_l b_{l+k} v_l v_{l+k}` for rows k
+    apart
+
+        Cov(exp(v·w_i), exp(v·w_{i+k})) / e^{|v|²} = E[e^r] - 1 >= 0,
+
+    for cosines `E[cosh r] - 1`, up to the factor `e^{-|v|²}` on the left: r has the mean 0, so these rows are never
+    better than independent ones for positive and trigonometric features. What they save is time and memory. The
+    covariance depends on the axes, not on |v| alone, so that `variance` is not offered:
+    `randfeat.montecarlo.sample_errors` measures it.
+    Source: Yu et al. 2015, "Compact Nonlinear Maps and Circulant Extensions"; Yu et al. 2016, "Orthogonal Random
+    Features", compare it with orthogonal rows.
+
+    >>> rows = Circulant().sample(3, 3, rng=np.random.default_rng(0))
+    >>> bool(np.allclose(np.roll(np.abs(rows), -1, axis=1)[1:], np.abs(rows)[:-1]))
+    True
+    """
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """False."""
+        return False
+
+    def sample(
+        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """Rows (*batch_shape, num_rows, dim)."""
+        blocks, rest = block_sizes(num_rows, dim)
+        shape = (*batch_shape, blocks + bool(rest))
+        places = np.arange(dim) - np.arange(dim)[:, None]  # l - i; negative indices count from the end
+        rows = rng.standard_normal((*shape, dim))[..., places] * random_signs((*shape, 1, dim), rng)
+        return rows.reshape(*batch_shape, shape[-1] * dim, dim)[..., :num_rows, :]
+
+    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
+        """A Gaussian row with itself."""
+        return GaussianPair(correlation=1.0)
+
+    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
+        """None for blocks of one row; else no function of lengths and angles."""
+        if num_rows == 1 or dim == 1:
+            return []
+        raise NoClosedForm(
+            "the joint law of circulant rows depends on the axes of the data; use randfeat.montecarlo.sample_errors."
+        )
+
+
+register_coupling("circulant", Circulant)
