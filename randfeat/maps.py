@@ -44,6 +44,10 @@ class FeatureMap:
     def __post_init__(self) -> None:
         object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle and copy, which cannot take a read-only mapping."""
+        return type(self), (self.estimator, self.dim, self.num_features, dict(self.arrays))
+
     def __repr__(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         return f"FeatureMap({self.estimator!r}, dim={self.dim}, num_features={self.num_features}{batch})"

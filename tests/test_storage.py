@@ -1,6 +1,8 @@
 """rf.save and rf.load: everything comes back as it was, and nothing that is not ours is read."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 import randfeat as rf
 from tests import cases
 from tests.arrays import asarray, dtype_of, library, same_bits, to_numpy
+from tests.hostile_files import corpus
 
 LAWS = list(dict.fromkeys([*cases.ESTIMATORS, *cases.OTHERS, *cases.OPEN, *cases.COUPLINGS, *cases.OTHER_COUPLINGS]))
 LAWS = [law for law in LAWS if not isinstance(law, type)] + list(cases.KERNELS)
@@ -53,6 +56,17 @@ def test_maps_and_states_continue_bit_by_bit(xp, rng, path, dtype):
     expected, _ = rf.linear_attention(*rest, phi, initial_state=state, **options)
     actual, _ = rf.linear_attention(*rest, again, initial_state=loaded, **options)
     assert same_bits(actual, expected)
+
+
+def test_copies_and_pickles():
+    """Of everything that can be saved: models that hold maps are copied and sent to other processes."""
+    for thing in corpus():
+        for again in (copy.copy(thing), copy.deepcopy(thing), pickle.loads(pickle.dumps(thing))):
+            assert type(again) is type(thing)
+            if isinstance(thing, rf.FeatureMap | rf.AttentionState):
+                assert again.fingerprint == thing.fingerprint
+            else:
+                assert again == thing
 
 
 def test_states_of_other_maps_are_refused(path, rng):
