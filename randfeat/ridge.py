@@ -1,5 +1,6 @@
 """Ridge regression on features from their moments: one penalty, or all of them at once."""
 
+import abc
 import functools
 import math
 import warnings
@@ -10,10 +11,12 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat.feature_moments import FeatureMoments
+from randfeat.threads import single_threaded_blas
 
-__all__ = ["RidgeProblem", "RidgeSpectrum"]
+__all__ = ["RidgePath", "RidgeProblem", "RidgeSpectrum", "RidgeTridiagonal"]
 
-STEPS_PER_DECADE = 12  # of the penalties that are tried
+STEPS_PER_DECADE = 3  # of the penalties that are tried first; GCV is a sum of functions that take decades to change
+SUBDIVISIONS = 10  # of the steps beside the best of them
 HEAVIEST = 1e3  # of them, over the largest eigenvalue: weights are then 0.1 % of those without a penalty, or less
 
 
@@ -102,6 +105,39 @@ class RidgeProblem:
         """`b = ȳ - Wᵀ φ̄` (k,)."""
         return self.target_mean - weights.T @ self.feature_mean
 
+    def path(self, alphas: Any = None) -> "RidgePath":
+        """All penalties from `rounding` on, or these, at once: by the tridiagonal form, or by the eigenvectors of G.
+
+        Those see what is exactly zero: the residuals of features that can fit all rows, penalties below rounding.
+        """
+        if 1 < len(self.gram) < self.degrees and (alphas is None or np.min(alphas) >= self.rounding):
+            return self.tridiagonal
+        return self.spectrum
+
+    @functools.cached_property
+    def tridiagonal(self) -> "RidgeTridiagonal":
+        """The problem in a basis where G is tridiagonal."""
+        from scipy.linalg import eigvalsh_tridiagonal, lapack
+
+        size = len(self.gram)
+        workspace, _ = lapack.dsytrd_lwork(size, lower=1)
+        with single_threaded_blas():  # half of it are m products with vectors, where many threads wait for one another
+            reflections, diagonal, beside, scales, _ = lapack.dsytrd(self.gram, lower=1, lwork=int(workspace))
+        reflections = np.asfortranarray(reflections[1:, :-1])
+        values = eigvalsh_tridiagonal(diagonal, beside, lapack_driver="sterf")
+        return RidgeTridiagonal(
+            values=np.maximum(values, 0.0),
+            coordinates=rotated(self.cross, reflections, scales, transpose=True),
+            target_squares=self.target_squares,
+            count=self.count,
+            degrees=self.degrees,
+            rounding=self.rounding,
+            diagonal=diagonal,
+            beside=beside,
+            reflections=reflections,
+            scales=scales,
+        )
+
     @functools.cached_property
     def spectrum(self) -> "RidgeSpectrum":
         """The problem in the basis of eigenvectors of G."""
@@ -109,9 +145,14 @@ class RidgeProblem:
         present = values > self.rounding
         present[: max(len(values) - self.degrees, 0)] = False  # G has no higher rank, and values ascend
         vectors = vectors[:, present]
-        coordinates, floor = vectors.T @ self.cross, self.rounding
         return RidgeSpectrum(
-            values[present], vectors, coordinates, self.target_squares, self.count, self.degrees, floor
+            values=values[present],
+            coordinates=vectors.T @ self.cross,
+            target_squares=self.target_squares,
+            count=self.count,
+            degrees=self.degrees,
+            rounding=self.rounding,
+            vectors=vectors,
         )
 
     def _cholesky(self, alpha: float) -> np.ndarray | None:
@@ -135,21 +176,15 @@ class RidgeProblem:
 
 
 @dataclass(frozen=True, eq=False)
-class RidgeSpectrum:
-    """A `RidgeProblem` in the basis of eigenvectors of its Gram matrix, where every penalty α is solved in O(m k).
+class RidgePath(abc.ABC):
+    """A `RidgeProblem` in an orthonormal basis where every penalty α is solved in O(m k).
 
-        values (r,), vectors (m, r)    G = V diag(s) Vᵀ, without what is zero up to rounding: r <= min(m, degrees),
-        coordinates (r, k)    c = Vᵀ C.
+        values (r,)    eigenvalues s_i of G, ascending,
+        coordinates (r, k)    of C in that basis; target_squares, count, degrees, rounding as in the problem.
 
-    Weights are `V c/(s+α)`; the hat matrix has the trace `Σ s/(s+α)`, and 1 more for an intercept. So with d the
-    degrees (n, or n - 1 with an intercept) the residuals have
-
-        degrees of freedom   d - Σ s/(s+α) = (d - r) + Σ α/(s+α),
-        sum of squares       |y|² - 2 cᵀβ + βᵀ S β = |y|² - Σ c² (s+2α)/(s+α)²
-                             = (|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²,   β = c/(s+α),
-
-    where all terms of the last forms are non-negative: nothing cancels but what least squares (α = 0) leaves. Both
-    need no row of the data, and so does generalized cross-validation
+    The hat matrix has the trace `Σ s/(s+α)`, and 1 more for an intercept. So with d the degrees (n, or n - 1 with an
+    intercept) the residuals have `d - Σ s/(s+α) = (d - r) + Σ α/(s+α)` degrees of freedom, where nothing cancels.
+    These and the sum of squares need no row of the data, and so does generalized cross-validation
 
         GCV(α) = n (residual sum of squares) / (residual degrees of freedom)²,
 
@@ -158,29 +193,24 @@ class RidgeSpectrum:
     """
 
     values: np.ndarray
-    vectors: np.ndarray
     coordinates: np.ndarray
     target_squares: np.ndarray
     count: int
     degrees: int
     rounding: float
 
+    @abc.abstractmethod
     def weights(self, alpha: float) -> np.ndarray:
-        """`V c/(s+α)` (m, k)."""
-        return self.vectors @ (self.coordinates / (self.values + check_alpha(alpha))[:, None])
+        """`(G + αI)^{-1} C` (m, k)."""
+
+    @abc.abstractmethod
+    def residual_squares(self, alpha: Any) -> np.ndarray:
+        """The sum of squared residuals of each target: penalties (...) -> (..., k)."""
 
     def residual_degrees(self, alpha: Any) -> np.ndarray:
         """`(d - r) + Σ α/(s+α)`, for penalties of any shape."""
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
         return self.degrees - len(self.values) + np.sum(alpha / (self.values + alpha), axis=-1)
-
-    def residual_squares(self, alpha: Any) -> np.ndarray:
-        """The sum of squared residuals of each target: penalties (...) -> (..., k)."""
-        alpha = np.asarray(alpha, dtype=np.float64)[..., None]
-        explained = self.coordinates**2 / self.values[:, None]
-        left = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
-        left = left if len(self.values) < self.degrees else 0.0  # features that can fit all rows leave nothing
-        return left + (alpha / (self.values + alpha)) ** 2 @ explained
 
     def gcv(self, alpha: Any) -> np.ndarray:
         """Generalized cross-validation, summed over targets: penalties (...) -> (...); NaN with no degrees left."""
@@ -188,18 +218,102 @@ class RidgeSpectrum:
             return self.count * np.sum(self.residual_squares(alpha), axis=-1) / self.residual_degrees(alpha) ** 2
 
     def penalties(self) -> np.ndarray:
-        """Penalties from heavy to light, over all that makes a difference: 12 a decade."""
-        if not len(self.values):
+        """Penalties from heavy to light, over all that makes a difference: 3 a decade."""
+        if not len(self.values) or self.values[-1] <= self.rounding:
             return np.ones(1)
         heaviest, lightest = HEAVIEST * float(self.values[-1]), self.rounding
         steps = math.ceil(STEPS_PER_DECADE * math.log10(heaviest / lightest))
         return np.geomspace(heaviest, lightest, steps + 1)
 
     def best(self, alphas: Any = None) -> float:
-        """The penalty of least GCV among these, or among `penalties()`; the heaviest one of equal ones."""
-        alphas = self.penalties() if alphas is None else -np.sort(-np.asarray(alphas, dtype=np.float64))
+        """The penalty of least GCV among these, the heaviest one of equal ones; or of all, to a 30th of a decade."""
+        if alphas is not None:
+            alphas = -np.sort(-np.asarray(alphas, dtype=np.float64))
+            return float(alphas[self._least(alphas)])
+        coarse = self.penalties()
+        first = self._least(coarse)
+        around = coarse[max(first - 1, 0) : first + 2]
+        fine = np.geomspace(around[0], around[-1], SUBDIVISIONS * (len(around) - 1) + 1)
+        return float(fine[self._least(fine)])
+
+    def _least(self, alphas: np.ndarray) -> int:
         scores = self.gcv(alphas)
-        return float(alphas[np.argmin(np.where(np.isnan(scores), math.inf, scores))])
+        return int(np.argmin(np.where(np.isnan(scores), math.inf, scores)))
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeTridiagonal(RidgePath):
+    """The path of `G = Q T Qᵀ`, T tridiagonal and Q a product of reflections: a fourth of the work of eigenvectors.
+
+        diagonal (m,), beside (m - 1,)    of T, whose eigenvalues are `values`, r = m,
+        reflections (m - 1, m - 1), scales (m - 1,)    Householder's, as LAPACK keeps them; coordinates    c = Qᵀ C.
+
+    With `u = (T + αI)^{-1} c` weights are `Q u`, and the squares of the residuals `|y|² - uᵀ(c + αu)`, up to rounding
+    of |y|². For α from `rounding` on; NaN below it where T + αI is not positive definite.
+    Source: Eldén 1984, "A Note on the Computation of the Generalized Cross-Validation Function for Ill-Conditioned
+    Least Squares Problems", who makes the data bidiagonal.
+    """
+
+    diagonal: np.ndarray
+    beside: np.ndarray
+    reflections: np.ndarray
+    scales: np.ndarray
+
+    def weights(self, alpha: float) -> np.ndarray:
+        """`Q (T + αI)^{-1} c` (m, k)."""
+        return rotated(self._solution(check_alpha(alpha)), self.reflections, self.scales, transpose=False)
+
+    def residual_squares(self, alpha: Any) -> np.ndarray:
+        """`|y|² - uᵀ(c + αu)` of each target: penalties (...) -> (..., k)."""
+        alpha = np.asarray(alpha, dtype=np.float64)
+        explained = np.empty((*alpha.shape, len(self.target_squares)))
+        for index in np.ndindex(alpha.shape):
+            solution = self._solution(alpha[index])
+            explained[index] = np.sum(solution * (self.coordinates + alpha[index] * solution), axis=0)
+        return np.maximum(self.target_squares - explained, 0.0)
+
+    def _solution(self, alpha: float) -> np.ndarray:
+        from scipy.linalg import lapack
+
+        *_, solution, failed = lapack.dptsv(self.diagonal + alpha, self.beside, self.coordinates)
+        return np.full_like(solution, math.nan) if failed else solution
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeSpectrum(RidgePath):
+    """The path of `G = V diag(s) Vᵀ`, without what is zero up to rounding: r <= min(m, degrees).
+
+        vectors (m, r)    V; coordinates    c = Vᵀ C.
+
+    Weights are `V β`, β = c/(s+α), and the squares of the residuals
+
+        |y|² - 2 cᵀβ + βᵀ S β = |y|² - Σ c² (s+2α)/(s+α)² = (|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²,
+
+    where all terms of the last form are non-negative: nothing cancels but what least squares (α = 0) leaves.
+    """
+
+    vectors: np.ndarray
+
+    def weights(self, alpha: float) -> np.ndarray:
+        """`V c/(s+α)` (m, k)."""
+        return self.vectors @ (self.coordinates / (self.values + check_alpha(alpha))[:, None])
+
+    def residual_squares(self, alpha: Any) -> np.ndarray:
+        """`(|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²` of each target: penalties (...) -> (..., k)."""
+        alpha = np.asarray(alpha, dtype=np.float64)[..., None]
+        explained = self.coordinates**2 / self.values[:, None]
+        left = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
+        left = left if len(self.values) < self.degrees else 0.0  # features that can fit all rows leave nothing
+        return left + (alpha / (self.values + alpha)) ** 2 @ explained
+
+
+def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, transpose: bool) -> np.ndarray:
+    """`Q x`, or `Qᵀ x`, for Q of a tridiagonal form, which leaves the first coordinate alone."""
+    from scipy.linalg import lapack
+
+    side, order, rest = "L", "T" if transpose else "N", np.asfortranarray(x[1:])
+    workspace = int(lapack.dormqr(side, order, reflections, scales, rest, lwork=-1)[1][0])
+    return np.concatenate([x[:1], lapack.dormqr(side, order, reflections, scales, rest, lwork=workspace)[0]])
 
 
 def check_alpha(alpha: float) -> float:

@@ -26,6 +26,37 @@ def test_errors():
     assert ridge.error(np.full(3, 3.0), numbers, classes=False) == pytest.approx(1.0)
 
 
+def test_leaving_a_row_out_is_what_its_leverage_says(rng, monkeypatch):
+    """The penalties of least error by refitting without each row, and by the formula; GCV is misled by far rows."""
+    z = rng.standard_normal((30, 5))
+    z[:3] *= 5.0
+    y = z + 3.0 * rng.standard_normal((30, 5))
+    monkeypatch.setattr(ridge, "PENALTIES", np.geomspace(1e-2, 1e6, 41))
+    errors = []
+    for alpha in ridge.PENALTIES:
+        squares = []
+        for j in range(30):
+            rest = np.delete(np.arange(30), j)
+            center, mean = z[rest].mean(axis=0), y[rest].mean(axis=0)
+            shifted = z[rest] - center
+            weights = np.linalg.solve(shifted.T @ shifted + alpha * np.eye(5), shifted.T @ (y[rest] - mean))
+            squares.append(np.sum((y[j] - mean - (z[j] - center) @ weights) ** 2))
+        errors.append(np.mean(squares))
+    chosen = ridge.penalty_choices(z, y)
+    assert 0 < chosen[ridge.LEFT_OUT] == np.argmin(errors) < 40
+    assert chosen[ridge.GCV] != chosen[ridge.LEFT_OUT]
+
+
+def test_penalties_are_compared():
+    records = ridge.penalty_records("ames", 300, 32, 2)
+    assert [record["penalty"] for record in records] == [ridge.GCV, ridge.LEFT_OUT, ridge.HINDSIGHT, ridge.ONE]
+    assert records[0]["over GCV"] == 0
+    assert records[-1]["typical"] == pytest.approx(1.0)
+    assert records[2]["error"] == min(record["error"] for record in records)
+    (record, *_) = ridge.penalty_records("letter", 300, 32, 1)
+    assert 0 < record["error"] < 1
+
+
 def test_the_stream_is_all_rows_in_blocks():
     first, again = ridge.block_of_rows(1, 50), ridge.block_of_rows(1, 50)
     np.testing.assert_array_equal(first[0], again[0])

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import LinAlgWarning
 
 import randfeat as rf
-from randfeat.ridge import RidgeProblem
+from randfeat.ridge import RidgeProblem, RidgeSpectrum, RidgeTridiagonal
 from tests.arrays import to_numpy
 
 ALPHAS = (1e-3, 0.5, 30.0)
@@ -36,13 +36,13 @@ def hat_matrix(z, alpha, intercept):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_solution(rng, shape, intercept, alpha):
-    """Both ways of solving minimize the penalized squares: stacked least squares."""
+    """All ways of solving minimize the penalized squares: stacked least squares."""
     z, y = data(rng, shape)
     problem = problem_of(z, y, intercept=intercept)
     mean_z, mean_y = (z.mean(0), y.mean(0)) if intercept else (np.zeros(z.shape[1]), np.zeros(2))
     stacked = np.vstack([z - mean_z, np.sqrt(alpha) * np.eye(z.shape[1])])
     expected = np.linalg.lstsq(stacked, np.vstack([y - mean_y, np.zeros((z.shape[1], 2))]), rcond=None)[0]
-    for weights in (problem.weights(alpha), problem.spectrum.weights(alpha)):
+    for weights in (problem.weights(alpha), problem.spectrum.weights(alpha), problem.tridiagonal.weights(alpha)):
         np.testing.assert_allclose(weights, expected, rtol=1e-8, atol=1e-9)
         np.testing.assert_allclose(problem.intercept(weights), mean_y - mean_z @ expected, atol=1e-8)
     root = problem.inverse_root(alpha)
@@ -66,8 +66,52 @@ def test_cross_validation_by_its_definition(rng, shape, intercept):
         np.testing.assert_allclose(score, len(z) * np.sum(squares) / left**2, rtol=1e-7)
         noise = problem.noise_variance(alpha, problem.weights(alpha), problem.inverse_root(alpha))
         np.testing.assert_allclose(noise, squares / left, rtol=1e-5)
-    assert spectrum.best(ALPHAS) == ALPHAS[np.argmin(scores)]
-    np.testing.assert_allclose(spectrum.gcv(spectrum.best()), np.min(spectrum.gcv(spectrum.penalties())), rtol=1e-9)
+        if problem.path() is not spectrum:
+            np.testing.assert_allclose(problem.path().residual_squares(alpha), squares, rtol=1e-7)
+            np.testing.assert_allclose(problem.path().residual_degrees(alpha), left, rtol=1e-7)
+    assert isinstance(problem.path(), RidgeTridiagonal if z.shape[1] < problem.degrees else RidgeSpectrum)
+    assert spectrum.best(ALPHAS) == problem.path(ALPHAS).best(ALPHAS) == ALPHAS[np.argmin(scores)]
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("noise", [1e-2, 1.0, 30.0])
+def test_the_best_penalty_is_that_of_all_rows(rng, noise, intercept):
+    """GCV from the hat matrix, at 3000 penalties: the least one is within a step of a 30th of a decade."""
+    z = rng.standard_normal((80, 12)) * np.geomspace(1, 1e-2, 12)
+    y = z @ rng.standard_normal((12, 2)) * 3 + noise * rng.standard_normal((80, 2))
+    problem = problem_of(z, y, intercept=intercept)
+    alphas = np.geomspace(1e-7, 1e5, 3000)
+    center_z, center_y = z - z.mean(0) * intercept, y - y.mean(0) * intercept
+    left, singular, _ = np.linalg.svd(center_z, full_matrices=False)
+    shrunk = singular**2 / (singular**2 + alphas[:, None])
+    fitted = np.einsum("ji,ai,ik->ajk", left, shrunk, left.T @ center_y)
+    scores = 80 * np.sum((center_y - fitted) ** 2, axis=(1, 2)) / (80 - intercept - shrunk.sum(1)) ** 2
+    least = np.argmin(scores)
+    assert isinstance(problem.path(), RidgeTridiagonal)
+    for path in (problem.tridiagonal, problem.spectrum):
+        best = path.best()
+        np.testing.assert_allclose(path.gcv(best), scores[least], rtol=1e-3)
+        assert least in (0, 2999) or abs(np.log10(best / alphas[least])) < 1 / 30 + 12 / 3000
+        assert path.best(alphas) == pytest.approx(alphas[least])
+
+
+def test_features_that_are_there_twice_in_the_tridiagonal_form(rng):
+    """Singular Gram matrices have the same path, and penalties below rounding are left to the spectrum."""
+    half = rng.standard_normal((40, 4))
+    problem = problem_of(np.hstack([half, half]), half[:, :1] + rng.standard_normal((40, 1)))
+    assert len(problem.spectrum.values) == 4
+    assert len(problem.tridiagonal.values) == 8
+    alphas = np.geomspace(1e-6, 1e3, 19)
+    np.testing.assert_allclose(problem.tridiagonal.gcv(alphas), problem.spectrum.gcv(alphas), rtol=1e-7)
+    np.testing.assert_allclose(problem.tridiagonal.weights(1e-6), problem.spectrum.weights(1e-6), atol=1e-8)
+    assert problem.path().best() == pytest.approx(problem.spectrum.best())
+    assert problem.path([1.0, problem.rounding / 2]) is problem.spectrum
+    assert np.isnan(problem.tridiagonal.gcv(-1.0))
+
+
+def test_one_feature(rng):
+    z = rng.standard_normal((30, 1))
+    assert problem_of(z, z).path().best() < 1e-6
 
 
 def test_with_equal_leverages_it_is_the_error_of_leaving_one_out(rng):
@@ -114,7 +158,8 @@ def test_singular_matrices_are_said_to_be(rng, alpha):
 
 def test_nothing_to_learn_from():
     one = problem_of(np.ones((6, 3)), np.full((6, 1), 2.0))  # no feature varies, no target does
-    assert one.spectrum.best() == 1.0
+    assert one.spectrum.best() == one.path().best() == 1.0
+    assert not np.any(one.path().weights(1.0))
     assert not np.any(one.weights(1.0))
     np.testing.assert_allclose(one.intercept(one.weights(1.0)), 2.0)
 
@@ -125,8 +170,9 @@ def test_the_best_penalty_tells_noise_from_signal(rng):
     signal = z @ rng.standard_normal((20, 1))
     shrunk = problem_of(z, rng.standard_normal((300, 1)))
     exact = problem_of(z, signal)
-    assert shrunk.spectrum.best() > 0.5 * 300
-    assert exact.spectrum.best() < 1e-6 * 300
+    for heavy, light in ((shrunk.path(), exact.path()), (shrunk.spectrum, exact.spectrum)):
+        assert heavy.best() > 0.5 * 300
+        assert light.best() < 1e-6 * 300
 
 
 def test_errors():

@@ -1,6 +1,7 @@
 """Kernel ridge regression on random features: against scikit-learn on two tables, and on a stream of rows.
 
-`python -m experiments.benchmarks.ridge stream 10000000 2048` is a stream of any length alone, in blocks of 100 000.
+`python -m experiments.benchmarks.ridge stream 10000000 2048` is a stream of any length alone, in blocks of 100 000, and
+`python -m experiments.benchmarks.ridge penalties ames 2400 512 10` is what ways to choose the penalty cost in error.
 """
 
 import argparse
@@ -43,6 +44,8 @@ SAMPLER, SCALED = "RBFSampler, ridge", "RBFSampler(gamma='scale'), ridge"
 KERNEL_RIDGE, SVC = "KernelRidge, exact", "SVC, exact"
 CONTENDERS = {"letter": (OURS, SAMPLER, SCALED, KERNEL_RIDGE, SVC), "ames": (OURS, SAMPLER, SCALED, KERNEL_RIDGE, SVC)}
 EXACT = (KERNEL_RIDGE, SVC)
+PENALTIES = np.geomspace(1e-4, 1e2, 37)
+GCV, LEFT_OUT, HINDSIGHT, ONE = "GCV", "leaving one row out", "hindsight", "1"
 
 
 def ridge_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
@@ -125,6 +128,59 @@ def fit_record(name: str, contender: str, rows: int, width: int, splits: int) ->
         errors.append(error(model.predict(data.inputs[test]) + center, data.target[test], classes=name == "letter"))
     return {"data": name, "contender": contender, "rows": rows, "width": width, "errors": errors,
             "seconds": statistics.median(seconds), "extra": extra}  # fmt: skip
+
+
+def penalty_choices(z: np.ndarray, y: np.ndarray) -> dict[str, int]:
+    """Which of `PENALTIES` ridge regression of y (n, k) on z (n, m) takes, by GCV and by leaving each row out in turn.
+
+    With the leverages `h_j`, the diagonal of the hat matrix, a row that was left out has the residual `r_j/(1 - h_j)`;
+    GCV has their mean in the place of all of them.
+    """
+    center_z, center_y = z - z.mean(axis=0), y - y.mean(axis=0)
+    values, vectors = np.linalg.eigh(center_z.T @ center_z)
+    values, rows = np.maximum(values, 0.0), center_z @ vectors
+    coordinates = rows.T @ center_y
+    scores: dict[str, list[float]] = {GCV: [], LEFT_OUT: []}
+    for alpha in PENALTIES:
+        leverages = 1 / len(z) + rows**2 @ (1 / (values + alpha))
+        squares = np.sum((center_y - rows @ (coordinates / (values + alpha)[:, None])) ** 2, axis=1)
+        scores[LEFT_OUT].append(float(np.mean(squares / (1 - leverages) ** 2)))
+        scores[GCV].append(float(np.mean(squares) / (1 - np.mean(leverages)) ** 2))
+    return {choice: int(np.argmin(values)) for choice, values in scores.items()}
+
+
+def penalty_records(name: str, rows: int, width: int, splits: int) -> list[Record]:
+    """Errors on held-out rows over random splits and draws, with penalties that are chosen in different ways."""
+    from randfeat.integrations.sklearn import RandomFeatures
+
+    data = load_dataset(name)
+    classes = np.unique(data.target) if name == "letter" else None
+    errors = np.empty((splits, len(PENALTIES)))
+    chosen: dict[str, list[int]] = {GCV: [], LEFT_OUT: [], HINDSIGHT: [], ONE: []}
+    for seed in range(splits):
+        train, test = data.split(np.random.default_rng(seed), rows, TEST[name])
+        features = RandomFeatures(n_components=width, random_state=seed).fit(data.inputs[train])
+        z, held = (features.transform(data.inputs[part]) for part in (train, test))
+        y = data.target[train][:, None]
+        y = y.astype(np.float64) if classes is None else np.where(y == classes, 1.0, -1.0)
+        center = z.mean(axis=0)
+        gram, cross = (z - center).T @ (z - center), (z - center).T @ y
+        for number, alpha in enumerate(PENALTIES):
+            weights = np.linalg.solve(gram + alpha * np.eye(width), cross)
+            predicted = (held - center) @ weights + y.mean(axis=0)
+            predicted = predicted[:, 0] if classes is None else predicted
+            errors[seed, number] = error(predicted, data.target[test], classes=classes is not None)
+        choices = {**penalty_choices(z, y), HINDSIGHT: int(np.argmin(errors[seed])),
+                   ONE: int(np.argmin(np.abs(np.log(PENALTIES))))}  # fmt: skip
+        for choice, number in choices.items():
+            chosen[choice].append(number)
+    found = []
+    for choice, numbers in chosen.items():
+        mine, gcv = (errors[np.arange(splits), n] for n in (numbers, chosen[GCV]))
+        spread = float(np.std(mine - gcv, ddof=1) / math.sqrt(splits)) if splits > 1 else math.nan
+        found.append({"penalty": choice, "typical": float(np.exp(np.mean(np.log(PENALTIES[numbers])))),
+                      "error": float(np.mean(mine)), "over GCV": float(np.mean(mine - gcv)), "±": spread})  # fmt: skip
+    return found
 
 
 def error(predicted: np.ndarray, target: np.ndarray, *, classes: bool) -> float:
@@ -213,7 +269,7 @@ def goals(records: Sequence[Record], stream: Sequence[Record]) -> list[Goal]:
 
 
 def main() -> None:
-    """Measure one fit, or one stream, in a process of its own."""
+    """Measure one fit, one stream, or ways to choose the penalty, in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.ridge", description=main.__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     fit = kinds.add_parser("fit")
@@ -225,11 +281,18 @@ def main() -> None:
     stream.add_argument("rows", type=int)
     stream.add_argument("width", type=int)
     stream.add_argument("--block", type=int, default=BLOCK)
+    penalties = kinds.add_parser("penalties")
+    penalties.add_argument("data", choices=sorted(CONTENDERS))
+    for number in ("rows", "width", "splits"):
+        penalties.add_argument(number, type=int)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.kind == "fit":
         arguments = options.data, options.contender, options.rows, options.width, options.splits
         print(json.dumps(fit_record(*arguments)))
+    elif options.kind == "penalties":
+        for record in penalty_records(options.data, options.rows, options.width, options.splits):
+            print(json.dumps(record, ensure_ascii=False))
     else:
         print(json.dumps(list(stream_records(options.rows, options.width, options.block))))
 

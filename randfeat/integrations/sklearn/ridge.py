@@ -116,8 +116,10 @@ class FeatureRidge(BaseEstimator):
         if isinstance(alpha, numbers.Real):
             weights = problem.weights(float(alpha))
         else:
-            alpha = problem.spectrum.best(None if isinstance(alpha, str) else alpha)
-            weights = problem.spectrum.weights(alpha)
+            candidates = None if isinstance(alpha, str) else alpha
+            path = problem.path(candidates)
+            alpha = path.best(candidates)
+            weights = path.weights(alpha)
         like = next(iter(self.features_.arrays_.values()))
         return {
             "alpha": float(alpha),
@@ -165,7 +167,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
 
     One pass over the data sums products of features and targets in float64 (`FeatureMoments`): n rows of d columns
     cost O(n m (d + m)) with m = n_components, memory O(m²) beside one block. The weights are the last step, O(m³), and
-    need the sums only, as does cross-validation: all penalties are tried on one eigendecomposition (`RidgeSpectrum`).
+    need the sums only, as does cross-validation: all penalties are tried on one tridiagonal form (`RidgePath`).
     `partial_fit` adds rows, in any blocks and with the same result up to rounding, but that gamma, if it is not a
     number, is taken from the first block; the weights are found when they are first asked for. All targets have one
     penalty. Sample weights are not supported. A number as alpha is solved by Cholesky's factorization, and a
