@@ -5,7 +5,8 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Scratch", "Workers", "resolve_num_threads", "run_tasks"]
+__all__ = ["Scratch", "Workers", "resolve_num_threads", "run_tasks", "single_threaded_blas"]
 
 Memory = TypeVar("Memory")
 
@@ -164,3 +165,13 @@ def controller() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """BLAS runs on the calling thread alone, in the whole process, while any such context is open."""
+    HOLD.enter()
+    try:
+        yield
+    finally:
+        HOLD.leave()
