@@ -75,5 +75,17 @@ def test_goals_can_be_missed():
         return [{"step": f"block {i}", "rows": 10, "seconds": seconds, "peak": peak << 20}
                 for i, seconds in enumerate((9.0, 1.0, last))]  # fmt: skip
 
-    assert [goal.met for goal in ridge.goals(records(0.5, 0.6), stream(1.1, 900))] == [True, True, True]
-    assert [goal.met for goal in ridge.goals(records(0.6, 0.5), stream(2.0, 3000))] == [False, False, False]
+    def times(ours):
+        return {("ames", 64): {ridge.OURS: [ours] * 3, ridge.OURS_ONE: [0.1] * 3, ridge.SAMPLER: [1.0] * 3}}
+
+    good = ridge.goals(records(0.5, 0.6), times(0.5), stream(1.1, 900))
+    assert [goal.met for goal in good] == [True, True, None, True, True]
+    bad = ridge.goals(records(0.6, 0.5), times(0.7), stream(2.0, 3000))
+    assert [goal.met for goal in bad] == [False, False, None, False, False]
+
+
+def test_fits_in_turns():
+    times = ridge.fit_times("ames", 300, 16, 1)
+    assert list(times) == list(ridge.SAMPLED)
+    text = ridge.time_table({("ames", 16): times})
+    assert [row[2] for row in text.rows] == list(ridge.SAMPLED)

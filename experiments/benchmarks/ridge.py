@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ import numpy as np
 
 from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.probe import peak, reset_peak
-from experiments.benchmarks.timing import NotHere
+from experiments.benchmarks.timing import NotHere, Times, interleaved, medians, ratio
 from experiments.datasets import load_dataset
 from experiments.results import Record, Summary
 
-__all__ = ["CONTENDERS", "block_of_rows", "fit_record", "model_of", "ridge_tables", "stream_records"]
+__all__ = ["CONTENDERS", "block_of_rows", "fit_record", "fit_times", "model_of", "ridge_tables", "stream_records"]
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -38,12 +39,14 @@ TRAIN, QUICK_TRAIN = {"letter": 15000, "ames": 2400}, {"letter": 1000, "ames": 1
 TEST = {"letter": 5000, "ames": 500}
 KERNEL_ROWS = 5000  # of exact kernel ridge regression, which is cubic in them
 SPLITS, QUICK_SPLITS = 5, 1
+ROUNDS, QUICK_ROUNDS = 5, 1
+FASTER = 0.6  # of the time of the sampler's pipeline
 
-OURS = "randfeat"
+OURS, OURS_ONE = "randfeat", "randfeat, alpha=1"  # the penalty of scikit-learn's ridge, without a search
 SAMPLER, SCALED = "RBFSampler, ridge", "RBFSampler(gamma='scale'), ridge"
 KERNEL_RIDGE, SVC = "KernelRidge, exact", "SVC, exact"
-CONTENDERS = {"letter": (OURS, SAMPLER, SCALED, KERNEL_RIDGE, SVC), "ames": (OURS, SAMPLER, SCALED, KERNEL_RIDGE, SVC)}
-EXACT = (KERNEL_RIDGE, SVC)
+SAMPLED, EXACT = (OURS, OURS_ONE, SAMPLER, SCALED), (KERNEL_RIDGE, SVC)
+CONTENDERS = {"letter": SAMPLED + EXACT, "ames": SAMPLED + EXACT}
 PENALTIES = np.geomspace(1e-4, 1e2, 37)
 GCV, LEFT_OUT, HINDSIGHT, ONE = "GCV", "leaving one row out", "hindsight", "1"
 
@@ -54,11 +57,15 @@ def ridge_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Su
         import sklearn
     except ImportError as error:
         raise NotHere("the benchmark ridge needs scikit-learn: pip install 'randfeat[sklearn]'.") from error
-    records = []
+    records, times = [], {}
+    widths, rounds = (QUICK_WIDTHS, QUICK_ROUNDS) if quick else (WIDTHS, ROUNDS)
     for name in CONTENDERS:
         rows = (QUICK_TRAIN if quick else TRAIN)[name]
+        for width in widths:
+            report(f"ridge: {name}, {width} features, {rounds} rounds over all fits")
+            times[name, width] = probe("times", name, str(rows), str(width), str(rounds))
         for contender in CONTENDERS[name]:
-            for width in (0,) if contender in EXACT else QUICK_WIDTHS if quick else WIDTHS:
+            for width in (0,) if contender in EXACT else widths:
                 report(f"ridge: {name}, {contender}{(width and f', {width} features') or ''}")
                 splits = QUICK_SPLITS if quick else SPLITS
                 records.append(probe("fit", name, contender, str(rows), str(width), str(splits)))
@@ -66,7 +73,8 @@ def ridge_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Su
     report(f"ridge: a stream of {STREAM_BLOCKS} blocks of {rows} rows, {width} features")
     stream = probe("stream", str(STREAM_BLOCKS * rows), str(width), "--block", str(rows))
     notes = [f"scikit-learn {sklearn.__version__}; defaults of every estimator but for what is named"]
-    return [fit_table(records), stream_table(stream), goal_table("Ridge", goals(records, stream))], notes
+    tables = [fit_table(records), time_table(times), stream_table(stream)]
+    return [*tables, goal_table("Ridge", goals(records, times, stream))], notes
 
 
 def probe(*arguments: str) -> Any:
@@ -90,9 +98,9 @@ def model_of(contender: str, name: str, width: int, seed: int) -> Any:
     from randfeat.integrations.sklearn import RandomFeatureRidge, RandomFeatureRidgeClassifier
 
     classes = name == "letter"
-    if contender == OURS:
+    if contender in (OURS, OURS_ONE):
         ours = RandomFeatureRidgeClassifier if classes else RandomFeatureRidge
-        return ours(n_components=width, random_state=seed)
+        return ours(n_components=width, alpha="gcv" if contender == OURS else 1.0, random_state=seed)
     if contender == SVC:
         return Classifier() if classes else Regressor()
     if contender == KERNEL_RIDGE:
@@ -128,6 +136,15 @@ def fit_record(name: str, contender: str, rows: int, width: int, splits: int) ->
         errors.append(error(model.predict(data.inputs[test]) + center, data.target[test], classes=name == "letter"))
     return {"data": name, "contender": contender, "rows": rows, "width": width, "errors": errors,
             "seconds": statistics.median(seconds), "extra": extra}  # fmt: skip
+
+
+def fit_times(name: str, rows: int, width: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of fits to the same rows, by contender, taken in turns."""
+    data = load_dataset(name)
+    train, _ = data.split(np.random.default_rng(0), rows, TEST[name])
+    inputs, target = data.inputs[train], data.target[train]
+    fits = {contender: partial(model_of(contender, name, width, 0).fit, inputs, target) for contender in SAMPLED}
+    return interleaved(fits, rounds)
 
 
 def penalty_choices(z: np.ndarray, y: np.ndarray) -> dict[str, int]:
@@ -240,6 +257,17 @@ def fit_table(records: Sequence[Record]) -> Summary:
     return Summary(title, header, tuple(rows), sections=tuple(sections))
 
 
+def time_table(times: Mapping[tuple[str, int], Times]) -> Summary:
+    """The medians of fits that took turns, and over that of the sampler's pipeline."""
+    rows = []
+    for (name, width), each in times.items():
+        for contender, middle in medians(each).items():
+            over = "-" if contender == SAMPLER else f"{ratio(each, contender, SAMPLER).value:.2f}"
+            rows.append((name, str(width), contender, f"{middle:.3f}", over))
+    header = ("data", "features", "contender", "fit [s]", f"over {SAMPLER}")
+    return Summary("Fits in turns: median seconds", header, tuple(rows))
+
+
 def stream_table(stream: Sequence[Record]) -> Summary:
     """One row for each step."""
     rows = []
@@ -251,14 +279,18 @@ def stream_table(stream: Sequence[Record]) -> Summary:
     return Summary(title, ("step", "rows", "seconds", "rows/s", "process [MiB]"), tuple(rows))
 
 
-def goals(records: Sequence[Record], stream: Sequence[Record]) -> list[Goal]:
-    """Lower error than the sampler at equal width; constant memory and time for each block of the stream."""
+def goals(records: Sequence[Record], times: Mapping[tuple[str, int], Times], stream: Sequence[Record]) -> list[Goal]:
+    """Lower error than the sampler at equal width, sooner; constant memory and time for each block of the stream."""
     found = []
     errors = {(r["data"], r["contender"], r["width"]): float(np.mean(r["errors"])) for r in records}
     for (name, contender, width), value in errors.items():
         if contender in (SAMPLER, SCALED):
             what = f"{name}, {width} features: error of {contender} over ours"
             found.append(Goal(what, value / errors[name, OURS, width], 1.0))
+    for (name, width), each in times.items():
+        for contender, bound in ((OURS, FASTER), (OURS_ONE, None)):
+            what = f"{name}, {width} features: time of {contender} over {SAMPLER}"
+            found.append(Goal(what, ratio(each, contender, SAMPLER), bound, False))
     blocks = [r for r in stream if r["step"].startswith("block")]
     last, warm = blocks[-1], blocks[min(1, len(blocks) - 1)]
     steady = (last["seconds"] / last["rows"]) / (warm["seconds"] / warm["rows"])
@@ -269,7 +301,7 @@ def goals(records: Sequence[Record], stream: Sequence[Record]) -> list[Goal]:
 
 
 def main() -> None:
-    """Measure one fit, one stream, or ways to choose the penalty, in a process of its own."""
+    """Measure one fit, fits in turns, one stream, or ways to choose the penalty, in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.ridge", description=main.__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     fit = kinds.add_parser("fit")
@@ -277,6 +309,10 @@ def main() -> None:
     fit.add_argument("contender")
     for number in ("rows", "width", "splits"):
         fit.add_argument(number, type=int)
+    times = kinds.add_parser("times")
+    times.add_argument("data", choices=sorted(CONTENDERS))
+    for number in ("rows", "width", "rounds"):
+        times.add_argument(number, type=int)
     stream = kinds.add_parser("stream")
     stream.add_argument("rows", type=int)
     stream.add_argument("width", type=int)
@@ -290,6 +326,8 @@ def main() -> None:
     if options.kind == "fit":
         arguments = options.data, options.contender, options.rows, options.width, options.splits
         print(json.dumps(fit_record(*arguments)))
+    elif options.kind == "times":
+        print(json.dumps(fit_times(options.data, options.rows, options.width, options.rounds)))
     elif options.kind == "penalties":
         for record in penalty_records(options.data, options.rows, options.width, options.splits):
             print(json.dumps(record, ensure_ascii=False))
