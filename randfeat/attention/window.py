@@ -129,4 +129,4 @@ def backward(inputs: AttentionInputs) -> AttentionInputs:
 def flipped(partial: PartialOutput) -> PartialOutput:
     """The outputs in reversed order."""
     xp = namespace(partial.numerator)
-    return PartialOutput(*(xp.flip(x, axis=-2) for x in (partial.numerator, partial.denominator, partial.log_scale)))
+    return PartialOutput(*(xp.flip(x, axis=-2) for x in partial.columns))
