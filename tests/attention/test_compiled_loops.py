@@ -47,6 +47,8 @@ OPTIONS = {
     "offset": lambda jax, length: {"is_causal": True, "causal_offset": -256},
     "gates": gates,
     "ends": lambda jax, length: {"key_ends": jax.numpy.arange(length)},
+    "window": lambda jax, length: {"window": 200},
+    "causal window": lambda jax, length: {"window": 200, "is_causal": True},
 }
 
 
