@@ -233,21 +233,21 @@ def stop_gradient(x: Array) -> Array:
 def fold(
     step: Callable[[tuple, tuple], tuple[tuple, tuple]],
     carry: tuple[Array, ...],
-    columns: tuple[Array | None, ...],
+    columns: tuple[Any, ...],
     size: int,
     *,
     backwards: bool = False,
 ) -> tuple[tuple[Array, ...], list[tuple[Array, ...]]]:
     """`carry, results = step(carry, parts)` through columns (..., n, c), `size` rows at a time.
 
-    Columns that are None stay None. The last part may be shorter; `backwards` begins with it. Results have the rows of
-    their parts. Returns the last carry, and the results of consecutive rows, in their order.
+    Columns that are None, all but the first may be, stay None. The last part may be shorter; `backwards` begins with
+    it. Results have the rows of their parts. Returns the last carry, and the results of consecutive rows, in order.
 
     While JAX traces a function for its compiler, all whole parts are one loop of the compiled program, so that what is
     traced does not grow with n; a carry that the first step broadcasts is broadcast before. Its derivative keeps what
     each step began with, and computes the rest again.
     """
-    num = next(x.shape[-2] for x in columns if x is not None)
+    num = columns[0].shape[-2]
     whole = num // size if is_traced(*carry, *columns) else 0
     looped = whole * size if whole > 1 else 0
     intervals = [(start, min(start + size, num)) for start in range(looped, num, size)]
@@ -270,11 +270,12 @@ def looped_fold(
     """`fold` of whole parts as a loop that JAX compiles."""
     jax = sys.modules["jax"]
     xp, tree = jax.numpy, jax.tree
-    parts = tree.map(lambda x: xp.moveaxis(x.reshape(*x.shape[:-2], -1, size, x.shape[-1]), -3, 0), columns)
+    num = columns[0].shape[-2] // size
+    parts = tree.map(lambda x: xp.moveaxis(x.reshape(*x.shape[:-2], num, size, x.shape[-1]), -3, 0), columns)
     after, _ = jax.eval_shape(step, carry, tree.map(lambda x: x[0], parts))
     carry = tree.map(lambda x, like: xp.broadcast_to(x, like.shape).astype(like.dtype), carry, after)
     carry, results = jax.lax.scan(jax.checkpoint(step, prevent_cse=False), carry, parts, reverse=backwards)
-    return carry, tree.map(lambda x: xp.moveaxis(x, 0, -3).reshape(*x.shape[1:-2], -1, x.shape[-1]), results)
+    return carry, tree.map(lambda x: xp.moveaxis(x, 0, -3).reshape(*x.shape[1:-2], num * size, x.shape[-1]), results)
 
 
 def is_traced(*arrays: Array | None) -> bool:
