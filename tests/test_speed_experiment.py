@@ -201,13 +201,6 @@ def test_crossing():
     assert crossing({n: 2 * fast[n] for n in lengths}, fast) == 128
 
 
-def test_jax_is_not_asked_to_compile_long_sequences():
-    lengths = methods(dataclasses.replace(speed.EXPERIMENT.settings, backend="jax"))
-    assert max(lengths["causal, m = 64"]) == 2**10
-    assert max(lengths["linear, m = 64"]) == 2**12
-    assert max(methods(speed.EXPERIMENT.settings)["causal, m = 64"]) == 2**15
-
-
 def test_arrays_of_a_device_are_fetched_and_its_package_is_named(monkeypatch):
     """CuPy by its manners: it converts only when asked, and its package has the version of CUDA in its name."""
 

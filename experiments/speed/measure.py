@@ -21,8 +21,6 @@ class SpeedSettings(Settings):
     """Sizes: one head of `dim`, lengths for linear attention, and how far exact attention goes.
 
     num_cells : of the same timings, whose slopes are compared. num_rounds : interleaved, in each of them.
-    longest_compiled : for JAX, (full, causal): it unrolls the blocks of linear attention, so that compiling takes time
-    in proportion to the length.
     """
 
     dim: int = 64
@@ -30,7 +28,6 @@ class SpeedSettings(Settings):
     lengths: tuple[int, ...] = tuple(2**k for k in range(8, 16))
     longest_exact: int = 2**13
     longest_whole: int = 2**12
-    longest_compiled: tuple[int, int] = (2**12, 2**10)
     num_cells: int = 3
     num_rounds: int = 3
 
@@ -46,10 +43,7 @@ def methods(settings: SpeedSettings) -> dict[str, tuple[int, ...]]:
     limits = {EXACT: settings.longest_exact, WHOLE: settings.longest_whole}
     for causal in (False, True):
         for m in settings.num_features:
-            jax = settings.backend == "jax"
-            limits[linear_name(m, is_causal=causal)] = (
-                settings.longest_compiled[causal] if jax else settings.lengths[-1]
-            )
+            limits[linear_name(m, is_causal=causal)] = settings.lengths[-1]
     limits[IDENTITY] = settings.lengths[-1]
     return {name: tuple(length for length in settings.lengths if length <= limit) for name, limit in limits.items()}
 

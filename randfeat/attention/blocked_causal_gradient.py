@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from randfeat.attention.blocked_causal import CausalHead
-from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.key_block import KeyBlock, KeyRows
-from randfeat.attention.passes import CAUSAL_CHUNK
 from randfeat.attention.sums import Sums
 from randfeat.attention.sweeps import Kept, backward_sweep, forward_sweep
 from randfeat.threads import Scratch
@@ -42,10 +41,8 @@ class QuerySweep(CausalHead):
             if not good.all():
                 state = sums.to_state(self.key_side)
                 exact, known = forward_sweep(self.inputs(query, rows), self.features, gradient[rows], state)
-                output[rows][~good] = self.root * np.concatenate(exact)[~good]
-                shift, divisor, dot = (
-                    np.concatenate([getattr(one, name)[:, 0] for one in known]) for name in ("shift", "divisor", "dot")
-                )
+                output[rows][~good] = self.root * exact[~good]
+                shift, divisor, dot = (column[:, 0] for column in known.columns)
                 unit = shift.dtype.type(self.query_side.limits.unit)
                 log_total = (shift + np.log(divisor)) * unit
                 log_total -= self.query_side.per_row(self.query_side.units(query[rows], scratch))
@@ -154,11 +151,7 @@ class KeySweep(CausalHead):
         per_row = self.key_side.per_row(query * query.dtype.type(self.key_side.factor))
         shift = ((kept[:, 0] + per_row) / kept.dtype.type(self.key_side.limits.unit))[:, None]
         divisor = np.where(shift == np.inf, np.inf, 1).astype(shift.dtype)
-        known = [
-            Kept(shift[first:last], divisor[first:last], kept[first:last, 1:])
-            for first, last in pieces(0, len(query), CAUSAL_CHUNK)
-        ]
-        state = sums.to_state(self.key_side)
-        found, _ = backward_sweep(inputs, self.features, gradient, known, state)
+        known = Kept(shift, divisor, kept[:, 1:])
+        found, _ = backward_sweep(inputs, self.features, gradient, known, sums.to_state(self.key_side))
         in_key, in_value = (np.concatenate(column)[::-1] for column in zip(*found, strict=True))
         return self.root * in_key, in_value

@@ -63,14 +63,8 @@ def with_first_halves(
 
 def merge_second_halves(result: PartialOutput, partial: PartialOutput, size: int) -> PartialOutput:
     """`result` with `partial` (..., blocks, size, ·) merged into the second halves of its blocks."""
-    second = PartialOutput(
-        half(result.numerator, size, 1), half(result.denominator, size, 1), half(result.log_scale, size, 1)
-    ).merge(partial)
-    return PartialOutput(
-        replace_second_half(result.numerator, second.numerator),
-        replace_second_half(result.denominator, second.denominator),
-        replace_second_half(result.log_scale, second.log_scale),
-    )
+    second = PartialOutput(*(half(x, size, 1) for x in result.columns)).merge(partial)
+    return PartialOutput(*map(replace_second_half, result.columns, second.columns))
 
 
 def half(x: Array, size: int, which: int) -> Array:

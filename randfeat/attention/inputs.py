@@ -1,6 +1,7 @@
 """What every attention function does first: check the inputs, scale them, and lay out masks and grouped heads."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,23 @@ class AttentionInputs:
             value=self.value[..., keys, :],
             key_mask=mask,
         )
+
+    def around(self, offset: int) -> "tuple[AttentionInputs, AttentionInputs, AttentionInputs]":
+        """For query i at the position i + offset: what comes before both, queries and keys in pairs, what comes after.
+
+        Before are queries or keys, never both, and likewise after.
+        """
+        ahead, before = min(max(-offset, 0), self.num_queries), min(max(offset, 0), self.num_keys)
+        both = min(self.num_queries - ahead, self.num_keys - before)
+        cuts = ((0, ahead, ahead + both, None), (0, before, before + both, None))
+        queries, keys = ([slice(*interval) for interval in pairwise(cut)] for cut in cuts)
+        first, paired, rest = map(self.part, queries, keys)
+        return first, paired, rest
+
+    @property
+    def key_columns(self) -> tuple[Array, Array, Array | None]:
+        """What has a row for each key: itself, its value, and the mask as (..., S, 1), if there is one."""
+        return self.key, self.value, None if self.key_mask is None else self.key_mask[..., None]
 
     def leading_shape(self, features: FeatureMap) -> tuple[int, ...]:
         """Leading dimensions of what is summed over the keys: those of keys, values and maps, broadcast."""

@@ -20,6 +20,11 @@ class PartialOutput:
     denominator: Array
     log_scale: Array
 
+    @property
+    def columns(self) -> tuple[Array, Array, Array]:
+        """What has a row for each query."""
+        return self.numerator, self.denominator, self.log_scale
+
     def merge(self, other: "PartialOutput") -> "PartialOutput":
         """The sums over both sets of keys."""
         xp = namespace(self.numerator)
@@ -38,12 +43,12 @@ class PartialOutput:
         if len(parts) == 1:
             return parts[0]
         xp = namespace(parts[0].numerator)
-        columns = [(part.numerator, part.denominator, part.log_scale) for part in parts]
-        return PartialOutput(*(xp.concat(list(column), axis=-2) for column in zip(*columns, strict=True)))
+        columns = zip(*(part.columns for part in parts), strict=True)
+        return PartialOutput(*(xp.concat(list(column), axis=-2) for column in columns))
 
     def first(self, num: int) -> "PartialOutput":
         """The outputs of the first `num` queries."""
-        return PartialOutput(self.numerator[..., :num, :], self.denominator[..., :num, :], self.log_scale[..., :num, :])
+        return PartialOutput(*(x[..., :num, :] for x in self.columns))
 
     def normalized(self) -> Array:
         """`Σ_j K̂_ij v_j / Σ_j K̂_ij`; zero for a query without keys or whose weights all vanish."""

@@ -1,17 +1,29 @@
 """The generic passes over a sequence: every key into the state, or chunk by chunk in causal order."""
 
+from collections.abc import Callable
 from typing import Any
 
-from randfeat._array import Array, cumulative_sum, device_of, namespace
+from randfeat._array import Array, cumulative_sum, device_of, fold, namespace
 from randfeat.attention.causal import Square, attend_square, causal_partial
 from randfeat.attention.decay import decayed_square, gates_between, remaining
-from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 
-__all__ = ["causal_pass", "full_pass", "keys_of", "pad", "pad_keys", "pad_queries"]
+__all__ = [
+    "append",
+    "causal_pass",
+    "each_part",
+    "fold_state",
+    "full_pass",
+    "keys_of",
+    "pad",
+    "pad_keys",
+    "pad_queries",
+    "rows",
+]
 
 CHUNK = 256  # positions at a time: features of a chunk are the only arrays of size positions × features
 CAUSAL_CHUNK = 128
@@ -22,8 +34,8 @@ Passed = tuple[list[PartialOutput], AttentionState]
 
 def full_pass(inputs: AttentionInputs, features: FeatureMap, state: AttentionState) -> Passed:
     """All keys into the state, then every query reads it."""
-    state = append(inputs, features, state, 0, inputs.num_keys)
-    return read(inputs, features, state, 0, inputs.num_queries), state
+    state = append(inputs, features, state)
+    return read(inputs.query, features, state), state
 
 
 def causal_pass(
@@ -33,71 +45,91 @@ def causal_pass(
 
     With `log_gates` (..., S or 1, 1 or f), what is remembered is multiplied by the gate of a position as it is reached.
     """
-    before, ahead = min(max(offset, 0), inputs.num_keys), min(max(-offset, 0), inputs.num_queries)
-    state = append(inputs, features, state, 0, before, log_gates)  # these every query sees
-    outputs = read(inputs, features, state, 0, ahead) if ahead else []  # these queries come before every key
-    for start, stop in pieces(ahead, inputs.num_queries, CAUSAL_CHUNK):
-        queries = features.queries(inputs.query[..., start:stop, :])
-        first, last = start + offset, min(stop + offset, inputs.num_keys)
-        if first >= last:
-            outputs.append(state.partial(queries))
-            continue
-        keys, values = keys_of(inputs, features, first, last)
-        size = 1 << (stop - start - 1).bit_length()
+    gates = None if log_gates is None else gates_between(log_gates, 0, inputs.num_keys)
+    before, paired, rest = inputs.around(offset)
+    outputs = read(before.query, features, state) if before.num_queries else []
+    state = append(before, features, state, rows(gates, 0, before.num_keys))
+
+    def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gates: Any) -> tuple:
+        num = value.shape[-2]
+        size = 1 << (num - 1).bit_length()
+        queries, keys = features.queries(query), keys_of(features, key, mask)
         square: Square = attend_square
         seen = queries
-        if log_gates is not None:
-            gates = pad(gates_between(log_gates, first, last), size, 0.0)
-            square = decayed_square(gates)
-            seen = queries.scaled(cumulative_sum(gates, -2)[..., : stop - start, :])
-        within = causal_partial(pad_queries(queries, size), pad_keys(keys, size), pad(values, size, 0.0), square)
-        outputs.append(state.partial(seen).merge(within.first(stop - start)))
-        state = append_keys(state, keys, values, log_gates, first, last)
-    rest = min(max(inputs.num_queries + offset, before), inputs.num_keys)
-    state = append(inputs, features, state, rest, inputs.num_keys, log_gates)  # keys that no query sees
-    return outputs or read(inputs, features, state, 0, 0), state
+        if gates is not None:
+            square = decayed_square(pad(gates, size, 0.0))
+            seen = queries.scaled(cumulative_sum(gates, -2))
+        within = causal_partial(pad_queries(queries, size), pad_keys(keys, size), pad(value, size, 0.0), square)
+        output = state.partial(seen).merge(within.first(num))
+        return append_keys(state, keys, value, gates), output.columns
+
+    end = before.num_keys + paired.num_keys
+    columns = (paired.query, *paired.key_columns, rows(gates, before.num_keys, end))
+    state, found = fold_state(step, state, columns, CAUSAL_CHUNK)
+    outputs += [PartialOutput(*part) for part in found]
+    if rest.num_queries or not outputs:
+        outputs += read(rest.query, features, state)
+    return outputs, append(rest, features, state, rows(gates, end, inputs.num_keys))
 
 
-def read(
-    inputs: AttentionInputs, features: FeatureMap, state: AttentionState, start: int, stop: int
-) -> list[PartialOutput]:
-    """Outputs of the queries from `start` to `stop`, which all see the state."""
-    return [
-        state.partial(features.queries(inputs.query[..., first:last, :]))
-        for first, last in pieces(start, stop, CHUNK) or [(start, start)]
-    ]
+def read(query: Array, features: FeatureMap, state: AttentionState) -> list[PartialOutput]:
+    """Outputs of queries that all see the state."""
+    found = each_part(lambda query: state.partial(features.queries(query)).columns, (query,), CHUNK)
+    return [PartialOutput(*part) for part in found]
 
 
 def append(
-    inputs: AttentionInputs, features: FeatureMap, state: AttentionState, start: int, stop: int, log_gates: Any = None
+    inputs: AttentionInputs, features: FeatureMap, state: AttentionState, log_gates: Array | None = None
 ) -> AttentionState:
-    """The state after the keys from `start` to `stop`."""
-    for first, last in pieces(start, stop, CHUNK):
-        state = append_keys(state, *keys_of(inputs, features, first, last), log_gates, first, last)
-    return state
+    """The state after all keys, with their gates (..., S, 1 or f)."""
+
+    def step(state: AttentionState, key: Array, value: Array, mask: Any, gates: Any) -> tuple:
+        return append_keys(state, keys_of(features, key, mask), value, gates), ()
+
+    return fold_state(step, state, (*inputs.key_columns, log_gates), CHUNK)[0]
 
 
-def append_keys(
-    state: AttentionState, keys: Features, values: Array, log_gates: Any, first: int, last: int
-) -> AttentionState:
-    """The state after the keys at `first` .. `last - 1`, whose gates act on it and on the earlier of them."""
+def append_keys(state: AttentionState, keys: Features, values: Array, log_gates: Array | None) -> AttentionState:
+    """The state after keys whose gates act on it and on the earlier of them."""
     if log_gates is None:
         return state.append(keys, values)
-    gates = gates_between(log_gates, first, last)
-    until_the_end = remaining(gates)
-    total = until_the_end[..., :1, :] + gates[..., :1, :]
+    until_the_end = remaining(log_gates)
+    total = until_the_end[..., :1, :] + log_gates[..., :1, :]
     return state.scaled(total).append(keys.scaled(until_the_end), values)
 
 
-def keys_of(inputs: AttentionInputs, features: FeatureMap, start: int, stop: int) -> tuple[Features, Array]:
-    """Features and values of the keys from `start` to `stop`; masked keys have log_scale -inf."""
-    keys = features.keys(inputs.key[..., start:stop, :])
-    values = inputs.value[..., start:stop, :]
-    if inputs.key_mask is None:
-        return keys, values
-    xp = namespace(values)
-    log_scale = xp.where(inputs.key_mask[..., start:stop, None], keys.log_scale, -xp.inf)
-    return Features(keys.values, log_scale), values
+def fold_state(
+    step: Callable[..., tuple[AttentionState, tuple]], state: AttentionState, columns: tuple, size: int, **options: bool
+) -> tuple[AttentionState, list[tuple]]:
+    """`fold` that carries a state: `state, results = step(state, *parts)`."""
+
+    def on_arrays(carry: tuple, parts: tuple) -> tuple[tuple, tuple]:
+        after, results = step(AttentionState(*carry), *parts)
+        return (after.log_max, after.weighted, after.total), results
+
+    start = state.log_max, state.weighted, state.total
+    (log_max, weighted, total), found = fold(on_arrays, start, columns, size, **options)
+    return AttentionState(log_max, weighted, total, state.origin), found
+
+
+def each_part(step: Callable[..., tuple[Array, ...]], columns: tuple, size: int) -> list[tuple[Array, ...]]:
+    """`fold` that carries nothing: `step(*parts)`, of one part at the least, which may be empty."""
+    _, found = fold(lambda carry, parts: (carry, step(*parts)), (), columns, size)
+    return found or [step(*columns)]
+
+
+def rows(x: Array | None, start: int, stop: int) -> Array | None:
+    """The rows of `x` (..., n, c) from `start` to `stop`, if there is an `x`."""
+    return None if x is None else x[..., start:stop, :]
+
+
+def keys_of(features: FeatureMap, key: Array, mask: Array | None) -> Features:
+    """Features of keys; those that are masked, by (..., k, 1), have log_scale -inf."""
+    keys = features.keys(key)
+    if mask is None:
+        return keys
+    xp = namespace(mask)
+    return Features(keys.values, xp.where(mask, keys.log_scale, -xp.inf))
 
 
 def pad(x: Array, size: int, fill: float) -> Array:

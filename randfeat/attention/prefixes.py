@@ -42,8 +42,7 @@ def prefix_pass(inputs: AttentionInputs, features: FeatureMap, state: AttentionS
     )
     outputs, state = causal_pass(merged, features, state)
     whole = PartialOutput.concat(outputs)
-    parts = (rows(x, place) for x in (whole.numerator, whole.denominator, whole.log_scale))
-    return [PartialOutput(*parts)], state
+    return [PartialOutput(*(rows(x, place) for x in whole.columns))], state
 
 
 def beside(x: Array, num: int, *, first: bool) -> Array:

@@ -6,15 +6,26 @@ With `v̄_j = [v_j, 1]` the numerator and denominator of output i are `N̄_i = �
 parts of queries and keys exchanged, so that their state is an `AttentionState` of queries with "values" ḡ_i.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from randfeat._array import Array, device_of, exp_in_place, namespace
 from randfeat.attention.causal import causal_partial
 from randfeat.attention.causal_gradient import key_gradients, query_gradient
-from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.partial import PartialOutput
-from randfeat.attention.passes import CAUSAL_CHUNK, CHUNK, keys_of, pad, pad_keys, pad_queries
+from randfeat.attention.passes import (
+    CAUSAL_CHUNK,
+    CHUNK,
+    append,
+    each_part,
+    fold_state,
+    keys_of,
+    pad,
+    pad_keys,
+    pad_queries,
+)
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
@@ -22,6 +33,8 @@ from randfeat.maps import FeatureMap
 __all__ = ["Gradients", "Kept", "backward_sweep", "causal_sweeps", "forward_sweep", "full_sweeps", "sum_to"]
 
 Gradients = tuple[Array, Array, Array]
+Parts = list[tuple[Array, ...]]
+"""Results for consecutive rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +58,11 @@ class Kept:
         dot = xp.sum(gradient * (output.numerator / divisor), axis=-1, keepdims=True)
         return cls(xp.where(empty, xp.inf, output.log_scale), divisor, dot)
 
+    @property
+    def columns(self) -> tuple[Array, Array, Array]:
+        """What has a row for each query."""
+        return self.shift, self.divisor, self.dot
+
     def inner(self, gradient: Array) -> Array:
         """`ḡ e^shift` (..., n, dv + 1)."""
         return namespace(gradient).concat([gradient / self.divisor, -self.dot / self.divisor], axis=-1)
@@ -52,39 +70,46 @@ class Kept:
 
 def full_sweeps(inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState) -> Gradients:
     """Gradients in query, key and value: all keys into the state, which the queries read; then the other way round."""
-    seen_from = no_queries(inputs, features)
-    for start, stop in pieces(0, inputs.num_keys, CHUNK):
-        state = state.append(*keys_of(inputs, features, start, stop))
-    for_queries = []
-    for query, queries, known, inner in answered(inputs, features, gradient, state):
-        in_features = read_queries(state, queries, inner, known.shift)
-        for_queries.append(query_input_gradient(features, query, queries, in_features))
-        seen_from = seen_from.append(queries.scaled(-known.shift), inner)
-    for_keys = [
-        key_gradients_from(seen_from, inputs, features, start, stop)
-        for start, stop in pieces(0, inputs.num_keys, CHUNK)
-    ]
-    return joined(inputs, for_queries, for_keys)
+    state = append(inputs, features, state)
+
+    def step(seen_from: AttentionState, query: Array, gradient: Array) -> tuple:
+        queries, inner, kept, in_query = answered(features, state, query, gradient)
+        return seen_from.append(queries.scaled(-kept.shift), inner), (in_query,)
+
+    seen_from, found = fold_state(step, no_queries(inputs, features), (inputs.query, gradient), CHUNK)
+    return joined(inputs, [in_query for (in_query,) in found], key_gradients_from(seen_from, inputs, features))
 
 
 def answered(
-    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState
-) -> Iterator[tuple[Array, Features, Kept, Array]]:
-    """Queries that all see the state, piece by piece: themselves, their features, what is kept, and ḡ e^shift."""
-    for start, stop in pieces(0, inputs.num_queries, CHUNK):
-        query = inputs.query[..., start:stop, :]
-        queries = features.queries(query)
-        known = Kept.of(state.partial(queries), gradient[..., start:stop, :])
-        yield query, queries, known, known.inner(gradient[..., start:stop, :])
+    features: FeatureMap, state: AttentionState, query: Array, gradient: Array
+) -> tuple[Features, Array, Kept, Array]:
+    """Queries that all see the state: their features, ḡ e^shift, what is kept, and the gradient in them."""
+    queries = features.queries(query)
+    kept = Kept.of(state.partial(queries), gradient)
+    inner = kept.inner(gradient)
+    in_features = read_queries(state, queries, inner, kept.shift)
+    return queries, inner, kept, query_input_gradient(features, query, queries, in_features)
 
 
-def key_gradients_from(
-    seen_from: AttentionState, inputs: AttentionInputs, features: FeatureMap, start: int, stop: int
-) -> tuple[Array, Array]:
-    """The gradients in the keys from `start` to `stop`, and in their values, all of them seen by all these queries."""
-    keys, values = keys_of(inputs, features, start, stop)
-    outer, in_values = read_keys(seen_from, keys, with_one(values))
-    return key_input_gradients(inputs, features, keys, outer, in_values, start, stop)
+def queries_from(state: AttentionState, query: Array, gradient: Array, features: FeatureMap) -> Parts:
+    """The gradients in queries that all see the state, and what is kept of them."""
+
+    def step(query: Array, gradient: Array) -> tuple:
+        _, _, kept, in_query = answered(features, state, query, gradient)
+        return in_query, *kept.columns
+
+    return each_part(step, (query, gradient), CHUNK)
+
+
+def key_gradients_from(seen_from: AttentionState, inputs: AttentionInputs, features: FeatureMap) -> Parts:
+    """The gradients in all keys, and in their values, seen by all queries of the state."""
+
+    def step(key: Array, value: Array, mask: Any) -> tuple:
+        keys = keys_of(features, key, mask)
+        outer, in_values = read_keys(seen_from, keys, with_one(value))
+        return key_input_gradients(features, key, value, keys, outer, in_values)
+
+    return each_part(step, inputs.key_columns, CHUNK)
 
 
 def causal_sweeps(
@@ -96,68 +121,83 @@ def causal_sweeps(
     sees the keys j <= i + offset: the first `offset` keys are before all queries, the first `-offset` queries before
     all keys.
     """
-    before, ahead = min(max(offset, 0), inputs.num_keys), min(max(-offset, 0), inputs.num_queries)
-    first, rest = inputs.part(slice(0, ahead), slice(0, before)), inputs.part(slice(ahead, None), slice(before, None))
-    for_queries = [
-        query_input_gradient(features, query, queries, read_queries(state, queries, inner, known.shift))
-        for query, queries, known, inner in answered(first, features, gradient[..., :ahead, :], state)
-    ]
-    for start, stop in pieces(0, before, CHUNK):
-        state = state.append(*keys_of(first, features, start, stop))
+    first = inputs.around(offset)[0]
+    ahead, before = first.num_queries, first.num_keys
+    level = inputs.part(slice(ahead, None), slice(before, None))
+    for_queries = []
+    if ahead:
+        for_queries = [part[0] for part in queries_from(state, first.query, gradient[..., :ahead, :], features)]
     gradient = gradient[..., ahead:, :]
-    more, kept = forward_sweep(rest, features, gradient, state)
-    for_keys, seen_from = backward_sweep(rest, features, gradient, kept, no_queries(inputs, features))
-    seen = [key_gradients_from(seen_from, first, features, start, stop) for start, stop in pieces(0, before, CHUNK)]
-    return joined(inputs, for_queries + more, seen + for_keys)
+    in_query, kept = forward_sweep(level, features, gradient, append(first, features, state))
+    for_keys, seen_from = backward_sweep(level, features, gradient, kept, no_queries(inputs, features))
+    if before:
+        for_keys = key_gradients_from(seen_from, first, features) + for_keys
+    return joined(inputs, [*for_queries, in_query], for_keys)
 
 
 def forward_sweep(
     inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState
-) -> tuple[list[Array], list[Kept]]:
+) -> tuple[Array, Kept]:
     """The gradients in the queries, chunk by chunk, after the keys of the state; and what the way back needs."""
-    for_queries, kept = [], []
-    for start, stop in pieces(0, inputs.num_queries, CAUSAL_CHUNK):
-        size, last = 1 << (stop - start - 1).bit_length(), min(stop, inputs.num_keys)
-        query = inputs.query[..., start:stop, :]
-        queries = features.queries(query)
-        output = state.partial(queries)
-        if start < last:
-            keys, values = keys_of(inputs, features, start, last)
-            padded = pad_keys(keys, size), pad(values, size, 0.0)
-            within = causal_partial(pad_queries(queries, size), *padded)
-            output = output.merge(within.first(stop - start))
-        kept.append(Kept.of(output, gradient[..., start:stop, :]))
-        inner = kept[-1].inner(gradient[..., start:stop, :])
-        in_features = read_queries(state, queries, inner, kept[-1].shift)
-        if start < last:
-            shift = pad(kept[-1].shift, size, float("inf"))
-            unread = pad(queries.values, size, 0.0), pad(queries.log_scale, size, 0.0), shift
-            square = query_gradient(*unread, padded[0], with_one(padded[1]), pad(inner, size, 0.0))
-            in_features = in_features + square[..., : stop - start, :]
-            state = state.append(keys, values)
-        for_queries.append(query_input_gradient(features, query, queries, in_features))
-    return for_queries, kept
+
+    def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array) -> tuple:
+        num = value.shape[-2]
+        size = 1 << (num - 1).bit_length()
+        queries, keys = features.queries(query), keys_of(features, key, mask)
+        padded = pad_keys(keys, size), pad(value, size, 0.0)
+        output = state.partial(queries).merge(causal_partial(pad_queries(queries, size), *padded).first(num))
+        kept = Kept.of(output, gradient)
+        inner = kept.inner(gradient)
+        shift = pad(kept.shift, size, float("inf"))
+        unread = pad(queries.values, size, 0.0), pad(queries.log_scale, size, 0.0), shift
+        square = query_gradient(*unread, padded[0], with_one(padded[1]), pad(inner, size, 0.0))
+        in_features = read_queries(state, queries, inner, kept.shift) + square[..., :num, :]
+        in_query = query_input_gradient(features, query, queries, in_features)
+        return state.append(keys, value), (in_query, *kept.columns)
+
+    _, paired, rest = inputs.around(0)
+    both = paired.num_queries
+    columns = (paired.query, *paired.key_columns, gradient[..., :both, :])
+    state, found = fold_state(step, state, columns, CAUSAL_CHUNK)
+    if rest.num_queries or not found:
+        found += queries_from(state, rest.query, gradient[..., both:, :], features)
+    in_query, *kept = (concat(column) for column in zip(*found, strict=True))
+    return in_query, Kept(*kept)
 
 
 def backward_sweep(
-    inputs: AttentionInputs, features: FeatureMap, gradient: Array, kept: list[Kept], seen_from: AttentionState
-) -> tuple[list[tuple[Array, Array]], AttentionState]:
+    inputs: AttentionInputs, features: FeatureMap, gradient: Array, kept: Kept, seen_from: AttentionState
+) -> tuple[Parts, AttentionState]:
     """The gradients in keys and values, chunk by chunk, which the queries of the state see, too; and all queries."""
-    for_keys = []
-    for (start, stop), known in zip(reversed(pieces(0, inputs.num_queries, CAUSAL_CHUNK)), reversed(kept), strict=True):
-        size, last = 1 << (stop - start - 1).bit_length(), min(stop, inputs.num_keys)
-        queries = features.queries(inputs.query[..., start:stop, :]).scaled(-known.shift)
-        inner = known.inner(gradient[..., start:stop, :])
-        if start < last:
-            keys, values = keys_of(inputs, features, start, last)
-            values = with_one(values)
-            outer, in_values = read_keys(seen_from, keys, values)
-            absent = pad_keys(queries, size), pad(inner, size, 0.0)
-            square, square_values = key_gradients(*absent, pad_keys(keys, size), pad(values, size, 0.0))
-            outer, in_values = outer + square[..., : last - start, :], in_values + square_values[..., : last - start, :]
-            for_keys.append(key_input_gradients(inputs, features, keys, outer, in_values, start, last))
-        seen_from = seen_from.append(queries, inner)
-    return for_keys[::-1], seen_from
+
+    def of_queries(start: int, stop: int | None) -> list[Array]:
+        return [x[..., start:stop, :] for x in (gradient, *kept.columns)]
+
+    def see(seen_from: AttentionState, query: Array, gradient: Array, *kept: Array) -> tuple:
+        known = Kept(*kept)
+        return seen_from.append(features.queries(query).scaled(-known.shift), known.inner(gradient)), ()
+
+    def step(
+        seen_from: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array, *kept: Array
+    ) -> tuple:
+        num = value.shape[-2]
+        size = 1 << (num - 1).bit_length()
+        known = Kept(*kept)
+        queries, inner = features.queries(query).scaled(-known.shift), known.inner(gradient)
+        keys, values = keys_of(features, key, mask), with_one(value)
+        outer, in_values = read_keys(seen_from, keys, values)
+        absent = pad_keys(queries, size), pad(inner, size, 0.0)
+        square, square_values = key_gradients(*absent, pad_keys(keys, size), pad(values, size, 0.0))
+        outer, in_values = outer + square[..., :num, :], in_values + square_values[..., :num, :]
+        found = key_input_gradients(features, key, value, keys, outer, in_values)
+        return seen_from.append(queries, inner), found
+
+    _, paired, rest = inputs.around(0)
+    both = paired.num_queries
+    seen_from, _ = fold_state(see, seen_from, (rest.query, *of_queries(both, None)), CHUNK)
+    columns = (paired.query, *paired.key_columns, *of_queries(0, both))
+    seen_from, for_keys = fold_state(step, seen_from, columns, CAUSAL_CHUNK, backwards=True)
+    return for_keys, seen_from
 
 
 def no_queries(inputs: AttentionInputs, features: FeatureMap) -> AttentionState:
@@ -199,16 +239,9 @@ def query_input_gradient(features: FeatureMap, query: Array, queries: Features, 
 
 
 def key_input_gradients(
-    inputs: AttentionInputs,
-    features: FeatureMap,
-    keys: Features,
-    gradient: Array,
-    in_values: Array,
-    start: int,
-    stop: int,
+    features: FeatureMap, key: Array, value: Array, keys: Features, gradient: Array, in_values: Array
 ) -> tuple[Array, Array]:
-    """The gradients in the keys and values from `start` to `stop`, summed where these are broadcast."""
-    key, value = inputs.key[..., start:stop, :], inputs.value[..., start:stop, :]
+    """The gradients in the keys and values, summed where these are broadcast."""
     in_key = features.pull_back(key, keys, gradient, keys=True)
     return sum_to(in_key, tuple(key.shape)), sum_to(in_values, tuple(value.shape))
 
@@ -221,15 +254,20 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     return xp.reshape(xp.sum(x, axis=tuple(axes)), shape) if axes else xp.broadcast_to(x, shape)
 
 
-def joined(inputs: AttentionInputs, for_queries: list[Array], for_keys: list[tuple[Array, Array]]) -> Gradients:
-    """Consecutive pieces along the length, and zeros for the keys beyond them, which no query sees."""
-    keys, values = [key for key, _ in for_keys], [value for _, value in for_keys]
+def joined(inputs: AttentionInputs, for_queries: list[Array], for_keys: Parts) -> Gradients:
+    """Consecutive parts along the length, and zeros for the keys beyond them, which no query sees."""
+    keys, values = [part[0] for part in for_keys], [part[1] for part in for_keys]
     return filled(for_queries, inputs.query), filled(keys, inputs.key), filled(values, inputs.value)
 
 
 def filled(parts: list[Array], like: Array) -> Array:
     """`parts` one after the other, and zeros, up to the shape of `like`."""
-    xp = namespace(like)
     missing = like.shape[-2] - sum(part.shape[-2] for part in parts)
-    rest = [xp.zeros_like(like[..., like.shape[-2] - missing :, :])] if missing or not parts else []
-    return xp.concat([*parts, *rest], axis=-2) if len(parts) + len(rest) > 1 else [*parts, *rest][0]
+    rest = [namespace(like).zeros_like(like[..., like.shape[-2] - missing :, :])] if missing or not parts else []
+    return concat([*parts, *rest])
+
+
+def concat(parts: Sequence[Array]) -> Array:
+    """Consecutive rows; those without any are left out where others are not."""
+    some = [part for part in parts if part.shape[-2]] or parts[:1]
+    return namespace(*some).concat(list(some), axis=-2) if len(some) > 1 else some[0]

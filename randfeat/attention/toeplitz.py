@@ -30,7 +30,8 @@ def toeplitz_outputs(inputs: AttentionInputs, features: FeatureMap, relation: Re
     assert bias is not None
     num_queries, num_keys = inputs.num_queries, inputs.num_keys
     queries = features.queries(inputs.query)
-    keys, values = keys_of(inputs, features, 0, num_keys)
+    key, values, mask = inputs.key_columns
+    keys = keys_of(features, key, mask)
     if not relation.is_causal or not num_queries or not num_keys:
         return [transform_square(queries, keys, values, bias)]
     before = min(max(relation.offset, 0), num_keys)  # keys that every query sees
@@ -130,6 +131,4 @@ def rows(features: Features, start: int, stop: int) -> Features:
 
 def seen_from(partial: PartialOutput, start: int) -> PartialOutput:
     """The outputs of the queries from `start` on."""
-    return PartialOutput(
-        partial.numerator[..., start:, :], partial.denominator[..., start:, :], partial.log_scale[..., start:, :]
-    )
+    return PartialOutput(*(x[..., start:, :] for x in partial.columns))

@@ -2,10 +2,20 @@
 
 from dataclasses import replace
 
-from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, stop_gradient
+from randfeat._array import (
+    Array,
+    device_of,
+    exp_in_place,
+    fold,
+    is_traced,
+    namespace,
+    peak,
+    replace_minus_inf,
+    stop_gradient,
+)
 from randfeat.attention import passes
 from randfeat.attention.causal import half, merge_second_halves
-from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.relation import Relation
 from randfeat.attention.state import AttentionState
@@ -46,26 +56,59 @@ def window_pass(
 
 
 def near_partial(inputs: AttentionInputs, kernel: Kernel, relation: Relation) -> PartialOutput:
-    """Exact sums over the keys of each query's window."""
+    """Exact sums over the keys of each query's window, chunk by chunk, with the last keys before it at hand."""
     assert relation.window is not None
-    window, offset, num_keys = relation.window, relation.offset, inputs.num_keys
+    window, offset, is_causal = relation.window, relation.offset, relation.is_causal
     ahead = min(max(-offset, 0), inputs.num_queries)  # queries before every key
-    nothing = inputs.part(slice(0, ahead), slice(0, 0))
-    parts = [exact_partial(nothing, kernel, None)]
-    for start, stop in pieces(ahead, inputs.num_queries, passes.CAUSAL_CHUNK):
-        first = min(max(start + offset - window + 1, 0), num_keys)
-        here = min(start + offset, num_keys)
-        last = here if relation.is_causal else min(stop + window - 1, num_keys)
-        part = inputs.part(slice(start, stop), slice(first, last))
-        device = {"device": device_of(part.query)}
-        xp = namespace(part.query)
-        distance = xp.arange(start + offset, stop + offset, **device)[:, None] - xp.arange(first, last, **device)
-        near = exact_partial(part, kernel, (distance < window) & (distance > -window))
-        if relation.is_causal:
-            own = inputs.part(slice(start, stop), slice(here, min(stop + offset, num_keys)))
-            near = near.merge(within_chunk(own, kernel, window))
-        parts.append(near)
-    return PartialOutput.concat(parts)
+    nothing = exact_partial(inputs.part(slice(0, ahead), slice(0, 0)), kernel, None)
+    query, columns = inputs.query[..., ahead:, :], present_columns(inputs)
+    start, num = ahead + offset, query.shape[-2]
+    window = min(window, max(start + num, inputs.num_keys, 1))  # a longer one sees no more
+    later = 0 if is_causal else window - 1
+    earlier = window - 1
+    if not is_traced(query, *columns):
+        earlier = min(earlier, start)  # else the loop is compiled, for one number of keys: absent ones fill it up
+    around = [rows_between(x, start - earlier, start + num + later) for x in columns]
+    xp, device = namespace(query), {"device": device_of(query)}
+
+    def step(before: tuple, parts: tuple) -> tuple[tuple, tuple]:
+        query, *own = parts
+        both = [xp.concat(list(pair), axis=-2) for pair in zip(before, own, strict=True)]
+        seen = part_of(inputs, query, *(before if is_causal else both))
+        position = xp.arange(seen.num_keys, **device) + (later - before[0].shape[-2])
+        distance = xp.arange(seen.num_queries, **device)[:, None] - position
+        near = exact_partial(seen, kernel, (distance < window) & (distance > -window))
+        if is_causal:
+            near = near.merge(within_chunk(part_of(inputs, query, *own), kernel, window))
+        rest = max(both[0].shape[-2] - (window - 1 + later), 0)
+        return tuple(x[..., rest:, :] for x in both), near.columns
+
+    before, after = (
+        [x[..., rows, :] for x in around] for rows in (slice(0, earlier + later), slice(earlier + later, None))
+    )
+    _, found = fold(step, tuple(before), (query, *after), passes.CAUSAL_CHUNK)
+    return PartialOutput.concat([nothing, *(PartialOutput(*part) for part in found)])
+
+
+def present_columns(inputs: AttentionInputs) -> tuple[Array, Array, Array]:
+    """What has a row for each key: itself, its value, and whether it is present."""
+    key, value, mask = inputs.key_columns
+    xp = namespace(key)
+    return key, value, xp.ones((inputs.num_keys, 1), dtype=xp.bool, device=device_of(key)) if mask is None else mask
+
+
+def rows_between(x: Array, start: int, stop: int) -> Array:
+    """The rows of `x` (..., n, c) from `start` to `stop`, zeros for those before the first and behind the last."""
+    xp, num = namespace(x), x.shape[-2]
+    first, last = (min(max(end, 0), num) for end in (start, stop))
+    missing = (min(max(-start, 0), stop - start), max(stop - max(start, num), 0))
+    zeros = [xp.zeros((*x.shape[:-2], size, x.shape[-1]), dtype=x.dtype, device=device_of(x)) for size in missing]
+    return xp.concat([zeros[0], x[..., first:last, :], zeros[1]], axis=-2)
+
+
+def part_of(inputs: AttentionInputs, query: Array, key: Array, value: Array, present: Array) -> AttentionInputs:
+    """Some queries with some keys."""
+    return replace(inputs, query=query, key=key, value=value, key_mask=present[..., 0])
 
 
 def within_chunk(chunk: AttentionInputs, kernel: Kernel, window: int) -> PartialOutput:
@@ -129,4 +172,4 @@ def backward(inputs: AttentionInputs) -> AttentionInputs:
 def flipped(partial: PartialOutput) -> PartialOutput:
     """The outputs in reversed order."""
     xp = namespace(partial.numerator)
-    return PartialOutput(*(xp.flip(x, axis=-2) for x in (partial.numerator, partial.denominator, partial.log_scale)))
+    return PartialOutput(*(xp.flip(x, axis=-2) for x in partial.columns))

@@ -30,8 +30,9 @@ def linear_attention(
 ) -> jax.Array:
     """`randfeat.linear_attention` of JAX arrays, with `linear_attention_vjp` as its backward pass.
 
-    The same numbers forwards. Between the passes only query, key, value and the mask are kept, O(L (d + dv)), where
-    automatic differentiation of the generic function keeps the features and more, O(L num_features); the price is to
+    The same numbers forwards. Between the passes only query, key, value and the mask are kept, O(L (d + dv)). Automatic
+    differentiation of the generic function keeps a state of (dv + 2) num_features for each chunk of 128 or 256
+    positions where it is compiled, and the features and more, O(L num_features), where it is not; the price here is to
     compute the features twice more. `jit`, `grad`, `vmap` and `grad` of `grad` work; the arrays of `features` are
     constants, so they must not be traced themselves.
 
