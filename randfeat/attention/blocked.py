@@ -70,10 +70,8 @@ def summed_keys(work: "Heads", workers: Workers[Scratch], *, peak: bool) -> tupl
         for which in range(len(parts))
         for i, interval in enumerate(intervals)
     ])  # fmt: skip
-    sums: list[Any] = [None] * len(parts)
-    readouts: list[Any] = [None] * len(parts)
-    workers.run([partial(fold_task, work, parts, sums, readouts, which) for which in range(len(parts))])
-    return sums, readouts
+    sums = [work.folded(parts[which], which) for which in range(len(parts))]  # too little for threads
+    return sums, [work.readout(one, which) for which, one in enumerate(sums)]
 
 
 def row_pieces(num_rows: int) -> list[tuple[int, int]]:
@@ -187,6 +185,17 @@ class Heads:
         """The sums that a head starts with."""
         return Sums.none(*self.sum_shape, self.dtype) if self.initial is None else self.sums_in(self.initial, which)
 
+    def folded(self, parts: "list[Sums | None]", which: int) -> Sums:
+        """All pieces of one head, in their order, after what came before them."""
+        total = None if self.initial is None else self.initial_sums(which)
+        for part in parts:
+            total = merged(total, part, self.keys[which].limits)
+        return self.initial_sums(which) if total is None else total
+
+    def readout(self, sums: Sums, which: int) -> Readout:
+        """How the queries of one head read its sums."""
+        return Readout.of(sums, self.queries[which], self.keys[which])
+
     def sums_in(self, state: AttentionState, which: int) -> Sums:
         """The sums of one head in a state of all heads."""
         keys = self.keys[which]
@@ -222,33 +231,24 @@ def key_task(
     """The sums over one piece of the keys of one head."""
     index, keys = work.indices[which], work.keys[which]
     total: Sums | None = None
-    for first, last in pieces(start, stop, work.block_rows):
+    for first, last in pieces(start, stop, PIECE):
         key, value = work.key[index][first:last], work.value[index][first:last]
         if work.mask is not None and not work.mask[index][first:last].all():
             present = work.mask[index][first:last]
             key, value = key[present], value[present]
         if len(key):
-            block = sum_keys(keys, key, value, scratch, peak=peak)
-            total = merged(total, block, keys.limits)
+            piece = sum_keys(keys, key, value, scratch, size=work.block_rows, peak=peak)
+            total = merged(total, piece, keys.limits)
     parts[which][number] = total
-
-
-def fold_task(work: Heads, parts: Parts, sums: list[Any], readouts: list[Any], which: int, scratch: Scratch) -> None:
-    """All pieces of one head, in their order, after what came before them."""
-    keys = work.keys[which]
-    total = None if work.initial is None else work.initial_sums(which)
-    for part in parts[which]:
-        total = merged(total, part, keys.limits)
-    sums[which] = work.initial_sums(which) if total is None else total
-    readouts[which] = Readout.of(sums[which], work.queries[which], keys)
 
 
 def query_task(
     work: Heads, readouts: list[Any], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
 ) -> None:
     """The outputs of one piece of the queries of one head."""
-    for first, last in pieces(start, stop, work.block_rows):
-        readouts[which].read(work.query[target][first:last], work.output[target][first:last], scratch)
+    for first, last in pieces(start, stop, PIECE):
+        query, output = work.query[target][first:last], work.output[target][first:last]
+        readouts[which].read(query, output, scratch, size=work.block_rows)
 
 
 def causal_task(work: Heads, sums: list[Any], which: int, scratch: Scratch, *, peak: bool) -> None:

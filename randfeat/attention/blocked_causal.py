@@ -1,6 +1,7 @@
 """Causal linear attention of one head in NumPy, by blocks of chunks; the past decides how, never the future."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -99,5 +100,6 @@ class CausalHead:
             log_factor = None if log_factor is None else log_factor[keys.present]
         if len(key) == 0:
             return sums
-        block_sums = sum_keys(self.key_side, key, value, scratch, peak=peak, shifted=True, log_factor=log_factor)
+        options: dict[str, Any] = {"size": len(key), "peak": peak, "shifted": True, "log_factor": log_factor}
+        block_sums = sum_keys(self.key_side, key, value, scratch, **options)
         return sums.merge(block_sums, self.key_side.limits)

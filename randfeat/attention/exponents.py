@@ -105,12 +105,21 @@ class Exponents:
         """`unit · r(x)`, (n,)."""
         return self.form.per_row(units)[:, 0] * units.dtype.type(self.limits.unit)
 
-    def fill(self, units: np.ndarray, out: np.ndarray) -> float:
-        """The exponents into `out` (n, m); returns a bound on their size. Overwrites `units`."""
+    def center(self, units: np.ndarray) -> float:
+        """Takes the origin off `units`, in place; returns a bound on the size of their exponents."""
         if self.origin is not None:
             units -= self.origin
-        np.matmul(units, self.rows.T, out=out)
         return 1.01 * self.longest * math.sqrt(float(np.max(np.vecdot(units, units))))
+
+    def of_centered(self, units: np.ndarray, scratch: Scratch) -> np.ndarray:
+        """The exponents (n, m), in scratch memory."""
+        return np.matmul(units, self.rows.T, out=scratch.take("exponents", len(units), len(self.rows)))
+
+    def fill(self, units: np.ndarray, out: np.ndarray) -> float:
+        """The exponents into `out` (n, m); returns a bound on their size. Overwrites `units`."""
+        bound = self.center(units)
+        np.matmul(units, self.rows.T, out=out)
+        return bound
 
     def largest(self, units: np.ndarray) -> float:
         """The largest exponent of a few rows of units (n, d), which stay as they are."""
@@ -141,6 +150,8 @@ def moderate(values: np.ndarray, limits: Limits, *, tiny: bool = False) -> np.nd
     """Which rows of values (n, dv) are zero, or neither huge nor, unless they may be, tiny: (n,). False for NaN."""
     square = np.vecdot(values, values)
     bound = limits.largest_value**2
+    if square.max() <= bound and (tiny or square.min() >= 1 / bound):  # as mostly
+        return np.ones(len(values), dtype=bool)
     ordinary = (square <= bound) & (tiny | (square >= 1 / bound))
     if not ordinary.all():
         ordinary |= ~values.any(axis=-1)

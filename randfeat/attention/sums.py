@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from randfeat.attention.exponents import Exponents, Limits, moderate
+from randfeat.attention.inputs import pieces
 from randfeat.attention.state import AttentionState
 from randfeat.threads import Scratch
 
@@ -71,38 +72,65 @@ def sum_keys(
     value: np.ndarray,
     scratch: Scratch,
     *,
+    size: int,
     peak: bool,
     shifted: bool = False,
     log_factor: np.ndarray | None = None,
 ) -> Sums:
-    """The sums over one block of keys (n, d), n > 0, with their values (n, dv).
+    """The sums over keys (n, d), n > 0, with their values (n, dv), features of `size` keys at a time.
 
     Without a shift if `Limits` allows: r(k) is then a factor of the value, and the features see one product and one
     exponential. Else, or if `shifted` says so, relative to the largest key of each feature. A log_factor (n,) takes the
-    place of r(k).
+    place of r(k). What is done once for all keys is not done for each block: on several threads, every call of NumPy
+    may have to wait for the interpreter.
     """
-    limits, num, width = keys.limits, len(key), len(keys.rows)
+    limits, width = keys.limits, len(keys.rows)
     units = keys.units(key, scratch)
     per_row = keys.per_row(units) if log_factor is None else log_factor
-    exponents = scratch.take("exponents", num, width)
-    values = scratch.take("values", num, value.shape[-1])
-    bound = keys.fill(units, exponents)
+    bound = keys.center(units)
+    ordinary = not shifted and bool(moderate(value, limits).all())
     reference = per_row.max()
-    if not shifted and keys.within_limit(exponents, bound) and moderate(value, limits).all():
-        largest = np.max(exponents + per_row[:, None], axis=0) if peak else None
+    if ordinary:
         factors = limits.power(per_row - reference)
-        features = limits.power(exponents, out=exponents)
-        total = factors @ features
-        if total.min() >= limits.lowest:
-            weighted = features.T @ np.multiply(value, factors[:, None], out=values)
-            return Sums(np.full(width, reference), weighted, total, largest)
-        keys.fill(keys.units(key, scratch), exponents)
+        values = np.multiply(value, factors[:, None], out=scratch.take("values", *value.shape))
+    total, weighted = np.zeros(width, key.dtype), np.zeros((width, value.shape[-1]), key.dtype)
+    largest: list[np.ndarray] = []
+    plain, others = False, None
+    for rows in blocks(len(key), size):
+        exponents = keys.of_centered(units[rows], scratch)
+        if ordinary and keys.within_limit(exponents, bound):
+            plain = True
+            if peak:
+                largest.append(np.max(exponents + per_row[rows, None], axis=0))
+            features = limits.power(exponents, out=exponents)
+            total += factors[rows] @ features
+            weighted += features.T @ values[rows]
+        else:
+            block = shifted_sums(exponents, per_row[rows], value[rows], limits, scratch, peak=peak)
+            others = merged(others, block, limits)
+    if plain and not total.min() >= limits.lowest:
+        return sum_keys(keys, key, value, scratch, size=size, peak=peak, shifted=True, log_factor=log_factor)
+    top = np.max(largest, axis=0) if largest else None
+    found = merged(Sums(np.full(width, reference), weighted, total, top) if plain else None, others, limits)
+    return Sums.none(width, value.shape[-1], key.dtype) if found is None else found
+
+
+def shifted_sums(
+    exponents: np.ndarray, per_row: np.ndarray, value: np.ndarray, limits: Limits, scratch: Scratch, *, peak: bool
+) -> Sums:
+    """The sums over one block of keys, relative to the largest of each feature. Overwrites the exponents (n, m)."""
     exponents += per_row[:, None]
     largest = exponents.max(axis=0)
     exponents -= finite(largest)
     features = limits.power(exponents, out=exponents)
+    values = scratch.take("values of a block", *value.shape)
     np.copyto(values, value)
-    return Sums(largest, features.T @ values, np.ones(num, features.dtype) @ features, largest if peak else None)
+    return Sums(largest, features.T @ values, np.ones(len(value), value.dtype) @ features, largest if peak else None)
+
+
+def blocks(num_rows: int, size: int) -> list[slice]:
+    """Consecutive rows, `size` at a time."""
+    return [slice(first, last) for first, last in pieces(0, num_rows, size)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,24 +160,36 @@ class Readout:
         ordinary = bool(moderate(np.max(np.abs(means), axis=0, initial=0.0)[:, None], limits).all())
         return cls(queries, log_weight, means, weights, means * weights[:, None], ordinary)
 
-    def read(self, query: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
-        """The outputs of one block of queries (n, d) into `out` (n, dv), contiguous; zeros where there is no key."""
+    def read(self, query: np.ndarray, out: np.ndarray, scratch: Scratch, *, size: int) -> None:
+        """The outputs of queries (n, d) into `out` (n, dv), contiguous, features of `size` of them at a time.
+
+        Zeros where there is no key. Without a shift if `Limits` allows.
+        """
         limits, queries = self.queries.limits, self.queries
         if self.log_weight.max() == -np.inf:
             out[...] = 0
             return
-        exponents = scratch.take("exponents", len(query), len(queries.rows))
-        bound = queries.fill(queries.units(query, scratch), exponents)
-        if self.ordinary and queries.within_limit(exponents, bound):
-            features = limits.power(exponents, out=exponents)
-            total = features @ self.weights
-            if total.min() >= limits.lowest:
-                np.matmul(features, self.weighted, out=out)
-                out /= total[:, None]
-                return
-            queries.fill(queries.units(query, scratch), exponents)
+        units = queries.units(query, scratch)
+        bound = queries.center(units)
+        total = np.empty(len(query), out.dtype)
+        for rows in blocks(len(query), size):
+            exponents = queries.of_centered(units[rows], scratch)
+            if self.ordinary and queries.within_limit(exponents, bound):
+                features = limits.power(exponents, out=exponents)
+                np.matmul(features, self.weights, out=total[rows])
+                np.matmul(features, self.weighted, out=out[rows])
+            else:
+                self._shifted(exponents, out[rows], total[rows])
+        if not total.min() >= limits.lowest:
+            for rows in blocks(len(query), size):
+                if not total[rows].min() >= limits.lowest:
+                    self._shifted(queries.of_centered(units[rows], scratch), out[rows], total[rows])
+        out /= total[:, None]
+
+    def _shifted(self, exponents: np.ndarray, out: np.ndarray, total: np.ndarray) -> None:
+        """Numerators and denominators relative to each query's largest feature. Overwrites the exponents (n, m)."""
         exponents += self.log_weight
         exponents -= exponents.max(axis=1, keepdims=True)
-        features = limits.power(exponents, out=exponents)
+        features = self.queries.limits.power(exponents, out=exponents)
         np.matmul(features, self.means, out=out)
-        out /= features.sum(axis=1, keepdims=True)
+        np.sum(features, axis=1, out=total)
