@@ -70,8 +70,9 @@ def summed_keys(work: "Heads", workers: Workers[Scratch], *, peak: bool) -> tupl
         for which in range(len(parts))
         for i, interval in enumerate(intervals)
     ])  # fmt: skip
-    sums = [work.folded(parts[which], which) for which in range(len(parts))]  # too little for threads
-    return sums, [work.readout(one, which) for which, one in enumerate(sums)]
+    with np.errstate(all="ignore"):  # too little for threads
+        sums = [work.folded(parts[which], which) for which in range(len(parts))]
+        return sums, [work.readout(one, which) for which, one in enumerate(sums)]
 
 
 def row_pieces(num_rows: int) -> list[tuple[int, int]]:

@@ -89,12 +89,12 @@ class CausalHead:
 
     def after(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch, *, peak: bool) -> Sums:
         """The sums after these positions: those of the block, if none of its keys is bad; else with shifts."""
-        keys = self.keys(rows)
-        key, value, log_factor = keys.key, keys.value, keys.log_factor
-        if block is not None and block.first_bad == len(key):
+        if block is not None and block.first_bad == rows.stop - rows.start:
             total = block.sums(sums.peak)
             if total.total.min() >= self.key_side.limits.lowest:
                 return total
+        keys = self.keys(rows)
+        key, value, log_factor = keys.key, keys.value, keys.log_factor
         if keys.present is not None:
             key, value = key[keys.present], value[keys.present]
             log_factor = None if log_factor is None else log_factor[keys.present]

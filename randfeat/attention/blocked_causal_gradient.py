@@ -104,7 +104,7 @@ class KeySweep(CausalHead):
         if present is not None:
             key, value = (np.where(present[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
         good = np.zeros(len(key), dtype=bool)
-        in_key, in_value = np.zeros_like(key), np.zeros_like(value)
+        in_key, in_value = (scratch.take(name, *x.shape) for name, x in (("in key", key), ("in value", value)))
         if block is not None and block.first_bad > 0:
             good = self.by_block(block, key, value, in_key, in_value, scratch)
         if not good.all():

@@ -59,8 +59,9 @@ def fast_sweeps(
         if final_state is None:
             sums, readouts = summed_keys(heads, workers, peak=False)
         else:
-            sums = [heads.sums_in(final_state, which) for which in everyone]
-            readouts = [heads.readout(sums[which], which) for which in everyone]
+            with np.errstate(all="ignore"):
+                sums = [heads.sums_in(final_state, which) for which in everyone]
+                readouts = [heads.readout(sums[which], which) for which in everyone]
         lists = [heads.targets[which] for which in everyone]
         tables = [np.zeros((len(targets), len(query_pieces), *work.table_shape), heads.dtype) for targets in lists]
         workers.run([

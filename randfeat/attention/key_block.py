@@ -83,7 +83,7 @@ class KeyBlock:
         for_slopes: bool,
     ) -> "KeyBlock | None":
         """From the sums so far and the keys of the block, with one reference if `plain` and they allow; None if they
-        are no start for a block at all. Not `plain` from the start if the first key, which all queries see, is long.
+        are no start for a block at all. Not `plain` if the very first key, which all queries see, is long.
 
         for_slopes : keep `before` in the order in memory that `slopes` likes, and `read` does not.
         """
@@ -93,25 +93,23 @@ class KeyBlock:
         units = scratch.take("units", size, key.shape[-1])
         units[num:] = 0
         np.multiply(key, keys.factor, out=units[:num])
-        values = scratch.take("values", size, value.shape[-1] + 1)
-        values[num:] = 0
-        values[:num, :-1] = value
         if present is not None:
             units[:num][~present] = 0
-            values[:num][~present] = 0
+            value = np.where(present[:, None], value, 0).astype(value.dtype, copy=False)
         per_row = np.full(size, -np.inf, units.dtype)
         per_row[:num] = keys.per_row(units[:num]) if log_factor is None else log_factor
         if present is not None:
             per_row[:num][~present] = -np.inf
         visible = per_row[:num] > -np.inf
         first = int(np.argmax(visible))
-        plain = plain and keys.largest(units[first : first + 1]) <= limits.limit / 2
+        started = bool(sums.total.any())
+        plain = plain and (started or keys.largest(units[first : first + 1]) <= limits.limit / 2)
         reference = reference_of(sums, per_row[first] if visible.any() else 0, keys, plain=plain)
         if reference is None:
             return None
         plain = plain and not np.any(reference != reference[0])
         exponents = scratch.take("key exponents", size, width)
-        bad = ~moderate(values[:num, :-1], limits, tiny=log_factor is not None)
+        bad = ~moderate(value, limits, tiny=log_factor is not None)
         factors = per_row - reference[0]
         if plain:
             bound = keys.fill(units, exponents)
@@ -138,9 +136,10 @@ class KeyBlock:
         first_bad = int(np.argmax(bad)) if bad.any() else num
         exponents[first_bad:] = 0
         factors[first_bad:] = -np.inf
-        values[first_bad:] = 0
         factors = limits.power(factors)[:, None]
-        values[:, :-1] *= factors
+        values = scratch.take("values", size, value.shape[-1] + 1)
+        values[first_bad:] = 0
+        np.multiply(value[:first_bad], factors[:first_bad], out=values[:first_bad, :-1])
         values[:, -1:] = factors
         features = limits.power(exponents, out=exponents).reshape(-1, CHUNK, width)
         values = values.reshape(-1, CHUNK, value.shape[-1] + 1)
@@ -154,7 +153,6 @@ class KeyBlock:
         np.matmul(np.swapaxes(features, -1, -2), values, out=before[1:])
         for chunk in range(len(features)):
             before[chunk + 1] += before[chunk]
-        started = bool(sums.total.any())
         seen = np.full(num, True) if present is None or started else np.logical_or.accumulate(present)
         offset = None if plain else reference
         return cls(features, values, before, reference, offset, first_bad, largest, seen, keys.log_weights)
@@ -228,14 +226,17 @@ class KeyBlock:
     def answer(self, queries: Exponents, query: np.ndarray, output: np.ndarray, scratch: Scratch) -> np.ndarray:
         """The outputs of the first queries of the block into `output`; which of them are good, (n,)."""
         sums = self.read(self.responses(queries, query, scratch), scratch)
-        good, seen = self.good(sums[:, -1], queries), self.seen[: len(query)]
-        np.divide(sums[:, :-1], np.where(seen, sums[:, -1], 1)[:, None], out=output)
+        total, seen = sums[:, -1], self.seen[: len(query)]
+        good = self.good(total, queries)
+        np.divide(sums[:, :-1], np.where(seen, total, 1)[:, None], out=output)
         output[~seen] = 0
         return good
 
     def good(self, total: np.ndarray, queries: Exponents) -> np.ndarray:
         """Which queries see no bad key, and have a denominator that is large enough, or no key at all: (n,)."""
         num = len(total)
+        if self.first_bad >= num and total.min() >= queries.limits.lowest:  # as mostly
+            return np.ones(num, dtype=bool)
         return (np.arange(num) < self.first_bad) & ((total >= queries.limits.lowest) | ~self.seen[:num])
 
 
