@@ -7,13 +7,15 @@ import numpy as np
 
 from randfeat.attention.exponents import Exponents, block_rows
 from randfeat.attention.inputs import AttentionInputs
-from randfeat.attention.key_block import KeyBlock, KeyRows, end_of_chunk
+from randfeat.attention.key_block import CHUNK, KeyBlock, KeyRows, end_of_chunk
 from randfeat.attention.passes import causal_pass
 from randfeat.attention.sums import Sums, sum_keys
 from randfeat.maps import FeatureMap
 from randfeat.threads import Scratch
 
 __all__ = ["CausalHead"]
+
+SHORTEST = 2 * CHUNK  # positions in a block
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +43,35 @@ class CausalHead:
     root: float
 
     def run(self, sums: Sums, scratch: Scratch, *, peak: bool) -> Sums:
-        """Fill the outputs, after the keys in `sums`; returns the sums over all keys."""
-        start, plain = 0, True
-        size = block_rows(self.features.num_features, self.key.dtype)
+        """Fill the outputs, after the keys in `sums`; returns the sums over all keys.
+
+        A block that is cut is followed by short ones, which grow, as is the first one if its first key is long.
+        """
+        full = block_rows(self.features.num_features, self.key.dtype)
+        plain = bool(sums.total.any()) or not self.starts_long()
+        start, size = 0, full if plain else max(full // 4, SHORTEST)
         while start < len(self.key):
             rows = slice(start, min(start + size, len(self.key)))
             options = {"plain": plain, "peak": peak, "for_slopes": self.for_slopes}
             block = KeyBlock.of(self.key_side, sums, self.keys(rows), scratch, **options)
             stop = rows.stop
             if block is None or block.first_bad < stop - start:
-                plain, bad = False, 0 if block is None else block.first_bad
-                stop = min(start + end_of_chunk(bad), stop)
-            elif block.offset is not None:
-                plain = False
+                size, plain = SHORTEST, False
+                stop = min(start + end_of_chunk(0 if block is None else block.first_bad), stop)
+            else:
+                size, plain = min(2 * size, full), plain and block.offset is None
             self.answer(block, sums, slice(start, stop), scratch)
             sums = self.after(block, sums, slice(start, stop), scratch, peak=peak)
             start = stop
         return sums
+
+    def starts_long(self) -> bool:
+        """Whether the first key, which all queries see, is so long that one reference would soon not do."""
+        first = self.keys(slice(0, 1))
+        if first.present is not None:
+            return False
+        units = first.key * first.key.dtype.type(self.key_side.factor)
+        return not self.key_side.largest(units) <= self.key_side.limits.limit / 2
 
     @property
     def for_slopes(self) -> bool:
@@ -82,10 +96,29 @@ class CausalHead:
             if block is not None and block.first_bad > 0:
                 good = block.answer(self.query_side, query[rows], output[rows], scratch)
             if not good.all():
-                state = sums.to_state(self.key_side)
-                outputs, _ = causal_pass(self.inputs(query, rows), self.features, state)
+                part, others, earlier = self.others(block, sums, rows, good)
+                outputs, _ = causal_pass(self.inputs(query, part), self.features, earlier.to_state(self.key_side))
                 exact = np.concatenate([partial.normalized() for partial in outputs])
-                output[rows][~good] = exact[~good]
+                output[part][others] = exact[others]
+
+    def others(
+        self, block: "KeyBlock | None", sums: Sums, rows: slice, good: np.ndarray
+    ) -> tuple[slice, np.ndarray, Sums]:
+        """The positions from the first that is not good to the last, from the start of a chunk on; which of them are
+        not good; and the sums before them.
+        """
+        places = np.flatnonzero(~good)
+        first, earlier = self.before_chunk(block, sums, int(places[0]))
+        last = int(places[-1]) + 1
+        return slice(rows.start + first, rows.start + last), ~good[first:last], earlier
+
+    def before_chunk(self, block: "KeyBlock | None", sums: Sums, place: int) -> tuple[int, Sums]:
+        """Where the chunk of a place in the block starts, or the block if sums there are too small; the sums before."""
+        if block is not None:
+            earlier = block.sums_before(place // CHUNK)
+            if earlier.total.min() >= self.key_side.limits.lowest:
+                return place // CHUNK * CHUNK, earlier
+        return 0, sums
 
     def after(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch, *, peak: bool) -> Sums:
         """The sums after these positions: those of the block, if none of its keys is bad; else with shifts."""
@@ -93,6 +126,9 @@ class CausalHead:
             total = block.sums(sums.peak)
             if total.total.min() >= self.key_side.limits.lowest:
                 return total
+        if block is not None and not peak:
+            first, sums = self.before_chunk(block, sums, block.first_bad)
+            rows = slice(rows.start + first, rows.stop)
         keys = self.keys(rows)
         key, value, log_factor = keys.key, keys.value, keys.log_factor
         if keys.present is not None:

@@ -39,14 +39,15 @@ class QuerySweep(CausalHead):
             if block is not None and block.first_bad > 0:
                 good = self.by_block(block, query[rows], gradient[rows], kept[rows], output[rows], scratch)
             if not good.all():
-                state = sums.to_state(self.key_side)
-                exact, known = forward_sweep(self.inputs(query, rows), self.features, gradient[rows], state)
-                output[rows][~good] = self.root * exact[~good]
+                part, others, earlier = self.others(block, sums, rows, good)
+                state = earlier.to_state(self.key_side)
+                exact, known = forward_sweep(self.inputs(query, part), self.features, gradient[part], state)
+                output[part][others] = self.root * exact[others]
                 shift, divisor, dot = (column[:, 0] for column in known.columns)
                 unit = shift.dtype.type(self.query_side.limits.unit)
                 log_total = (shift + np.log(divisor)) * unit
-                log_total -= self.query_side.per_row(self.query_side.units(query[rows], scratch))
-                kept[rows][~good] = np.stack([log_total, dot], axis=-1)[~good]
+                log_total -= self.query_side.per_row(self.query_side.units(query[part], scratch))
+                kept[part][others] = np.stack([log_total, dot], axis=-1)[others]
 
     def by_block(
         self,
@@ -108,8 +109,9 @@ class KeySweep(CausalHead):
         if block is not None and block.first_bad > 0:
             good = self.by_block(block, key, value, in_key, in_value, scratch)
         if not good.all():
-            exact = self.generic_gradients(sums, rows)
-            in_key[~good], in_value[~good] = (x[~good] for x in exact)
+            part, others, earlier = self.others(block, sums, rows, good)
+            exact = self.generic_gradients(earlier, part)
+            in_key[~good], in_value[~good] = (x[others] for x in exact)
         if present is not None:
             in_key[~present] = in_value[~present] = 0
         self.outputs[0][rows] += in_key

@@ -164,7 +164,7 @@ def pull_queries(
         exponents += readout.log_weight
         exponents -= exponents.max(axis=1, keepdims=True)
         weights, weighted = np.ones(width, exponents.dtype), readout.means
-    features = limits.power(exponents, out=exponents)
+    features = limits.features(exponents, bound if plain else np.inf)
     total = features @ weights
     inner = scratch.take("gradients", num, weighted.shape[-1] + 1)
     np.divide(gradient, total[:, None], out=inner[:, :-1])
@@ -246,7 +246,7 @@ def pull_keys(
         table = source.table
         exponents += per_row[:, None]
         exponents -= source.log_total
-    features = limits.power(exponents, out=exponents)
+    features = limits.features(exponents, np.inf if factor is None else bound)
     np.matmul(features, table[:, :-1], out=in_value)
     slopes = np.matmul(value, table[:, :-1].T, out=scratch.take("slopes", num, width))
     slopes += table[:, -1]

@@ -17,6 +17,7 @@ from randfeat.vector_functions import fastest_power
 __all__ = ["Exponents", "Limits", "block_rows", "moderate"]
 
 BLOCK_BYTES = 1 << 20  # of features that are in use at one time: they stay in the cache of a core
+VECTOR = 64  # numbers that are computed as those of a large array are, to the last bit
 FEWEST, MOST = 512, 2048  # rows in a block: with fewer, calls take the time; with more, what is beside the features
 
 
@@ -38,10 +39,10 @@ class Limits:
     e^{r_j - ρ}, and each sum over keys T_f = Σ_j φ_jf e^{r_j - ρ} is at least e^{-B}; queries if their features are at
     most e^B and their denominators at least e^{-B}, where features are weighted relative to the largest weight.
 
-    Nothing that matters underflows: a factor, weight or feature is flushed or loses digits only where it is below
-    e^{-s}. Its partner in the product is at most e^B, so what is lost is at most e^{B-s}, beside a sum of at least
-    e^{-B}: relatively e^{2B-s} = eps³ for each term, and less than eps for all of fewer than 1/eps² terms. Where both
-    the features of the query and of the key are unshifted (causal attention) it is e^{3B-s} at the most, e^{-28}.
+    Nothing that matters underflows: a factor, weight or feature loses at most e^{-s}. Its partner in the product is at
+    most e^B, so what is lost is at most e^{B-s}, beside a sum of at least e^{-B}: relatively e^{2B-s} = eps³ for each
+    term, and less than eps for all of fewer than 1/eps² terms. Where both the features of the query and of the key are
+    unshifted (causal attention) it is e^{3B-s} at the most, e^{-28}.
     Nothing overflows: e^B from the query, e^B from the key, and for causal attention e^X, X = h/2, by which factors of
     later keys may exceed the reference, times values up to 1/eps, make e^{s - h - h/2}: room for eps^{-3/2} terms.
 
@@ -57,6 +58,8 @@ class Limits:
     """e^{-B}."""
     largest_value: float
     """1/eps."""
+    least: float
+    """About -s."""
 
     @classmethod
     @functools.cache
@@ -66,7 +69,21 @@ class Limits:
         power, unit = fastest_power()
         digits = -math.log(info.eps)
         limit = (-math.log(info.tiny) - 3 * digits) / 2
-        return cls(power, unit, limit * unit, digits / 2 * unit, math.exp(-limit), 1 / float(info.eps))
+        least = math.ceil(math.log(info.tiny) * unit)
+        return cls(power, unit, limit * unit, digits / 2 * unit, math.exp(-limit), 1 / float(info.eps), least)
+
+    def features(self, exponents: np.ndarray, bound: float = math.inf) -> np.ndarray:
+        """`power(exponents)`, in place; bound : on the size of the exponents, if there is one.
+
+        Less e^{-s} where some are below -s, which are zero then: NumPy takes up to 150 times as long for what is
+        subnormal or underflows.
+        """
+        if bound <= -self.least or exponents.min() >= self.least:
+            return self.power(exponents, out=exponents)
+        np.maximum(exponents, self.least, out=exponents)
+        self.power(exponents, out=exponents)
+        exponents -= self.power(np.full(VECTOR, self.least, exponents.dtype))[0]
+        return exponents
 
 
 @dataclass(frozen=True, eq=False)

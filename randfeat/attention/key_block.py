@@ -1,7 +1,7 @@
 """Keys of one block of causal attention in NumPy, cut into chunks, and how queries read them."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.sums import Sums
 from randfeat.threads import Scratch
 
-__all__ = ["KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
+__all__ = ["CHUNK", "KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
 
 CHUNK = 32  # positions within which weights are formed pair by pair
 
@@ -83,7 +83,7 @@ class KeyBlock:
         for_slopes: bool,
     ) -> "KeyBlock | None":
         """From the sums so far and the keys of the block, with one reference if `plain` and they allow; None if they
-        are no start for a block at all. Not `plain` if the very first key, which all queries see, is long.
+        are no start for a block at all.
 
         for_slopes : keep `before` in the order in memory that `slopes` likes, and `read` does not.
         """
@@ -101,10 +101,8 @@ class KeyBlock:
         if present is not None:
             per_row[:num][~present] = -np.inf
         visible = per_row[:num] > -np.inf
-        first = int(np.argmax(visible))
-        started = bool(sums.total.any())
-        plain = plain and (started or keys.largest(units[first : first + 1]) <= limits.limit / 2)
-        reference = reference_of(sums, per_row[first] if visible.any() else 0, keys, plain=plain)
+        first = per_row[np.argmax(visible)] if visible.any() else 0
+        reference = reference_of(sums, first, keys, plain=plain)
         if reference is None:
             return None
         plain = plain and not np.any(reference != reference[0])
@@ -114,6 +112,7 @@ class KeyBlock:
         if plain:
             bound = keys.fill(units, exponents)
         else:
+            bound = np.inf
             inside = np.where(per_row == -np.inf, 0, per_row).astype(per_row.dtype, copy=False)
             keys.fill_shifted(units, exponents, scratch, per_feature=-reference, per_row=inside)
         exponents[num:] = 0
@@ -141,7 +140,7 @@ class KeyBlock:
         values[first_bad:] = 0
         np.multiply(value[:first_bad], factors[:first_bad], out=values[:first_bad, :-1])
         values[:, -1:] = factors
-        features = limits.power(exponents, out=exponents).reshape(-1, CHUNK, width)
+        features = limits.features(exponents, bound).reshape(-1, CHUNK, width)
         values = values.reshape(-1, CHUNK, value.shape[-1] + 1)
         before = scratch.take("before", len(features) + 1, *(values.shape[-1], width)[:: 1 if for_slopes else -1])
         before = np.swapaxes(before, -1, -2) if for_slopes else before
@@ -153,15 +152,19 @@ class KeyBlock:
         np.matmul(np.swapaxes(features, -1, -2), values, out=before[1:])
         for chunk in range(len(features)):
             before[chunk + 1] += before[chunk]
-        seen = np.full(num, True) if present is None or started else np.logical_or.accumulate(present)
+        seen = np.full(num, True) if present is None or sums.total.any() else np.logical_or.accumulate(present)
         offset = None if plain else reference
         return cls(features, values, before, reference, offset, first_bad, largest, seen, keys.log_weights)
 
     def sums(self, peak: np.ndarray | None) -> Sums:
         """The sums over everything up to the end of the block, `peak` that of what came before."""
-        last = self.before[-1]
         largest = None if peak is None or self.peak is None else np.maximum(peak, self.peak)
-        return Sums(self.reference, last[:, :-1].copy(), last[:, -1].copy(), largest)
+        return replace(self.sums_before(len(self.features)), peak=largest)
+
+    def sums_before(self, chunk: int) -> Sums:
+        """The sums over everything before a chunk."""
+        before = self.before[chunk]
+        return Sums(self.reference, before[:, :-1].copy(), before[:, -1].copy(), None)
 
     def responses(self, queries: Exponents, query: np.ndarray, scratch: Scratch) -> Responses:
         """The features of the first queries (n, d) of the block, with the weights that they read its keys with.
@@ -177,6 +180,7 @@ class KeyBlock:
         offset = queries.log_weights + self.log_weights
         if self.offset is not None or np.any(offset != offset[0]):
             whole = offset if self.offset is None else offset + self.offset
+            bound = np.inf
             queries.fill_shifted(units, exponents, scratch, per_feature=whole)
             top = exponents.max(axis=1, keepdims=True)
             exponents -= top
@@ -188,8 +192,9 @@ class KeyBlock:
                 top = exponents.max(axis=1, keepdims=True)
                 top = np.where(top > limits.limit, top, 0).astype(top.dtype, copy=False)
                 exponents -= top
+                bound = np.inf
             constant = offset[0] + self.reference[0]
-        features = limits.power(exponents, out=exponents).reshape(self.features.shape)
+        features = limits.features(exponents, bound).reshape(self.features.shape)
         return Responses(features, top[:num, 0] + constant)
 
     def read(self, responses: Responses, scratch: Scratch, columns: slice = slice(None)) -> np.ndarray:

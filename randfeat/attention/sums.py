@@ -102,7 +102,7 @@ def sum_keys(
             plain = True
             if peak:
                 largest.append(np.max(exponents + per_row[rows, None], axis=0))
-            features = limits.power(exponents, out=exponents)
+            features = limits.features(exponents, bound)
             total += factors[rows] @ features
             weighted += features.T @ values[rows]
         else:
@@ -122,7 +122,7 @@ def shifted_sums(
     exponents += per_row[:, None]
     largest = exponents.max(axis=0)
     exponents -= finite(largest)
-    features = limits.power(exponents, out=exponents)
+    features = limits.features(exponents)
     values = scratch.take("values of a block", *value.shape)
     np.copyto(values, value)
     return Sums(largest, features.T @ values, np.ones(len(value), value.dtype) @ features, largest if peak else None)
@@ -175,7 +175,7 @@ class Readout:
         for rows in blocks(len(query), size):
             exponents = queries.of_centered(units[rows], scratch)
             if self.ordinary and queries.within_limit(exponents, bound):
-                features = limits.power(exponents, out=exponents)
+                features = limits.features(exponents, bound)
                 np.matmul(features, self.weights, out=total[rows])
                 np.matmul(features, self.weighted, out=out[rows])
             else:
@@ -190,6 +190,6 @@ class Readout:
         """Numerators and denominators relative to each query's largest feature. Overwrites the exponents (n, m)."""
         exponents += self.log_weight
         exponents -= exponents.max(axis=1, keepdims=True)
-        features = self.queries.limits.power(exponents, out=exponents)
+        features = self.queries.limits.features(exponents)
         np.matmul(features, self.means, out=out)
         np.sum(features, axis=1, out=total)

@@ -11,6 +11,6 @@ def small_blocks(monkeypatch):
     for module, name, size in (
         (blocked, "SHORTEST", 1), (blocked, "PIECE", 10), (blocked, "MOST_PIECES", 4), (blocked, "FEW", 0),
         (blocked, "block_rows", lambda *_: 5),
-        (blocked_causal, "block_rows", lambda *_: 8), (key_block, "CHUNK", 4),
+        (blocked_causal, "block_rows", lambda *_: 8), (blocked_causal, "SHORTEST", 4), (key_block, "CHUNK", 4),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)
