@@ -321,9 +321,8 @@ def peak(x: Array, axis: int) -> Array:
     xp = namespace(x)
     if x.shape[axis] > 0:
         return xp.max(x, axis=axis, keepdims=True)
-    shape = list(x.shape)
-    shape[axis] = 1
-    return xp.full(tuple(shape), -xp.inf, dtype=x.dtype, device=device_of(x))
+    shape = tuple(1 if i == axis % x.ndim else length for i, length in enumerate(x.shape))
+    return xp.full(shape, -xp.inf, dtype=x.dtype, device=device_of(x))
 
 
 def replace_minus_inf(x: Array) -> Array:
