@@ -352,6 +352,27 @@ def test_changed_features_lose_the_form_they_no_longer_have(taken, rng):
     assert not np.allclose(out, rf.linear_attention(query, key, value, rf.PositiveFeatures().draw(5, 8, rng=0)))
 
 
+@DTYPES
+@pytest.mark.parametrize(("power", "unit"), [(np.exp2, np.log2(np.e)), (np.exp, 1.0)])
+def test_features_of_very_negative_exponents(dtype, power, unit):
+    """The power up to the smallest normal number, which is taken off where exponents go below it; then zero."""
+    info = np.finfo(dtype)
+    least = int(np.ceil(np.log(float(info.tiny)) * unit))
+    limits = dataclasses.replace(exponents.Limits.of(np.dtype(dtype)), power=power, unit=unit, least=least)
+    grid = np.linspace(3 * least, 20, 1000).astype(dtype)
+    expected = power(grid)
+    features = limits.features(np.concatenate([grid, [-np.inf]]).astype(dtype))
+    bound = 2 * np.exp(1 / unit) * info.tiny
+    assert np.all(features >= 0)
+    assert np.all(np.abs(features[:-1] - expected) <= 4 * info.eps * expected + bound)
+    assert np.all(features[:-1][grid <= least] == 0)
+    assert features[-1] == 0
+    short = grid[grid >= least]
+    assert same_bits(limits.features(short.copy()), power(short))
+    assert same_bits(limits.features(short.copy(), bound=-least), power(short))
+    assert np.isnan(limits.features(np.array([np.nan, 0.0, 2.0 * least], dtype))[0])
+
+
 # threads ---------------------------------------------------------------------------------------------------------
 
 
