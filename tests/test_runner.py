@@ -131,14 +131,20 @@ def killed_at_random(server, folder, rng, *, resume, stored, last):
 
 @posix
 def test_ctrl_c_stops_workers_at_once_and_keeps_what_is_finished(server, tmp_path):
-    child = server.start("run", "cheap", "--workers", "2", "--out", str(tmp_path))
-    finished_after(tmp_path, 1, child)
-    os.killpg(child, signal.SIGINT)  # as a terminal does
-    assert server.code() == 130
+    code, attempt = 0, 0
+    while code == 0 and attempt < 10:  # on a busy machine the run may be done before it is interrupted
+        attempt += 1
+        folder = tmp_path / f"interrupted {attempt}"
+        child = server.start("run", "cheap", "--workers", "2", "--out", str(folder))
+        finished_after(folder, 1, child)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGINT)  # as a terminal does
+        code = server.code()
+    assert code == 130
     output = server.output.read_text()
-    where = tmp_path / "cells"
+    where = folder / "cells"
     assert output == f"experiments: interrupted; the finished cells of cheap are in {where}, --resume goes on.\n"
-    assert 1 <= len(cell_files(tmp_path)) < 40
+    assert 1 <= len(cell_files(folder)) < 40
     deadline = time.monotonic() + 10
     while process_exists(-child):  # the workers, and what counts the resources of multiprocessing
         assert time.monotonic() < deadline
