@@ -1,7 +1,6 @@
 """Causal linear attention of one head in NumPy, by blocks of chunks; the past decides how, never the future."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -52,8 +51,9 @@ class CausalHead:
         start, size = 0, full if plain else max(full // 4, SHORTEST)
         while start < len(self.key):
             rows = slice(start, min(start + size, len(self.key)))
-            options = {"plain": plain, "peak": peak, "for_slopes": self.for_slopes}
-            block = KeyBlock.of(self.key_side, sums, self.keys(rows), scratch, **options)
+            block = KeyBlock.of(
+                self.key_side, sums, self.keys(rows), scratch, plain=plain, peak=peak, for_slopes=self.for_slopes
+            )
             stop = rows.stop
             if block is None or block.first_bad < stop - start:
                 size, plain = SHORTEST, False
@@ -136,6 +136,7 @@ class CausalHead:
             log_factor = None if log_factor is None else log_factor[keys.present]
         if len(key) == 0:
             return sums
-        options: dict[str, Any] = {"size": len(key), "peak": peak, "shifted": True, "log_factor": log_factor}
-        block_sums = sum_keys(self.key_side, key, value, scratch, **options)
+        block_sums = sum_keys(
+            self.key_side, key, value, scratch, size=len(key), peak=peak, shifted=True, log_factor=log_factor
+        )
         return sums.merge(block_sums, self.key_side.limits)

@@ -142,8 +142,10 @@ class KeyBlock:
         values[:, -1:] = factors
         features = limits.features(exponents, bound).reshape(-1, CHUNK, width)
         values = values.reshape(-1, CHUNK, value.shape[-1] + 1)
-        before = scratch.take("before", len(features) + 1, *(values.shape[-1], width)[:: 1 if for_slopes else -1])
-        before = np.swapaxes(before, -1, -2) if for_slopes else before
+        if for_slopes:
+            before = np.swapaxes(scratch.take("before", len(features) + 1, values.shape[-1], width), -1, -2)
+        else:
+            before = scratch.take("before", len(features) + 1, width, values.shape[-1])
         scale = limits.power(sums.shift - reference)
         np.multiply(sums.weighted, scale[:, None], out=before[0, :, :-1])
         np.multiply(sums.total, scale, out=before[0, :, -1])
