@@ -16,9 +16,9 @@ import numpy as np
 import randfeat as rf
 from experiments.experiment import Cell, Experiment, Settings
 from experiments.results import Record, Results, Summary, Tables, Verdict
-from randfeat.cataloguing import example_width
 from randfeat.couplings.base import coupling_names
 from randfeat.montecarlo import HeavyTailWarning, sample_errors
+from randfeat.selection.catalogue import example_width
 from randfeat.testing.report import ROUNDING, bonferroni
 
 __all__ = ["EXPERIMENT"]

@@ -14,7 +14,6 @@ True
 """
 
 from randfeat import bounds, couplings, estimators, kernels, montecarlo, testing
-from randfeat.adaptation import adapt
 from randfeat.attention import (
     AttentionCosts,
     AttentionMethod,
@@ -25,17 +24,18 @@ from randfeat.attention import (
     linear_attention_vjp,
     softmax_attention,
 )
-from randfeat.cataloguing import catalogue
 from randfeat.couplings import *
-from randfeat.diagnostics import AttentionDiagnostics, attention_diagnostics
 from randfeat.estimators import *
-from randfeat.feature_moments import FeatureMoments
 from randfeat.features import Features, concatenate, tensor_product
-from randfeat.gaussian_process import SampleFunctions, prior_functions
 from randfeat.kernels import *
 from randfeat.maps import FeatureMap
-from randfeat.planning import num_features_for, predict_attention_error
-from randfeat.recommendation import recommend
+from randfeat.regression.feature_moments import FeatureMoments
+from randfeat.regression.gaussian_process import SampleFunctions, prior_functions
+from randfeat.selection.adaptation import adapt
+from randfeat.selection.catalogue import catalogue
+from randfeat.selection.diagnostics import AttentionDiagnostics, attention_diagnostics
+from randfeat.selection.planning import num_features_for, predict_attention_error
+from randfeat.selection.recommendation import recommend
 from randfeat.storage import load, save
 from randfeat.variance import NoClosedForm
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from randfeat.command_line import main
+from randfeat.cli.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
-from randfeat.blocks import LEAST, SHORTEST, blockwise_features
+from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
+from randfeat._numpy.threads import resolve_num_threads
 from randfeat.features import ExponentialForm, Features, FourierForm
-from randfeat.threads import resolve_num_threads
 
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator

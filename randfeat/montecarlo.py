@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_host
+from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.couplings import Coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
 from randfeat.estimators.base import Estimator, as_count, as_generator
 from randfeat.maps import FeatureMap
-from randfeat.threads import resolve_num_threads, run_tasks
 from randfeat.variance import NoClosedForm, unit_inputs
 
 __all__ = [

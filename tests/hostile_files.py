@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import randfeat as rf
-from randfeat import storage
+from randfeat.storage import objects as storage
 from tests import cases
 from tests.test_every_estimator import width_of
 

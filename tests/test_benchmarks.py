@@ -21,7 +21,7 @@ from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.timing import FEW_ROUNDS, LONGEST, Ratio, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, Workload
 from experiments.results import Summary
-from randfeat import ceilings
+from randfeat.cli import roofline as ceilings
 
 DOCS = Path(__file__).parents[1] / "docs"
 MIB = 1 << 20

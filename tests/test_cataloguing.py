@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.cataloguing import concrete, example_pair, example_width
 from randfeat.couplings.base import coupling_names
+from randfeat.selection.catalogue import concrete, example_pair, example_width
 
 
 def test_is_complete():

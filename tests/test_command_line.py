@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat import benchmark, ceilings
 from randfeat.attention import measurement
-from randfeat.benchmark import CAUSAL, EXACT, LINEAR, METHODS, PHI, Workload
-from randfeat.command_line import main
+from randfeat.cli import bench as benchmark
+from randfeat.cli import roofline as ceilings
+from randfeat.cli.bench import CAUSAL, EXACT, LINEAR, METHODS, PHI, Workload
+from randfeat.cli.command_line import main
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat import blocks, maps, vector_functions
+from randfeat import maps
+from randfeat._numpy import blockwise, elementary
 from tests.arrays import eps_of, same_bits, to_numpy
 
 DIM = 5
@@ -52,7 +53,7 @@ def any_size(monkeypatch):
 def small_blocks(monkeypatch):
     """Borders of blocks of rows and of features within small arrays, on all threads."""
     for module, name, size in (
-        (maps, "SHORTEST", 1), (blocks, "BLOCK", 5), (blocks, "PANEL", 120), (blocks, "FEW", 0)
+        (maps, "SHORTEST", 1), (blockwise, "BLOCK", 5), (blockwise, "PANEL", 120), (blockwise, "FEW", 0)
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)
 
@@ -64,7 +65,7 @@ def taken(monkeypatch):
 
     def counted(*arguments):
         calls.append(arguments)
-        return blocks.blockwise_features(*arguments)
+        return blockwise.blockwise_features(*arguments)
 
     monkeypatch.setattr(maps, "blockwise_features", counted)
     return calls
@@ -128,33 +129,33 @@ def test_equals_the_generic_way(taken, rng, name, dtype):
 
 @EVERY
 def test_equals_the_generic_way_at_full_size(taken, rng, name):
-    x = rng.standard_normal((2 * blocks.BLOCK + 1, DIM)).astype(np.float32) / 2
+    x = rng.standard_normal((2 * blockwise.BLOCK + 1, DIM)).astype(np.float32) / 2
     assert agree(draw(name, "float32"), x, "float32")
     assert len(taken) == 1
 
 
 def wrong_unit(monkeypatch):
     """Powers of e where those of 2 are meant, and whole angles where half ones are."""
-    power, unit = vector_functions.fastest_power()
-    monkeypatch.setattr(blocks, "fastest_power", lambda: (power, unit * 1.001))
-    monkeypatch.setattr(blocks, "angle_unit", lambda dtype: 1.001 * vector_functions.angle_unit(dtype))
+    power, unit = elementary.fastest_power()
+    monkeypatch.setattr(blockwise, "fastest_power", lambda: (power, unit * 1.001))
+    monkeypatch.setattr(blockwise, "angle_unit", lambda dtype: 1.001 * elementary.angle_unit(dtype))
 
 
 def missing_column(monkeypatch):
     """The last feature of a panel is that of the next one."""
-    panels = blocks.panels
-    monkeypatch.setattr(blocks, "panels", lambda *a: [slice(0, 2), *panels(*a)[1:]])
-    monkeypatch.setattr(blocks.np, "empty", np.zeros)
+    panels = blockwise.panels
+    monkeypatch.setattr(blockwise, "panels", lambda *a: [slice(0, 2), *panels(*a)[1:]])
+    monkeypatch.setattr(blockwise.np, "empty", np.zeros)
 
 
 def wrong_block(monkeypatch):
     """The first row of a block is that of another one."""
-    task = blocks.block_task
+    task = blockwise.block_task
 
     def shifted(source, target, *rest):
         task(np.concatenate([source[-1:], source[1:]]), target, *rest)
 
-    monkeypatch.setattr(blocks, "block_task", shifted)
+    monkeypatch.setattr(blockwise, "block_task", shifted)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -193,14 +194,14 @@ def test_waves_are_right_for_every_angle(monkeypatch, rng):
     def waves(angles, unit):
         given = angles * unit
         cosines, sines, spare = np.empty((3, *given.shape))
-        vector_functions.fill_waves(given, amplitudes, cosines, sines, spare)
+        elementary.fill_waves(given, amplitudes, cosines, sines, spare)
         return cosines, sines
 
-    fast = waves(angles, vector_functions.angle_unit(np.float64))
+    fast = waves(angles, elementary.angle_unit(np.float64))
     for wave, function in zip(fast, (np.cos, np.sin), strict=True):
         assert np.all(np.abs(wave - amplitudes * function(angles)) <= 4 * eps_of("float64") * amplitudes)
-    monkeypatch.setattr(vector_functions, "has_vector_functions", lambda: False)
-    assert vector_functions.angle_unit(np.float64) == 1
+    monkeypatch.setattr(elementary, "has_vector_functions", lambda: False)
+    assert elementary.angle_unit(np.float64) == 1
     for wave, function in zip(waves(angles, 1.0), (np.cos, np.sin), strict=True):
         assert same_bits(wave, amplitudes * function(angles))
     with np.errstate(invalid="ignore"):
@@ -211,7 +212,7 @@ def test_waves_are_right_for_every_angle(monkeypatch, rng):
 @DTYPES
 @EVERY
 def test_without_vector_functions(monkeypatch, rng, name, dtype):
-    monkeypatch.setattr(vector_functions, "has_vector_functions", lambda: False)
+    monkeypatch.setattr(elementary, "has_vector_functions", lambda: False)
     assert agree(draw(name, dtype), (rng.standard_normal((12, DIM)) / 2).astype(dtype), dtype)
 
 
@@ -293,8 +294,8 @@ def test_no_rows(name):
 @DTYPES
 @pytest.mark.parametrize("name", ["positive", "pairs, Gaussian", "spectral phase"])
 def test_threads_change_no_bit(monkeypatch, rng, name, dtype):
-    monkeypatch.setattr(blocks, "FEW", 0)
-    x = rng.standard_normal((3 * blocks.BLOCK + 7, DIM)).astype(dtype)
+    monkeypatch.setattr(blockwise, "FEW", 0)
+    x = rng.standard_normal((3 * blockwise.BLOCK + 7, DIM)).astype(dtype)
     phi = draw(name, dtype)
     one = phi(x, num_threads=1)
     assert all(same_bits(phi(x, num_threads=num), one) for num in (2, 3, 8))
@@ -334,7 +335,7 @@ def test_other_inputs_go_the_generic_way(monkeypatch, taken, rng):
     assert rf.PoissonFeatures().draw(DIM, 8, rng=0)(x).shape == (2 * maps.SHORTEST, 8)
     assert draw("positive", "float64", (2,))(x[: maps.SHORTEST - 1]).ndim == 3
     with monkeypatch.context() as patch:
-        patch.setattr(maps, "LEAST", blocks.LEAST)
+        patch.setattr(maps, "LEAST", blockwise.LEAST)
         assert phi(x).size < maps.LEAST
     assert not taken
     phi(x)

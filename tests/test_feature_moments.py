@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat import feature_moments
+from randfeat.regression import feature_moments
 from tests.arrays import asarray, eps_of, same_bits, to_numpy
 
 FIELDS = ("gram", "cross", "feature_sum", "target_sum", "target_gram")

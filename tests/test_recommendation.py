@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat import recommendation
-from randfeat.recommendation import Pilot
+from randfeat.selection import recommendation
+from randfeat.selection.recommendation import Pilot
 
 CHEAP = {"couplings": ["orthogonal"], "num_queries": 16}
 

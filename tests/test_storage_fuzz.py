@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat import archive, storage
+from randfeat.storage import archive
+from randfeat.storage import objects as storage
 from tests.hostile_files import DIM, LEVELS, archived, npy, npy_saying, pick, sources, whole
 
 FILES = int(os.environ.get("RANDFEAT_FUZZ_FILES", "1500"))

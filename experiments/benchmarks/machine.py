@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from threadpoolctl import threadpool_info
 
 from experiments.environment import commit
-from randfeat.machine import load, processor, version
-from randfeat.threads import resolve_num_threads
+from randfeat._numpy.threads import resolve_num_threads
+from randfeat.cli.machine import load, processor, version
 
 __all__ = ["blas", "description", "load", "processor"]
 

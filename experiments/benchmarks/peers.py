@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.benchmarks.timing import Call
 from experiments.benchmarks.workload import Workload
-from randfeat.threads import resolve_num_threads
+from randfeat._numpy.threads import resolve_num_threads
 
 __all__ = ["CHUNKED", "COMPILED", "IN_PLACE", "PERFORMER", "PLAIN", "SDPA", "missing", "torch_gradients", "torch_peers"]
 

@@ -8,8 +8,8 @@ from experiments.benchmarks.peers import torch_gradients
 from experiments.benchmarks.timing import Call, Times, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, SHAPE, Workload
 from experiments.results import Summary
-from randfeat.ceilings import Ceilings, ceiling_calls, exponentials, flops, roofline
-from randfeat.threads import resolve_num_threads
+from randfeat._numpy.threads import resolve_num_threads
+from randfeat.cli.roofline import Ceilings, ceiling_calls, exponentials, flops, roofline
 
 __all__ = ["scaling_tables"]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._numpy.threads import Scratch, Workers, resolve_num_threads
 from randfeat.attention.blocked_causal import CausalHead
 from randfeat.attention.exponents import Exponents, block_rows
 from randfeat.attention.inputs import AttentionInputs, pieces
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Readout, Sums, merged, sum_keys
 from randfeat.maps import FeatureMap
-from randfeat.threads import Scratch, Workers, resolve_num_threads
 
 __all__ = ["Heads", "fast_pass", "row_pieces", "summed_keys"]
 

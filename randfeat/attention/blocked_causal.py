@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from randfeat._numpy.threads import Scratch
 from randfeat.attention.exponents import Exponents, block_rows
 from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.key_block import CHUNK, KeyBlock, KeyRows, end_of_chunk
 from randfeat.attention.passes import causal_pass
 from randfeat.attention.sums import Sums, sum_keys
 from randfeat.maps import FeatureMap
-from randfeat.threads import Scratch
 
 __all__ = ["CausalHead"]
 

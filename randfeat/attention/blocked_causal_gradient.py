@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from randfeat._numpy.threads import Scratch
 from randfeat.attention.blocked_causal import CausalHead
 from randfeat.attention.inputs import AttentionInputs
 from randfeat.attention.key_block import KeyBlock, KeyRows
 from randfeat.attention.sums import Sums
 from randfeat.attention.sweeps import Kept, backward_sweep, forward_sweep
-from randfeat.threads import Scratch
 
 __all__ = ["KeySweep", "QuerySweep"]
 
@@ -29,11 +29,9 @@ class QuerySweep(CausalHead):
 
     @property
     def for_slopes(self) -> bool:
-        """Values are not read if the outputs are known."""
         return self.known
 
     def answer(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
-        """The gradients in all queries at some positions."""
         for query, gradient, kept, output in zip(self.queries, self.gradients, self.kept, self.outputs, strict=True):
             good = np.zeros(rows.stop - rows.start, dtype=bool)
             if block is not None and block.first_bad > 0:
@@ -99,7 +97,6 @@ class KeySweep(CausalHead):
         return KeyRows(self.key[rows], value, None if present.all() else present, -kept[:, 0])
 
     def answer(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
-        """The gradients in the keys and values at some positions."""
         present = None if self.key_mask is None or self.key_mask[rows].all() else self.key_mask[rows]
         key, value = self.queries[0][rows], self.key_values[rows]
         if present is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._numpy.threads import Scratch, resolve_num_threads
 from randfeat.attention.blocked import Heads, row_pieces, summed_keys
 from randfeat.attention.blocked_causal_gradient import KeySweep, QuerySweep
 from randfeat.attention.exponents import Exponents, moderate
@@ -20,7 +21,6 @@ from randfeat.attention.state import AttentionState
 from randfeat.attention.sums import Readout, Sums
 from randfeat.attention.sweeps import Gradients, sum_to
 from randfeat.maps import FeatureMap
-from randfeat.threads import Scratch, resolve_num_threads
 
 __all__ = ["fast_sweeps"]
 

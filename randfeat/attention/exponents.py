@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import cast
+from randfeat._numpy.elementary import fastest_power
+from randfeat._numpy.threads import Scratch
 from randfeat.features import ExponentialForm
 from randfeat.maps import FeatureMap
-from randfeat.threads import Scratch
-from randfeat.vector_functions import fastest_power
 
 __all__ = ["Exponents", "Limits", "block_rows", "moderate"]
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, device_of, dtype_name, namespace
+from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.blocked_gradient import fast_sweeps
 from randfeat.attention.inputs import AttentionInputs, swap_heads
 from randfeat.attention.linear import check_state, fitting_inputs
@@ -13,7 +14,6 @@ from randfeat.attention.relation import Relation, relation_of
 from randfeat.attention.state import AttentionState
 from randfeat.attention.sweeps import Gradients, causal_sweeps, full_sweeps
 from randfeat.maps import FeatureMap
-from randfeat.threads import resolve_num_threads
 
 __all__ = ["check_analytic", "check_stateless", "linear_attention_vjp"]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from randfeat._numpy.threads import Scratch
 from randfeat.attention.exponents import Exponents, moderate
 from randfeat.attention.sums import Sums
-from randfeat.threads import Scratch
 
 __all__ = ["CHUNK", "KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
 

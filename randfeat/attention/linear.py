@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.blocked import fast_pass
 from randfeat.attention.cuda import cuda_pass
 from randfeat.attention.exact import exact_outputs
@@ -17,7 +18,6 @@ from randfeat.attention.state import AttentionState
 from randfeat.attention.toeplitz import toeplitz_outputs
 from randfeat.attention.window import window_pass
 from randfeat.maps import FeatureMap
-from randfeat.threads import resolve_num_threads
 
 __all__ = ["linear_attention"]
 

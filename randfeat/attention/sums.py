@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from randfeat._numpy.threads import Scratch
 from randfeat.attention.exponents import Exponents, Limits, moderate
 from randfeat.attention.inputs import pieces
 from randfeat.attention.state import AttentionState
-from randfeat.threads import Scratch
 
 __all__ = ["Readout", "Sums", "merged", "sum_keys"]
 

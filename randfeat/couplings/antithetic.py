@@ -34,12 +34,10 @@ class Antithetic(Coupling):
 
     @property
     def exact_marginals(self) -> bool:
-        """As the base's."""
         return self._base.exact_marginals
 
     @property
     def rotation_invariant(self) -> bool:
-        """As the base's."""
         return self._base.rotation_invariant
 
     @property
@@ -50,34 +48,28 @@ class Antithetic(Coupling):
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim), num_rows even."""
         if num_rows % 2:
             raise ValueError(f"antithetic rows come in pairs: expected an even number of rows, got {num_rows}.")
         rows = self._base.sample(num_rows // 2, dim, rng=rng, batch_shape=batch_shape)
         return np.concatenate([rows, -rows], axis=-2)
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """As the base's."""
         return self._base.row_law(dim, None if num_rows is None else num_rows // 2)
 
     def own_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """Those of the base, twice."""
         return [(2 * count, law) for count, law in self._base.own_laws(num_rows // 2, dim)]
 
     def weights(self, num_rows: int, dim: int) -> np.ndarray | None:
-        """Half of the base's, for either sign."""
         weights = self._base.weights(num_rows // 2, dim)
         return None if weights is None else np.concatenate([weights, weights]) / 2
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """Each row with its negative, and the base's pairs with equal and with opposite signs."""
         laws = [(2 * count, law.negated()) for count, law in self._base.own_laws(num_rows // 2, dim)]
         for count, law in self._base.pair_laws(num_rows // 2, dim):
             laws += [(2 * count, law), (2 * count, law.negated())]
         return laws
 
     def nearest_num_rows(self, num_rows: int, dim: int | None = None) -> tuple[int, ...]:
-        """The nearest even numbers whose halves the base can have."""
         below = {2 * n for n in self._base.nearest_num_rows(max(num_rows // 2, 1), dim)}
         above = {2 * n for n in self._base.nearest_num_rows((num_rows + 1) // 2, dim)}
         return (num_rows,) if num_rows in below else tuple(sorted(n for n in below | above if n > 0))

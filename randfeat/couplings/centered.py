@@ -25,18 +25,15 @@ class CenteredGaussian(Coupling):
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         rows = rng.standard_normal((*batch_shape, num_rows, dim))
         if num_rows < 2:
             return rows
         return np.sqrt(num_rows / (num_rows - 1)) * (rows - rows.mean(axis=-2, keepdims=True))
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """All pairs."""
         if num_rows < 2:
             return []
         return [(num_rows * (num_rows - 1), GaussianPair(correlation=-1 / (num_rows - 1)))]

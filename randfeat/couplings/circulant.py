@@ -39,13 +39,11 @@ class Circulant(Coupling):
 
     @property
     def rotation_invariant(self) -> bool:
-        """False."""
         return False
 
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         blocks, rest = block_sizes(num_rows, dim)
         shape = (*batch_shape, blocks + bool(rest))
         places = np.arange(dim) - np.arange(dim)[:, None]  # l - i; negative indices count from the end
@@ -53,11 +51,9 @@ class Circulant(Coupling):
         return rows.reshape(*batch_shape, shape[-1] * dim, dim)[..., :num_rows, :]
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """None for blocks of one row; else no function of lengths and angles."""
         if num_rows == 1 or dim == 1:
             return []
         raise NoClosedForm(

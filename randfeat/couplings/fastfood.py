@@ -33,13 +33,11 @@ class Fastfood(Coupling):
 
     @property
     def rotation_invariant(self) -> bool:
-        """False."""
         return False
 
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         n = next_power_of_two(dim)
         full, rest = block_sizes(num_rows, n)
         shape = (*batch_shape, full + bool(rest))
@@ -52,11 +50,9 @@ class Fastfood(Coupling):
         return rows.reshape(*batch_shape, shape[-1] * n, dim)[..., :num_rows, :]
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """None for blocks of one row, else not known."""
         if num_rows == 1 or dim == 1:
             return []
         raise NoClosedForm("Fastfood rows have no closed-form joint law; use randfeat.montecarlo.sample_errors.")

@@ -31,7 +31,6 @@ class FixedPairs(PairLaw):
 
     @property
     def exact_marginals(self) -> bool:
-        """As those of the row law; fixed rows are not."""
         return self.row_law is not None and self.row_law.exact_marginals
 
     def covariance(self, s: Any) -> np.ndarray:
@@ -39,11 +38,9 @@ class FixedPairs(PairLaw):
         return self._covariance(s, (self.sum_sqnorm,))
 
     def even_covariance(self, s: Any) -> np.ndarray:
-        """The same, averaged over both signs of w2."""
         return self._covariance(s, (self.sum_sqnorm, self.difference_sqnorm))
 
     def row_mean(self, s: Any) -> np.ndarray:
-        """As one row's."""
         if self.row_law is not None:
             return self.row_law.row_mean(s)
         return self._moment(s, self.sum_sqnorm / 4, power=0.5)
@@ -55,7 +52,6 @@ class FixedPairs(PairLaw):
         return float(self.weights @ self.sum_sqnorm) / (4 * dim)
 
     def sqnorm_covariance(self, dim: int) -> float:
-        """0: the norms of each pair are fixed."""
         return 0.0
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
@@ -67,7 +63,6 @@ class FixedPairs(PairLaw):
         return np.mean(total, axis=0) - self.tilted_row_mean(v, a) ** 2
 
     def tilted_row_mean(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
-        """As one row's, for an isotropic tilt."""
         if self.row_law is not None:
             return self.row_law.tilted_row_mean(v, a)
         if not is_isotropic(a):
@@ -75,7 +70,6 @@ class FixedPairs(PairLaw):
         return self._tilted(v, a, self.sum_sqnorm / 4, self.sum_sqnorm / 2, power=0.5)
 
     def negated(self) -> PairLaw:
-        """Sums and differences exchanged."""
         row_law = self if self.row_law is None else self.row_law
         return FixedPairs(self.dim, self.difference_sqnorm, self.sum_sqnorm, self.weights, row_law)
 

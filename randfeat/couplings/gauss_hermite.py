@@ -40,7 +40,6 @@ class GaussHermite(Coupling):
 
     @property
     def exact_marginals(self) -> bool:
-        """False: it is a quadrature rule."""
         return False
 
     def sample(
@@ -53,13 +52,11 @@ class GaussHermite(Coupling):
         return grid @ haar_rows(dim, dim, rng=rng, batch_shape=batch_shape)
 
     def weights(self, num_rows: int, dim: int) -> np.ndarray:
-        """Products of the weights on the axes."""
         self._check(num_rows, dim)
         _, weights = hermite_rule(self.nodes)
         return functools.reduce(np.multiply.outer, [weights] * dim).ravel()
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """One row with itself, in the weighted mean."""
         if num_rows is None:
             raise ValueError(f"the bias of {self!r} depends on the number of features; pass num_features.")
         self._check(num_rows, dim)
@@ -67,15 +64,12 @@ class GaussHermite(Coupling):
         return FixedPairs(dim, *tensor_power(4 * nodes**2, 0 * nodes, weights, dim))
 
     def own_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """Each row with itself, counted m² weight²."""
         return self._laws(num_rows, dim, own=True)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """All pairs, counted m² weight_i weight_j."""
         return self._laws(num_rows, dim, own=False)
 
     def nearest_num_rows(self, num_rows: int, dim: int | None = None) -> tuple[int, ...]:
-        """n^d only."""
         if dim is None:
             return (num_rows,)
         if self.nodes**dim > MOST_ROWS:

@@ -44,18 +44,15 @@ class Hadamard(Coupling):
 
     @property
     def exact_marginals(self) -> bool:
-        """False."""
         return False
 
     @property
     def rotation_invariant(self) -> bool:
-        """False."""
         return False
 
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         padded = next_power_of_two(dim)
         full, rest = block_sizes(num_rows, padded)
         rows = self._products(padded, rng, (*batch_shape, full)).reshape(*batch_shape, full * padded, padded)
@@ -75,14 +72,12 @@ class Hadamard(Coupling):
         return product
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """Not known, and no function of lengths and angles."""
         raise NoClosedForm(
             "rows of randomized Hadamard matrices are not N(0, I), and the bias depends on the axes of the data; "
             "measure it with randfeat.montecarlo.sample_errors."
         )
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """Not known."""
         raise NoClosedForm(
             "randomized Hadamard rows have no closed-form joint law; use randfeat.montecarlo.sample_errors."
         )

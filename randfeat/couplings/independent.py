@@ -21,15 +21,12 @@ class Independent(Coupling):
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         return rng.standard_normal((*batch_shape, num_rows, dim))
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """None."""
         return []
 
 

@@ -120,7 +120,6 @@ class GaussianPair(PairLaw):
         return 2 * dim * self.correlation**2
 
     def negated(self) -> PairLaw:
-        """The opposite correlation."""
         return GaussianPair(-self.correlation)
 
 
@@ -148,18 +147,15 @@ class RadialPair(PairLaw):
         return self._evaluate(s, (self.cosine, -self.cosine) if self.cosine else (0.0,))
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
-        """That of plain exponentials for an isotropic tilt, which a rescaling of each norm absorbs."""
         if not is_isotropic(a):
             return super().tilted_covariance(v, a, even=even)
         s = np.sum(v**2 + 0 * a, axis=-1)
         return self.even_covariance(s) if even else self.covariance(s)
 
     def sqnorm_covariance(self, dim: int) -> float:
-        """0: the norms are independent."""
         return 0.0
 
     def negated(self) -> PairLaw:
-        """The opposite cosine."""
         return RadialPair(self.dim, -self.cosine)
 
     def _evaluate(self, s: Any, cosines: tuple[float, ...]) -> np.ndarray:
@@ -235,11 +231,9 @@ class SpherePair(PairLaw):
 
     @property
     def exact_marginals(self) -> bool:
-        """False: the length is constant."""
         return False
 
     def second_moment(self, dim: int) -> float:
-        """1, as for N(0, I)."""
         return 1.0
 
     def covariance(self, s: Any) -> np.ndarray:
@@ -273,11 +267,9 @@ class SpherePair(PairLaw):
         return s, 1 - 4 * first, np.exp(self.dim / 2 * (np.log1p(-4 * first) + 4 * first) - 2 * first * s)
 
     def sqnorm_covariance(self, dim: int) -> float:
-        """0: the norms are constant."""
         return 0.0
 
     def negated(self) -> PairLaw:
-        """The opposite cosine."""
         return SpherePair(self.dim, -self.cosine)
 
     def row_mean(self, s: Any) -> np.ndarray:

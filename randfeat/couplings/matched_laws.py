@@ -22,7 +22,6 @@ class ScaledGaussianPair(PairLaw):
 
     @property
     def exact_marginals(self) -> bool:
-        """False, unless the variance is 1."""
         return self.variance == 1.0
 
     def covariance(self, s: Any) -> np.ndarray:
@@ -68,7 +67,6 @@ class ScaledGaussianPair(PairLaw):
         return np.sum(normalizer + v**2 * tilted_excess(self.variance, a), axis=-1) / 2
 
     def negated(self) -> PairLaw:
-        """The opposite correlation."""
         return ScaledGaussianPair(self.variance, -self.correlation)
 
 
@@ -113,7 +111,6 @@ class WhitenedPair(PairLaw):
         return self._sphere.row_mean(s)
 
     def second_moment(self, dim: int) -> float:
-        """1, as for N(0, I)."""
         return 1.0
 
     def sqnorm_covariance(self, dim: int) -> float:
@@ -122,5 +119,4 @@ class WhitenedPair(PairLaw):
         return 0.0 if n == dim else 2 * dim * (n - dim) / (n + 2) * (n * self.cosine**2 - 1) / (n - 1)
 
     def negated(self) -> PairLaw:
-        """The opposite cosine."""
         return WhitenedPair(self.num_rows, -self.cosine)

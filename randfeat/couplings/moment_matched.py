@@ -40,30 +40,25 @@ class MomentMatched(Coupling):
 
     @property
     def exact_marginals(self) -> bool:
-        """False: the correction shortens the rows."""
         return False
 
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         self._check(num_rows, dim)
         rows = rng.standard_normal((*batch_shape, num_rows, dim))
         rows -= rows.mean(axis=-2, keepdims=True)
         return rows if self.order == 1 else np.sqrt(num_rows) * orthonormal_columns(rows)
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """One row with itself."""
         if num_rows is None:
             raise ValueError(f"the bias of {self!r} depends on the number of features; pass num_features.")
         return self._law(num_rows, dim, own=True)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """All pairs."""
         return [(num_rows * (num_rows - 1), self._law(num_rows, dim, own=False))]
 
     def nearest_num_rows(self, num_rows: int, dim: int | None = None) -> tuple[int, ...]:
-        """At least 2; at least d + 1 for order 2."""
         return (max(num_rows, self._least(dim)),)
 
     def _law(self, num_rows: int, dim: int, *, own: bool) -> PairLaw:

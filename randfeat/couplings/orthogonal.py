@@ -37,13 +37,11 @@ class Orthogonal(Coupling):
 
     @property
     def exact_marginals(self) -> bool:
-        """True for chi norms."""
         return self.norms == "chi"
 
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         blocks, rest = block_sizes(num_rows, dim)
         directions = haar_rows(dim, dim, rng=rng, batch_shape=(*batch_shape, blocks))
         directions = directions.reshape(*batch_shape, blocks * dim, dim)
@@ -54,11 +52,9 @@ class Orthogonal(Coupling):
         return chi_norms(dim, (*batch_shape, num_rows), rng=rng) * directions
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """One row with itself."""
         return GaussianPair(correlation=1.0) if self.norms == "chi" else SpherePair(dim, cosine=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """The pairs within blocks."""
         blocks, rest = block_sizes(num_rows, dim)
         law = RadialPair(dim, cosine=0.0) if self.norms == "chi" else SpherePair(dim, cosine=0.0)
         count = blocks * dim * (dim - 1) + rest * (rest - 1)

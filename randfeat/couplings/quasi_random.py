@@ -19,7 +19,6 @@ class QuasiRandom(Coupling):
 
     @property
     def rotation_invariant(self) -> bool:
-        """False: the points know the axes."""
         return False
 
     @abc.abstractmethod
@@ -31,17 +30,14 @@ class QuasiRandom(Coupling):
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         from scipy.special import ndtri
 
         return ndtri(self.points(num_rows, dim, rng=rng, batch_shape=batch_shape))
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """None for a single row, else not known."""
         if num_rows == 1:
             return []
         raise NoClosedForm(

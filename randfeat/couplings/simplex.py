@@ -28,7 +28,6 @@ class Simplex(Coupling):
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         blocks, rest = block_sizes(num_rows, dim)
         directions = simplex_vertices(dim) @ haar_rows(dim, dim, rng=rng, batch_shape=(*batch_shape, blocks))
         directions = directions.reshape(*batch_shape, blocks * dim, dim)
@@ -38,11 +37,9 @@ class Simplex(Coupling):
         return chi_norms(dim, (*batch_shape, num_rows), rng=rng) * directions
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """The pairs within full blocks, and those within the last."""
         blocks, rest = block_sizes(num_rows, dim)
         laws: list[tuple[float, PairLaw]] = []
         for count, size in ((blocks * dim * (dim - 1), dim), (rest * (rest - 1), rest)):

@@ -38,7 +38,6 @@ class SimplexPlus(Coupling):
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim)."""
         blocks, rest = block_sizes(num_rows, dim)
         rows = self._blocks(dim, dim, rng, (*batch_shape, blocks)).reshape(*batch_shape, blocks * dim, dim)
         return np.concatenate([rows, self._blocks(rest, dim, rng, batch_shape)], axis=-2) if rest else rows
@@ -53,11 +52,9 @@ class SimplexPlus(Coupling):
         return rows @ haar_rows(size, dim, rng=rng, batch_shape=shape)
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """A Gaussian row with itself."""
         return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """Those of the simplex for blocks of at most two rows, which the sweeps leave as they are."""
         if self.sweeps == 0 or min(num_rows, dim) <= 2:
             return Simplex().pair_laws(num_rows, dim)
         raise NoClosedForm(

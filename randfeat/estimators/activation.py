@@ -54,12 +54,10 @@ class ActivationFeatures(Estimator):
 
     @property
     def positive(self) -> bool:  # type: ignore[override]
-        """Whether f is positive, or never negative with a positive offset."""
         return self._function.log is not None or (self._function.nonnegative and self._offset > 0)
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether f is."""
         return self._function.bounded
 
     @property
@@ -82,7 +80,6 @@ class ActivationFeatures(Estimator):
         return self._function.exponentials == {1: 1.0} and self._offset == 0
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """f of the projections, or its logarithm in the scale."""
         xp, rows = namespace(x), arrays["rows"]
         projection, num_rows = x @ xp.matrix_transpose(rows), rows.shape[-2]
         if self._function.log is None:
@@ -94,7 +91,6 @@ class ActivationFeatures(Estimator):
         return Features(xp.ones_like(log), log - math.log(num_rows) / 2)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """The kernel, times the radial factor of rows that are not Gaussian."""
         if self._is_exponential:
             return law.row_mean(np.sum((x + y) ** 2, axis=-1))
         degree = None if self._degree is None else 2 * self._degree

@@ -46,10 +46,8 @@ class AngularHybridFeatures(MixedEstimator):
 
     @functools.cached_property
     def components(self) -> tuple[SoftmaxEstimator, ...]:
-        """Hyperbolic and trigonometric features."""
         return HyperbolicFeatures(self.kernel, self.coupling), TrigonometricFeatures(self.kernel, self.coupling)
 
     @functools.cached_property
     def weights(self) -> tuple[Mixer, ...]:
-        """The angle."""
         return (AngularMixer(self.num_signs),)

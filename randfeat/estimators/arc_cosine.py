@@ -47,7 +47,6 @@ class ArcCosineFeatures(Estimator):
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """True for order 0."""
         return self._order == 0
 
     @property
@@ -56,7 +55,6 @@ class ArcCosineFeatures(Estimator):
         return self.kernel.order
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Powers of the positive projections."""
         xp, rows = namespace(x), arrays["rows"]
         projection = x @ xp.matrix_transpose(rows)
         positive = xp.where(xp.isnan(projection), projection, cast(projection > 0, projection.dtype))

@@ -39,7 +39,6 @@ class ArdFeatures(WrappedEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """Positive features in dimension 4."""
         return cls(PositiveFeatures(), (0.5, 1.0, 2.0, None))
 
     def __post_init__(self) -> None:
@@ -60,6 +59,5 @@ class ArdFeatures(WrappedEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """The base's draw, for as many dimensions as there are length-scales."""
         self._kernel.check_dim(dim)
         return super().draw_arrays(num_rows, dim, rng, batch_shape)

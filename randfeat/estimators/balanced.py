@@ -41,7 +41,6 @@ class BalancedFeatures(TransformedEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """In dimension 4, with a matrix that is not symmetric."""
         return cls(matrix=np.eye(4) + np.tri(4, k=-1) / 4)
 
     def __post_init__(self) -> None:
@@ -71,11 +70,9 @@ class BalancedFeatures(TransformedEstimator):
 
     @property
     def parameter_dim(self) -> int:
-        """That of the matrix."""
         return int(self.matrix.shape[-1])
 
     def transform_arrays(self) -> dict[str, np.ndarray]:
-        """T and its inverse transpose."""
         return {"balance.query": self.matrix, "balance.key": np.swapaxes(np.linalg.inv(self.matrix), -1, -2)}
 
     def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
@@ -83,7 +80,6 @@ class BalancedFeatures(TransformedEstimator):
         return matvec(arrays["balance.key" if keys else "balance.query"], x), 0.0
 
     def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
-        """The transposed matrix times the gradient."""
         return gradient @ arrays["balance.key" if keys else "balance.query"]
 
     def pull_back_rows(

@@ -306,11 +306,9 @@ class UncoupledEstimator(Estimator):
 
     @property
     def has_coupling(self) -> bool:
-        """False."""
         return False
 
     def with_coupling(self, coupling: Coupling | str) -> Self:
-        """Refused: there is no coupling to choose."""
         raise ValueError(f"{type(self).__name__} has no coupling to choose.")
 
 

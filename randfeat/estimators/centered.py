@@ -42,7 +42,6 @@ class CenteredFeatures(TransformedEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """In dimension 4."""
         return cls(query_shift=np.full(4, 0.2), key_shift=np.full(4, -0.1))
 
     def __post_init__(self) -> None:
@@ -59,12 +58,10 @@ class CenteredFeatures(TransformedEstimator):
 
     @property
     def parameter_dim(self) -> int | None:
-        """That of the shifts; one number shifts every coordinate, whatever their number."""
         longest = max(self.query_shift.shape[-1], self.key_shift.shape[-1])
         return longest if longest > 1 else self.base.parameter_dim
 
     def transform_arrays(self) -> dict[str, np.ndarray]:
-        """The shifts as rows."""
         return {"center.query": self.query_shift[..., None, :], "center.key": self.key_shift[..., None, :]}
 
     def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
@@ -76,13 +73,11 @@ class CenteredFeatures(TransformedEstimator):
         return moved, inner(moved, query_shift)
 
     def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
-        """The gradient, and c2 or c1 times that in the log-weight."""
         return gradient + log_gradient * arrays["center.query" if keys else "center.key"]
 
     def pull_back_rows(
         self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
     ) -> tuple[Array, Array | None]:
-        """The shift added to the origin."""
         shift = arrays["center.key" if keys else "center.query"]
         return rows, shift if origin is None else origin + shift
 

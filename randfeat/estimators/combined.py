@@ -55,7 +55,6 @@ class CombinedEstimator(UncoupledEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """Of positive and trigonometric features."""
         return cls((PositiveFeatures(), TrigonometricFeatures()))
 
     @abc.abstractmethod
@@ -79,22 +78,18 @@ class CombinedEstimator(UncoupledEstimator):
 
     @property
     def positive(self) -> bool:  # type: ignore[override]
-        """Whether all parts are."""
         return all(part.positive for part in self.parts)
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether all parts are."""
         return all(part.bounded for part in self.parts)
 
     @property
     def symmetric(self) -> bool:  # type: ignore[override]
-        """Whether all parts are."""
         return all(part.symmetric for part in self.parts)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of all parts together."""
         return np.broadcast_shapes(*(part.batch_shape for part in self.parts))
 
     def widths(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
@@ -127,7 +122,6 @@ class CombinedEstimator(UncoupledEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """An independent draw of each part, its arrays under its position: "0.rows", "1.rows", ..."""
         widths = self.widths(num_rows * self.features_per_row, dim)
         drawn = (
             part.draw(dim, width, rng=rng, batch_shape=batch_shape)
@@ -136,11 +130,9 @@ class CombinedEstimator(UncoupledEstimator):
         return {f"{i}.{name}": array for i, phi in enumerate(drawn) for name, array in phi.arrays.items()}
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """The query features of the parts, combined."""
         return self._combine_features([phi.queries(x) for phi in self._maps(arrays, x.shape[-1])])
 
     def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
-        """The key features of the parts, combined."""
         return self._combine_features([phi.keys(y) for phi in self._maps(arrays, y.shape[-1])])
 
     def _maps(self, arrays: Mapping[str, Array], dim: int) -> list[FeatureMap]:

@@ -59,7 +59,6 @@ class ComplexExponentialFeatures(ParametricEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """In dimension 4, with real, imaginary and complex axes."""
         return cls(matrix=np.array([1.0, 1j, -0.8, 0.9 + 0.5j]))
 
     def __post_init__(self) -> None:
@@ -74,7 +73,6 @@ class ComplexExponentialFeatures(ParametricEstimator):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of the matrices."""
         return np.shape(self.matrix)[:-2]
 
     @functools.cached_property
@@ -87,17 +85,14 @@ class ComplexExponentialFeatures(ParametricEstimator):
 
     @property
     def positive(self) -> bool:  # type: ignore[override]
-        """Whether the matrix is real."""
         return self._is_real
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether the matrix is imaginary."""
         return self._is_imaginary
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """1 for a real matrix, else 2."""
         return 1 if self._is_real else 2
 
     @classmethod
@@ -151,7 +146,6 @@ class ComplexExponentialFeatures(ParametricEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """For both sides the rows Mᵀw_i and the form MᵀM, as real and imaginary parts."""
         w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
         arrays = {}
         for side, matrix in zip(("query", "key"), self._matrices(dim), strict=True):
@@ -214,7 +208,6 @@ class ComplexExponentialFeatures(ParametricEstimator):
         return real + exponent("imag", argument, total) + envelope
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """1 for exact marginals; for constant norms the real part of a Bessel function of σ."""
         sigma = np.sum(self._zeta(x, y) ** 2, axis=-1)
         if self._is_real or self._is_imaginary:
             return law.row_mean(sigma.real)

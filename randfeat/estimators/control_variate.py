@@ -56,17 +56,14 @@ class ControlVariateFeatures(SoftmaxEstimator):
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """That of the base, without the coordinates that all rows share."""
         return 1 if self.base == "positive" else 2
 
     def num_features(self, num_rows: int, dim: int | None = None) -> int:
-        """Those of the base, and d + 2 for the control variate."""
         if dim is None:
             raise ValueError("the control variate takes d + 2 features: pass dim, the length of the inputs.")
         return self.features_per_row * num_rows + dim + 2
 
     def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """As of other estimators, and without quadrature rules, whose weights are those of the base's features only."""
         rows = super().num_rows(num_features, dim)
         if dim is not None and self._coupling.weights(rows, dim) is not None:
             raise ValueError(f"control variates need rows of equal weight, which {self.coupling!r} does not have.")
@@ -75,7 +72,6 @@ class ControlVariateFeatures(SoftmaxEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Rows, their mean w̄, and B."""
         w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
         residual = np.eye(dim) - np.swapaxes(w, -1, -2) @ w / num_rows
         return {"rows": w, "mean": w.mean(axis=-2, keepdims=True), "residual": residual}
@@ -109,7 +105,6 @@ class ControlVariateFeatures(SoftmaxEstimator):
         return np.sum((x + y) ** 2, axis=-1) if self.base == "positive" else -np.sum((x - y) ** 2, axis=-1)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """The base's, less the mean of the polynomial where rows are not of second moment I."""
         s = self._square(x, y)
         return law.row_mean(s) - np.exp(-s / 2) * s / 2 * (law.second_moment(x.shape[-1]) - 1)
 

@@ -44,7 +44,6 @@ class CountFeatures(ParametricEstimator, UncoupledEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Counts and log-weights."""
         counts, log_weights = self.draw_counts((*batch_shape, num_rows, dim), rng)
         log_weights = np.sum(log_weights, axis=-1)[..., None, :] - math.log(num_rows) / 2
         return {"counts": counts.astype(np.float64), "log_weights": log_weights}
@@ -63,7 +62,6 @@ class CountFeatures(ParametricEstimator, UncoupledEstimator):
         return Features(values, log_scale)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """1: unbiased."""
         x, y = unit_inputs(self.kernel, x, y)
         return np.exp(0 * np.sum(x * y, axis=-1))
 

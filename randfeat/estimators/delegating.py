@@ -16,33 +16,26 @@ class DelegatingEstimator(Estimator):
 
     @property
     def positive(self) -> bool:  # type: ignore[override]
-        """As the base's."""
         return self.base.positive
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """As the base's."""
         return self.base.bounded
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """As the base's."""
         return self.base.features_per_row
 
     @property
     def has_coupling(self) -> bool:
-        """As the base."""
         return self.base.has_coupling
 
     def with_coupling(self, coupling: Coupling | str) -> Self:
-        """The same around the base with other rows."""
         changes: Any = {"base": self.base.with_coupling(coupling)}
         return dataclasses.replace(self, **changes)
 
     def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """As the base's."""
         return self.base.num_rows(num_features, dim)
 
     def num_features(self, num_rows: int, dim: int | None = None) -> int:
-        """As the base's."""
         return self.base.num_features(num_rows, dim)

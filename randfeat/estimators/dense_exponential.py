@@ -51,7 +51,6 @@ class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """In dimension 4, with exponents of both signs."""
         return cls(exponents=np.array([-0.1, -0.05, 0.0, 0.02]))
 
     def __post_init__(self) -> None:
@@ -74,12 +73,10 @@ class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether every exponent is negative."""
         return bool(np.all(self.exponents < 0))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of the exponents."""
         return self.exponents.shape[:-1]
 
     @classmethod
@@ -113,13 +110,11 @@ class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @property
     def parameter_dim(self) -> int:
-        """The number of exponents."""
         return int(self.exponents.shape[-1])
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Rows stretched along the axes, with their weights."""
         w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
         a = self.exponents[..., None, :]
         log_weights = np.sum(a * w * w + np.log1p(-4 * a) / 4, axis=-1)[..., None, :] - math.log(num_rows) / 2

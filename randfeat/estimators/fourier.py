@@ -29,7 +29,6 @@ class FourierEstimator(Estimator):
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """2 for sine-cosine pairs, 1 for random phases."""
         return 2 if self.variant == "pairs" else 1
 
     def draw_phases(
@@ -45,7 +44,6 @@ class FourierEstimator(Estimator):
         """The logarithm of the factor before the waves, for inputs in kernel units: (..., n, d) -> (..., n, 1)."""
 
     def fourier_form(self, arrays: Mapping[str, Array]) -> FourierForm:
-        """Pairs, or waves with phases."""
         rows, phases = arrays["rows"], arrays.get("phases")
         amplitude = 1 / math.sqrt(rows.shape[-2]) if phases is None else math.sqrt(2 / rows.shape[-2])
         shape = (*rows.shape[:-2], 1, rows.shape[-2])
@@ -53,7 +51,6 @@ class FourierEstimator(Estimator):
         return FourierForm(rows, amplitudes, self.log_factor, phases)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Cosines, and sines, with the factor in the scale."""
         return self.fourier_form(arrays).features(x)
 
     def angle_slopes(self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array) -> Array:

@@ -49,10 +49,8 @@ class GaussianHybridFeatures(MixedEstimator):
 
     @functools.cached_property
     def components(self) -> tuple[SoftmaxEstimator, ...]:
-        """Hyperbolic and trigonometric features."""
         return HyperbolicFeatures(self.kernel, self.coupling), TrigonometricFeatures(self.kernel, self.coupling)
 
     @functools.cached_property
     def weights(self) -> tuple[Mixer, ...]:
-        """The Gaussian."""
         return (GaussianMixer(self.num_frequencies, self.width, self.matrix),)

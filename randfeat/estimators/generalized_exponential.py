@@ -57,7 +57,6 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """A complex one."""
         return cls(parameter=-0.03 + 0.04j)
 
     def __post_init__(self) -> None:
@@ -70,7 +69,6 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether Re A is negative, or A and B are imaginary."""
         return self.parameter.real < 0 or (self.parameter.real == 0 and self._slope.real == 0)
 
     def draw_arrays(
@@ -122,7 +120,6 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
         return slopes @ arrays["rows"] + row * (2 * self.kernel.envelope_slope(squared_norm(x)) - self.sign) * x
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """1 for exact marginals; else the real part of a Bessel function or an exponential of B."""
         s = np.sum((x + self.sign * y) ** 2, axis=-1)
         if law.exact_marginals or self.parameter == 0:
             return law.row_mean(self.sign * s)

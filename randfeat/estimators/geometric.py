@@ -46,7 +46,6 @@ class GeometricFeatures(CountFeatures):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of the probability."""
         return np.shape(self.success_probability)
 
     @classmethod

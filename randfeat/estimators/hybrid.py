@@ -98,18 +98,14 @@ class HybridFeatures(MixedEstimator):
 
     @property
     def components(self) -> tuple[SoftmaxEstimator, ...]:
-        """The bases."""
         return self.bases
 
     @property
     def weights(self) -> tuple[Mixer, ...]:
-        """The mixers."""
         return self.mixers
 
     def with_kernel(self, kernel: SoftmaxFamily) -> Self:
-        """The same hybrid with all bases for another kernel."""
         return dataclasses.replace(self, bases=tuple(base.with_kernel(kernel) for base in self.bases))
 
     def with_coupling(self, coupling: Coupling | str) -> Self:
-        """The same hybrid with other rows for all bases."""
         return dataclasses.replace(self, bases=tuple(base.with_coupling(coupling) for base in self.bases))

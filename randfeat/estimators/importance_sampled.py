@@ -57,7 +57,6 @@ class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """In dimension 4, with one component."""
         return cls(means=np.array([[0.0, 0.2, 0.4, 0.6]]))
 
     def __post_init__(self) -> None:
@@ -86,14 +85,12 @@ class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of means, variances and weights together."""
         return np.broadcast_shapes(
             self.means.shape[:-2], np.asarray(self.variances).shape[:-1], np.asarray(self.weights).shape[:-1]
         )
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether every mixture has a component of variance above 1."""
         present = np.asarray(self.weights) > 0
         return bool(np.all(np.any(present & (np.asarray(self.variances) > 1), axis=-1)))
 
@@ -161,13 +158,11 @@ class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @property
     def parameter_dim(self) -> int:
-        """That of the means."""
         return int(self.means.shape[-1])
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Rows of stratified components, and half the logarithms of their weights."""
         means, variances, weights = self._parameters()
         extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
         rows = np.empty((*batch_shape, num_rows, dim))
@@ -182,13 +177,11 @@ class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
         return {"rows": rows, "log_weights": log_weights}
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """1 for rows with exact marginals; for one component that of tilted exponentials at z - μ."""
         if self.means.shape[-2] == 1:
             return law.tilted_row_mean(*self._single(x, y))
         return np.exp(0 * np.sum(x + y, axis=-1))
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """That of tilted exponentials at z - μ for one component."""
         if self.means.shape[-2] == 1:
             return law.tilted_covariance(*self._single(x, y))
         raise NoClosedForm(

@@ -107,7 +107,6 @@ class MaclaurinFeatures(UncoupledEstimator):
         return Features(values, log_scale + self._log_envelope(sqnorm))
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """The kernel."""
         return self.kernel.relative(x, y)
 
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:

@@ -69,18 +69,15 @@ class MixedEstimator(ParametricEstimator):
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether all bases are."""
         return all(base.bounded for base in self.components)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of all parameters together."""
         return np.broadcast_shapes(
             *(base.batch_shape for base in self.components), *(mixer.batch_shape for mixer in self.weights)
         )
 
     def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """As for every estimator; a base that cannot have so many rows says which it can."""
         rows = super().num_rows(num_features, dim)
         for base in self.components:
             base.num_rows(rows * base.features_per_row, dim)
@@ -89,7 +86,6 @@ class MixedEstimator(ParametricEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """What bases and mixers draw, by names with a prefix; bases that share their rows are drawn from one seed."""
         seed = rng.integers(2**63, size=2)
         drawn = {}
         for k, base in enumerate(self.components):
@@ -100,11 +96,9 @@ class MixedEstimator(ParametricEstimator):
         return {prefix + name: array for prefix, arrays in drawn.items() for name, array in arrays.items()}
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """All blocks, each times the root of its coefficient."""
         return self._composite(arrays, x, keys=False)
 
     def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
-        """All blocks, each times the root of its coefficient, with its sign."""
         return self._composite(arrays, y, keys=True)
 
     def _composite(self, arrays: Mapping[str, Array], x: Array, *, keys: bool) -> Features:

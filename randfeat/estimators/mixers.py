@@ -76,11 +76,9 @@ class AngularMixer(Mixer):
 
     @property
     def size(self) -> int:
-        """n."""
         return self.num_signs
 
     def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """The directions τ."""
         return {"directions": rng.standard_normal((*batch_shape, self.num_signs, dim))}
 
     def query_coordinates(self, arrays: Mapping[str, Array], x: Array) -> Array:
@@ -139,12 +137,10 @@ class GaussianMixer(Mixer):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of matrix and anchor together."""
         return np.broadcast_shapes(np.shape(self.matrix)[:-2], np.shape(self.anchor)[:-1])
 
     @property
     def size(self) -> int:
-        """2n."""
         return 2 * self.num_frequencies
 
     def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -63,7 +63,6 @@ class OpticalFeatures(UncoupledEstimator):
         return Features(values / math.sqrt(values.shape[-1]), 2 * s * log_norm)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """The kernel."""
         return self.kernel.relative(x, y)
 
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:

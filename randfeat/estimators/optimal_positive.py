@@ -54,7 +54,6 @@ class OptimalPositiveFeatures(ParametricEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """A bounded one."""
         return cls(exponent=-0.05)
 
     def __post_init__(self) -> None:
@@ -66,17 +65,14 @@ class OptimalPositiveFeatures(ParametricEstimator):
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """2 for antithetic rows, else 1."""
         return 2 if self.antithetic else 1
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether every exponent is negative."""
         return bool(np.all(np.asarray(self.exponent) < 0))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of the exponent."""
         return np.shape(self.exponent)
 
     @classmethod
@@ -119,7 +115,6 @@ class OptimalPositiveFeatures(ParametricEstimator):
         return {"rows": np.sqrt(1 - 4 * a) * w, "log_weights": log_weights}
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Weighted positive features of the stretched rows, and of their negatives where antithetic."""
         features = weighted_positive_features(self.kernel, arrays, x)
         if not self.antithetic:
             return features
@@ -136,7 +131,6 @@ class OptimalPositiveFeatures(ParametricEstimator):
         return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
 
     def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        """That of weighted positive features, for rows of both signs where antithetic."""
         if not self.antithetic:
             return weighted_form(self.kernel, arrays)
         xp, rows, log_weights = namespace(arrays["rows"]), arrays["rows"], arrays["log_weights"]

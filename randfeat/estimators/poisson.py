@@ -46,7 +46,6 @@ class PoissonFeatures(CountFeatures):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of the rate."""
         return np.shape(self.rate)
 
     @classmethod

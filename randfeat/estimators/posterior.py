@@ -59,7 +59,6 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """In dimension 4, with four anchors and keys."""
         return cls(anchors=np.eye(4) / 2 + np.tri(4, k=-1) / 8, keys=np.eye(4) / 2 - np.tri(4, k=-1) / 8)
 
     def __post_init__(self) -> None:
@@ -105,12 +104,10 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether the defensive exponents are negative."""
         return bool(np.all(np.asarray(self.defensive_exponent) < 0))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of anchors, keys and exponent together."""
         return np.broadcast_shapes(self.anchors.shape[:-2], self.keys.shape[:-2], np.shape(self.defensive_exponent))
 
     def anchor_bound(self) -> np.ndarray:
@@ -133,13 +130,11 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
 
     @property
     def parameter_dim(self) -> int:
-        """That of the anchors."""
         return int(self.anchors.shape[-1])
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Rows of both parts, with their mixture weights."""
         extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
         rows = np.empty((*batch_shape, num_rows, dim))
         log_weights = np.empty((*batch_shape, 1, num_rows))
@@ -187,11 +182,9 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
         return np.take_along_axis(noise, np.argsort(rng.random((*extra, num)), axis=-1)[..., None], axis=-2)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """1: unbiased by construction."""
         return np.exp(0 * np.sum(x + y, axis=-1))
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """Not known."""
         raise NoClosedForm(
             "the variance of posterior features has no closed form; anchor_bound() bounds it at the anchors, and "
             "randfeat.montecarlo.sample_errors measures it."

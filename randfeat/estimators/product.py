@@ -50,11 +50,9 @@ class ProductFeatures(CombinedEstimator):
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """The product of the least widths in the proportions of the shares."""
         return math.prod(self.units)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """Means multiply."""
         x, y, parts = self._part_moments(x, y, num_features)
         return functools.reduce(operator.mul, (part.mean_over_size(x, y, width) for part, width in parts))
 

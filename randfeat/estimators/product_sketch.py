@@ -67,18 +67,15 @@ class ProductSketchFeatures(UncoupledEstimator):
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """2 for complex entries, the real and the imaginary part of a product; else 1."""
         return 2 if self.entries == "complex" else 1
 
     @property
     def acronyms(self) -> tuple[str, ...]:  # type: ignore[override]
-        """CtR for complex entries."""
         return ("CtR",) if self.entries == "complex" else ()
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """p blocks of m rows, one below the other; real and imaginary parts apart for complex entries."""
         shape = (*batch_shape, self.kernel.degree * num_rows, unit_dim(self.kernel, dim))
         if self.entries == "gaussian":
             return {"rows": rng.standard_normal(shape)}
@@ -103,11 +100,9 @@ class ProductSketchFeatures(UncoupledEstimator):
         return Features(xp.concat([re, im], axis=-1) / root, degree * log_norm)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """The kernel."""
         return self.kernel.relative(x, y)
 
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """The p-th power of one factor's second moment, less that of its squared mean."""
         x, y = (split_norm(side)[0] for side in unit_inputs(self.kernel, x, y))
         degree, (a, b, c) = self.kernel.degree, fourth_moments(x, y)
         if self.entries == "complex":

@@ -37,7 +37,6 @@ class ScaledFeatures(WrappedEstimator):
 
     @classmethod
     def example(cls) -> Self:
-        """Twice positive features."""
         return cls(PositiveFeatures(), 2.0)
 
     def __post_init__(self) -> None:

@@ -43,7 +43,6 @@ class SignFeatures(Estimator):
     kernel_type: ClassVar[type] = AngularKernel
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Signs of the projections."""
         xp, rows = namespace(x), arrays["rows"]
         values = xp.sign(x @ xp.matrix_transpose(rows)) / math.sqrt(rows.shape[-2])
         return Features(values, xp.zeros_like(values[..., :1]))

@@ -56,7 +56,6 @@ class SpectralFeatures(FourierEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Frequencies, as "rows", and independent phases where the variant has them."""
         arrays = super().draw_arrays(num_rows, dim, rng, batch_shape)
         scales = self.kernel.sample_scales(
             (*batch_shape, num_rows, dim if self.kernel.scales_per_coordinate else 1), rng
@@ -65,7 +64,6 @@ class SpectralFeatures(FourierEstimator):
         return arrays | self.draw_phases(num_rows, rng, batch_shape)
 
     def log_factor(self, x: Array) -> Array:
-        """0."""
         return namespace(x).zeros_like(x[..., :1])
 
     def pull_back(

@@ -53,7 +53,6 @@ class StudentPositiveFeatures(WeightedPositiveEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Rows, and half the logarithms of their weights."""
         nu = self.degrees_of_freedom
         g = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
         rows = g * np.sqrt(nu / rng.chisquare(nu, size=(*batch_shape, num_rows, 1)))
@@ -62,7 +61,6 @@ class StudentPositiveFeatures(WeightedPositiveEstimator):
         return {"rows": rows, "log_weights": (log_ratio - math.log(num_rows)) / 2}
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """1: Gaussian rows of any direction make Student rows."""
         if not self._coupling.exact_marginals:
             raise NoClosedForm(
                 "the mean of Student features is not known for couplings without exact marginals; use chi norms, or "
@@ -71,7 +69,6 @@ class StudentPositiveFeatures(WeightedPositiveEstimator):
         return np.exp(0 * np.sum(x + y, axis=-1))
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """The second moment of one row, less 1; of different rows not known."""
         if not (same_row and self._coupling.exact_marginals):
             raise NoClosedForm(
                 "the covariance of dependent Student rows is not known; use independent rows, or "

@@ -72,17 +72,14 @@ class SumFeatures(CombinedEstimator):
 
     @property
     def features_per_row(self) -> int:  # type: ignore[override]
-        """The sum of the least widths in the proportions of the shares."""
         return sum(self.units)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """Means add."""
         x, y, parts = self._part_moments(x, y, num_features)
         means = (part.mean_over_size(x, y, width) for part, width in parts)
         return self._added(means, x, y, power=1)
 
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """Variances add."""
         x, y, parts = self._part_moments(x, y, num_features)
         variances = (part.variance_over_size(x, y, width or 0) for part, width in parts)
         return self._added(variances, x, y, power=2)

@@ -58,7 +58,6 @@ class TensorSketchFeatures(UncoupledEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """The p count sketches, D rows each, one below the other: one sign in each column of each sketch."""
         degree, dim = self.kernel.degree, unit_dim(self.kernel, dim)
         buckets = rng.integers(num_rows, size=(*batch_shape, degree, 1, dim))
         signs = random_signs(rng, (*batch_shape, degree, 1, dim))
@@ -75,7 +74,6 @@ class TensorSketchFeatures(UncoupledEstimator):
         return Features(xp.fft.irfft(transformed, n=sketches.shape[-1], axis=-1), self.kernel.degree * log_norm)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """The kernel."""
         return self.kernel.relative(x, y)
 
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:

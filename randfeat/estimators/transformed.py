@@ -67,7 +67,6 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """That of the parameters and of the base together."""
         own = (array.shape[:-2] for array in self.transform_arrays().values())
         return np.broadcast_shapes(self.base.batch_shape, *own)
 
@@ -77,13 +76,11 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
         return self.base.with_kernel(SoftmaxKernel())
 
     def with_kernel(self, kernel: SoftmaxFamily) -> Self:
-        """The same transform of the base for another kernel."""
         return dataclasses.replace(self, base=self.base.with_kernel(kernel))
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """The base's draw, and the parameters."""
         drawn = self.base.draw_arrays(num_rows, dim, rng, batch_shape)
         own = self.transform_arrays()
         if set(own) & set(drawn):
@@ -91,26 +88,22 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
         return drawn | {name: np.broadcast_to(a, (*batch_shape, *a.shape[-2:])) for name, a in own.items()}
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """The base's features at x', times e^p and the envelope."""
         moved, log_weight = self.transform(arrays, x, keys=False)
         return self._core.query_features(arrays, moved).scaled(log_weight + self.kernel.log_envelope(squared_norm(x)))
 
     def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
-        """The base's features at y', times e^r and the envelope."""
         moved, log_weight = self.transform(arrays, y, keys=True)
         return self._core.key_features(arrays, moved).scaled(log_weight + self.kernel.log_envelope(squared_norm(y)))
 
     def pull_back(
         self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
     ) -> Array:
-        """The base's at x', through the transform, and the envelope's."""
         moved, _ = self.transform(arrays, x, keys=keys)
         moved_gradient = self._core.pull_back(arrays, moved, values, gradient, row, keys=keys)
         own = 2 * self.kernel.envelope_slope(squared_norm(x)) * row * x
         return self.transform_pull_back(arrays, moved_gradient, row, keys=keys) + own
 
     def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
-        """The base's, pulled back to the untransformed inputs."""
         core = self._core.exponential_form(arrays, keys=keys)
         if core is None:
             return None
@@ -138,31 +131,24 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
         return moved[0].reshape(x.shape), moved[1].reshape(y.shape)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """The base's at (x', y')."""
         return self._core.relative_row_mean(*self.moved_pair(x, y), law)
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """The base's at (x', y')."""
         return self._core.relative_covariance(*self.moved_pair(x, y), law, same_row=same_row)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """The base's at (x', y')."""
         return self._core.mean_over_size(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
 
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """The base's at (x', y')."""
         return self._core.variance_over_size(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
 
     def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
-        """The base's at (x', y')."""
         return self._core.exponential_terms(*self.moved_pair(x, y))
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The base's at (x', y')."""
         return self._core.log_joint_moment(*self.moved_pair(x, y))
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
-        """The base's at (x', y')."""
         return self._core.row_kurtosis(*self.moved_pair(self.kernel.unit(x), self.kernel.unit(y)))
 
 

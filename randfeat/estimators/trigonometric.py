@@ -51,7 +51,6 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Rows, and independent phases where the variant has them."""
         arrays = super().draw_arrays(num_rows, dim, rng, batch_shape)
         return arrays | self.draw_phases(num_rows, rng, batch_shape)
 

@@ -48,11 +48,9 @@ class WeightedPositiveEstimator(SoftmaxEstimator):
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Rows of the proposal, and "log_weights". This implementation draws coupled rows to make them from."""
         return super().draw_arrays(num_rows, dim, rng, batch_shape)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Weighted positive features."""
         return weighted_positive_features(self.kernel, arrays, x)
 
     def pull_back(
@@ -62,5 +60,4 @@ class WeightedPositiveEstimator(SoftmaxEstimator):
         return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
 
     def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        """That of weighted positive features."""
         return weighted_form(self.kernel, arrays)

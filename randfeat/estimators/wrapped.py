@@ -51,54 +51,43 @@ class WrappedEstimator(DelegatingEstimator):
 
     @property
     def symmetric(self) -> bool:  # type: ignore[override]
-        """As the base's."""
         return self.base.symmetric
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """As the base's."""
         return self.base.batch_shape
 
     @property
     def parameter_dim(self) -> int | None:
-        """As the base's."""
         return self.base.parameter_dim
 
     def draw_arrays(
         self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """The base's draw."""
         return self.base.draw_arrays(num_rows, dim, rng, batch_shape)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """From the base's."""
         return self._features(self.base.query_features(arrays, self.base.kernel.unit(self._inputs(x))))
 
     def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
-        """From the base's."""
         return self._features(self.base.key_features(arrays, self.base.kernel.unit(self._inputs(y))))
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """The base's."""
         x, y = (self.base.kernel.unit(self._inputs(side)) for side in (x, y))
         return self.base.relative_row_mean(x, y, law)
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """The base's."""
         x, y = (self.base.kernel.unit(self._inputs(side)) for side in (x, y))
         return self.base.relative_covariance(x, y, law, same_row=same_row)
 
     def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """The base's."""
         x, y = variance.unit_inputs(self.kernel, x, y)
         return self.base.mean_over_size(self._inputs(x), self._inputs(y), num_features)
 
     def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """The base's."""
         x, y = variance.unit_inputs(self.kernel, x, y)
         return self.base.variance_over_size(self._inputs(x), self._inputs(y), num_features)
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
-        """The base's."""
         x, y = variance.unit_inputs(self.kernel, x, y)
         return self.base.row_kurtosis(self._inputs(x), self._inputs(y))

@@ -17,7 +17,6 @@ from randfeat._array import as_floating
 from randfeat.attention.linear import fitting_inputs
 from randfeat.attention.linear import linear_attention as attention_in_memory
 from randfeat.attention.state import AttentionState
-from randfeat.feature_moments import FeatureMoments
 from randfeat.integrations.dask_blocks import (
     Argument,
     Grid,
@@ -32,6 +31,7 @@ from randfeat.integrations.dask_blocks import (
     reduced,
 )
 from randfeat.maps import FeatureMap
+from randfeat.regression.feature_moments import FeatureMoments
 
 __all__ = ["feature_moments", "features", "linear_attention"]
 

@@ -102,7 +102,6 @@ class LinearAttention(torch.nn.Module):
         return text
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LinearAttention":
-        """Moves and casts, except to half precision: rows rounded to 8 bits would be those of another law."""
         before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in before.items():

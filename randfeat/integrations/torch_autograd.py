@@ -61,18 +61,15 @@ class LinearAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(query: Any, key: Any, value: Any, key_mask: Any, features: FeatureMap, options: dict) -> Any:
-        """The generic function, of which nothing is recorded."""
         return generic_attention(query, key, value, features, key_mask=key_mask, **options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
-        """Keep the inputs."""
         *tensors, ctx.features, ctx.options = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> tuple:
-        """The two sweeps."""
         query, key, value, key_mask = ctx.saved_tensors
         gradients = linear_attention_vjp(query, key, value, ctx.features, gradient, key_mask=key_mask, **ctx.options)
         return (*gradients, None, None, None)

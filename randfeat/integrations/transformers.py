@@ -17,13 +17,13 @@ except ImportError as error:
         "pip install 'randfeat[transformers]'."
     ) from error
 
-from randfeat.adaptation import adapt
 from randfeat.attention import linear_attention
 from randfeat.estimators.base import Estimator, as_count
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.integrations.masks import key_mask_of
 from randfeat.integrations.options import EVERY, check_options
 from randfeat.maps import FeatureMap
+from randfeat.selection.adaptation import adapt
 
 __all__ = ["ModelAttention", "calibrate", "register"]
 

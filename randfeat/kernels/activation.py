@@ -75,7 +75,6 @@ class ActivationKernel(Kernel):
         return np.asarray(sum(np.log(np.where(value == 0, 1.0, value)) for value in own)) / 2
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        """The kernel over its size; exponentials in logarithms, which cannot overflow."""
         if self.activation != "exp":
             return super().relative(x, y)
         x, y = as_host(x, "x"), as_host(y, "y")

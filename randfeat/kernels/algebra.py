@@ -32,7 +32,6 @@ class CombinedKernel(Kernel):
 
     @property
     def has_logarithm(self) -> bool:  # type: ignore[override]
-        """Whether all parts have one."""
         return all(part.has_logarithm for part in self.parts)
 
     @abc.abstractmethod
@@ -56,7 +55,6 @@ class CombinedKernel(Kernel):
         return self._combine_logs(part._log_pairwise(x, y) for part in self.parts)
 
     def log_size(self, x: Any, y: Any) -> np.ndarray:
-        """The logarithm of the sum or product of the sizes of the parts."""
         return np.asarray(self._combine_logs(part.log_size(x, y) for part in self.parts))
 
 
@@ -138,7 +136,6 @@ class ScaledKernel(Kernel):
 
     @property
     def has_logarithm(self) -> bool:  # type: ignore[override]
-        """As the base's."""
         return self.base.has_logarithm
 
     def _gram(self, x: Array, y: Array) -> Array:
@@ -158,7 +155,6 @@ class ScaledKernel(Kernel):
         return self.base.log_size(x, y) + math.log(self.factor)
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        """As the base's."""
         return self.base.relative(x, y)
 
 
@@ -192,7 +188,6 @@ class ArdKernel(Kernel):
 
     @property
     def has_logarithm(self) -> bool:  # type: ignore[override]
-        """As the base's."""
         return self.base.has_logarithm
 
     def divide(self, x: Array) -> Array:

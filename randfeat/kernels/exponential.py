@@ -28,7 +28,6 @@ class ExponentialKernel(IsotropicKernel):
 
     @property
     def smooth(self) -> bool:
-        """False."""
         return False
 
     def mixture(self, s: Array) -> Array:

@@ -51,7 +51,6 @@ class MaternKernel(IsotropicKernel):
 
     @property
     def smooth(self) -> bool:
-        """True for ν > 1."""
         return self.smoothness > 1
 
     def mixture(self, s: Array) -> Array:

@@ -68,11 +68,9 @@ class NormalizedSoftmaxKernel(SoftmaxFamily):
         return (gradient - direction * xp.sum(direction * gradient, axis=-1, keepdims=True)) / norm / largest
 
     def log_envelope(self, sqnorm: Any) -> Any:
-        """0: no envelope beyond the normalization."""
         return 0.0
 
     def envelope_slope(self, sqnorm: Any) -> Any:
-        """0."""
         return 0.0
 
     def _log_gram(self, x: Array, y: Array) -> Array:

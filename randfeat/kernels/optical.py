@@ -66,13 +66,11 @@ class OpticalKernel(Kernel):
         return math.gamma(1 + s) ** 2 * total
 
     def log_size(self, x: Any, y: Any) -> np.ndarray:
-        """The logarithm of the kernel; for zero vectors 0."""
         (x, x_log), (y, y_log) = split_norm(as_host(x, "x")), split_norm(as_host(y, "y"))
         value = self.pairwise(x, y)
         return 2 * self.exponent * (x_log + y_log)[..., 0] + np.log(np.where(value == 0, 1.0, value))
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        """1; for zero vectors 0."""
         value = self.pairwise(split_norm(as_host(x, "x"))[0], split_norm(as_host(y, "y"))[0])
         return np.asarray(value / np.where(value == 0, 1.0, value))
 

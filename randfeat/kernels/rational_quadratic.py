@@ -35,7 +35,6 @@ class RationalQuadraticKernel(IsotropicKernel):
 
     @property
     def smooth(self) -> bool:
-        """True."""
         return True
 
     def mixture(self, s: Array) -> Array:

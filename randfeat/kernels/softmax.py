@@ -65,11 +65,9 @@ class SoftmaxFamily(Kernel):
         return namespace(x).exp(self._log_pairwise(x, y))
 
     def log_size(self, x: Any, y: Any) -> np.ndarray:
-        """The logarithm of the kernel: moments are relative to its exact value."""
         return np.asarray(self.log_pairwise(as_host(x, "x"), as_host(y, "y")))
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        """1, and NaN where an input is not finite."""
         return np.exp(0 * self.log_size(x, y))
 
 
@@ -103,7 +101,6 @@ class SoftmaxKernel(SoftmaxFamily):
         return math.sqrt(self.scale)
 
     def log_envelope(self, sqnorm: Any) -> Any:
-        """0: the softmax kernel has no envelope."""
         return 0.0
 
     def unit_pull_back(self, x: Array, gradient: Array) -> Array:
@@ -111,7 +108,6 @@ class SoftmaxKernel(SoftmaxFamily):
         return self.unit(gradient)
 
     def envelope_slope(self, sqnorm: Any) -> Any:
-        """0."""
         return 0.0
 
     def _log_gram(self, x: Array, y: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat import threads
+from randfeat._numpy import threads
 from randfeat.attention import blocked, exponents, linear
 from tests.arrays import eps_of, same_bits
 from tests.attention.test_causal import FUTURES

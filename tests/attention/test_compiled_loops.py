@@ -106,7 +106,7 @@ def test_nor_does_that_of_gradients_which_keep_no_features(jax, attend, is_causa
 
 def test_a_loop_in_python_grows(jax, monkeypatch):
     """The count sees what it is there to see."""
-    monkeypatch.setattr("randfeat._array.is_traced", lambda *arrays: False)
+    monkeypatch.setattr("randfeat._array.loops.is_traced", lambda *arrays: False)
     with pytest.raises(AssertionError):
         check_trace(jax, rf.linear_attention, OPTIONS["full"])
 
@@ -213,7 +213,7 @@ def test_differentiated_loops_are_those_in_python(jax, rng, monkeypatch):
     for looped in (True, False):
         with monkeypatch.context() as patch:
             if not looped:
-                patch.setattr("randfeat._array.is_traced", lambda *arrays: False)
+                patch.setattr("randfeat._array.loops.is_traced", lambda *arrays: False)
             found.append(jax.jit(jax.grad(lambda *x: loss(*x), argnums=(0, 1, 2, 3, 4)))(rows, decay, *there))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.max(np.abs(other)))

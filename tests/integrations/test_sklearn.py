@@ -20,7 +20,6 @@ from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.pipeline import make_pipeline, make_union  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
-from randfeat.cataloguing import example_width  # noqa: E402
 from randfeat.couplings.base import coupling_names  # noqa: E402
 from randfeat.integrations.sklearn import (  # noqa: E402
     RandomFeatureRidge,
@@ -34,6 +33,7 @@ from randfeat.integrations.sklearn.laws import (  # noqa: E402
     natural_estimator,
 )
 from randfeat.integrations.sklearn.sparse_rows import sparse_features  # noqa: E402
+from randfeat.selection.catalogue import example_width  # noqa: E402
 
 CHECKED = [RandomFeatures(), RandomFeatureRidge(n_components=100), RandomFeatureRidgeClassifier(n_components=20)]
 MADE_OF_OTHERS = {"ard", "balanced", "centered", "hybrid", "product", "scaled", "sum"}

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from randfeat import cataloguing, kernels
+from randfeat import kernels
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.kernels import Kernel
+from randfeat.selection import catalogue as cataloguing
 
 __all__ = ["DEFAULTS", "KERNELS", "Law", "estimator_classes", "resolve_law"]
 

@@ -10,11 +10,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from randfeat._array import as_floating, cast, device_of, host_to, namespace, to_numpy
-from randfeat.feature_moments import FeatureMoments
 from randfeat.integrations.sklearn.inputs import is_sparse
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 from randfeat.kernels.base import check_positive
-from randfeat.ridge import RidgeProblem
+from randfeat.regression.feature_moments import FeatureMoments
+from randfeat.regression.ridge import RidgeProblem
 
 __all__ = ["RandomFeatureRidge", "RandomFeatureRidgeClassifier"]
 

@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from randfeat._array import device_name, devices
-from randfeat.benchmark import Benchmark, Timing, Workload, blas_limited
-from randfeat.cataloguing import catalogue
-from randfeat.machine import blas, processor, version
-from randfeat.recommendation import Recommendation, recommend
-from randfeat.threads import resolve_num_threads
+from randfeat._numpy.threads import resolve_num_threads
+from randfeat.cli.bench import Benchmark, Timing, Workload, blas_limited
+from randfeat.cli.machine import blas, processor, version
+from randfeat.selection.catalogue import catalogue
+from randfeat.selection.recommendation import Recommendation, recommend
 
 __all__ = ["main"]
 
@@ -36,7 +36,6 @@ class Parser(argparse.ArgumentParser):
     """Reports a wrong command as one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Instead of the usage text."""
         raise UsageError(f"{message} (see `randfeat --help`)")
 
 

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from randfeat.threads import controller
+from randfeat._numpy.threads import controller
 
 __all__ = ["blas", "load", "processor", "version"]
 

@@ -12,7 +12,7 @@ from randfeat.attention.method import AttentionMethod, faster_method
 from randfeat.attention.relation import Relation
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
-from randfeat.planning import predict_attention_error
+from randfeat.selection.planning import predict_attention_error
 from randfeat.variance import NoClosedForm
 
 __all__ = ["AttentionDiagnostics", "attention_diagnostics"]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, host_to, namespace_named
+from randfeat._numpy.threads import controller, resolve_num_threads
 from randfeat.attention import AttentionCosts, AttentionMethod, attention_method, linear_attention, softmax_attention
 from randfeat.attention.exact import BLOCK
 from randfeat.attention.measurement import interleaved, measured_costs
-from randfeat.ceilings import Ceilings, ceiling_calls, roofline
+from randfeat.cli.machine import load
+from randfeat.cli.roofline import Ceilings, ceiling_calls, roofline
 from randfeat.estimators import PositiveFeatures
-from randfeat.machine import load
 from randfeat.maps import FeatureMap
-from randfeat.threads import controller, resolve_num_threads
 
 __all__ = ["Benchmark", "Timing", "Workload", "blas_limited"]
 

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from randfeat._numpy.elementary import angle_unit, fastest_power, fill_waves
+from randfeat._numpy.threads import Scratch, resolve_num_threads, run_tasks
 from randfeat.features import ExponentialForm, FourierForm
-from randfeat.threads import Scratch, resolve_num_threads, run_tasks
-from randfeat.vector_functions import angle_unit, fastest_power, fill_waves
 
 __all__ = ["LEAST", "SHORTEST", "blockwise_features"]
 

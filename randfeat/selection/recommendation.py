@@ -9,13 +9,13 @@ import numpy as np
 
 from randfeat import estimators as known
 from randfeat._array import as_host
-from randfeat.adaptation import LEVELS, adapt
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator, as_count, as_generator
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.kernels import SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
+from randfeat.selection.adaptation import LEVELS, adapt
 
 __all__ = ["Candidate", "Recommendation", "recommend"]
 

@@ -1,4 +1,4 @@
-"""Saving and loading feature maps, laws and attention states: arrays with a JSON header, no code."""
+"""`save` and `load`: objects to and from a JSON header with arrays."""
 
 import dataclasses
 import os
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from randfeat import archive
 from randfeat._array import as_host, dtype_name, move_to
 from randfeat.attention.state import AttentionState
 from randfeat.couplings import Coupling
@@ -16,6 +15,7 @@ from randfeat.estimators.base import as_count, holds
 from randfeat.features import ExponentialForm, FourierForm
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
+from randfeat.storage import archive
 
 __all__ = ["load", "save"]
 

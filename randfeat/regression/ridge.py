@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import as_host
-from randfeat.feature_moments import FeatureMoments
-from randfeat.threads import single_threaded_blas
+from randfeat._numpy.threads import single_threaded_blas
+from randfeat.regression.feature_moments import FeatureMoments
 
 __all__ = ["RidgePath", "RidgeProblem", "RidgeSpectrum", "RidgeTridiagonal"]
 

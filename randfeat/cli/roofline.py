@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from randfeat.threads import controller, run_tasks
+from randfeat._numpy.threads import controller, run_tasks
 
 __all__ = ["Ceilings", "ceiling_calls", "exponentials", "flops", "roofline"]
 

@@ -1,0 +1,58 @@
+"""Small functions that the array API standard lacks, or that are faster in place."""
+
+import math
+
+import numpy as np
+from array_api_compat import is_torch_array
+
+from randfeat._array.namespaces import Array, device_of, namespace
+
+
+def exp_in_place(x: Array) -> Array:
+    """`exp(x)`, written over `x` where the library can; the caller must own `x` and not use it again."""
+    xp = namespace(x)
+    if xp is np:
+        return np.exp(x, out=x) if isinstance(x, np.ndarray) else np.exp(x)
+    return xp.exp(x)
+
+
+def times_exp(x: Array, log: Array) -> Array:
+    """`x * exp(log)`, where the product may be in range though `exp(log)` is not; zeros of `x` stay zero."""
+    xp = namespace(x, log)
+    largest = math.floor(math.log(float(xp.finfo(log.dtype).max)))
+    root = xp.exp(xp.clip(log / 2, max=largest))
+    return x * root * root
+
+
+def peak(x: Array, axis: int) -> Array:
+    """The maximum of `x` along `axis`, which is kept; `-inf` over nothing."""
+    xp = namespace(x)
+    if x.shape[axis] > 0:
+        return xp.max(x, axis=axis, keepdims=True)
+    shape = tuple(1 if i == axis % x.ndim else length for i, length in enumerate(x.shape))
+    return xp.full(shape, -xp.inf, dtype=x.dtype, device=device_of(x))
+
+
+def replace_minus_inf(x: Array) -> Array:
+    """`x` with 0 for `-inf`: a maximum over nothing, made safe to subtract."""
+    xp = namespace(x)
+    return xp.where(x == -xp.inf, xp.zeros_like(x), x)
+
+
+def cumulative_sum(x: Array, axis: int) -> Array:
+    """Sums of `x` along `axis` from its start through each position."""
+    return np.cumsum(x, axis=axis) if isinstance(x, np.ndarray) else namespace(x).cumulative_sum(x, axis=axis)
+
+
+def log_of(x: Array) -> Array:
+    """`log(x)` of numbers x >= 0, `-inf` at 0, without a warning."""
+    xp = namespace(x)
+    positive = x > 0
+    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), -xp.inf)
+
+
+def squared_norm(x: Array) -> Array:
+    """`|x|²` along the last axis, which is kept: (..., n, d) -> (..., n, 1)."""
+    if is_torch_array(x):  # its vecdot cannot be vectorized over (vmap)
+        return namespace(x).sum(x * x, axis=-1, keepdims=True)
+    return namespace(x).vecdot(x, x)[..., None]

@@ -1,0 +1,96 @@
+"""Arrays of one library, dtype and device from what is given."""
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_array_api_obj, is_torch_array
+
+from randfeat._array.namespaces import _FLOATING, _HALF, Array, device_of, dtype_name, is_on_host, is_sparse, namespace
+
+
+def as_floating(x: Any, name: str) -> Array:
+    """`x` as an array of a real floating dtype: lists become NumPy arrays, integers the default float."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it, or pass a `key_mask`.")
+    if is_sparse(x):
+        raise TypeError(f"{name} is sparse, got {type(x).__name__}; convert it to a dense array first.")
+    if isinstance(x, np.ndarray) or not is_array_api_obj(x):
+        x = np.asarray(x)  # subclasses such as np.matrix have a product of their own
+    kind = dtype_name(x.dtype)
+    if kind in _FLOATING:
+        return x
+    if kind.startswith(("int", "uint")):
+        xp = namespace(x)
+        return cast(x, xp.asarray(0.0).dtype)
+    raise TypeError(f"{name} must be real floating point (or integer), got dtype {kind}.")
+
+
+def as_host(x: Any, name: str) -> np.ndarray:
+    """`x` as a float64 NumPy array, for closed forms and statistics."""
+    x = as_floating(x, name)
+    return np.asarray(to_numpy(x.double() if is_torch_array(x) else x), dtype=np.float64)
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """`x` of any library and device as a NumPy array of its dtype, which NumPy must have."""
+    if is_torch_array(x):
+        return x.detach().cpu().numpy()
+    if not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
+        return x.get()
+    try:
+        return np.asarray(x)
+    except RuntimeError:  # array-api-strict, of an array on a device that is not the default
+        if not hasattr(x, "__dlpack__"):
+            raise
+        return np.from_dlpack(x)
+
+
+def host_or_none(x: Array) -> np.ndarray | None:
+    """`as_host(x)`, or None where `x` stands for numbers that are not there yet: while a function is traced."""
+    try:
+        return as_host(x, "x")
+    except (TypeError, RuntimeError):
+        return None
+
+
+def as_integers(x: Any, name: str, like: Array) -> Array:
+    """Integers of any library, on the namespace and device of `like`; an array of its own library is taken as it is."""
+    if not is_array_api_obj(x):
+        x = np.asarray(x)
+    if not dtype_name(x.dtype).startswith(("int", "uint")):
+        raise TypeError(f"{name} must be integers, got dtype {dtype_name(x.dtype)}.")
+    xp = namespace(like)
+    if not is_on_host(x):
+        if namespace(x) is xp:
+            return x
+        x = as_host(x, name).astype(np.int64)
+    return x if xp is np else xp.asarray(np.asarray(x), device=device_of(like))
+
+
+def compute_dtype(xp: Any, dtype: Any) -> Any:
+    """The dtype to compute in: float32 for float16 and bfloat16, else `dtype` itself."""
+    return xp.float32 if dtype_name(dtype) in _HALF else dtype
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    """`x` in `dtype`, without a copy where none is needed, and differentiable."""
+    if x.dtype == dtype:
+        return x
+    if isinstance(x, (np.ndarray, np.generic)):
+        return x.astype(dtype)
+    return namespace(x).astype(x, dtype)
+
+
+def host_to(array: np.ndarray, like: Array) -> Array:
+    """A host array on the namespace and device of `like`, in the dtype that `like` is computed in: one cast."""
+    xp = namespace(like)
+    dtype = compute_dtype(xp, like.dtype)
+    if xp is np:
+        return np.asarray(array, dtype=dtype)
+    # The cast is NumPy's, so that every library sees the same rounding.
+    return xp.asarray(array.astype(dtype_name(dtype)), device=device_of(like))
+
+
+def move_to(array: Array, like: Array) -> Array:
+    """`array`, of any library, on the namespace, device and computing dtype of `like`."""
+    return host_to(as_host(array, "array"), like)

@@ -1,0 +1,99 @@
+"""Loops, compilation and differentiation, which each array library does in its own way."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_jax_array, is_torch_array
+
+from randfeat._array.namespaces import Array
+
+
+def compiled(function: Callable[..., Any], like: Array) -> Callable[..., Any]:
+    """The function as it is used with arrays like this one: compiled by JAX, else itself."""
+    return sys.modules["jax"].jit(function) if is_jax_array(like) else function
+
+
+def finish(x: Array) -> None:
+    """Wait for the numbers of `x`, where the library works ahead of the program."""
+    if is_jax_array(x):
+        x.block_until_ready()
+    elif is_torch_array(x) and x.device.type == "cuda":
+        sys.modules["torch"].cuda.synchronize(x.device)
+    elif not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
+
+
+def stop_gradient(x: Array) -> Array:
+    """`x` as a constant for automatic differentiation."""
+    if is_torch_array(x):
+        return x.detach()
+    if is_jax_array(x):
+        return sys.modules["jax"].lax.stop_gradient(x)
+    return x
+
+
+def fold(
+    step: Callable[[tuple, tuple], tuple[tuple, tuple]],
+    carry: tuple[Array, ...],
+    columns: tuple[Any, ...],
+    size: int,
+    *,
+    backwards: bool = False,
+) -> tuple[tuple[Array, ...], list[tuple[Array, ...]]]:
+    """`carry, results = step(carry, parts)` through columns (..., n, c), `size` rows at a time.
+
+    Columns that are None, all but the first may be, stay None. The last part may be shorter; `backwards` begins with
+    it. Results have the rows of their parts. Returns the last carry, and the results of consecutive rows, in order.
+
+    While JAX traces a function for its compiler, all whole parts are one loop of the compiled program, so that what is
+    traced does not grow with n; a carry that the first step broadcasts is broadcast before. Its derivative keeps what
+    each step began with, and computes the rest again.
+    """
+    num = columns[0].shape[-2]
+    whole = num // size if is_traced(*carry, *columns) else 0
+    looped = whole * size if whole > 1 else 0
+    intervals = [(start, min(start + size, num)) for start in range(looped, num, size)]
+    if looped:
+        intervals = [(0, looped), *intervals]
+    found = []
+    for start, stop in reversed(intervals) if backwards else intervals:
+        parts = tuple(None if x is None else x[..., start:stop, :] for x in columns)
+        if start < looped:
+            carry, results = looped_fold(step, carry, parts, size, backwards)
+        else:
+            carry, results = step(carry, parts)
+        found.append(results)
+    return carry, found[::-1] if backwards else found
+
+
+def looped_fold(
+    step: Callable[[tuple, tuple], tuple[tuple, tuple]], carry: tuple, columns: tuple, size: int, backwards: bool
+) -> tuple[tuple, tuple]:
+    """`fold` of whole parts as a loop that JAX compiles."""
+    jax = sys.modules["jax"]
+    xp, tree = jax.numpy, jax.tree
+    num = columns[0].shape[-2] // size
+    parts = tree.map(lambda x: xp.moveaxis(x.reshape(*x.shape[:-2], num, size, x.shape[-1]), -3, 0), columns)
+    after, _ = jax.eval_shape(step, carry, tree.map(lambda x: x[0], parts))
+    carry = tree.map(lambda x, like: xp.broadcast_to(x, like.shape).astype(like.dtype), carry, after)
+    carry, results = jax.lax.scan(jax.checkpoint(step, prevent_cse=False), carry, parts, reverse=backwards)
+    return carry, tree.map(lambda x: xp.moveaxis(x, 0, -3).reshape(*x.shape[1:-2], num * size, x.shape[-1]), results)
+
+
+def is_traced(*arrays: Array | None) -> bool:
+    """Whether JAX traces operations on one of these for its compiler; derivatives alone are taken of numbers."""
+    if not any(is_jax_array(x) for x in arrays):
+        return False
+    jax = sys.modules["jax"]
+    return any(isinstance(jax.lax.stop_gradient(x), jax.core.Tracer) for x in arrays if x is not None)
+
+
+def gradients(function: Callable[..., Array], arrays: Sequence[Array], cotangent: Array) -> list[Array] | None:
+    """The gradients of `Σ cotangent · function(*arrays)`; None where the library does not differentiate."""
+    if not all(is_torch_array(x) for x in arrays):
+        return None
+    leaves = [x.detach().clone().requires_grad_() for x in arrays]
+    (function(*leaves) * cotangent).sum().backward()
+    return [leaf.new_zeros(leaf.shape) if leaf.grad is None else leaf.grad for leaf in leaves]

@@ -1,0 +1,95 @@
+"""Which array library, device and dtype an array is of."""
+
+import importlib.util
+import sys
+from typing import Any, TypeAlias
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj, is_cupy_array, is_jax_array, is_torch_array
+
+Array: TypeAlias = Any
+
+_HALF = ("float16", "bfloat16")
+_FLOATING = (*_HALF, "float32", "float64")
+
+
+def namespace(*arrays: Array) -> Any:
+    """The one array namespace that all `arrays` belong to; `None` arguments are skipped."""
+    arrays = tuple(a for a in arrays if a is not None)
+    if all(isinstance(a, (np.ndarray, np.generic)) for a in arrays):
+        return np
+    names = sorted({type(a).__module__.partition(".")[0] + "." + type(a).__name__ for a in arrays})
+    try:
+        return array_namespace(*arrays)
+    except TypeError as error:
+        raise TypeError(
+            f"expected arrays of one array library, got {', '.join(names)}; convert them to one library first "
+            "(a feature map moves with `phi.to(x)`, or is drawn there with `draw(..., like=x)`)."
+        ) from error
+
+
+def namespace_named(name: str) -> Any:
+    """The array namespace of an installed library: `"numpy"`, `"torch"`."""
+    return np if name == "numpy" else array_namespace(importlib.import_module(name).asarray(0.0))
+
+
+def library_of(x: Array) -> str:
+    """`"numpy"`, `"torch"`, `"jax"`, ...; with the kind of device, `"torch on cuda"`, where it is not the processor."""
+    name = next(part for part in namespace(x).__name__.split(".") if part != "array_api_compat")
+    kind = "cpu"
+    if is_torch_array(x):
+        kind = x.device.type
+    elif is_jax_array(x):  # one that stands for numbers to come has no device yet
+        kind = sys.modules["jax"].default_backend()
+    return name if kind == "cpu" else f"{name} on {kind}"
+
+
+def devices() -> dict[str, list[str]]:
+    """The accelerators that the installed array libraries see."""
+    found: dict[str, list[str]] = {}
+    if importlib.util.find_spec("torch"):
+        torch = importlib.import_module("torch")
+        found["torch"] = ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]
+    if importlib.util.find_spec("jax"):
+        found["jax"] = [str(one) for one in importlib.import_module("jax").devices()]
+    if importlib.util.find_spec("cupy"):
+        runtime = importlib.import_module("cupy").cuda.runtime
+        try:
+            names = [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
+        except runtime.CUDARuntimeError as error:
+            names = [f"none ({error})"]
+        found["cupy"] = names
+    return found
+
+
+def device_name(library: str, x: Array) -> str:
+    """The device that `x` is on, as a person calls it."""
+    return ", ".join(devices()["cupy"]) if library == "cupy" else str(device_of(x))
+
+
+def device_of(x: Array) -> Any:
+    """The device that `x` is on."""
+    return device(x)
+
+
+def dtype_name(dtype: Any) -> str:
+    """`"float32"` for `numpy.float32`, `numpy.dtype("float32")`, `torch.float32`, `jax.numpy.float32` and so on."""
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    return name.rpartition(".")[-1]
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether `x` is a sparse array; not asked of a tensor that `torch.compile` traces, which may refuse to say."""
+    if is_torch_array(x):
+        return not sys.modules["torch"].compiler.is_compiling() and "sparse" in str(x.layout)
+    return hasattr(x, "todense")
+
+
+def is_on_host(x: Any) -> bool:
+    """Whether the numbers of `x` may be looked at: a Python number, a sequence, or a NumPy array."""
+    return isinstance(x, np.ndarray | np.generic) or not is_array_api_obj(x)
+
+
+def is_on_cupy(x: Any) -> bool:
+    """Whether `x` is a CuPy array."""
+    return bool(is_cupy_array(x))

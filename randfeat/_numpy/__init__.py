@@ -1,0 +1,1 @@
+"""What only the fast paths of NumPy arrays need: threads, blocks that stay in cache, and quick elementary functions."""

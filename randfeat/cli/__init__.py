@@ -1,0 +1,1 @@
+"""The `randfeat` command, and what it measures of the machine."""
