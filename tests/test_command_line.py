@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import measurement
+from randfeat.attention.cost_model import measurement
 from randfeat.cli import bench as benchmark
 from randfeat.cli import roofline as ceilings
 from randfeat.cli.bench import CAUSAL, EXACT, LINEAR, METHODS, PHI, Workload

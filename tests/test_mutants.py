@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import causal, partial
+from randfeat.attention import partial
+from randfeat.attention.generic import causal
 from randfeat.couplings import base, orthogonal
 from randfeat.couplings.base import block_sizes, haar_rows
 from randfeat.couplings.laws import RadialPair

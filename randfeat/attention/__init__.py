@@ -1,11 +1,10 @@
 """Attention through random features in linear time, the exact references, and which of them is faster."""
 
-from randfeat.attention.choice import attention_method
-from randfeat.attention.costs import AttentionCosts
+from randfeat.attention.cost_model.method import AttentionMethod, attention_method
+from randfeat.attention.cost_model.rates import AttentionCosts
 from randfeat.attention.exact import kernel_attention, softmax_attention
 from randfeat.attention.gradient import linear_attention_vjp
 from randfeat.attention.linear import linear_attention
-from randfeat.attention.method import AttentionMethod
 from randfeat.attention.state import AttentionState
 
 __all__ = [

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
-from randfeat.attention.inputs import AttentionInputs, attention_inputs, pieces
-from randfeat.attention.packed import each_sequence
-from randfeat.attention.relation import Relation, relation_of
+from randfeat.attention.inputs import Inputs, pieces
+from randfeat.attention.problem import checked
+from randfeat.attention.relations import Relation
 from randfeat.kernels import Kernel, SoftmaxKernel
 
 __all__ = ["BLOCK", "exact_outputs", "kernel_attention", "softmax_attention"]
@@ -46,23 +46,11 @@ def softmax_attention(
            [2.]])
     """
     return kernel_attention(
-        query,
-        key,
-        value,
-        SoftmaxKernel(),
-        is_causal=is_causal,
-        scale=scale,
-        key_mask=key_mask,
-        enable_gqa=enable_gqa,
-        causal_offset=causal_offset,
-        key_lengths=key_lengths,
-        key_ends=key_ends,
-        cu_seqlens=cu_seqlens,
-        decay=decay,
-        relative_bias=relative_bias,
-        window=window,
-        layout=layout,
-    )
+        query, key, value, SoftmaxKernel(),
+        is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
+        key_lengths=key_lengths, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias,
+        window=window, layout=layout,
+    )  # fmt: skip
 
 
 def kernel_attention(
@@ -90,38 +78,20 @@ def kernel_attention(
     1/√d applies to `SoftmaxKernel()` only; other kernels have a scale of their own and need an explicit `scale`, 1.0
     for the kernel as it is.
     """
-    inputs = attention_inputs(
-        query,
-        key,
-        value,
-        kernel=kernel,
-        scale=scale,
-        key_mask=key_mask,
-        enable_gqa=enable_gqa,
-        key_lengths=key_lengths,
-        layout=layout,
-    )
-    relation = relation_of(
-        inputs,
-        is_causal=is_causal,
-        causal_offset=causal_offset,
-        key_lengths=key_lengths,
-        key_ends=key_ends,
-        cu_seqlens=cu_seqlens,
-        decay=decay,
-        relative_bias=relative_bias,
-        window=window,
-    )
-    return inputs.restore(exact_outputs(inputs, kernel, relation))
+    inputs, relation = checked(
+        query, key, value, kernel,
+        is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
+        key_lengths=key_lengths, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias,
+        window=window, layout=layout,
+    )  # fmt: skip
+    return inputs.restore(exact_outputs(inputs, relation, kernel))
 
 
-def exact_outputs(
-    inputs: AttentionInputs, kernel: Kernel, relation: Relation, lead: tuple[int, ...] = ()
-) -> list[Array]:
-    """Outputs of consecutive queries, from inputs times √scale, with at least the leading dimensions `lead`."""
+def exact_outputs(inputs: Inputs, relation: Relation, kernel: Kernel, lead: tuple[int, ...] = ()) -> list[Array]:
+    """Outputs of consecutive queries, with at least the leading dimensions `lead`."""
     outputs = [
         exact_block(part, kernel, start, stop, within)
-        for part, within in each_sequence(inputs, relation)
+        for _, part, within in relation.sequences(inputs.prepared())
         for start, stop in pieces(0, part.num_queries, BLOCK) or [(0, 0)]
     ]
     return [with_leading(x, lead) for x in outputs]
@@ -135,7 +105,7 @@ def with_leading(x: Array, lead: tuple[int, ...]) -> Array:
     return x + xp.zeros((*shape, 1, 1), dtype=x.dtype, device=device_of(x))
 
 
-def exact_block(inputs: AttentionInputs, kernel: Kernel, start: int, stop: int, relation: Relation) -> Array:
+def exact_block(inputs: Inputs, kernel: Kernel, start: int, stop: int, relation: Relation) -> Array:
     """Outputs of the queries from `start` to `stop`."""
     xp = namespace(inputs.query)
     log_weights = relation.log_weights(start, stop, inputs)

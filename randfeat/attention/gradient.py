@@ -2,17 +2,12 @@
 
 from typing import Any
 
-import numpy as np
-
-from randfeat._array import Array, as_floating, cast, device_of, dtype_name, namespace
-from randfeat._numpy.threads import resolve_num_threads
-from randfeat.attention.blocked_gradient import fast_sweeps
-from randfeat.attention.inputs import AttentionInputs, swap_heads
-from randfeat.attention.linear import check_state, fitting_inputs
-from randfeat.attention.packed import each_sequence
-from randfeat.attention.relation import Relation, relation_of
+from randfeat._array import Array, as_floating, cast, device_of, namespace
+from randfeat.attention.executors import pull_back
+from randfeat.attention.generic.sweeps import Gradients
+from randfeat.attention.inputs import Inputs, swap_heads
+from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
-from randfeat.attention.sweeps import Gradients, causal_sweeps, full_sweeps
 from randfeat.maps import FeatureMap
 
 __all__ = ["check_analytic", "check_stateless", "linear_attention_vjp"]
@@ -74,79 +69,35 @@ def linear_attention_vjp(
     >>> bool(np.isclose((ends[0] - ends[1]) / 2, np.sum(dk * step)))
     True
     """
-    if num_threads is not None:
-        num_threads = resolve_num_threads(num_threads)
-    inputs, drawn = fitting_inputs(
-        query,
-        key,
-        value,
-        features,
-        scale=scale,
-        key_mask=key_mask,
-        enable_gqa=enable_gqa,
-        key_lengths=key_lengths,
-        layout=layout,
-    )
-    inputs = inputs.computing()
-    features = inputs.align(drawn)
-    gradient = like_output("grad_output", grad_output, inputs, features)
-    output = None if output is None else like_output("output", output, inputs, features)
-    check_analytic(features)
-    relation = relation_of(
-        inputs,
-        is_causal=is_causal,
-        causal_offset=causal_offset,
-        key_lengths=key_lengths,
-        cu_seqlens=cu_seqlens,
-        has_state=initial_state is not None,
-    )
-    empty = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value)
-    state = empty if initial_state is None else empty.merge(check_state(initial_state, empty, drawn))
+    problem = Problem.of(
+        query, key, value, features,
+        is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
+        causal_offset=causal_offset, key_lengths=key_lengths, cu_seqlens=cu_seqlens, layout=layout,
+        num_threads=num_threads,
+    )  # fmt: skip
+    gradient = problem.like_output("grad_output", grad_output)
+    output = None if output is None else problem.like_output("output", output)
+    check_analytic(problem.features)
     if final_state is not None:
-        final_state = empty.merge(check_state(final_state, empty, drawn, "final_state"))
-        lead, got = inputs.leading_shape(features), tuple(final_state.total.shape[:-2])
-        if is_causal or not relation.is_plain or got != lead:
-            raise ValueError(
-                "final_state must be what linear_attention returned for these arguments, without is_causal and "
-                f"cu_seqlens, of leading shape {lead}, got leading shape {got} and is_causal={is_causal}."
-            )
-    gradients = None
-    if relation.is_plain:
-        gradients = fast_sweeps(
-            inputs,
-            features,
-            gradient,
-            state if initial_state is not None else None,
-            is_causal=is_causal,
-            output=output,
-            final_state=final_state,
-            num_threads=num_threads,
+        final_state = checked_final_state(final_state, problem)
+    gradients = pull_back(problem, gradient, output, final_state)
+    given = (query, key, value)
+    return tuple(restored(x, like, problem.inputs) for x, like in zip(gradients, given, strict=True))
+
+
+def checked_final_state(final_state: Any, problem: Problem) -> AttentionState:
+    """The state after all keys of full attention, as `linear_attention` returned it."""
+    state, got = problem.state_of(final_state, "final_state"), final_state.total.shape[:-2]
+    if problem.relation.is_causal or not problem.relation.is_plain or tuple(got) != problem.lead:
+        raise ValueError(
+            "final_state must be what linear_attention returned for these arguments, without is_causal and cu_seqlens, "
+            f"of leading shape {problem.lead}, got leading shape {tuple(got)} and "
+            f"is_causal={problem.relation.is_causal}."
         )
-    if gradients is None:
-        gradients = generic_sweeps(inputs, features, gradient, state, relation)
-    return tuple(restored(x, given, inputs) for x, given in zip(gradients, (query, key, value), strict=True))
+    return state
 
 
-def generic_sweeps(
-    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState, relation: Relation
-) -> Gradients:
-    """The sweeps through each of the sequences, on any array library; of the inputs before √scale."""
-    xp, root = namespace(gradient), inputs.root
-    columns: tuple[list[Array], ...] = ([], [], [])
-    lengths = [queries for queries, _ in relation.sequences or [(slice(0, inputs.num_queries), None)]]
-    for queries, (part, within) in zip(lengths, each_sequence(inputs.prepared(), relation), strict=True):
-        sweeps = causal_sweeps if within.is_causal else full_sweeps
-        options = {"offset": within.offset} if within.is_causal else {}
-        for column, x in zip(columns, sweeps(part, features, gradient[..., queries, :], state, **options), strict=True):
-            column.append(x)
-    dq, dk, dv = (column[0] if len(column) == 1 else xp.concat(column, axis=-2) for column in columns)
-    if inputs.key_mask is not None:
-        present = inputs.key_mask[..., None]
-        dk, dv = (xp.where(present, x, xp.zeros_like(x)) for x in (dk, dv))
-    return dq * root, dk * root, dv
-
-
-def restored(gradient: Array, given: Any, inputs: AttentionInputs) -> Array:
+def restored(gradient: Array, given: Any, inputs: Inputs) -> Array:
     """A gradient in the shape, layout and dtype of what was given."""
     shape = tuple(as_floating(given, "x").shape)
     swapped = inputs.layout == "blhd"
@@ -154,24 +105,6 @@ def restored(gradient: Array, given: Any, inputs: AttentionInputs) -> Array:
         shape = (*shape[:-3], shape[-2], shape[-3], shape[-1])
     gradient = cast(namespace(gradient).reshape(gradient, shape), inputs.dtype)
     return swap_heads(gradient) if swapped else gradient
-
-
-def like_output(name: str, given: Any, inputs: AttentionInputs, features: FeatureMap) -> Array:
-    """What is of the output's shape and dtype, in the dtype to compute in, heads grouped as the inputs are."""
-    array = as_floating(given, name)
-    if inputs.layout == "blhd":
-        array = swap_heads(array, name)
-    xp = namespace(array, inputs.value)
-    lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.leading_shape(features))
-    flat = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
-    trailing = (inputs.num_queries, inputs.value.shape[-1])
-    if tuple(array.shape) != (*flat, *trailing):
-        raise ValueError(f"{name} must have the shape of the output, {(*flat, *trailing)}, got {tuple(array.shape)}.")
-    if array.dtype != inputs.dtype:
-        raise TypeError(
-            f"{name} must have the dtype of the output, {dtype_name(inputs.dtype)}, got {dtype_name(array.dtype)}."
-        )
-    return xp.reshape(cast(array, inputs.value.dtype), (*lead, *trailing))
 
 
 def check_stateless(features: Any, initial_state: Any, return_state: bool) -> None:

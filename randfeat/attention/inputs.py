@@ -1,4 +1,4 @@
-"""What every attention function does first: check the inputs, scale them, and lay out masks and grouped heads."""
+"""Inputs: query, key, value and key mask, checked at the border and laid out for grouped heads."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,15 +21,15 @@ from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
 
-__all__ = ["AttentionInputs", "attention_inputs", "checked_inputs", "pieces"]
+__all__ = ["Inputs", "pieces", "swap_heads"]
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionInputs:
-    """Checked inputs.
+class Inputs:
+    """The arrays of one call: query (..., L, d), key (..., S, d), value (..., S, dv), key_mask (..., S) or None.
 
-    `attention_inputs` gives them in the dtype to compute in, query and key times √scale, and zeros for masked keys and
-    values: `root` is 1 then. `checked_inputs` leaves that to be done, by `prepared` or block by block.
+    `Inputs.of` checks them; `prepared` casts to the computing dtype, multiplies query and key by √scale, and puts zeros
+    where keys are masked. Executors that do this block by block start from the checked inputs.
 
     With grouped heads, query is (..., key heads, group, L, d), and key and value are (..., key heads, 1, S, ·).
     """
@@ -47,14 +47,56 @@ class AttentionInputs:
     root: float = 1.0
     """√scale, which query and key are still to be multiplied by."""
 
-    def computing(self) -> "AttentionInputs":
-        """In the dtype to compute in."""
+    @classmethod
+    def of(
+        cls,
+        query: Any,
+        key: Any,
+        value: Any,
+        *,
+        kernel: Kernel,
+        scale: float | None = None,
+        key_mask: Any = None,
+        enable_gqa: bool = False,
+        key_lengths: Any = None,
+        layout: str = "bhld",
+    ) -> "Inputs":
+        """Check everything at the border, before any work is done."""
+        query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
+        if layout not in ("bhld", "blhd"):
+            raise ValueError(f'layout must be "bhld" or "blhd", got {layout!r}.')
+        if layout == "blhd":
+            query, key, value = swap_heads(query, "query"), swap_heads(key, "key"), swap_heads(value, "value")
+        if isinstance(key_mask, list | tuple):
+            key_mask = np.asarray(key_mask)
+        xp = namespace(query, key, value, key_mask)
+        check_shapes(query, key, value, enable_gqa=enable_gqa)
+        if not query.dtype == key.dtype == value.dtype:
+            names = ", ".join(dtype_name(x.dtype) for x in (query, key, value))
+            raise TypeError(f"query, key and value must have one dtype, got {names}.")
+        if key_mask is not None:
+            key_mask = check_mask(key_mask, query, key)
+        if key_lengths is not None:
+            present = length_mask(key_lengths, key)
+            key_mask = present if key_mask is None else key_mask & present
+        root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
+        if not enable_gqa:
+            return cls(query, key, value, key_mask, value.dtype, None, layout, root)
+        key_heads = key.shape[-3]
+        group = query.shape[-3] // key_heads
+        query = xp.reshape(query, (*query.shape[:-3], key_heads, group, *query.shape[-2:]))
+        if key_mask is not None and key_mask.ndim > 1:
+            key_mask = key_mask[..., None, :]
+        return cls(query, key[..., None, :, :], value[..., None, :, :], key_mask, value.dtype, group, layout, root)
+
+    def computing(self) -> "Inputs":
+        """The inputs cast to the computing dtype: float32 for float16 and bfloat16."""
         dtype = compute_dtype(namespace(self.query), self.dtype)
         query, key, value = (cast(x, dtype) for x in (self.query, self.key, self.value))
         return replace(self, query=query, key=key, value=value)
 
-    def prepared(self) -> "AttentionInputs":
-        """In the dtype to compute in, with query and key times √scale, and masked keys and values zero."""
+    def prepared(self) -> "Inputs":
+        """The inputs in the computing dtype, query and key times √scale, masked keys and values zero."""
         inputs, xp = self.computing(), namespace(self.query)
         key, value = inputs.key * self.root, inputs.value
         if self.key_mask is not None:
@@ -64,12 +106,12 @@ class AttentionInputs:
 
     @property
     def num_queries(self) -> int:
-        """L."""
+        """The number of queries L."""
         return int(self.query.shape[-2])
 
     @property
     def num_keys(self) -> int:
-        """S."""
+        """The number of keys S."""
         return int(self.key.shape[-2])
 
     def align(self, features: FeatureMap) -> FeatureMap:
@@ -94,7 +136,7 @@ class AttentionInputs:
         split = (key_heads, self.group) if heads == key_heads * self.group else (heads, 1)
         return namespace(x).reshape(x, (*x.shape[:axis], *split, *x.shape[axis + 1 :]))
 
-    def part(self, queries: slice, keys: slice) -> "AttentionInputs":
+    def part(self, queries: slice, keys: slice) -> "Inputs":
         """The inputs at these positions only."""
         mask = None if self.key_mask is None else self.key_mask[..., keys]
         return replace(
@@ -105,7 +147,7 @@ class AttentionInputs:
             key_mask=mask,
         )
 
-    def around(self, offset: int) -> "tuple[AttentionInputs, AttentionInputs, AttentionInputs]":
+    def around(self, offset: int) -> "tuple[Inputs, Inputs, Inputs]":
         """For query i at the position i + offset: what comes before both, queries and keys in pairs, what comes after.
 
         Before are queries or keys, never both, and likewise after.
@@ -144,54 +186,6 @@ class AttentionInputs:
         if self.layout == "blhd":
             output = swap_heads(output)
         return cast(output, self.dtype)
-
-
-def attention_inputs(query: Any, key: Any, value: Any, **options: Any) -> AttentionInputs:
-    """Inputs ready to compute with, from the arguments of `checked_inputs`."""
-    return checked_inputs(query, key, value, **options).prepared()
-
-
-def checked_inputs(
-    query: Any,
-    key: Any,
-    value: Any,
-    *,
-    kernel: Kernel,
-    scale: float | None,
-    key_mask: Any,
-    enable_gqa: bool,
-    key_lengths: Any = None,
-    layout: str = "bhld",
-) -> AttentionInputs:
-    """Check everything at the border, before any work is done."""
-    query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
-    if layout not in ("bhld", "blhd"):
-        raise ValueError(f'layout must be "bhld" or "blhd", got {layout!r}.')
-    if layout == "blhd":
-        query, key, value = (swap_heads(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
-    if isinstance(key_mask, list | tuple):
-        key_mask = np.asarray(key_mask)
-    xp = namespace(query, key, value, key_mask)
-    check_shapes(query, key, value, enable_gqa=enable_gqa)
-    if not query.dtype == key.dtype == value.dtype:
-        names = ", ".join(dtype_name(x.dtype) for x in (query, key, value))
-        raise TypeError(f"query, key and value must have one dtype, got {names}.")
-    if key_mask is not None:
-        key_mask = check_mask(key_mask, query, key)
-    if key_lengths is not None:
-        present = length_mask(key_lengths, key)
-        key_mask = present if key_mask is None else key_mask & present
-    root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
-    dtype = value.dtype
-    group = None
-    if enable_gqa:
-        heads, key_heads = query.shape[-3], key.shape[-3]
-        group = heads // key_heads
-        query = xp.reshape(query, (*query.shape[:-3], key_heads, group, *query.shape[-2:]))
-        key, value = key[..., None, :, :], value[..., None, :, :]
-        if key_mask is not None and key_mask.ndim > 1:
-            key_mask = key_mask[..., None, :]
-    return AttentionInputs(query, key, value, key_mask, dtype, group, layout, root)
 
 
 def pieces(start: int, stop: int, size: int) -> list[tuple[int, int]]:
@@ -233,23 +227,26 @@ def length_mask(key_lengths: Any, key: Array) -> Array:
 def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) -> None:
     """Shapes (..., L, d), (..., S, d), (..., S, dv) whose leading dimensions fit together."""
     shapes = {"query": tuple(query.shape), "key": tuple(key.shape), "value": tuple(value.shape)}
-    listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+
+    def refusal(expected: str) -> ValueError:
+        return ValueError(f"{expected}: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()) + ".")
+
     for name, shape in shapes.items():
         if len(shape) < 2 + enable_gqa:
             expected = "(..., heads, length, dim)" if enable_gqa else "(..., length, dim)"
             raise ValueError(f"{name} must have shape {expected}, got {shape}.")
     if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"query and key must share their last dimension: {listing}.")
+        raise refusal("query and key must share their last dimension")
     if key.shape[-2] != value.shape[-2]:
-        raise ValueError(f"key and value must have the same length (dimension -2): {listing}.")
+        raise refusal("key and value must have the same length (dimension -2)")
     if enable_gqa and (value.shape[-3] != key.shape[-3] or key.shape[-3] == 0 or query.shape[-3] % key.shape[-3]):
-        raise ValueError(f"query heads must be a multiple of the key heads, and key and value heads equal: {listing}.")
+        raise refusal("query heads must be a multiple of the key heads, and key and value heads equal")
     drop = 3 if enable_gqa else 2
     try:
         np.broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
     except ValueError:
         hint = "" if enable_gqa else " (grouped heads need enable_gqa=True)"
-        raise ValueError(f"leading dimensions do not fit together{hint}: {listing}.") from None
+        raise refusal(f"leading dimensions do not fit together{hint}") from None
 
 
 def check_mask(key_mask: Any, query: Array, key: Array) -> Array:

@@ -1,22 +1,12 @@
-"""linear_attention: the public operator, and which pass over the sequence does what it is asked."""
+"""linear_attention: the public operator."""
 
-from dataclasses import replace
 from typing import Any
 
-from randfeat._numpy.threads import resolve_num_threads
-from randfeat.attention.blocked import fast_pass
-from randfeat.attention.cuda import cuda_pass
+from randfeat.attention.cost_model.method import is_exact
 from randfeat.attention.exact import exact_outputs
-from randfeat.attention.inputs import AttentionInputs, checked_inputs
-from randfeat.attention.method import is_exact
-from randfeat.attention.packed import each_sequence
-from randfeat.attention.partial import PartialOutput
-from randfeat.attention.passes import Passed, causal_pass, full_pass
-from randfeat.attention.prefixes import prefix_pass
-from randfeat.attention.relation import Relation, relation_of
+from randfeat.attention.executors import attend
+from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
-from randfeat.attention.toeplitz import toeplitz_outputs
-from randfeat.attention.window import window_pass
 from randfeat.maps import FeatureMap
 
 __all__ = ["linear_attention"]
@@ -114,99 +104,13 @@ def linear_attention(
     >>> out.shape, bool(np.allclose(out[:, 0], v[:, 0]))
     ((8, 100, 16), True)
     """
-    if num_threads is not None:
-        num_threads = resolve_num_threads(num_threads)
-    inputs, drawn = fitting_inputs(
-        query,
-        key,
-        value,
-        features,
-        scale=scale,
-        key_mask=key_mask,
-        enable_gqa=enable_gqa,
-        key_lengths=key_lengths,
-        layout=layout,
-    )
-    features = inputs.align(drawn)
-    lead = inputs.leading_shape(features)
-    state = AttentionState.empty(features.num_features, inputs.value.shape[-1], like=inputs.value, batch_shape=lead)
-    if initial_state is not None:
-        state = state.merge(check_state(initial_state, state, drawn))
-    has_state = initial_state is not None or return_state
-    relation = relation_of(
-        inputs,
-        num_features=features.num_features,
-        is_causal=is_causal,
-        causal_offset=causal_offset,
-        key_lengths=key_lengths,
-        key_ends=key_ends,
-        cu_seqlens=cu_seqlens,
-        decay=decay,
-        relative_bias=relative_bias,
-        window=window,
-        has_state=has_state,
-    )
-    if is_exact(method, inputs, features, relation, has_state=has_state):
-        return inputs.restore(exact_outputs(inputs.prepared(), features.estimator.kernel, relation, lead))
-    fast: Any = None
-    if relation.is_plain:
-        initial = state if initial_state is not None else None
-        fast = cuda_pass(inputs, features, initial, is_causal=is_causal, return_state=return_state) or fast_pass(
-            inputs,
-            features,
-            initial,
-            is_causal=is_causal,
-            return_state=return_state,
-            num_threads=num_threads,
-        )
-    if fast is not None:
-        outputs, state = fast
-        output = inputs.restore(outputs)
-        return (output, replace(state, origin=drawn)) if return_state else output
-    partial_outputs: list[PartialOutput] = []
-    start = state
-    for part, within in each_sequence(inputs.prepared(), relation):
-        more, state = attend(part, features, start, within)
-        partial_outputs += more
-    output = inputs.restore([partial.normalized() for partial in partial_outputs])
-    return (output, replace(state, origin=drawn)) if return_state else output
-
-
-def fitting_inputs(
-    query: Any, key: Any, value: Any, features: Any, **options: Any
-) -> tuple[AttentionInputs, FeatureMap]:
-    """Inputs and a map that fit together; options as of `checked_inputs`. √scale is not yet applied."""
-    if not isinstance(features, FeatureMap):
-        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
-    inputs = checked_inputs(query, key, value, kernel=features.estimator.kernel, **options)
-    if inputs.query.shape[-1] != features.dim:
-        raise ValueError(
-            f"query and key have dimension {inputs.query.shape[-1]}, but the features were drawn for {features.dim}."
-        )
-    return inputs, features
-
-
-def check_state(
-    initial: Any, empty: AttentionState, features: FeatureMap, name: str = "initial_state"
-) -> AttentionState:
-    """A state that fits the features and values at hand, and is not known to be of other features."""
-    if not isinstance(initial, AttentionState):
-        raise TypeError(f"{name} must be an AttentionState, got {type(initial).__name__}.")
-    if initial.weighted.shape[-2:] != empty.weighted.shape[-2:]:
-        got, expected = (tuple(state.weighted.shape[-2:]) for state in (initial, empty))
-        raise ValueError(f"{name} has (num_features, value dim) {got}, expected {expected}.")
-    initial.check_origin(features)
-    return initial
-
-
-def attend(inputs: AttentionInputs, features: FeatureMap, state: AttentionState, relation: Relation) -> Passed:
-    """One sequence, by the pass that its relation asks for."""
-    if relation.window is not None:
-        return window_pass(inputs, features, state, relation)
-    if relation.key_ends is not None:
-        return prefix_pass(inputs, features, state, relation)
-    if relation.bias is not None:
-        return toeplitz_outputs(inputs, features, relation), state
-    if relation.is_causal:
-        return causal_pass(inputs, features, state, offset=relation.offset, log_gates=relation.log_gates)
-    return full_pass(inputs, features, state)
+    problem = Problem.of(
+        query, key, value, features,
+        is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
+        return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_ends=key_ends,
+        cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window, layout=layout,
+        num_threads=num_threads,
+    )  # fmt: skip
+    if is_exact(method, problem):
+        return problem.inputs.restore(exact_outputs(problem.inputs, problem.relation, problem.kernel, problem.lead))
+    return problem.restore(*attend(problem))

@@ -12,8 +12,8 @@ import numpy as np
 from randfeat._array import Array, host_to, namespace_named
 from randfeat._numpy.threads import controller, resolve_num_threads
 from randfeat.attention import AttentionCosts, AttentionMethod, attention_method, linear_attention, softmax_attention
+from randfeat.attention.cost_model.measurement import interleaved, measured_rates
 from randfeat.attention.exact import BLOCK
-from randfeat.attention.measurement import interleaved, measured_costs
 from randfeat.cli.machine import load
 from randfeat.cli.roofline import Ceilings, ceiling_calls, roofline
 from randfeat.estimators import PositiveFeatures
@@ -152,7 +152,7 @@ class Benchmark:
         pause = PAUSE if threads is not None and threads > 1 else 0.0  # other libraries have one pool of threads
         ceilings: dict[str, Callable[[], object]] = {}
         with blas_limited(threads):
-            costs = measured_costs(like, dim, dim, workload.num_features, threads, pause)
+            costs = AttentionCosts(**measured_rates(like, dim, dim, workload.num_features, threads, pause))
             if threads is not None:
                 ceilings = ceiling_calls(threads, workload.dtype)
             calls: dict[Any, Callable[[], object]] = dict(ceilings)

@@ -14,8 +14,8 @@ except ImportError as error:
     raise ImportError("randfeat.integrations.dask needs Dask: pip install 'randfeat[dask]'.") from error
 
 from randfeat._array import as_floating
-from randfeat.attention.linear import fitting_inputs
 from randfeat.attention.linear import linear_attention as attention_in_memory
+from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 from randfeat.integrations.dask_blocks import (
     Argument,
@@ -210,9 +210,8 @@ def checked(
     keys, values = stand_in(key, key.shape[-2] if known else 0), stand_in(value, value.shape[-2] if known else 0)
     if mask is not None:
         mask = np.broadcast_to(np.zeros((), mask.dtype), (*mask.shape[:-1], mask.shape[-1] if known else 0))
-    inputs, _ = fitting_inputs(queries, keys, values, phi, scale=scale, key_mask=mask, enable_gqa=False)
-    state_lead = inputs.leading_shape(phi)
-    return inputs.dtype, np.broadcast_shapes(queries.shape[:-2], state_lead), state_lead
+    problem = Problem.of(queries, keys, values, phi, scale=scale, key_mask=mask)
+    return problem.inputs.dtype, np.broadcast_shapes(queries.shape[:-2], problem.lead), problem.lead
 
 
 # blocks ---------------------------------------------------------------------------------------------------------------

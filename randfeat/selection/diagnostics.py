@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_floating, as_host
-from randfeat.attention.inputs import AttentionInputs, attention_inputs
+from randfeat.attention.cost_model.method import AttentionMethod, faster_method
+from randfeat.attention.inputs import Inputs
 from randfeat.attention.linear import linear_attention
-from randfeat.attention.method import AttentionMethod, faster_method
-from randfeat.attention.relation import Relation
+from randfeat.attention.problem import Problem
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 from randfeat.selection.planning import predict_attention_error
@@ -71,15 +71,16 @@ def attention_diagnostics(
     values = np.zeros((*key.shape[:-1], 1)) if value is None else as_host(value, "value")
     mask = None if key_mask is None else as_mask(key_mask)
     options: dict[str, Any] = {"scale": scale, "key_mask": mask}
-    inputs = attention_inputs(query, key, values, kernel=features.estimator.kernel, enable_gqa=False, **options)
-    features = features.to(inputs.query)
-    lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.leading_shape(features))
+    options["is_causal"] = is_causal
+    features = features.to(query)
+    problem = Problem.of(query, key, values, features, **options)
+    inputs = problem.inputs.prepared()
+    lead = np.broadcast_shapes(inputs.query.shape[:-2], problem.lead)
     effective, heaviest, sign = contributions(inputs, features, lead, is_causal)
-    shapes = replace(inputs, value=inputs.key) if value is None else inputs
-    method = faster_method(shapes, features, Relation(is_causal), like, has_state=False)
+    shapes = replace(problem, inputs=replace(inputs, value=inputs.key)) if value is None else problem
+    method = faster_method(shapes, like)
     if value is None:
         return AttentionDiagnostics(effective, heaviest, sign, method)
-    options["is_causal"] = is_causal
     output = np.broadcast_to(linear_attention(query, key, values, features, **options), (*lead, *effective.shape[-1:],
                                                                                         values.shape[-1]))  # fmt: skip
     mean = means(inputs, is_causal)
@@ -100,7 +101,7 @@ def as_mask(key_mask: Any) -> np.ndarray:
 
 
 def contributions(
-    inputs: AttentionInputs, features: FeatureMap, lead: tuple[int, ...], is_causal: bool
+    inputs: Inputs, features: FeatureMap, lead: tuple[int, ...], is_causal: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Effective number, largest share and sign of the terms of every denominator."""
     query_sign, query_log = signs_and_logs(features.queries(inputs.query))
@@ -139,7 +140,7 @@ def signs_and_logs(features: Features) -> tuple[np.ndarray, np.ndarray]:
         return np.sign(features.values), features.log_scale + np.log(np.abs(features.values))
 
 
-def means(inputs: AttentionInputs, is_causal: bool) -> np.ndarray:
+def means(inputs: Inputs, is_causal: bool) -> np.ndarray:
     """The plain average of the values that each query sees: (..., L or 1, dv)."""
     present = np.ones(inputs.num_keys, bool) if inputs.key_mask is None else inputs.key_mask
     present = present[..., None].astype(np.float64)

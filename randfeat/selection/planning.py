@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_host
-from randfeat.attention.inputs import attention_inputs
+from randfeat.attention.inputs import Inputs
 from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.base import Estimator, as_count, as_generator
 from randfeat.estimators.combined import can_have
@@ -121,7 +121,7 @@ def predict_attention_error(
         )
     host = [as_host(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))]
     mask = None if key_mask is None else np.asarray(key_mask)
-    inputs = attention_inputs(*host, kernel=estimator.kernel, scale=scale, key_mask=mask, enable_gqa=False)
+    inputs = Inputs.of(*host, kernel=estimator.kernel, scale=scale, key_mask=mask).prepared()
     if estimator.batch_shape:
         raise ValueError(
             f"the estimator has parameters for {estimator.batch_shape} heads; predict the error of one head at a time, "

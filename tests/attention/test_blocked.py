@@ -9,7 +9,9 @@ import pytest
 
 import randfeat as rf
 from randfeat._numpy import threads
-from randfeat.attention import blocked, exponents, linear
+from randfeat.attention import executors
+from randfeat.attention.numpy import exponents, heads
+from randfeat.attention.numpy.executor import NumPyExecutor
 from tests.arrays import eps_of, same_bits
 from tests.attention.test_causal import FUTURES
 from tests.attention.test_linear import LAYOUTS, MAPS, problem, spreads
@@ -45,15 +47,15 @@ DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 @pytest.fixture
 def taken(monkeypatch):
-    """What `fast_pass` gave, call by call."""
+    """What the NumPy executor gave, call by call."""
     results = []
-    fast_pass = blocked.fast_pass
+    attend = NumPyExecutor.attend
 
-    def counted(*arguments, **options):
-        results.append(fast_pass(*arguments, **options))
+    def counted(self, problem):
+        results.append(attend(self, problem))
         return results[-1]
 
-    monkeypatch.setattr(linear, "fast_pass", counted)
+    monkeypatch.setattr(NumPyExecutor, "attend", counted)
     return results
 
 
@@ -64,7 +66,7 @@ def both(monkeypatch, taken, query, key, value, phi, **options):
     assert len(taken) == count + 1
     assert taken[-1] is not None
     with monkeypatch.context() as patch:
-        patch.setattr(linear, "fast_pass", lambda *arguments, **options: None)
+        patch.setattr(executors, "EXECUTORS", executors.EXECUTORS[-1:])
         return fast, rf.linear_attention(query, key, value, phi, **options)
 
 
@@ -162,7 +164,7 @@ def test_states_in_and_out(monkeypatch, taken, rng, is_causal, scale):
 @MODES
 @DTYPES
 def test_threads_change_no_bit(monkeypatch, rng, dtype, is_causal, threshold):
-    monkeypatch.setattr(blocked, "FEW", threshold)
+    monkeypatch.setattr(heads, "FEW", threshold)
     query, key, value = (scale * rng.standard_normal((3, 700, 5)).astype(dtype) for scale in (1.5, 1.5, 1))
     phi, _ = draw("positive", num_features=32, dtype=dtype)
     outs = [

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import blocked_gradient, gradient
+from randfeat.attention import executors
+from randfeat.attention.numpy import gradient as numpy_gradient
+from randfeat.attention.numpy.executor import NumPyExecutor
 from tests.arrays import eps_of, same_bits
 from tests.attention.test_blocked import DTYPES, EXTREMES, FORMS, MODES, draw
 from tests.attention.test_causal import FUTURES
@@ -15,14 +17,15 @@ pytestmark = pytest.mark.usefixtures("small_blocks")
 
 @pytest.fixture
 def taken(monkeypatch):
-    """What `fast_sweeps` gave, call by call."""
+    """What the NumPy executor gave, call by call."""
     results = []
+    pull_back = NumPyExecutor.pull_back
 
-    def counted(*arguments, **options):
-        results.append(blocked_gradient.fast_sweeps(*arguments, **options))
+    def counted(*arguments):
+        results.append(pull_back(*arguments))
         return results[-1]
 
-    monkeypatch.setattr(gradient, "fast_sweeps", counted)
+    monkeypatch.setattr(NumPyExecutor, "pull_back", counted)
     return results
 
 
@@ -30,7 +33,7 @@ def generic(phi, *inputs, **options):
     """The generic sweeps, in float64."""
     inputs = [np.asarray(x, np.float64) for x in inputs]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradient, "fast_sweeps", lambda *arguments, **options: None)
+        patch.setattr(executors, "EXECUTORS", executors.EXECUTORS[-1:])
         return rf.linear_attention_vjp(*inputs[:3], phi.to(np.zeros(1)), inputs[3], **options)
 
 
@@ -164,7 +167,7 @@ def test_known_outputs_change_nothing_but_the_time(taken, monkeypatch, rng, name
             plain = fast(phi, *inputs, cotangent, **options)
             for mine, theirs, size in zip(ours, plain, sizes(*inputs, cotangent), strict=True):
                 assert np.max(np.abs(mine - theirs)) < 10 * (1 + scale**2) * eps_of(dtype) * size
-    monkeypatch.setattr(blocked_gradient, "summed_keys", None)
+    monkeypatch.setattr(numpy_gradient, "summed_keys", None)
     if not is_causal:
         fast(phi, *inputs, cotangent, **known, **options)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import causal, passes
+from randfeat.attention.generic import causal, passes
 from tests.arrays import asarray, compiled, same_bits, to_numpy
 from tests.cases import ATTENTION
 from tests.reference import naive_attention

@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat._array import fold
-from randfeat.attention import passes, sweeps
+from randfeat.attention.generic import passes, sweeps
 from tests.arrays import computing, eps_of, to_numpy
 
 HEADS, DIM, WIDTH, FEATURES = 2, 4, 3, 64

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import exact, passes
+from randfeat.attention import exact
+from randfeat.attention.generic import passes
 from tests.arrays import asarray, compiled, dtype_of, eps_of, same_bits, to_numpy
 from tests.cases import ATTENTION, POSITIVE
 from tests.conftest import load_backend

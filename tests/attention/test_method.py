@@ -10,11 +10,11 @@ import pytest
 
 import randfeat as rf
 from randfeat._array import finish
-from randfeat.attention import costs as costs_of_attention
-from randfeat.attention import exact, measurement
-from randfeat.attention.costs import SHIPPED, exact_work, linear_work
-from randfeat.attention.inputs import attention_inputs
-from randfeat.attention.relation import relation_of
+from randfeat.attention import exact
+from randfeat.attention.cost_model import measurement
+from randfeat.attention.cost_model.rates import SHIPPED
+from randfeat.attention.cost_model.work import exact_work, linear_work
+from randfeat.attention.problem import Problem
 from tests.arrays import asarray, compiled, same_bits, to_numpy
 from tests.attention.test_relations import RELATIONS, D, L, S, numbers
 from tests.cases import ATTENTION
@@ -196,7 +196,6 @@ def test_work_is_what_is_done(monkeypatch, rng, name):
     """The pairs and features that are predicted are those that are computed, counted by spies."""
     options = MORE[name] if name in MORE else RELATIONS[name][0]
     monkeypatch.setattr(exact, "BLOCK", 4)
-    monkeypatch.setattr(costs_of_attention, "BLOCK", 4)
     done = {"exact_pair": 0, "feature": 0}
 
     class Spy(rf.PositiveFeatures):
@@ -211,18 +210,17 @@ def test_work_is_what_is_done(monkeypatch, rng, name):
             return gram
 
     query, key, value = numbers(rng)
-    inputs = attention_inputs(query, key, value, kernel=SpyKernel(), scale=1.0, key_mask=None, enable_gqa=False)
-    relation = relation_of(inputs, num_features=8, **{k: v for k, v in options.items() if k != "key_lengths"})
     rf.kernel_attention(query, key, value, SpyKernel(), scale=1.0, **options)
     phi = Spy().draw(D, 8, rng=0)
     rf.linear_attention(query, key, value, phi, **options)
-    work = linear_work(inputs, phi, relation)
-    assert exact_work(inputs, relation)["exact_pair"] == done["exact_pair"]
+    problem = Problem.of(query, key, value, phi, **options)
+    work = linear_work(problem)
+    assert exact_work(problem.inputs, problem.relation)["exact_pair"] == done["exact_pair"]
     lost = 0
     if name == "packed and causal" or "offset" in name:  # queries and keys that meet nobody may be left out
         lost = work["feature"] // 4
     assert 0 <= work["feature"] - done["feature"] <= lost
-    assert ("transform" in work) == (relation.bias is not None)
+    assert ("transform" in work) == ("relative_bias" in options)
 
 
 def test_times_are_sums_of_rates(rng):
@@ -262,7 +260,7 @@ def test_rates_are_found_again(monkeypatch):
     """Times made from known rates give these rates back."""
     known = rf.AttentionCosts(3e-4, 9e-10, 4e-11, 1.5e-9, 6e-4, 3e-4, 2e-10, 2e-11, 1e-9, 3e-10, 1.2, 3.5)
     works = []
-    of = measurement.Problem.of.__func__
+    of = measurement.TimedCall.of.__func__
 
     def spied(cls, *arguments):
         works.append((arguments[0], of(cls, *arguments)))
@@ -277,7 +275,7 @@ def test_rates_are_found_again(monkeypatch):
             times[kind, call] = factor * known.seconds(problem.work)
         return times
 
-    monkeypatch.setattr(measurement.Problem, "of", classmethod(spied))
+    monkeypatch.setattr(measurement.TimedCall, "of", classmethod(spied))
     monkeypatch.setattr(measurement, "interleaved", predicted)
     found = rf.AttentionCosts.measure(np.zeros(1, np.float32), 64, 32, 256)
     for name in RATES:

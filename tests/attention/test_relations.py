@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import passes, toeplitz
+from randfeat.attention.generic import passes, toeplitz
 from randfeat.attention.partial import query_weights
 from tests.arrays import asarray, compiled, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION
@@ -283,7 +283,7 @@ def test_a_forgotten_query_scale_is_caught(monkeypatch):
 
 def test_a_gate_too_many_is_caught(monkeypatch):
     """What is stored at a position fades from the next one on."""
-    from randfeat.attention import decay
+    from randfeat.attention.generic import gates as decay
 
     def too_many(log_gates):
         return np.flip(np.cumsum(np.flip(log_gates, axis=-2), axis=-2), axis=-2)

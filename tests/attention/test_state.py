@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import passes
+from randfeat.attention.generic import passes
 from tests.arrays import asarray, computing, dtype_of, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION
 from tests.reference import FUNCTION, naive_attention, naive_features

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention import causal_gradient, sweeps
+from randfeat.attention.generic import causal_gradient, sweeps
 from tests.arrays import asarray, compiled, computing, dtype_of, eps_of, library, same_bits, to_numpy
 from tests.attention.test_linear import LAYOUTS, MAPS, MASK, problem
 from tests.cases import ATTENTION, POSITIVE

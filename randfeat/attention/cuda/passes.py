@@ -12,17 +12,15 @@ from randfeat._array import (
     compute_dtype,
     device_of,
     dtype_name,
-    is_on_cupy,
     namespace,
-    on_device_of,
 )
-from randfeat.attention.cuda.kernels import SCALARS, THREADS, WIDTHS, Launch, computing_scalar, launch_on_device
+from randfeat.attention.cuda.kernels import SCALARS, THREADS, WIDTHS, Launch, computing_scalar
 from randfeat.attention.cuda.layout import LOG2E, Matrices, Side, map_numbers, offsets
-from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.inputs import Inputs, pieces
+from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
-from randfeat.maps import FeatureMap
 
-__all__ = ["Work", "cuda_pass"]
+__all__ = ["Work"]
 
 SHORTEST_PIECE, MOST_PIECES = 256, 32  # of the keys of one head, summed by blocks of their own
 FEWEST_CHUNKS, WORKSPACE = 8, 1 << 25  # causal: chunks whose states are in memory at once, and their bytes
@@ -32,33 +30,11 @@ Summaries = tuple[Array, Array]
 """Largest exponents (..., m), and sums (..., m, dv + 1) relative to them with the totals in the last column."""
 
 
-def cuda_pass(
-    inputs: AttentionInputs,
-    features: FeatureMap,
-    state: AttentionState | None,
-    *,
-    is_causal: bool,
-    return_state: bool,
-) -> tuple[list[Array], AttentionState | None] | None:
-    """Outputs and, if asked for, the state, as the generic passes give them up to rounding; None if not for this case.
-
-    For CuPy arrays and features with an `exponential_form`; inputs as checked, √scale not yet applied and half
-    precision not yet cast. Features are never in device memory. No number is read back.
-    """
-    if not is_on_cupy(inputs.value):
-        return None
-    with on_device_of(inputs.value):
-        work = Work.of(inputs, features, state, is_causal=is_causal)
-        if work is None:
-            return None
-        return work.run(launch_on_device, is_causal=is_causal, return_state=return_state)
-
-
 @dataclass(frozen=True, eq=False)
 class Work:
     """One call: H heads of what is summed over keys, and B heads of queries that read them."""
 
-    inputs: AttentionInputs
+    inputs: Inputs
     queries: Side
     keys: Side
     initial: AttentionState | None
@@ -68,21 +44,19 @@ class Work:
     batch_shape: tuple[int, ...]
 
     @classmethod
-    def of(
-        cls, inputs: AttentionInputs, features: FeatureMap, state: AttentionState | None, *, is_causal: bool
-    ) -> "Work | None":
-        """What there is to do; None for what the generic pass is to do."""
+    def of(cls, problem: Problem) -> "Work | None":
+        """What there is to do; None for a problem that is not this executor's own."""
+        inputs, features, state = problem.inputs, problem.features, problem.initial_state
         xp = namespace(inputs.value, *features.arrays.values())
-        factor = getattr(features.estimator.kernel, "unit_factor", None)
-        lengths = (inputs.num_queries, inputs.num_keys)
+        factor = getattr(problem.kernel, "unit_factor", None)
         if (
-            factor is None
+            not problem.is_plain
+            or factor is None
             or dtype_name(inputs.value.dtype) not in SCALARS
             or 0 in (*inputs.query.shape, *inputs.key.shape, *inputs.value.shape, *features.batch_shape)
-            or (is_causal and lengths[0] != lengths[1])
         ):
             return None
-        lead = inputs.leading_shape(features)
+        lead = problem.lead
         if state is not None and np.broadcast_shapes(lead, state.total.shape[:-2]) != lead:
             return None
         dtype = compute_dtype(xp, inputs.value.dtype)

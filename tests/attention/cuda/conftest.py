@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from randfeat.attention.cuda import passes
+from randfeat.attention.cuda import executor
 from randfeat.attention.cuda.kernels import source
 from tests.attention.cuda.emulator import Emulator, build, compiler
 
@@ -23,9 +23,9 @@ def emulate(monkeypatch):
 
     def use(library):
         emulator = Emulator(library)
-        monkeypatch.setattr(passes, "is_on_cupy", lambda x: isinstance(x, np.ndarray))
-        monkeypatch.setattr(passes, "on_device_of", lambda x: contextlib.nullcontext())
-        monkeypatch.setattr(passes, "launch_on_device", emulator)
+        monkeypatch.setattr(executor, "is_on_cupy", lambda x: isinstance(x, np.ndarray))
+        monkeypatch.setattr(executor, "on_device_of", lambda x: contextlib.nullcontext())
+        monkeypatch.setattr(executor, "launch_on_device", emulator)
         return emulator
 
     return use

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from randfeat._numpy.threads import Scratch
-from randfeat.attention.blocked_causal import CausalHead
-from randfeat.attention.inputs import AttentionInputs
-from randfeat.attention.key_block import KeyBlock, KeyRows
-from randfeat.attention.sums import Sums
-from randfeat.attention.sweeps import Kept, backward_sweep, forward_sweep
+from randfeat.attention.generic.sweeps import Kept, backward_sweep, forward_sweep
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.numpy.causal import CausalHead
+from randfeat.attention.numpy.key_block import KeyBlock, KeyRows
+from randfeat.attention.numpy.sums import Sums
 
 __all__ = ["KeySweep", "QuerySweep"]
 
@@ -31,13 +31,13 @@ class QuerySweep(CausalHead):
     def for_slopes(self) -> bool:
         return self.known
 
-    def answer(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
+    def process(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
         for query, gradient, kept, output in zip(self.queries, self.gradients, self.kept, self.outputs, strict=True):
-            good = np.zeros(rows.stop - rows.start, dtype=bool)
+            accurate = np.zeros(rows.stop - rows.start, dtype=bool)
             if block is not None and block.first_bad > 0:
-                good = self.by_block(block, query[rows], gradient[rows], kept[rows], output[rows], scratch)
-            if not good.all():
-                part, others, earlier = self.others(block, sums, rows, good)
+                accurate = self.by_block(block, query[rows], gradient[rows], kept[rows], output[rows], scratch)
+            if not accurate.all():
+                part, others, earlier = self.rows_to_redo(block, sums, rows, accurate)
                 state = earlier.to_state(self.key_side)
                 exact, known = forward_sweep(self.inputs(query, part), self.features, gradient[part], state)
                 output[part][others] = self.root * exact[others]
@@ -56,12 +56,12 @@ class QuerySweep(CausalHead):
         output: np.ndarray,
         scratch: Scratch,
     ) -> np.ndarray:
-        """The gradients in some queries, into `output`; which of them are good, (n,)."""
+        """The gradients in some queries, into `output`; which of them are accurate, (n,)."""
         limits = self.query_side.limits
         responses = block.responses(self.query_side, query, scratch)
         sums = block.read(responses, scratch, slice(-1, None) if self.known else slice(None))
-        good = block.good(sums[:, -1], self.query_side)
-        usable = good & block.seen[: len(query)]
+        accurate = block.accurate_rows(sums[:, -1], self.query_side)
+        usable = accurate & block.seen[: len(query)]
         sums[~usable] = 0
         total = np.where(usable, sums[:, -1], np.inf).astype(sums.dtype, copy=False)
         inner = scratch.take("gradients", len(query), gradient.shape[-1] + 1)
@@ -72,7 +72,7 @@ class QuerySweep(CausalHead):
         kept[:, 0] = np.log(total) * total.dtype.type(limits.unit) + responses.log_scale
         np.matmul(block.slopes(responses, inner, scratch), self.query_side.rows, out=output)
         output *= self.query_side.factor / limits.unit
-        return good
+        return accurate
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +96,19 @@ class KeySweep(CausalHead):
         value = np.concatenate([self.value[rows], -kept[:, 1:]], axis=-1)
         return KeyRows(self.key[rows], value, None if present.all() else present, -kept[:, 0])
 
-    def answer(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
+    def process(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
         present = None if self.key_mask is None or self.key_mask[rows].all() else self.key_mask[rows]
         key, value = self.queries[0][rows], self.key_values[rows]
         if present is not None:
             key, value = (np.where(present[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
-        good = np.zeros(len(key), dtype=bool)
+        accurate = np.zeros(len(key), dtype=bool)
         in_key, in_value = (scratch.take(name, *x.shape) for name, x in (("in key", key), ("in value", value)))
         if block is not None and block.first_bad > 0:
-            good = self.by_block(block, key, value, in_key, in_value, scratch)
-        if not good.all():
-            part, others, earlier = self.others(block, sums, rows, good)
+            accurate = self.by_block(block, key, value, in_key, in_value, scratch)
+        if not accurate.all():
+            part, others, earlier = self.rows_to_redo(block, sums, rows, accurate)
             exact = self.generic_gradients(earlier, part)
-            in_key[~good], in_value[~good] = (x[others] for x in exact)
+            in_key[~accurate], in_value[~accurate] = (x[others] for x in exact)
         if present is not None:
             in_key[~present] = in_value[~present] = 0
         self.outputs[0][rows] += in_key
@@ -123,14 +123,14 @@ class KeySweep(CausalHead):
         in_value: np.ndarray,
         scratch: Scratch,
     ) -> np.ndarray:
-        """The gradients in some keys and values; which of them are good, (n,)."""
+        """The gradients in some keys and values; which of them are accurate, (n,)."""
         side = self.query_side
         units = np.multiply(key, side.factor, out=scratch.take("key units", *key.shape))
         per_row, row_slope = side.per_row(units), side.form.row_slope(units)
         responses = block.responses(side, key, scratch)
         factor = side.limits.power(responses.log_scale + per_row)
-        good = (np.arange(len(key)) < block.first_bad) & np.isfinite(factor)
-        factor = np.where(good, factor, 0).astype(factor.dtype, copy=False)[:, None]
+        accurate = (np.arange(len(key)) < block.first_bad) & np.isfinite(factor)
+        factor = np.where(accurate, factor, 0).astype(factor.dtype, copy=False)[:, None]
         np.multiply(block.read(responses, scratch, slice(value.shape[-1])), factor, out=in_value)
         inner = scratch.take("gradients", len(key), value.shape[-1] + 1)
         inner[:, :-1], inner[:, -1] = value, 1
@@ -139,14 +139,14 @@ class KeySweep(CausalHead):
         in_key /= side.limits.unit
         in_key += (slopes @ np.ones(slopes.shape[-1], slopes.dtype))[:, None] * row_slope
         in_key *= factor * factor.dtype.type(side.factor)
-        return good
+        return accurate
 
     def generic_gradients(self, sums: Sums, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """The same by the generic sweep, which runs forwards in time."""
         query, gradient, kept = (x[rows][::-1] for x in (self.key, self.value, self.kept))
         key, value = self.queries[0][rows][::-1], self.key_values[rows][::-1]
         mask = None if self.key_mask is None else self.key_mask[rows][::-1]
-        inputs = AttentionInputs(query, key, value, mask, value.dtype, None, root=self.root).prepared()
+        inputs = Inputs(query, key, value, mask, value.dtype, None, root=self.root).prepared()
         per_row = self.key_side.per_row(query * query.dtype.type(self.key_side.factor))
         shift = ((kept[:, 0] + per_row) / kept.dtype.type(self.key_side.limits.unit))[:, None]
         divisor = np.where(shift == np.inf, np.inf, 1).astype(shift.dtype)

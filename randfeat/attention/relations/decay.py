@@ -1,19 +1,63 @@
-"""Decay and gates: what was remembered fades by a factor at every position."""
+"""Decay: what is remembered of a key fades by a factor at every later position."""
 
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, cumulative_sum, device_of, host_to, is_on_host, log_of, namespace
-from randfeat.attention.causal import Square, attend_square, half
-from randfeat.attention.inputs import AttentionInputs
-from randfeat.attention.partial import PartialOutput
-from randfeat.features import Features
+from randfeat.attention.generic.gates import gates_between, remaining
+from randfeat.attention.generic.passes import Passed, causal_pass
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.relations.base import Relation, Setting
+from randfeat.attention.state import AttentionState
+from randfeat.maps import FeatureMap
 
-__all__ = ["decayed_square", "gate_logs", "gates_between", "remaining", "segment_sums"]
+__all__ = ["Decay"]
 
 
-def gate_logs(decay: Any, inputs: AttentionInputs, num_features: int | None) -> Array:
+@dataclass(frozen=True, eq=False)
+class Decay(Relation):
+    """Key j has the factor `Π_{j < t <= i} g_t` at query i; gates g are one number, or by head, position and feature.
+
+    log_gates (..., S or 1, 1 or f) : log g.
+    """
+
+    log_gates: Array = field(kw_only=True)
+
+    @classmethod
+    def of(cls, option: Any, setting: Setting) -> Self:
+        if not setting.is_causal:
+            raise ValueError("decay needs is_causal=True: it fades with the distance to the keys before a query.")
+        inputs, offset = setting.inputs, setting.offset
+        gates = gate_logs(option, inputs, setting.num_features)
+        per_step = gates.shape[-2] != 1 or gates.shape[-1] != 1
+        if per_step and not (offset >= 0 and offset + inputs.num_queries <= inputs.num_keys):
+            raise ValueError(
+                f"decay per position or feature needs every query at the position of a key: {inputs.num_queries} "
+                f"queries with causal_offset {offset}, but {inputs.num_keys} keys."
+            )
+        return cls(True, offset, log_gates=gates)
+
+    @property
+    def has_exact_form(self) -> bool:
+        return bool(self.log_gates.shape[-1] == 1)
+
+    @property
+    def exact_passes(self) -> int:
+        return 2
+
+    def within(self, queries: slice, keys: slice, num_queries: int) -> Relation:
+        return self if self.log_gates.shape[-2] == 1 else replace(self, log_gates=self.log_gates[..., keys, :])
+
+    def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
+        return causal_pass(inputs, features, state, offset=self.offset, log_gates=self.log_gates)
+
+    def log_factors(self, start: int, stop: int, inputs: Inputs) -> Array | None:
+        return segment_sums(self.log_gates, start + self.offset, stop + self.offset, inputs.num_keys)
+
+
+def gate_logs(decay: Any, inputs: Inputs, num_features: int | None) -> Array:
     """Logarithms (..., S or 1, 1 or f) of the gates that a number, one per head, or one per position stand for.
 
     Features are None for exact kernels, which can only fade as a whole.
@@ -48,38 +92,6 @@ def gate_logs(decay: Any, inputs: AttentionInputs, num_features: int | None) -> 
             f"{tuple(inputs.query.shape[:-2])} and {tuple(inputs.key.shape[:-2])}."
         ) from None
     return logs
-
-
-def gates_between(log_gates: Array, start: int, stop: int) -> Array:
-    """Logarithms of the gates at `start` .. `stop - 1`: (..., stop - start, c)."""
-    if log_gates.shape[-2] != 1:
-        return log_gates[..., start:stop, :]
-    shape = (*log_gates.shape[:-2], stop - start, log_gates.shape[-1])
-    return namespace(log_gates).broadcast_to(log_gates, shape)
-
-
-def remaining(log_gates: Array) -> Array:
-    """Sums of the gates' logarithms after each position: how much of what is stored there is left at the end."""
-    xp = namespace(log_gates)
-    if log_gates.shape[-2] == 0:
-        return log_gates
-    after = xp.concat([log_gates[..., 1:, :], xp.zeros_like(log_gates[..., :1, :])], axis=-2)
-    return xp.flip(cumulative_sum(xp.flip(after, axis=-2), -2), axis=-2)
-
-
-def decayed_square(log_gates: Array) -> Square:
-    """Attention of second halves to first halves with the product of all gates between key and query.
-
-    The product is cut at the border of the two halves: keys fade until it, queries from it. Both factors are products
-    of gates, never quotients, so that nothing overflows, cancels, or is divided by a gate that has vanished.
-    """
-
-    def square(queries: Features, keys: Features, values: Array, size: int) -> PartialOutput:
-        to_border = remaining(half(log_gates, size, 0))
-        from_border = cumulative_sum(half(log_gates, size, 1), -2)
-        return attend_square(queries.scaled(from_border), keys.scaled(to_border), values, size)
-
-    return square
 
 
 def segment_sums(log_gates: Array, start: int, stop: int, num_keys: int) -> Array:

@@ -1,20 +1,46 @@
 """Causal linear attention of one head in NumPy, by blocks of chunks; the past decides how, never the future."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from randfeat._numpy.threads import Scratch
-from randfeat.attention.exponents import Exponents, block_rows
-from randfeat.attention.inputs import AttentionInputs
-from randfeat.attention.key_block import CHUNK, KeyBlock, KeyRows, end_of_chunk
-from randfeat.attention.passes import causal_pass
-from randfeat.attention.sums import Sums, sum_keys
+from randfeat._numpy.threads import Scratch, Workers
+from randfeat.attention.generic.passes import causal_pass
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.numpy.exponents import Exponents, block_rows
+from randfeat.attention.numpy.heads import Heads
+from randfeat.attention.numpy.key_block import CHUNK, KeyBlock, KeyRows, end_of_chunk
+from randfeat.attention.numpy.sums import Sums, sum_keys
 from randfeat.maps import FeatureMap
 
-__all__ = ["CausalHead"]
+__all__ = ["CausalHead", "attend_causally"]
 
 SHORTEST = 2 * CHUNK  # positions in a block
+
+
+def attend_causally(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> list[Sums]:
+    """Fills the output of every head; returns the sums over its keys, with the largest exponents if `peak`."""
+    sums = [heads.initial_sums(which) for which in range(len(heads.indices))]
+    workers.run([partial(causal_task, heads, sums, which, peak=peak) for which in range(len(sums))])
+    return sums
+
+
+def causal_task(heads: Heads, sums: list[Sums], which: int, scratch: Scratch, *, peak: bool) -> None:
+    """One head from its first key to its last, with all the queries that read it."""
+    index = heads.indices[which]
+    head = CausalHead(
+        heads.maps[which],
+        heads.queries[which],
+        heads.keys[which],
+        [heads.query[target] for target in heads.targets[which]],
+        heads.key[index],
+        heads.value[index],
+        None if heads.mask is None else heads.mask[index],
+        [heads.output[target] for target in heads.targets[which]],
+        heads.inputs.root,
+    )
+    sums[which] = head.run(sums[which], scratch, peak=peak)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +73,7 @@ class CausalHead:
         A block that is cut is followed by short ones, which grow, as is the first one if its first key is long.
         """
         full = block_rows(self.features.num_features, self.key.dtype)
-        plain = bool(sums.total.any()) or not self.starts_long()
+        plain = bool(sums.total.any()) or not self.first_key_is_long()
         start, size = 0, full if plain else max(full // 4, SHORTEST)
         while start < len(self.key):
             rows = slice(start, min(start + size, len(self.key)))
@@ -60,12 +86,12 @@ class CausalHead:
                 stop = min(start + end_of_chunk(0 if block is None else block.first_bad), stop)
             else:
                 size, plain = min(2 * size, full), plain and block.offset is None
-            self.answer(block, sums, slice(start, stop), scratch)
-            sums = self.after(block, sums, slice(start, stop), scratch, peak=peak)
+            self.process(block, sums, slice(start, stop), scratch)
+            sums = self.sums_after(block, sums, slice(start, stop), scratch, peak=peak)
             start = stop
         return sums
 
-    def starts_long(self) -> bool:
+    def first_key_is_long(self) -> bool:
         """Whether the first key, which all queries see, is so long that one reference would soon not do."""
         first = self.keys(slice(0, 1))
         if first.present is not None:
@@ -83,36 +109,36 @@ class CausalHead:
         present = None if self.mask is None or self.mask[rows].all() else self.mask[rows]
         return KeyRows(self.key[rows], self.value[rows], present)
 
-    def inputs(self, query: np.ndarray, rows: slice) -> AttentionInputs:
+    def inputs(self, query: np.ndarray, rows: slice) -> Inputs:
         """What the generic passes take, for the queries and keys at some positions."""
         keys = self.keys(rows)
         dtype = keys.value.dtype
-        return AttentionInputs(query[rows], keys.key, keys.value, keys.present, dtype, None, root=self.root).prepared()
+        return Inputs(query[rows], keys.key, keys.value, keys.present, dtype, None, root=self.root).prepared()
 
-    def answer(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch) -> None:
-        """The outputs of all queries at some positions: by the block where that is good, else by the generic pass."""
+    def process(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch) -> None:
+        """Write the outputs at some positions: by the block where that is accurate, else by the generic pass."""
         for query, output in zip(self.queries, self.outputs, strict=True):
-            good = np.zeros(rows.stop - rows.start, dtype=bool)
+            accurate = np.zeros(rows.stop - rows.start, dtype=bool)
             if block is not None and block.first_bad > 0:
-                good = block.answer(self.query_side, query[rows], output[rows], scratch)
-            if not good.all():
-                part, others, earlier = self.others(block, sums, rows, good)
+                accurate = block.write_outputs(self.query_side, query[rows], output[rows], scratch)
+            if not accurate.all():
+                part, others, earlier = self.rows_to_redo(block, sums, rows, accurate)
                 outputs, _ = causal_pass(self.inputs(query, part), self.features, earlier.to_state(self.key_side))
                 exact = np.concatenate([partial.normalized() for partial in outputs])
                 output[part][others] = exact[others]
 
-    def others(
-        self, block: "KeyBlock | None", sums: Sums, rows: slice, good: np.ndarray
+    def rows_to_redo(
+        self, block: "KeyBlock | None", sums: Sums, rows: slice, accurate: np.ndarray
     ) -> tuple[slice, np.ndarray, Sums]:
-        """The positions from the first that is not good to the last, from the start of a chunk on; which of them are
-        not good; and the sums before them.
+        """The positions from the chunk of the first inaccurate row to the last such row; which of them are inaccurate;
+        and the sums before them.
         """
-        places = np.flatnonzero(~good)
-        first, earlier = self.before_chunk(block, sums, int(places[0]))
+        places = np.flatnonzero(~accurate)
+        first, earlier = self.sums_before_chunk(block, sums, int(places[0]))
         last = int(places[-1]) + 1
-        return slice(rows.start + first, rows.start + last), ~good[first:last], earlier
+        return slice(rows.start + first, rows.start + last), ~accurate[first:last], earlier
 
-    def before_chunk(self, block: "KeyBlock | None", sums: Sums, place: int) -> tuple[int, Sums]:
+    def sums_before_chunk(self, block: "KeyBlock | None", sums: Sums, place: int) -> tuple[int, Sums]:
         """Where the chunk of a place in the block starts, or the block if sums there are too small; the sums before."""
         if block is not None:
             earlier = block.sums_before(place // CHUNK)
@@ -120,14 +146,14 @@ class CausalHead:
                 return place // CHUNK * CHUNK, earlier
         return 0, sums
 
-    def after(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch, *, peak: bool) -> Sums:
+    def sums_after(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch, *, peak: bool) -> Sums:
         """The sums after these positions: those of the block, if none of its keys is bad; else with shifts."""
         if block is not None and block.first_bad == rows.stop - rows.start:
             total = block.sums(sums.peak)
             if total.total.min() >= self.key_side.limits.lowest:
                 return total
         if block is not None and not peak:
-            first, sums = self.before_chunk(block, sums, block.first_bad)
+            first, sums = self.sums_before_chunk(block, sums, block.first_bad)
             rows = slice(rows.start + first, rows.stop)
         keys = self.keys(rows)
         key, value, log_factor = keys.key, keys.value, keys.log_factor

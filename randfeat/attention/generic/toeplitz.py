@@ -1,61 +1,15 @@
-"""Weights by relative position, `e^{b_{j-i}} K̂_ij`, as Toeplitz products by the fast Fourier transform."""
+"""Toeplitz products: sums over keys weighted by relative position, by the fast Fourier transform."""
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, stop_gradient
-from randfeat.attention.causal import Square, own_key, with_first_halves
-from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat.attention.generic.causal import Square, own_key, with_first_halves
+from randfeat.attention.inputs import pieces
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
-from randfeat.attention.passes import keys_of, pad, pad_keys, pad_queries
-from randfeat.attention.relation import Relation
 from randfeat.features import Features
-from randfeat.maps import FeatureMap
 
-__all__ = ["toeplitz_outputs"]
+__all__ = ["causal_toeplitz", "transform_square"]
 
 DIRECT = 64  # squares up to this size are multiplied out
 GROUP = 16  # features at a time, whose products with all values are the largest arrays
-
-
-def toeplitz_outputs(inputs: AttentionInputs, features: FeatureMap, relation: Relation) -> list[PartialOutput]:
-    """Attention with the weights `e^{b_{j-i}}`, time O(L f dv log L), a further log L if causal.
-
-    Beside features of all positions at once the memory is that of positions × GROUP × dv numbers. The largest bias is
-    taken out. Transforms are accurate relative to the largest product: a weight that is below it by more than the
-    precision, e^16 in float32 and e^36 in float64, is lost, and what is left of a row that has only such weights is
-    rounding of either sign. Causal outputs do not depend on later keys: every transform is over keys that all of its
-    queries see.
-
-    Source: Luo et al. 2021, "Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding".
-    """
-    bias = relation.bias
-    assert bias is not None
-    num_queries, num_keys = inputs.num_queries, inputs.num_keys
-    queries = features.queries(inputs.query)
-    key, values, mask = inputs.key_columns
-    keys = keys_of(features, key, mask)
-    if not relation.is_causal or not num_queries or not num_keys:
-        return [transform_square(queries, keys, values, bias)]
-    before = min(max(relation.offset, 0), num_keys)  # keys that every query sees
-    ahead = min(max(-relation.offset, 0), num_queries)  # queries that see no key
-    both = min(num_queries - ahead, num_keys - before)
-    seen = PartialOutput.concat([transform_square(queries, rows(keys, 0, before), values[..., :before, :],
-                                                  bias[..., : num_queries + before - 1])])  # fmt: skip
-    zero = num_queries - 1 + before - ahead  # index of the bias of query `ahead` and key `before`
-    length = num_queries - ahead
-    if both == 0 or length == 0:
-        return [seen]
-    size = 1 << (length - 1).bit_length()
-    past = bias[..., zero - length + 1 : zero + 1]
-    filler = namespace(bias).zeros((*bias.shape[:-1], size - length), dtype=bias.dtype, device=device_of(bias))
-    past = namespace(bias).concat([filler, past], axis=-1)  # of -(size - 1) .. 0
-    causal = causal_toeplitz(
-        pad_queries(rows(queries, ahead, num_queries), size),
-        pad_keys(rows(keys, before, before + both), size),
-        pad(values[..., before : before + both, :], size, 0.0),
-        past,
-    ).first(length)
-    if not ahead:
-        return [seen.merge(causal)]
-    return [seen.first(ahead), seen_from(seen, ahead).merge(causal)]
 
 
 def causal_toeplitz(queries: Features, keys: Features, values: Array, past: Array) -> PartialOutput:
@@ -122,13 +76,3 @@ def transform_square(queries: Features, keys: Features, values: Array, bias: Arr
         moved = xp.reshape(moved, (*moved.shape[:-1], *shape[-2:]))
         sums = sums + xp.sum(query_weight[..., first:last, None] * moved, axis=-2)
     return PartialOutput(sums[..., :-1], sums[..., -1:], log_scale + top[..., None])
-
-
-def rows(features: Features, start: int, stop: int) -> Features:
-    """The features of the rows from `start` to `stop`."""
-    return Features(features.values[..., start:stop, :], features.log_scale[..., start:stop, :])
-
-
-def seen_from(partial: PartialOutput, start: int) -> PartialOutput:
-    """The outputs of the queries from `start` on."""
-    return PartialOutput(*(x[..., start:, :] for x in partial.columns))

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, compiled, finish, host_to
-from randfeat.attention.costs import AttentionCosts, Work, exact_work, linear_work
+from randfeat.attention.cost_model.work import exact_work, linear_work
 from randfeat.attention.exact import kernel_attention
-from randfeat.attention.inputs import attention_inputs
-from randfeat.attention.linear import linear_attention
-from randfeat.attention.relation import relation_of
+from randfeat.attention.executors import attend
+from randfeat.attention.problem import Problem, checked
+from randfeat.attention.relations.work import Work
 from randfeat.estimators import PositiveFeatures
 from randfeat.maps import FeatureMap
 
-__all__ = ["interleaved", "measured_costs"]
+__all__ = ["interleaved", "measured_rates", "seconds"]
 
 BUDGET = 0.8  # seconds for all rounds
 ROUNDS = (3, 15)  # the least and the most of them
@@ -47,34 +47,40 @@ GENERIC = (Call(2, 512, is_generic=True), Call(6, 512, is_generic=True, is_causa
 BIAS = Call(1, 64, shrink=4, has_bias=True)
 
 
-def measured_costs(
+def seconds(rates: Mapping[str, float], work: Work) -> float:
+    """The time of this work: every rate times how often it is paid."""
+    return sum(rates[name] * count for name, count in work.items())
+
+
+def measured_rates(
     like: Any, dim: int, value_dim: int, num_features: int, num_threads: int | None = None, pause: float = 0.0
-) -> AttentionCosts:
-    """`AttentionCosts.measure`; num_threads as in `linear_attention`, pause as in `interleaved`."""
+) -> dict[str, float]:
+    """`AttentionCosts.measure`, by name; num_threads as in `linear_attention`, pause as in `interleaved`."""
     like = as_floating(like, "like")
-    problems = {
-        **{("exact", call): Problem.of(call, like, dim, value_dim, None) for call in EXACT_CALLS},
-        **{("linear", call): Problem.of(call, like, dim, value_dim, num_features, num_threads)
+    timed = {
+        **{("exact", call): TimedCall.of(call, like, dim, value_dim, None) for call in EXACT_CALLS},
+        **{("linear", call): TimedCall.of(call, like, dim, value_dim, num_features, num_threads)
            for call in (*LINEAR_CALLS, *GENERIC, BIAS)},
     }  # fmt: skip
-    times = interleaved({name: problem.run for name, problem in problems.items()}, pause=pause)
+    times = interleaved({name: one.run for name, one in timed.items()}, pause=pause)
 
     def fitted(method: str, calls: tuple[Call, ...], names: tuple[str, ...]) -> dict[str, float]:
-        return rates([problems[method, call].work for call in calls], [times[method, call] for call in calls], names)
+        return fitted_rates(
+            [timed[method, call].work for call in calls], [times[method, call] for call in calls], names
+        )
 
     found = fitted("exact", EXACT_CALLS, EXACT) | fitted("linear", LINEAR_CALLS, LINEAR)
-    zero = AttentionCosts(**found, transform=0.0)
 
-    def seconds(call: Call) -> float:
-        return zero.seconds(problems["linear", call].work)
+    def predicted(call: Call) -> float:
+        return seconds(found | {"transform": 0.0}, timed["linear", call].work)
 
-    generic, generic_causal = (max(times["linear", call] / seconds(call), 1.0) for call in GENERIC)
-    transform = max(times["linear", BIAS] / generic - seconds(BIAS), 0.0) / problems["linear", BIAS].work["transform"]
-    return AttentionCosts(**found, transform=transform, generic=generic, generic_causal=generic_causal)
+    generic, generic_causal = (max(times["linear", call] / predicted(call), 1.0) for call in GENERIC)
+    transform = max(times["linear", BIAS] / generic - predicted(BIAS), 0.0) / timed["linear", BIAS].work["transform"]
+    return found | {"transform": transform, "generic": generic, "generic_causal": generic_causal}
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class TimedCall:
     """A call with its inputs, and the work that it is."""
 
     run: Callable[[], Array]
@@ -89,33 +95,36 @@ class Problem:
         value_dim: int,
         num_features: int | None,
         num_threads: int | None = None,
-    ) -> "Problem":
+    ) -> "TimedCall":
         """Exact where there are no features."""
         rng = np.random.default_rng(0)
         sizes = [max(size // call.shrink, 1) for size in (dim, dim, value_dim)]
-        inputs = [host_to(rng.standard_normal((call.heads, call.length, size)), like) for size in sizes]
+        query, key, value = (host_to(rng.standard_normal((call.heads, call.length, size)), like) for size in sizes)
         options: dict[str, Any] = {"is_causal": call.is_causal}
         if call.is_generic:
             options["cu_seqlens"] = [0, call.length]
         if call.has_bias:
             options["relative_bias"] = host_to(np.zeros(2 * call.length - 1), like)
         kernel = PositiveFeatures().kernel
-        checked = attention_inputs(*inputs, kernel=kernel, scale=None, key_mask=None, enable_gqa=False)
-        relation = relation_of(checked, **options)
         if num_features is None:
-            work = exact_work(checked, relation)
+            work = exact_work(*checked(query, key, value, kernel, **options))
             function = compiled(lambda q, k, v: kernel_attention(q, k, v, kernel, **options), like)
         else:
             num_features = max(num_features // call.shrink, 1) if call.has_bias else num_features
-            phi = PositiveFeatures().draw(sizes[0], num_features, rng=0, like=inputs[0])
-            work = linear_work(checked, phi, relation)
+            phi = PositiveFeatures().draw(sizes[0], num_features, rng=0, like=query)
+            work = linear_work(Problem.of(query, key, value, phi, **options))
             function = compiled(linear_of(phi, options | {"num_threads": num_threads}), like)
-        return cls(lambda: function(*inputs), work)
+        return cls(lambda: function(query, key, value), work)
 
 
 def linear_of(phi: FeatureMap, options: dict[str, Any]) -> Callable[..., Array]:
-    """linear_attention as a function of the inputs alone."""
-    return lambda q, k, v: linear_attention(q, k, v, phi, **options)
+    """`linear_attention` as a function of the inputs alone, without the choice of a method."""
+
+    def function(query: Array, key: Array, value: Array) -> Array:
+        problem = Problem.of(query, key, value, phi, **options)
+        return problem.restore(*attend(problem))
+
+    return function
 
 
 def interleaved(
@@ -151,7 +160,7 @@ def interleaved(
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def rates(works: list[Work], times: list[float], names: tuple[str, ...]) -> dict[str, float]:
+def fitted_rates(works: list[Work], times: list[float], names: tuple[str, ...]) -> dict[str, float]:
     """Rates, none negative, whose predictions are nearest to the times, relative to each."""
     from scipy.optimize import nnls
 

@@ -1,7 +1,7 @@
 """The gradient of causal attention within one chunk, by the squares that the forward pass cuts the triangle into."""
 
 from randfeat._array import Array, exp_in_place, namespace
-from randfeat.attention.causal import half
+from randfeat.attention.generic.causal import half
 from randfeat.attention.partial import key_weights
 from randfeat.features import Features
 

@@ -12,50 +12,41 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._numpy.threads import Scratch, resolve_num_threads
-from randfeat.attention.blocked import Heads, row_pieces, summed_keys
-from randfeat.attention.blocked_causal_gradient import KeySweep, QuerySweep
-from randfeat.attention.exponents import Exponents, moderate
-from randfeat.attention.inputs import AttentionInputs, pieces
+from randfeat._numpy.threads import Scratch
+from randfeat.attention.generic.sweeps import Gradients, sum_to
+from randfeat.attention.inputs import pieces
+from randfeat.attention.numpy.causal_gradient import KeySweep, QuerySweep
+from randfeat.attention.numpy.exponents import Exponents, moderate
+from randfeat.attention.numpy.full import row_pieces, summed_keys
+from randfeat.attention.numpy.heads import Heads
+from randfeat.attention.numpy.sums import Readout, Sums
 from randfeat.attention.state import AttentionState
-from randfeat.attention.sums import Readout, Sums
-from randfeat.attention.sweeps import Gradients, sum_to
-from randfeat.maps import FeatureMap
 
-__all__ = ["fast_sweeps"]
+__all__ = ["pull_back_all", "pull_back_causally"]
 
 
-def fast_sweeps(
-    inputs: AttentionInputs,
-    features: FeatureMap,
+def pull_back_causally(
+    heads: Heads, gradient: np.ndarray, output: np.ndarray | None, num_threads: int | None
+) -> Gradients:
+    """Head by head: forwards for its queries, then backwards for its keys and values."""
+    work = Backward.of(heads, gradient, output)
+    with heads.workers(num_threads) as workers:
+        workers.run([partial(causal_task, work, which) for which in range(len(heads.indices))])
+    return work.gradients()
+
+
+def pull_back_all(
+    heads: Heads,
     gradient: np.ndarray,
-    state: AttentionState | None,
-    *,
-    is_causal: bool,
     output: np.ndarray | None,
     final_state: AttentionState | None,
     num_threads: int | None,
-) -> Gradients | None:
-    """The gradients in query, key and value as the generic sweeps give them up to rounding; None if not for this case.
-
-    For what `fast_pass` is for. gradient (..., L, dv) : that in the output, heads grouped as the inputs are. output, in
-    the same way, and final_state, after all keys : what `fast_pass` gave, if that is known.
-    Memory beside the gradients: the sums, scratch of a few blocks of features for each thread, and, where attention is
-    causal, two numbers for each query.
-    """
-    if not isinstance(inputs.value, np.ndarray):
-        return None
-    num_threads = resolve_num_threads(num_threads)
-    heads = Heads.of(inputs, features, state, is_causal=is_causal)
-    if heads is None:
-        return None
+) -> Gradients:
+    """The sums over all keys, the queries with what they add to `Q`, then the keys and values."""
     work = Backward.of(heads, gradient, output)
     everyone = range(len(heads.indices))
-    key_pieces, query_pieces = row_pieces(inputs.num_keys), row_pieces(inputs.num_queries)
+    key_pieces, query_pieces = row_pieces(heads.inputs.num_keys), row_pieces(heads.inputs.num_queries)
     with heads.workers(num_threads) as workers:
-        if is_causal:
-            workers.run([partial(causal_task, work, which) for which in everyone])
-            return work.gradients()
         if final_state is None:
             sums, readouts = summed_keys(heads, workers, peak=False)
         else:
@@ -273,7 +264,7 @@ def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
         for known, gradient, target in zip(kept, gradients, targets, strict=True):
             known[:, 1] = np.vecdot(gradient, work.output[target])
     shared: dict[str, Any] = {"features": heads.maps[which], "root": heads.inputs.root}
-    there = QuerySweep(
+    forward = QuerySweep(
         query_side=heads.queries[which],
         key_side=heads.keys[which],
         queries=queries,
@@ -286,9 +277,9 @@ def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
         known=work.output is not None,
         **shared,
     )
-    there.run(heads.initial_sums(which), scratch, peak=False)
+    forward.run(heads.initial_sums(which), scratch, peak=False)
     for query, gradient, known in zip(queries, gradients, kept, strict=True):
-        back = KeySweep(
+        backward = KeySweep(
             query_side=heads.keys[which],
             key_side=heads.queries[which],
             queries=[key[::-1]],
@@ -302,4 +293,4 @@ def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
             value_outputs=in_value[::-1],
             **shared,
         )
-        back.run(Sums.none(*work.table_shape, heads.dtype), scratch, peak=False)
+        backward.run(Sums.empty(*work.table_shape, heads.dtype), scratch, peak=False)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from randfeat._array import Array, cumulative_sum, device_of, fold, namespace
-from randfeat.attention.causal import Square, attend_square, causal_partial
-from randfeat.attention.decay import decayed_square, gates_between, remaining
-from randfeat.attention.inputs import AttentionInputs
+from randfeat.attention.generic.causal import Square, attend_square, causal_partial
+from randfeat.attention.generic.gates import decayed_square, gates_between, remaining
+from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
@@ -32,14 +32,14 @@ Passed = tuple[list[PartialOutput], AttentionState]
 """Outputs of consecutive pieces along L, and the state after all keys."""
 
 
-def full_pass(inputs: AttentionInputs, features: FeatureMap, state: AttentionState) -> Passed:
+def full_pass(inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
     """All keys into the state, then every query reads it."""
     state = append(inputs, features, state)
     return read(inputs.query, features, state), state
 
 
 def causal_pass(
-    inputs: AttentionInputs, features: FeatureMap, state: AttentionState, *, offset: int = 0, log_gates: Any = None
+    inputs: Inputs, features: FeatureMap, state: AttentionState, *, offset: int = 0, log_gates: Any = None
 ) -> Passed:
     """Query i over the keys 0 .. i + offset: read what came before, attend within the chunk, then append it.
 
@@ -79,7 +79,7 @@ def read(query: Array, features: FeatureMap, state: AttentionState) -> list[Part
 
 
 def append(
-    inputs: AttentionInputs, features: FeatureMap, state: AttentionState, log_gates: Array | None = None
+    inputs: Inputs, features: FeatureMap, state: AttentionState, log_gates: Array | None = None
 ) -> AttentionState:
     """The state after all keys, with their gates (..., S, 1 or f)."""
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from randfeat._numpy.threads import Scratch
-from randfeat.attention.exponents import Exponents, Limits, moderate
 from randfeat.attention.inputs import pieces
+from randfeat.attention.numpy.exponents import Exponents, Limits, moderate
 from randfeat.attention.state import AttentionState
 
 __all__ = ["Readout", "Sums", "merged", "sum_keys"]
@@ -26,14 +26,14 @@ class Sums:
     peak: np.ndarray | None
 
     @classmethod
-    def none(cls, num_features: int, value_dim: int, dtype: np.dtype) -> "Sums":
-        """Of no key."""
+    def empty(cls, num_features: int, value_dim: int, dtype: np.dtype) -> "Sums":
+        """The sums over no keys."""
         shift = np.full(num_features, -np.inf, dtype)
         return cls(shift, np.zeros((num_features, value_dim), dtype), np.zeros(num_features, dtype), shift)
 
     @classmethod
     def of_state(cls, log_max: np.ndarray, weighted: np.ndarray, total: np.ndarray, keys: Exponents) -> "Sums":
-        """From the arrays of one head of an `AttentionState`."""
+        """The sums in the arrays of one head of an `AttentionState`."""
         shift = log_max[0] * log_max.dtype.type(keys.limits.unit) - keys.log_weights
         return cls(shift, weighted, total[:, 0], shift)
 
@@ -45,7 +45,7 @@ class Sums:
         return AttentionState(log_max[None, :], self.weighted * factor, self.total[:, None] * factor)
 
     def merge(self, other: "Sums", limits: Limits) -> "Sums":
-        """Over both sets of keys."""
+        """The sums over both sets of keys."""
         shift = np.maximum(self.shift, other.shift)
         mine, theirs = (limits.power(part.shift - finite(shift)) for part in (self, other))
         weighted = self.weighted * mine[:, None]
@@ -54,11 +54,11 @@ class Sums:
         return Sums(shift, weighted, self.total * mine + other.total * theirs, peak)
 
 
-def merged(some: Sums | None, more: Sums | None, limits: Limits) -> Sums | None:
-    """Over both sets of keys, of which None is empty."""
-    if some is None or more is None:
-        return more if some is None else some
-    return some.merge(more, limits)
+def merged(first: Sums | None, second: Sums | None, limits: Limits) -> Sums | None:
+    """The sums over two sets of keys, where None stands for an empty set."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first.merge(second, limits)
 
 
 def finite(shift: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def sum_keys(
         return sum_keys(keys, key, value, scratch, size=size, peak=peak, shifted=True, log_factor=log_factor)
     top = np.max(largest, axis=0) if largest else None
     found = merged(Sums(np.full(width, reference), weighted, total, top) if plain else None, others, limits)
-    return Sums.none(width, value.shape[-1], key.dtype) if found is None else found
+    return Sums.empty(width, value.shape[-1], key.dtype) if found is None else found
 
 
 def shifted_sums(

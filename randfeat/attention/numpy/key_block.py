@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from randfeat._numpy.threads import Scratch
-from randfeat.attention.exponents import Exponents, moderate
-from randfeat.attention.sums import Sums
+from randfeat.attention.numpy.exponents import Exponents, moderate
+from randfeat.attention.numpy.sums import Sums
 
 __all__ = ["CHUNK", "KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
 
@@ -230,16 +230,16 @@ class KeyBlock:
         slopes *= responses.features
         return slopes.reshape(chunks * size, width)[:num]
 
-    def answer(self, queries: Exponents, query: np.ndarray, output: np.ndarray, scratch: Scratch) -> np.ndarray:
-        """The outputs of the first queries of the block into `output`; which of them are good, (n,)."""
+    def write_outputs(self, queries: Exponents, query: np.ndarray, output: np.ndarray, scratch: Scratch) -> np.ndarray:
+        """The outputs of the first queries of the block into `output`; which of them are accurate, (n,)."""
         sums = self.read(self.responses(queries, query, scratch), scratch)
         total, seen = sums[:, -1], self.seen[: len(query)]
-        good = self.good(total, queries)
+        accurate = self.accurate_rows(total, queries)
         np.divide(sums[:, :-1], np.where(seen, total, 1)[:, None], out=output)
         output[~seen] = 0
-        return good
+        return accurate
 
-    def good(self, total: np.ndarray, queries: Exponents) -> np.ndarray:
+    def accurate_rows(self, total: np.ndarray, queries: Exponents) -> np.ndarray:
         """Which queries see no bad key, and have a denominator that is large enough, or no key at all: (n,)."""
         num = len(total)
         if self.first_bad >= num and total.min() >= queries.limits.lowest:  # as mostly

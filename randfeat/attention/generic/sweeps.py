@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from randfeat._array import Array, device_of, exp_in_place, namespace
-from randfeat.attention.causal import causal_partial
-from randfeat.attention.causal_gradient import key_gradients, query_gradient
-from randfeat.attention.inputs import AttentionInputs
-from randfeat.attention.partial import PartialOutput
-from randfeat.attention.passes import (
+from randfeat.attention.generic.causal import causal_partial
+from randfeat.attention.generic.causal_gradient import key_gradients, query_gradient
+from randfeat.attention.generic.passes import (
     CAUSAL_CHUNK,
     CHUNK,
     append,
@@ -26,6 +24,8 @@ from randfeat.attention.passes import (
     pad_keys,
     pad_queries,
 )
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
@@ -68,7 +68,7 @@ class Kept:
         return namespace(gradient).concat([gradient / self.divisor, -self.dot / self.divisor], axis=-1)
 
 
-def full_sweeps(inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState) -> Gradients:
+def full_sweeps(inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState) -> Gradients:
     """Gradients in query, key and value: all keys into the state, which the queries read; then the other way round."""
     state = append(inputs, features, state)
 
@@ -101,7 +101,7 @@ def queries_from(state: AttentionState, query: Array, gradient: Array, features:
     return each_part(step, (query, gradient), CHUNK)
 
 
-def key_gradients_from(seen_from: AttentionState, inputs: AttentionInputs, features: FeatureMap) -> Parts:
+def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: FeatureMap) -> Parts:
     """The gradients in all keys, and in their values, seen by all queries of the state."""
 
     def step(key: Array, value: Array, mask: Any) -> tuple:
@@ -113,7 +113,7 @@ def key_gradients_from(seen_from: AttentionState, inputs: AttentionInputs, featu
 
 
 def causal_sweeps(
-    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState, *, offset: int = 0
+    inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState, *, offset: int = 0
 ) -> Gradients:
     """The same in chunks: beside the state of what lies before (behind), pairs j <= i within the chunk.
 
@@ -135,9 +135,7 @@ def causal_sweeps(
     return joined(inputs, [*for_queries, in_query], for_keys)
 
 
-def forward_sweep(
-    inputs: AttentionInputs, features: FeatureMap, gradient: Array, state: AttentionState
-) -> tuple[Array, Kept]:
+def forward_sweep(inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState) -> tuple[Array, Kept]:
     """The gradients in the queries, chunk by chunk, after the keys of the state; and what the way back needs."""
 
     def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array) -> tuple:
@@ -166,7 +164,7 @@ def forward_sweep(
 
 
 def backward_sweep(
-    inputs: AttentionInputs, features: FeatureMap, gradient: Array, kept: Kept, seen_from: AttentionState
+    inputs: Inputs, features: FeatureMap, gradient: Array, kept: Kept, seen_from: AttentionState
 ) -> tuple[Parts, AttentionState]:
     """The gradients in keys and values, chunk by chunk, which the queries of the state see, too; and all queries."""
 
@@ -200,7 +198,7 @@ def backward_sweep(
     return for_keys, seen_from
 
 
-def no_queries(inputs: AttentionInputs, features: FeatureMap) -> AttentionState:
+def no_queries(inputs: Inputs, features: FeatureMap) -> AttentionState:
     """The state of queries, with "values" ḡ, before the first."""
     return AttentionState.empty(features.num_features, inputs.value.shape[-1] + 1, like=inputs.value)
 
@@ -254,7 +252,7 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     return xp.reshape(xp.sum(x, axis=tuple(axes)), shape) if axes else xp.broadcast_to(x, shape)
 
 
-def joined(inputs: AttentionInputs, for_queries: list[Array], for_keys: Parts) -> Gradients:
+def joined(inputs: Inputs, for_queries: list[Array], for_keys: Parts) -> Gradients:
     """Consecutive parts along the length, and zeros for the keys beyond them, which no query sees."""
     keys, values = [part[0] for part in for_keys], [part[1] for part in for_keys]
     return filled(for_queries, inputs.query), filled(keys, inputs.key), filled(values, inputs.value)

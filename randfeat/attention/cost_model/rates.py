@@ -7,16 +7,10 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, dtype_name, library_of
-from randfeat.attention.exact import BLOCK
-from randfeat.attention.inputs import AttentionInputs, pieces
-from randfeat.attention.passes import CAUSAL_CHUNK
-from randfeat.attention.relation import Relation
-from randfeat.maps import FeatureMap
+from randfeat.attention.cost_model.measurement import measured_rates, seconds
+from randfeat.attention.relations.work import Work
 
-__all__ = ["AttentionCosts", "exact_work", "linear_work"]
-
-Work = dict[str, float]
-"""How often each rate is paid, by its name in `AttentionCosts`."""
+__all__ = ["SHIPPED", "AttentionCosts"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class AttentionCosts:
 
     def seconds(self, work: Work) -> float:
         """The time of this work."""
-        return sum(getattr(self, name) * count for name, count in work.items())
+        return seconds(vars(self), work)
 
     @classmethod
     def of(cls, library: str, dtype: str) -> "AttentionCosts":
@@ -93,9 +87,7 @@ class AttentionCosts:
         second: medians of interleaved calls of a thousandth to a hundredth of a second each, and least squares with
         rates not below 0. JAX compiles each of them first, which takes longer.
         """
-        from randfeat.attention.measurement import measured_costs  # calls attention, which looks at costs
-
-        return measured_costs(like, dim, dim if value_dim is None else value_dim, num_features)
+        return cls(**measured_rates(like, dim, dim if value_dim is None else value_dim, num_features))
 
 
 # In the order of the fields, on one core, at d = 64 and 256 features, from the fastest of many calls on a busy machine;
@@ -114,58 +106,3 @@ SHIPPED: dict[tuple[str, str], AttentionCosts] = {
     ("jax", "float32"): AttentionCosts(1.2e-4, 2.4e-10, 2.6e-11, 1.5e-9, 2.3e-4, 0, 2.3e-9, 1.7e-11, 4.3e-8, 1e-9),
     ("jax", "float64"): AttentionCosts(8.1e-5, 1.4e-9, 5.4e-11, 8.1e-10, 7.7e-5, 0, 4.2e-9, 7.4e-11, 3.4e-8, 8.7e-10),
 }
-
-
-def exact_work(inputs: AttentionInputs, relation: Relation) -> Work:
-    """What `kernel_attention` does: blocks of queries with all keys that one of the block sees."""
-    sequences = relation.sequences or ((slice(0, inputs.num_queries), slice(0, inputs.num_keys)),)
-    pairs = 0
-    for queries, keys in sequences:
-        num_queries, num_keys = queries.stop - queries.start, keys.stop - keys.start
-        for start, stop in pieces(0, num_queries, BLOCK):
-            visible = min(max(stop + relation.offset, 0), num_keys) if relation.is_causal else num_keys
-            pairs += (stop - start) * visible
-    heads = math.prod(np.broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2]))
-    return pair_work(inputs, heads * pairs, passes=2 * is_weighted(relation)) | {"exact_call": len(sequences)}
-
-
-def is_weighted(relation: Relation) -> bool:
-    """Whether pairs are masked or weighted."""
-    tables = (relation.key_ends, relation.log_gates, relation.bias)
-    return relation.is_causal or any(table is not None for table in tables)
-
-
-def pair_work(inputs: AttentionInputs, pairs: int, *, passes: int) -> Work:
-    """Exact weights of so many pairs."""
-    dims = inputs.key.shape[-1] + inputs.value.shape[-1]
-    passes += inputs.key_mask is not None
-    return {"exact_pair": pairs, "exact_pair_dim": pairs * dims, "exact_pass": pairs * passes}
-
-
-def linear_work(inputs: AttentionInputs, features: FeatureMap, relation: Relation) -> Work:
-    """What `linear_attention` does by the pass that the relation asks for."""
-    key_lead = inputs.leading_shape(features)
-    key_heads = math.prod(key_lead)
-    query_heads = math.prod(np.broadcast_shapes(inputs.query.shape[:-2], key_lead))
-    num_queries, num_keys = inputs.num_queries, inputs.num_keys
-    rows, is_causal, more = query_heads * num_queries + key_heads * num_keys, relation.is_causal, Work()
-    if relation.window is not None:  # what comes before the window, and what comes after it
-        span = relation.window if is_causal else 2 * relation.window
-        near = query_heads * num_queries * min(span + CAUSAL_CHUNK, num_keys) if relation.window else 0
-        more = pair_work(inputs, near, passes=2)
-        rows, is_causal = rows if is_causal else 2 * rows, True
-    elif relation.key_ends is not None:  # queries and keys as one sequence
-        rows, is_causal = 2 * query_heads * (num_queries + num_keys), True
-    elif relation.bias is not None:
-        halvings = max(num_queries + num_keys - 2, 1).bit_length()
-        width = features.num_features * (inputs.value.shape[-1] + 1)
-        squares = max(num_queries - 1, 1).bit_length() if is_causal else 1
-        more, is_causal = {"transform": key_heads * width * 2.0**halvings * halvings * squares}, False
-    numbers = rows * features.num_features
-    return more | {
-        "linear_call": len(relation.sequences or (None,)),
-        "linear_head": key_heads,
-        "feature": numbers,
-        "feature_dim": numbers * (inputs.key.shape[-1] + inputs.value.shape[-1]),
-        "causal_feature": numbers * is_causal,
-    }

@@ -1,0 +1,78 @@
+"""Executors: the ways to compute linear attention and its gradient, asked in turn whether a problem is theirs."""
+
+from typing import Protocol
+
+from randfeat._array import Array, namespace
+from randfeat.attention.cuda.executor import CudaExecutor
+from randfeat.attention.generic.sweeps import Gradients, causal_sweeps, full_sweeps
+from randfeat.attention.numpy.executor import NumPyExecutor
+from randfeat.attention.partial import PartialOutput
+from randfeat.attention.problem import Attended, Problem
+from randfeat.attention.state import AttentionState
+
+__all__ = ["EXECUTORS", "Executor", "GenericExecutor", "attend", "pull_back"]
+
+
+class Executor(Protocol):
+    """One way to compute some problems; a method returns None for a problem that is not its own."""
+
+    def attend(self, problem: Problem) -> Attended | None:
+        """Outputs of consecutive queries, and the state after all keys, which may be None if it is not asked for."""
+
+    def pull_back(
+        self, problem: Problem, gradient: Array, output: Array | None, final_state: AttentionState | None
+    ) -> Gradients | None:
+        """The gradients in query, key and value from that in the output.
+
+        output, final_state : what `attend` gave, where that is known.
+        """
+
+
+class GenericExecutor:
+    """Any problem on any array library, by the pass that its relation asks for."""
+
+    def attend(self, problem: Problem) -> Attended:
+        """Sequence by sequence."""
+        start = state = problem.start()
+        outputs: list[PartialOutput] = []
+        for _, part, relation in problem.relation.sequences(problem.inputs.prepared()):
+            more, state = relation.attend(part, problem.features, start)
+            outputs += more
+        return [output.normalized() for output in outputs], state
+
+    def pull_back(
+        self, problem: Problem, gradient: Array, output: Array | None, final_state: AttentionState | None
+    ) -> Gradients:
+        """By the two sweeps through each sequence, for plain relations."""
+        inputs, state, xp = problem.inputs, problem.start(), namespace(gradient)
+        columns: tuple[list[Array], ...] = ([], [], [])
+        for queries, part, relation in problem.relation.sequences(inputs.prepared()):
+            of_part = gradient[..., queries, :]
+            if relation.is_causal:
+                found = causal_sweeps(part, problem.features, of_part, state, offset=relation.offset)
+            else:
+                found = full_sweeps(part, problem.features, of_part, state)
+            for column, x in zip(columns, found, strict=True):
+                column.append(x)
+        dq, dk, dv = (column[0] if len(column) == 1 else xp.concat(column, axis=-2) for column in columns)
+        if inputs.key_mask is not None:
+            present = inputs.key_mask[..., None]
+            dk, dv = (xp.where(present, x, xp.zeros_like(x)) for x in (dk, dv))
+        return dq * inputs.root, dk * inputs.root, dv
+
+
+EXECUTORS: tuple[Executor, ...] = (CudaExecutor(), NumPyExecutor(), GenericExecutor())
+"""The fastest first; the last one takes every problem."""
+
+
+def attend(problem: Problem) -> Attended:
+    """Linear attention by the first executor whose problem it is."""
+    return next(found for found in (executor.attend(problem) for executor in EXECUTORS) if found is not None)
+
+
+def pull_back(
+    problem: Problem, gradient: Array, output: Array | None = None, final_state: AttentionState | None = None
+) -> Gradients:
+    """The gradients in query, key and value, by the first executor whose problem it is."""
+    tried = (executor.pull_back(problem, gradient, output, final_state) for executor in EXECUTORS)
+    return next(found for found in tried if found is not None)

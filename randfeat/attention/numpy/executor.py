@@ -1,0 +1,46 @@
+"""NumPyExecutor: linear attention of NumPy arrays, block by block in cache, heads on several threads."""
+
+import numpy as np
+
+from randfeat.attention.generic.sweeps import Gradients
+from randfeat.attention.numpy.causal import attend_causally
+from randfeat.attention.numpy.full import attend_all
+from randfeat.attention.numpy.gradient import pull_back_all, pull_back_causally
+from randfeat.attention.numpy.heads import Heads
+from randfeat.attention.problem import Attended, Problem
+from randfeat.attention.state import AttentionState
+
+__all__ = ["NumPyExecutor"]
+
+
+class NumPyExecutor:
+    """Plain relations between NumPy arrays, for features with an `exponential_form`, except for short sequences.
+
+    Per block and feature there are one product, one exponential and one more product: per-row factors of queries
+    cancel, those of keys are factors of their values, the weights of features are factors of the sums. No shift is
+    taken while none is needed (`Limits`). Results are those of the generic executor up to rounding, and the same for
+    every number of threads to the last bit.
+    """
+
+    def attend(self, problem: Problem) -> Attended | None:
+        """Memory beside the output: the sums, and scratch of one or two blocks of features for each thread."""
+        heads = Heads.of(problem)
+        if heads is None:
+            return None
+        attend = attend_causally if problem.relation.is_causal else attend_all
+        with heads.workers(problem.num_threads) as workers:
+            sums = attend(heads, workers, peak=problem.return_state)
+        return [heads.output], heads.state(sums) if problem.return_state else None
+
+    def pull_back(
+        self, problem: Problem, gradient: np.ndarray, output: np.ndarray | None, final_state: AttentionState | None
+    ) -> Gradients | None:
+        """Memory beside the gradients: the sums, scratch of a few blocks of features for each thread, and, where
+        attention is causal, two numbers for each query.
+        """
+        heads = Heads.of(problem)
+        if heads is None:
+            return None
+        if problem.relation.is_causal:
+            return pull_back_causally(heads, gradient, output, problem.num_threads)
+        return pull_back_all(heads, gradient, output, final_state, problem.num_threads)

@@ -1,0 +1,77 @@
+"""Full linear attention in NumPy: the sums over all keys, piece by piece, then the queries that read them."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from randfeat._numpy.threads import Scratch, Workers
+from randfeat.attention.inputs import pieces
+from randfeat.attention.numpy.heads import Heads
+from randfeat.attention.numpy.sums import Readout, Sums, merged, sum_keys
+
+__all__ = ["attend_all", "row_pieces", "summed_keys"]
+
+PIECE, MOST_PIECES = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
+
+
+def attend_all(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> list[Sums]:
+    """Fills the output of every head; returns the sums over its keys, with the largest exponents if `peak`."""
+    sums, readouts = summed_keys(heads, workers, peak=peak)
+    workers.run([
+        partial(query_task, heads, readouts, which, target, *interval)
+        for which in range(len(sums))
+        for target in heads.targets[which]
+        for interval in row_pieces(heads.inputs.num_queries)
+    ])  # fmt: skip
+    return sums
+
+
+def summed_keys(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> tuple[list[Sums], list[Readout]]:
+    """The sums over all keys of each head, piece by piece, and how its queries read them."""
+    intervals = row_pieces(heads.inputs.num_keys)
+    parts: Parts = [[None] * len(intervals) for _ in heads.indices]
+    workers.run([
+        partial(key_task, heads, parts, which, i, *interval, peak=peak)
+        for which in range(len(parts))
+        for i, interval in enumerate(intervals)
+    ])  # fmt: skip
+    with np.errstate(all="ignore"):  # too little for threads
+        sums = [heads.folded(parts[which], which) for which in range(len(parts))]
+        return sums, [heads.readout(one, which) for which, one in enumerate(sums)]
+
+
+def row_pieces(num_rows: int) -> list[tuple[int, int]]:
+    """Rows of each task; they depend on nothing but the length, so that sums do not on the number of threads."""
+    share = -(-num_rows // MOST_PIECES)
+    return pieces(0, num_rows, max(1, -(-share // PIECE)) * PIECE)
+
+
+Parts = list[list[Sums | None]]
+"""Of each head and piece of the keys; None for no key at all."""
+
+
+def key_task(
+    heads: Heads, parts: Parts, which: int, number: int, start: int, stop: int, scratch: Scratch, *, peak: bool
+) -> None:
+    """The sums over one piece of the keys of one head."""
+    index, keys = heads.indices[which], heads.keys[which]
+    total: Sums | None = None
+    for first, last in pieces(start, stop, PIECE):
+        key, value = heads.key[index][first:last], heads.value[index][first:last]
+        if heads.mask is not None and not heads.mask[index][first:last].all():
+            present = heads.mask[index][first:last]
+            key, value = key[present], value[present]
+        if len(key):
+            piece = sum_keys(keys, key, value, scratch, size=heads.block_rows, peak=peak)
+            total = merged(total, piece, keys.limits)
+    parts[which][number] = total
+
+
+def query_task(
+    heads: Heads, readouts: list[Any], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
+) -> None:
+    """The outputs of one piece of the queries of one head."""
+    for first, last in pieces(start, stop, PIECE):
+        query, output = heads.query[target][first:last], heads.output[target][first:last]
+        readouts[which].read(query, output, scratch, size=heads.block_rows)

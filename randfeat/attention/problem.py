@@ -1,0 +1,159 @@
+"""Problem: one call of attention, checked and laid out once; all that executors take."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name, namespace
+from randfeat._numpy.threads import resolve_num_threads
+from randfeat.attention.inputs import Inputs, swap_heads
+from randfeat.attention.relations import Relation, relation_of
+from randfeat.attention.state import AttentionState
+from randfeat.kernels import Kernel
+from randfeat.maps import FeatureMap
+
+__all__ = ["Attended", "Problem", "checked"]
+
+Attended = tuple[list[Array], AttentionState | None]
+"""Outputs of consecutive queries, and the state after all keys."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The inputs of a call of linear attention, which keys each query sees, and the features.
+
+    features : laid out like the heads; `drawn` is the same map as it was given.
+    initial_state : of earlier keys, with the leading dimensions of the sums over keys; None where there is none.
+    """
+
+    inputs: Inputs
+    relation: Relation
+    features: FeatureMap
+    drawn: FeatureMap
+    initial_state: AttentionState | None = None
+    return_state: bool = False
+    num_threads: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        query: Any,
+        key: Any,
+        value: Any,
+        features: Any,
+        *,
+        initial_state: Any = None,
+        return_state: bool = False,
+        num_threads: int | None = None,
+        **options: Any,
+    ) -> "Problem":
+        """Check everything at the border; options as of `checked`."""
+        if num_threads is not None:
+            num_threads = resolve_num_threads(num_threads)
+        if not isinstance(features, FeatureMap):
+            raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+        has_state = initial_state is not None or return_state
+        inputs, relation = checked(
+            query, key, value, features.estimator.kernel,
+            num_features=features.num_features, has_state=has_state, **options,
+        )  # fmt: skip
+        if (dim := inputs.query.shape[-1]) != features.dim:
+            raise ValueError(f"query and key have dimension {dim}, but the features were drawn for {features.dim}.")
+        problem = cls(inputs, relation, inputs.align(features), features, None, bool(return_state), num_threads)
+        problem.inputs.leading_shape(problem.features)
+        return problem if initial_state is None else replace(problem, initial_state=problem.state_of(initial_state))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that the features estimate."""
+        return self.features.estimator.kernel
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Leading dimensions of what is summed over the keys."""
+        return self.inputs.leading_shape(self.features)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a state comes in or goes out."""
+        return self.initial_state is not None or self.return_state
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether queries see all keys, or causally as many keys those up to their own position, and nothing else."""
+        same_length = self.inputs.num_queries == self.inputs.num_keys
+        return self.relation.is_plain and (same_length or not self.relation.is_causal)
+
+    def empty_state(self, value_dim: int | None = None) -> AttentionState:
+        """The state before the first key."""
+        value_dim = self.inputs.value.shape[-1] if value_dim is None else value_dim
+        num_features = self.features.num_features
+        return AttentionState.empty(num_features, value_dim, like=self.inputs.value, batch_shape=self.lead)
+
+    def start(self) -> AttentionState:
+        """The state that the sums over keys start from."""
+        return self.empty_state() if self.initial_state is None else self.initial_state
+
+    def state_of(self, given: Any, name: str = "initial_state") -> AttentionState:
+        """A state that fits the features and values, and is not known to be of other features."""
+        empty = self.empty_state()
+        if not isinstance(given, AttentionState):
+            raise TypeError(f"{name} must be an AttentionState, got {type(given).__name__}.")
+        if given.weighted.shape[-2:] != empty.weighted.shape[-2:]:
+            got, expected = (tuple(state.weighted.shape[-2:]) for state in (given, empty))
+            raise ValueError(f"{name} has (num_features, value dim) {got}, expected {expected}.")
+        given.check_origin(self.drawn)
+        return empty.merge(given)
+
+    def restore(self, outputs: list[Array], state: AttentionState | None) -> Any:
+        """What the call returns: the output in the caller's layout and dtype, with the state if it was asked for."""
+        output = self.inputs.restore(outputs)
+        if not self.return_state:
+            return output
+        assert state is not None
+        return output, replace(state, origin=self.drawn)
+
+    def like_output(self, name: str, given: Any) -> Array:
+        """An array of the output's shape and dtype, in the computing dtype, heads grouped as the inputs are."""
+        inputs, array = self.inputs, as_floating(given, name)
+        if inputs.layout == "blhd":
+            array = swap_heads(array, name)
+        xp = namespace(array, inputs.value)
+        lead = np.broadcast_shapes(inputs.query.shape[:-2], self.lead)
+        heads = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
+        trailing = (inputs.num_queries, inputs.value.shape[-1])
+        expected, got = (*heads, *trailing), tuple(array.shape)
+        if got != expected:
+            raise ValueError(f"{name} must have the shape of the output, {expected}, got {got}.")
+        if array.dtype != inputs.dtype:
+            raise TypeError(
+                f"{name} must have the dtype of the output, {dtype_name(inputs.dtype)}, got {dtype_name(array.dtype)}."
+            )
+        return xp.reshape(cast(array, compute_dtype(xp, inputs.dtype)), (*lead, *trailing))
+
+
+def checked(
+    query: Any,
+    key: Any,
+    value: Any,
+    kernel: Kernel,
+    *,
+    scale: float | None = None,
+    key_mask: Any = None,
+    enable_gqa: bool = False,
+    key_lengths: Any = None,
+    layout: str = "bhld",
+    num_features: int | None = None,
+    has_state: bool = False,
+    **relation: Any,
+) -> tuple[Inputs, Relation]:
+    """The inputs, and which keys each query sees, from the arguments of an attention function."""
+    inputs = Inputs.of(
+        query, key, value, kernel=kernel, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa,
+        key_lengths=key_lengths, layout=layout,
+    )  # fmt: skip
+    found = relation_of(
+        inputs, num_features=num_features, has_state=has_state, has_key_lengths=key_lengths is not None, **relation
+    )
+    return inputs, found

@@ -1,0 +1,142 @@
+"""Relation: which keys a query sees, and with what weight beside the kernel."""
+
+import abc
+import numbers
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from randfeat._array import Array, device_of, namespace
+from randfeat.attention.generic.passes import Passed
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.relations.work import Sizes, Work, feature_work
+from randfeat.attention.state import AttentionState
+from randfeat.maps import FeatureMap
+
+__all__ = ["Relation", "Setting", "as_int", "check_leading"]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a relation is checked against: the inputs and the other options of the call."""
+
+    inputs: Inputs
+    is_causal: bool
+    offset: int
+    num_features: int | None
+    """None for exact attention."""
+    has_state: bool
+    within: "Relation | None" = None
+    """The relation within each of packed sequences."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relation(abc.ABC):
+    """Which keys query i, at the position i + offset among the keys, sees, and the factor of each kernel value.
+
+    With `is_causal` a query sees no key behind its own position. A new relation is one subclass: `of` checks its
+    option, `attend` is the linear-time pass, `log_factors` and `visible` define it pair by pair for exact attention.
+    """
+
+    is_causal: bool = False
+    offset: int = 0
+
+    @classmethod
+    @abc.abstractmethod
+    def of(cls, option: Any, setting: Setting) -> Self:
+        """The relation that the option of a call stands for; ValueError or TypeError if it does not fit."""
+
+    @abc.abstractmethod
+    def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
+        """Linear attention of prepared inputs after the keys in `state`: partial outputs, and the state at the end."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether queries see all keys, or causally those up to their own position, and nothing else is asked."""
+        return False
+
+    @property
+    def has_exact_form(self) -> bool:
+        """Whether the relation is a table of pairs, without reference to single features."""
+        return True
+
+    def sequences(self, inputs: Inputs) -> Iterator[tuple[slice, Inputs, "Relation"]]:
+        """The sequences that do not see each other: positions of the queries, inputs, and the relation within."""
+        yield slice(0, inputs.num_queries), inputs, self
+
+    def within(self, queries: slice, keys: slice, num_queries: int) -> "Relation":
+        """The relation of some of `num_queries` packed queries to some of the keys."""
+        return self
+
+    def log_weights(self, start: int, stop: int, inputs: Inputs) -> Array | None:
+        """What is added to the logarithm of the kernel for the queries from `start` to `stop`, `-inf` where unseen.
+
+        For exact attention; None stands for zeros.
+        """
+        logs, visible = self.log_factors(start, stop, inputs), self.visible(start, stop, inputs)
+        if visible is None:
+            return logs
+        xp = namespace(inputs.query)
+        if logs is None:
+            logs = xp.zeros((1, 1), dtype=inputs.query.dtype, device=device_of(inputs.query))
+        return xp.where(visible, logs, -xp.inf)
+
+    def log_factors(self, start: int, stop: int, inputs: Inputs) -> Array | None:
+        """Logarithms of the kernel's factors, (..., stop - start, S); None for factors 1."""
+        return None
+
+    def visible(self, start: int, stop: int, inputs: Inputs) -> Array | None:
+        """Which keys these queries see, (..., stop - start, S); None for all."""
+        if not self.is_causal:
+            return None
+        queries, keys = positions(start, stop, inputs)
+        return keys <= queries + self.offset
+
+    def exact_pairs(self, num_queries: int, num_keys: int, block: int) -> int:
+        """Pairs that exact attention computes, `block` queries at a time; keys behind all of them are left out."""
+        pairs = 0
+        for start in range(0, num_queries, block):
+            stop = min(start + block, num_queries)
+            pairs += (stop - start) * (min(max(stop + self.offset, 0), num_keys) if self.is_causal else num_keys)
+        return pairs
+
+    @property
+    def exact_passes(self) -> int:
+        """Passes of exact attention over its pairs, beside those of the softmax."""
+        return 2 * self.is_causal
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether linear attention goes through the keys chunk by chunk."""
+        return self.is_causal
+
+    def linear_work(self, sizes: Sizes) -> Work:
+        """The work of `attend`."""
+        rows = sizes.query_heads * sizes.num_queries + sizes.key_heads * sizes.num_keys
+        return feature_work(sizes, rows, is_causal=self.is_causal)
+
+
+def positions(start: int, stop: int, inputs: Inputs) -> tuple[Array, Array]:
+    """Numbers of some queries, as a column, and of all keys, as a row."""
+    xp, device = namespace(inputs.query), {"device": device_of(inputs.query)}
+    return xp.arange(start, stop, **device)[:, None], xp.arange(inputs.num_keys, **device)[None, :]
+
+
+def as_int(value: Any, name: str) -> int:
+    """A Python integer."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an int, got {value!r}.")
+    return int(value)
+
+
+def check_leading(name: str, shape: tuple[int, ...], inputs: Inputs) -> None:
+    """Leading dimensions that broadcast against those of queries and keys, without adding any."""
+    lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2])
+    try:
+        fits = np.broadcast_shapes(shape, lead) == lead
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} has leading dimensions {tuple(shape)}, expected ones that broadcast to {lead}.")

@@ -1,0 +1,30 @@
+"""Plain: every query sees all keys, or causally those up to its own position."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from randfeat.attention.generic.passes import Passed, causal_pass, full_pass
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.relations.base import Relation, Setting
+from randfeat.attention.state import AttentionState
+from randfeat.maps import FeatureMap
+
+__all__ = ["Plain"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plain(Relation):
+    """All keys, or with `is_causal` the keys 0 .. i + offset."""
+
+    @classmethod
+    def of(cls, option: Any, setting: Setting) -> Self:
+        return cls(setting.is_causal, setting.offset)
+
+    @property
+    def is_plain(self) -> bool:
+        return self.offset == 0
+
+    def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
+        if self.is_causal:
+            return causal_pass(inputs, features, state, offset=self.offset)
+        return full_pass(inputs, features, state)

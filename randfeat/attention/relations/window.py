@@ -1,0 +1,84 @@
+"""Window: exact weights around each query, and features for everything outside, under one normalizer."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from randfeat._array import namespace
+from randfeat.attention.generic import passes
+from randfeat.attention.generic.near import near_partial
+from randfeat.attention.generic.passes import Passed, causal_pass
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.partial import PartialOutput
+from randfeat.attention.relations.base import Relation, Setting, as_int
+from randfeat.attention.relations.work import Sizes, Work, feature_work, pair_work
+from randfeat.attention.state import AttentionState
+from randfeat.maps import FeatureMap
+
+__all__ = ["Window"]
+
+
+@dataclass(frozen=True, eq=False)
+class Window(Relation):
+    """Keys at a distance |i + offset - j| < width have their exact weights, all others those of the features.
+
+    It changes nothing for exact attention.
+    """
+
+    width: int = field(kw_only=True)
+
+    @classmethod
+    def of(cls, option: Any, setting: Setting) -> Self:
+        if as_int(option, "window") < 0:
+            raise ValueError(f"window must not be negative, got {option}.")
+        return cls(setting.is_causal, setting.offset, width=int(option))
+
+    def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
+        """`Σ_near K_ij v_j + Σ_far K̂_ij v_j` over the sum of the weights.
+
+        What is far is never obtained by subtracting what is near: the keys before the window are a causal pass with the
+        offset reduced by it, those after it the same pass from the other end. So weights stay positive where they are,
+        and causal outputs do not depend on later keys. Both sums have their absolute size, kernel and estimate of the
+        kernel, so that they may be added. The cost beside the features' is that of L · 2 width (L · width if causal)
+        exact weights.
+        """
+        outputs, final = causal_pass(inputs, features, state, offset=self.offset - self.width)
+        result = PartialOutput.concat(outputs)
+        if not self.is_causal:
+            after = inputs.num_keys - inputs.num_queries - max(self.width, 1)
+            nothing = AttentionState.empty(
+                features.num_features,
+                inputs.value.shape[-1],
+                like=inputs.value,
+                batch_shape=inputs.leading_shape(features),
+            )
+            outputs, _ = causal_pass(reversed_inputs(inputs), features, nothing, offset=after)
+            result = result.merge(reversed_rows(PartialOutput.concat(outputs)))
+        if self.width:
+            near = near_partial(
+                inputs, features.estimator.kernel, width=self.width, offset=self.offset, is_causal=self.is_causal
+            )
+            result = result.merge(near)
+        return [result], final
+
+    def linear_work(self, sizes: Sizes) -> Work:
+        rows = sizes.query_heads * sizes.num_queries + sizes.key_heads * sizes.num_keys
+        span = self.width if self.is_causal else 2 * self.width
+        near = (
+            sizes.query_heads * sizes.num_queries * min(span + passes.CAUSAL_CHUNK, sizes.num_keys) if self.width else 0
+        )
+        exact = pair_work(sizes, near, passes=2)
+        return exact | feature_work(sizes, rows if self.is_causal else 2 * rows, is_causal=True)
+
+
+def reversed_inputs(inputs: Inputs) -> Inputs:
+    """The inputs from the last position to the first."""
+    xp = namespace(inputs.query)
+    query, key, value = (xp.flip(x, axis=-2) for x in (inputs.query, inputs.key, inputs.value))
+    mask = None if inputs.key_mask is None else xp.flip(inputs.key_mask, axis=-1)
+    return replace(inputs, query=query, key=key, value=value, key_mask=mask)
+
+
+def reversed_rows(partial: PartialOutput) -> PartialOutput:
+    """The outputs from the last query to the first."""
+    xp = namespace(partial.numerator)
+    return PartialOutput(*(xp.flip(x, axis=-2) for x in partial.columns))
