@@ -28,6 +28,18 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+LAYERS_OF_ATTENTION = [
+    {"inputs", "partial"},
+    {"state"},
+    {"generic"},
+    {"relations"},
+    {"problem"},
+    {"cuda", "exact", "numpy"},
+    {"executors"},
+    {"cost_model"},
+    {"gradient", "linear"},
+]
+LEVEL_OF_ATTENTION = {name: level for level, names in enumerate(LAYERS_OF_ATTENTION) for name in names}
 ARRAY_LIBRARIES = {
     "torch",
     "jax",
@@ -74,15 +86,14 @@ def imports(source):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def upward(package, source):
-    """Imports of our own that do not go down."""
+def upward(package, source, within="randfeat", level=LEVEL):
+    """Imports of our own that do not go down; within a folder, of its own parts."""
     for name in imports(source):
-        parts = name.split(".")
-        if parts[0] != "randfeat" or len(parts) == 1:
+        if not name.startswith(f"{within}."):
             continue
-        other = parts[1]
-        by_way_of_the_package = other not in LEVEL
-        if by_way_of_the_package or (other != package and LEVEL[other] >= LEVEL[package]):
+        other = name.removeprefix(f"{within}.").split(".")[0]
+        by_way_of_the_package = other not in level
+        if by_way_of_the_package or (other != package and level[other] >= level[package]):
             yield name
 
 
@@ -110,6 +121,48 @@ def test_upward_imports_are_seen():
     assert (
         list(upward("attention", "from randfeat.kernels import Kernel\nfrom randfeat.attention.state import X")) == []
     )
+
+
+def parts_of_attention():
+    """(part, path) of every file of attention but its face."""
+    for path in sorted((ROOT / "attention").rglob("*.py")):
+        part = path.relative_to(ROOT / "attention").parts[0].removesuffix(".py")
+        if part != "__init__":
+            yield part, path
+
+
+def test_imports_within_attention_run_downward():
+    parts = list(parts_of_attention())
+    assert {part for part, _ in parts} == set(LEVEL_OF_ATTENTION)
+    for part, path in parts:
+        found = set(upward(part, path.read_text(), "randfeat.attention", LEVEL_OF_ATTENTION))
+        assert sorted(found) == [], path
+
+
+def module_of(path):
+    return ".".join(("randfeat", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def cycles(sources):
+    """Modules that lie on or behind a circle of imports, at any depth, also inside of functions."""
+    graph = {}
+    for module, source in sources.items():
+        names = {name for name in imports(source) if name in sources}
+        folders = {name.rpartition(".")[0] for name in names}  # `from folder import module` needs the module alone
+        graph[module] = names - folders - {module}
+    while free := {module for module, used in graph.items() if not used & set(graph)}:
+        graph = {module: used for module, used in graph.items() if module not in free}
+    return sorted(graph)
+
+
+def test_no_circle_of_imports():
+    assert cycles({module_of(path): path.read_text() for path in FILES}) == []
+
+
+def test_circles_are_seen():
+    hidden = {"randfeat.a": "def f():\n    from randfeat.b import g", "randfeat.b": "import randfeat.a"}
+    assert cycles(hidden) == ["randfeat.a", "randfeat.b"]
+    assert cycles(hidden | {"randfeat.b": ""}) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)

@@ -32,7 +32,7 @@ class GenericExecutor:
     """Any problem on any array library, by the pass that its relation asks for."""
 
     def attend(self, problem: Problem) -> Attended:
-        """Sequence by sequence."""
+        """Attend within each sequence, and normalize."""
         start = state = problem.start()
         outputs: list[PartialOutput] = []
         for _, part, relation in problem.relation.sequences(problem.inputs.prepared()):
@@ -43,7 +43,7 @@ class GenericExecutor:
     def pull_back(
         self, problem: Problem, gradient: Array, output: Array | None, final_state: AttentionState | None
     ) -> Gradients:
-        """By the two sweeps through each sequence, for plain relations."""
+        """The two sweeps through each sequence, for plain relations."""
         inputs, state, xp = problem.inputs, problem.start(), namespace(gradient)
         columns: tuple[list[Array], ...] = ([], [], [])
         for queries, part, relation in problem.relation.sequences(inputs.prepared()):

@@ -98,7 +98,7 @@ def checked_final_state(final_state: Any, problem: Problem) -> AttentionState:
 
 
 def restored(gradient: Array, given: Any, inputs: Inputs) -> Array:
-    """A gradient in the shape, layout and dtype of what was given."""
+    """A gradient in the shape, layout and dtype of the given argument."""
     shape = tuple(as_floating(given, "x").shape)
     swapped = inputs.layout == "blhd"
     if swapped:

@@ -22,7 +22,7 @@ class PartialOutput:
 
     @property
     def columns(self) -> tuple[Array, Array, Array]:
-        """What has a row for each query."""
+        """The three arrays, with a row for each query."""
         return self.numerator, self.denominator, self.log_scale
 
     def merge(self, other: "PartialOutput") -> "PartialOutput":

@@ -76,7 +76,7 @@ class Problem:
 
     @property
     def has_state(self) -> bool:
-        """Whether a state comes in or goes out."""
+        """Whether the call takes or returns a state."""
         return self.initial_state is not None or self.return_state
 
     @property

@@ -117,7 +117,7 @@ class AttentionState:
         return self.scaled(cast(log_of(factor), self.log_max.dtype))
 
     def scaled(self, log_factor: Array) -> "AttentionState":
-        """`decay` by `exp(log_factor)`."""
+        """The state times `exp(log_factor)`: `decay` in the logarithm."""
         return replace(self, log_max=self.log_max + log_factor)
 
     def read(self, queries: Features) -> Array:

@@ -81,7 +81,7 @@ def measured_rates(
 
 @dataclass(frozen=True, eq=False)
 class TimedCall:
-    """A call with its inputs, and the work that it is."""
+    """A call of attention on inputs of its own, ready to be timed, and its work."""
 
     run: Callable[[], Array]
     work: Work
@@ -96,7 +96,7 @@ class TimedCall:
         num_features: int | None,
         num_threads: int | None = None,
     ) -> "TimedCall":
-        """Exact where there are no features."""
+        """The call as a function without arguments; exact attention if num_features is None."""
         rng = np.random.default_rng(0)
         sizes = [max(size // call.shrink, 1) for size in (dim, dim, value_dim)]
         query, key, value = (host_to(rng.standard_normal((call.heads, call.length, size)), like) for size in sizes)

@@ -61,7 +61,7 @@ class AttentionCosts:
             object.__setattr__(self, rate.name, float(number))
 
     def seconds(self, work: Work) -> float:
-        """The time of this work."""
+        """The predicted time of some work."""
         return seconds(vars(self), work)
 
     @classmethod

@@ -14,7 +14,7 @@ __all__ = ["exact_work", "linear_work"]
 
 
 def exact_work(inputs: Inputs, relation: Relation) -> Work:
-    """What `kernel_attention` does: blocks of queries with all keys that one of the block sees."""
+    """The work of `kernel_attention`: blocks of queries with all keys that one of the block sees."""
     heads = math.prod(np.broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2]))
     pairs = heads * relation.exact_pairs(inputs.num_queries, inputs.num_keys, exact.BLOCK)
     calls = sum(1 for _ in relation.sequences(inputs))
@@ -22,5 +22,5 @@ def exact_work(inputs: Inputs, relation: Relation) -> Work:
 
 
 def linear_work(problem: Problem) -> Work:
-    """What `linear_attention` does by the pass that the relation asks for."""
+    """The work of `linear_attention`, by the pass of its relation."""
     return problem.relation.linear_work(Sizes.of(problem.inputs, problem.features))

@@ -18,7 +18,7 @@ class CudaExecutor:
     """
 
     def attend(self, problem: Problem) -> Attended | None:
-        """Launches the kernels on the current stream."""
+        """Launch the kernels on the current stream."""
         if not is_on_cupy(problem.inputs.value):
             return None
         with on_device_of(problem.inputs.value):

@@ -18,33 +18,33 @@ class Launch(Protocol):
     """Runs one kernel with so many blocks; arguments are arrays and NumPy scalars, in the order of the source."""
 
     def __call__(self, kernel: str, blocks: int, *arguments: Any) -> None:
-        """Returns before the kernel has run."""
+        """Launch, and return before the kernel has run."""
 
 
 @functools.cache
 def source() -> str:
-    """All of the CUDA C++, as one translation unit that includes nothing."""
+    """The CUDA C++ source as one translation unit without includes."""
     folder = resources.files("randfeat.attention.cuda")
     return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
 
 
 def computing_scalar(scalar: str) -> str:
-    """What a kernel for inputs of this type adds up in."""
+    """The C++ type in which a kernel for inputs of type `scalar` accumulates."""
     return "double" if scalar == "double" else "float"
 
 
 def instances(scalar: str, width: int) -> list[str]:
-    """The kernels for inputs of one type, with 16 `width` columns of values in a tile."""
+    """Names of the kernels for inputs of one type, with 16 `width` columns of values in a tile."""
     inputs = [f"{kernel}<{scalar}, {width}>" for kernel in ("summarize", "read", "read_causal")]
     return [*inputs, f"scan<{computing_scalar(scalar)}>"]
 
 
 @functools.cache
 def compiled(kernel: str) -> Any:
-    """One kernel, compiled when it is first launched; CuPy keeps the result on disk."""
+    """The compiled kernel, built at its first launch; CuPy caches it on disk."""
     return compiled_cuda(source(), kernel)
 
 
 def launch_on_device(kernel: str, blocks: int, *arguments: Any) -> None:
-    """Launches on the current device and stream."""
+    """Launch one kernel on the current device and stream."""
     compiled(kernel)((blocks,), (THREADS,), arguments)

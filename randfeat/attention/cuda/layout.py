@@ -25,7 +25,7 @@ class Matrices:
 
     @classmethod
     def of(cls, x: Array) -> "Matrices":
-        """`x` itself, where its columns are adjacent; else a copy."""
+        """Wrap `x`, or a copy of it if its columns are not adjacent."""
         itemsize = x.dtype.itemsize
         if x.strides[-1] != itemsize or any(stride % itemsize for stride in x.strides):
             x = namespace(x).ascontiguousarray(x)
@@ -44,7 +44,7 @@ def offsets(x: Array, lead: tuple[int, ...], trailing: int = 2) -> np.ndarray:
 
 
 def map_numbers(batch_shape: tuple[int, ...], lead: tuple[int, ...]) -> np.ndarray:
-    """Which map of a batch each head has."""
+    """The index of each head's map in a batch of maps."""
     numbers = np.arange(math.prod(batch_shape), dtype=np.int64).reshape(batch_shape)
     return np.broadcast_to(numbers, lead).ravel()
 
@@ -65,7 +65,7 @@ class Side:
 
     @classmethod
     def of(cls, features: FeatureMap, factor: float, dtype: Any, *, keys: bool) -> "Side | None":
-        """None if the features are no exponentials."""
+        """The form of one side, or None if the features are no exponentials."""
         arrays = {name: cast(array, dtype) for name, array in features.arrays.items()}
         form = FeatureMap(features.estimator, features.dim, features.num_features, arrays).exponential_form(keys=keys)
         if form is None:

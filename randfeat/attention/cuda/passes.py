@@ -45,7 +45,7 @@ class Work:
 
     @classmethod
     def of(cls, problem: Problem) -> "Work | None":
-        """What there is to do; None for a problem that is not this executor's own."""
+        """Lay out a problem for the kernels; None for a problem that is not this executor's own."""
         inputs, features, state = problem.inputs, problem.features, problem.initial_state
         xp = namespace(inputs.value, *features.arrays.values())
         factor = getattr(problem.kernel, "unit_factor", None)
@@ -73,30 +73,30 @@ class Work:
 
     @property
     def width(self) -> int:
-        """Columns of values for each thread."""
+        """The number of value columns that each thread has."""
         return WIDTHS[0] if self.value_dim <= SIDE * WIDTHS[0] else WIDTHS[1]
 
     @property
     def tile(self) -> int:
-        """Rows and columns of a tile, and positions of a causal chunk."""
+        """The number of rows and of columns of a tile, and of positions of a causal chunk."""
         return SIDE * (2 if self.scalar == "double" else 4)
 
     @property
     def value_dim(self) -> int:
-        """dv."""
+        """The dimension dv of the values."""
         return int(self.inputs.value.shape[-1])
 
     @property
     def num_heads(self) -> int:
-        """H."""
+        """The number of heads H of the sums."""
         return math.prod(self.lead)
 
     def new(self, *shape: int) -> Array:
-        """Memory on the device, in the dtype that is computed in."""
+        """An uninitialized array on the device, in the computing dtype."""
         return namespace(self.keys.rows).empty(shape, dtype=self.keys.rows.dtype, device=device_of(self.keys.rows))
 
     def run(self, launch: Launch, *, is_causal: bool, return_state: bool) -> tuple[list[Array], AttentionState | None]:
-        """The outputs, and the state if it is asked for."""
+        """Compute the outputs, and the state if `return_state`."""
         arguments = Arguments.of(self)
         xp, length = namespace(self.inputs.value), self.inputs.num_queries
         shape = (*self.full, length, self.value_dim)
@@ -110,7 +110,7 @@ class Work:
         return [output], self.state(*summaries) if return_state else None
 
     def launch_for(self, launch: Launch, kernel: str, tiles: int, arguments: list[Any]) -> None:
-        """One block for each tile of rows and of values."""
+        """Launch a kernel with one block for each tile of rows and of values."""
         value_tiles = -(-self.value_dim // (SIDE * self.width))
         launch(f"{kernel}<{self.scalar}, {self.width}>", tiles * value_tiles, *arguments)
 
@@ -131,7 +131,7 @@ class Work:
         return tops, sums
 
     def scanned(self, launch: Launch, first: Summaries, tops: Array, sums: Array) -> tuple[Summaries, Summaries]:
-        """What comes before each piece, which overwrites `sums`, and the sums over everything."""
+        """Prefix sums: those before each piece, which overwrite `sums`, and the sums over all pieces."""
         before, last = self.new(*tops.shape), (self.new(*first[0].shape), self.new(*first[1].shape))
         sizes = [np.int64(size) for size in (*sums.shape,)]
         blocks = -(-math.prod(first[1].shape) // THREADS)
@@ -141,7 +141,7 @@ class Work:
     def causal(self, launch: Launch, arguments: "Arguments", output: Array) -> Summaries:
         """Fills the output, some chunks at a time, and returns the sums over all keys.
 
-        The arithmetic of a chunk is the same wherever it falls among them.
+        The arithmetic of a chunk does not depend on its place.
         """
         size = self.num_heads * self.num_features * (self.value_dim + 1) * self.keys.rows.dtype.itemsize
         chunks = max(FEWEST_CHUNKS, WORKSPACE // size)
@@ -154,7 +154,7 @@ class Work:
         return total
 
     def initial_summaries(self) -> Summaries:
-        """Those of the initial state, without the weights of features: (H, m) and (H, m, dv + 1)."""
+        """The initial state as summaries without the features' weights: (H, m) and (H, m, dv + 1)."""
         xp, rows = namespace(self.keys.rows), self.keys.rows
         shapes = ((self.num_heads, self.num_features), (self.num_heads, self.num_features, self.value_dim + 1))
         if self.initial is None:
@@ -167,7 +167,7 @@ class Work:
         return tuple(xp.reshape(x, shape) for x, shape in zip(arrays, shapes, strict=True))
 
     def state(self, tops: Array, sums: Array) -> AttentionState:
-        """The state of all heads."""
+        """The attention state that summaries stand for."""
         xp, shape = namespace(tops), (*self.lead, self.num_features, self.value_dim + 1)
         log_max = (xp.reshape(tops, (*self.lead, 1, self.num_features)) + self.keys.log_weights) / LOG2E
         sums = xp.reshape(sums, shape)
@@ -176,7 +176,7 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Arguments:
-    """What the kernels are called with, in the order of their parameters."""
+    """Arguments of the kernels, in the order of their parameters."""
 
     work: Work
     query: Matrices
@@ -210,7 +210,7 @@ class Arguments:
         return cls(work, query, key, value, per_row, mask, work.queries.log_weights + work.keys.log_weights, *tables)
 
     def sizes(self, *numbers: int) -> list[np.int64]:
-        """These numbers, then d, m and dv."""
+        """The given numbers, then d, m and dv, as kernel arguments."""
         work = self.work
         return [
             np.int64(number) for number in (*numbers, self.query.array.shape[-1], work.num_features, work.value_dim)
@@ -218,11 +218,11 @@ class Arguments:
 
     @property
     def factor(self) -> Any:
-        """What takes inputs to kernel units, as a scalar of the dtype that is computed in."""
+        """The factor that brings inputs to kernel units, in the computing dtype."""
         return (np.float64 if self.work.scalar == "double" else np.float32)(self.work.keys.factor)
 
     def summarize(self, start: int, stop: int, piece: int, tops: Array, sums: Array) -> list[Any]:
-        """The sums over each piece of the keys from `start` to `stop`."""
+        """Arguments of `summarize`: sums over each piece of the keys from `start` to `stop`."""
         keys = self.work.keys
         arrays = [self.key.array, self.value.array, self.per_row, self.mask, keys.rows, keys.origin, self.heads]
         strides = (self.key.stride, self.value.stride)
@@ -230,14 +230,14 @@ class Arguments:
         return [*arrays, *sizes, self.factor, tops, sums]
 
     def read(self, tops: Array, sums: Array, output: Array) -> list[Any]:
-        """All queries over all keys."""
+        """Arguments of `read`: all queries over all keys."""
         queries, num_targets = self.work.queries, math.prod(self.work.full)
         arrays = [self.query.array, queries.rows, queries.origin, self.log_weights, tops, sums, self.targets]
         sizes = self.sizes(num_targets, self.query.stride, output.shape[-2])
         return [*arrays, *sizes, self.factor, output]
 
     def read_causal(self, start: int, stop: int, tops: Array, sums: Array, output: Array) -> list[Any]:
-        """The queries from `start` to `stop`, with what comes before each chunk of them."""
+        """Arguments of `read_causal`: the queries from `start` to `stop` and the sums before each chunk."""
         queries, keys = self.work.queries, self.work.keys
         inputs = [self.query.array, self.key.array, self.value.array, self.per_row, self.mask]
         arrays = [queries.rows, keys.rows, queries.origin, keys.origin, self.log_weights]

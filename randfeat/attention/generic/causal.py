@@ -13,7 +13,7 @@ Square = Callable[[Features, Features, Array, int], PartialOutput]
 
 
 def attend_square(queries: Features, keys: Features, values: Array, size: int) -> PartialOutput:
-    """Every query of a square with every key of it."""
+    """Attention of all queries of a square to all of its keys."""
     xp = namespace(values)
     key_weight, key_top = key_weights(keys)
     query_weight, log_scale = query_weights(queries, key_top)
@@ -38,7 +38,7 @@ def causal_partial(queries: Features, keys: Features, values: Array, square: Squ
 
 
 def own_key(queries: Features, keys: Features, values: Array) -> PartialOutput:
-    """Each query with the key at its own position."""
+    """Attention of each query to the key at its own position."""
     xp = namespace(values)
     log = queries.log_scale + keys.log_scale
     top = stop_gradient(xp.max(log, axis=-1, keepdims=True))

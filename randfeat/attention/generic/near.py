@@ -58,7 +58,7 @@ def near_partial(inputs: Inputs, kernel: Kernel, *, width: int, offset: int, is_
 
 
 def present_columns(inputs: Inputs) -> tuple[Array, Array, Array]:
-    """What has a row for each key: itself, its value, and whether it is present."""
+    """Columns of the keys: (key, value, present), each with a row for each key."""
     key, value, mask = inputs.key_columns
     xp = namespace(key)
     return key, value, xp.ones((inputs.num_keys, 1), dtype=xp.bool, device=device_of(key)) if mask is None else mask
@@ -74,7 +74,7 @@ def rows_between(x: Array, start: int, stop: int) -> Array:
 
 
 def part_of(inputs: Inputs, query: Array, key: Array, value: Array, present: Array) -> Inputs:
-    """Some queries with some keys."""
+    """The inputs with some of the queries and keys."""
     return replace(inputs, query=query, key=key, value=value, key_mask=present[..., 0])
 
 

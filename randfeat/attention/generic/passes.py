@@ -33,7 +33,7 @@ Passed = tuple[list[PartialOutput], AttentionState]
 
 
 def full_pass(inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
-    """All keys into the state, then every query reads it."""
+    """Full attention: append all keys to the state, then read it with every query."""
     state = append(inputs, features, state)
     return read(inputs.query, features, state), state
 
@@ -73,7 +73,7 @@ def causal_pass(
 
 
 def read(query: Array, features: FeatureMap, state: AttentionState) -> list[PartialOutput]:
-    """Outputs of queries that all see the state."""
+    """Outputs of queries that all read one state."""
     found = each_part(lambda query: state.partial(features.queries(query)).columns, (query,), CHUNK)
     return [PartialOutput(*part) for part in found]
 
@@ -119,7 +119,7 @@ def each_part(step: Callable[..., tuple[Array, ...]], columns: tuple, size: int)
 
 
 def rows(x: Array | None, start: int, stop: int) -> Array | None:
-    """The rows of `x` (..., n, c) from `start` to `stop`, if there is an `x`."""
+    """The rows of `x` (..., n, c) from `start` to `stop`; None for None."""
     return None if x is None else x[..., start:stop, :]
 
 

@@ -39,7 +39,7 @@ Parts = list[tuple[Array, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What the second sweep must know of each query, (..., n, 1) each: `ḡ = [G, -dot] / D`, D = divisor e^shift.
+    """What the second sweep needs of each query, (..., n, 1) each: `ḡ = [G, -dot] / D`, D = divisor e^shift.
 
     A query without keys, or whose weights all vanish, has ḡ = 0: its divisor is infinite. Without keys its shift is
     infinite, too: it is not there.
@@ -51,7 +51,7 @@ class Kept:
 
     @classmethod
     def of(cls, output: PartialOutput, gradient: Array) -> "Kept":
-        """From the output of each query, and the gradient G in it."""
+        """The columns from the outputs and the gradient G in them."""
         xp = namespace(gradient)
         empty = output.log_scale == -xp.inf
         divisor = xp.where(empty | (output.denominator == 0), xp.inf, output.denominator)
@@ -60,7 +60,7 @@ class Kept:
 
     @property
     def columns(self) -> tuple[Array, Array, Array]:
-        """What has a row for each query."""
+        """The three columns, with a row for each query."""
         return self.shift, self.divisor, self.dot
 
     def inner(self, gradient: Array) -> Array:
@@ -92,7 +92,7 @@ def answered(
 
 
 def queries_from(state: AttentionState, query: Array, gradient: Array, features: FeatureMap) -> Parts:
-    """The gradients in queries that all see the state, and what is kept of them."""
+    """Gradients in queries that all read one state, with the columns of `Kept`."""
 
     def step(query: Array, gradient: Array) -> tuple:
         _, _, kept, in_query = answered(features, state, query, gradient)
@@ -199,7 +199,7 @@ def backward_sweep(
 
 
 def no_queries(inputs: Inputs, features: FeatureMap) -> AttentionState:
-    """The state of queries, with "values" ḡ, before the first."""
+    """The empty state of queries with "values" ḡ."""
     return AttentionState.empty(features.num_features, inputs.value.shape[-1] + 1, like=inputs.value)
 
 
@@ -239,7 +239,7 @@ def query_input_gradient(features: FeatureMap, query: Array, queries: Features, 
 def key_input_gradients(
     features: FeatureMap, key: Array, value: Array, keys: Features, gradient: Array, in_values: Array
 ) -> tuple[Array, Array]:
-    """The gradients in the keys and values, summed where these are broadcast."""
+    """Gradients in keys and values, summed over broadcast axes."""
     in_key = features.pull_back(key, keys, gradient, keys=True)
     return sum_to(in_key, tuple(key.shape)), sum_to(in_values, tuple(value.shape))
 
@@ -259,13 +259,13 @@ def joined(inputs: Inputs, for_queries: list[Array], for_keys: Parts) -> Gradien
 
 
 def filled(parts: list[Array], like: Array) -> Array:
-    """`parts` one after the other, and zeros, up to the shape of `like`."""
+    """Consecutive `parts`, padded with zero rows to the shape of `like`."""
     missing = like.shape[-2] - sum(part.shape[-2] for part in parts)
     rest = [namespace(like).zeros_like(like[..., like.shape[-2] - missing :, :])] if missing or not parts else []
     return concat([*parts, *rest])
 
 
 def concat(parts: Sequence[Array]) -> Array:
-    """Consecutive rows; those without any are left out where others are not."""
+    """Consecutive parts as one array, without empty ones."""
     some = [part for part in parts if part.shape[-2]] or parts[:1]
     return namespace(*some).concat(list(some), axis=-2) if len(some) > 1 else some[0]

@@ -101,16 +101,16 @@ class CausalHead:
 
     @property
     def for_slopes(self) -> bool:
-        """Whether slopes are what is read most from blocks."""
+        """Whether blocks are laid out in memory for `slopes` rather than for `read`."""
         return False
 
     def keys(self, rows: slice) -> KeyRows:
-        """The keys at some positions."""
+        """Keys, values and mask at some positions."""
         present = None if self.mask is None or self.mask[rows].all() else self.mask[rows]
         return KeyRows(self.key[rows], self.value[rows], present)
 
     def inputs(self, query: np.ndarray, rows: slice) -> Inputs:
-        """What the generic passes take, for the queries and keys at some positions."""
+        """Prepared inputs of the generic passes at some positions."""
         keys = self.keys(rows)
         dtype = keys.value.dtype
         return Inputs(query[rows], keys.key, keys.value, keys.present, dtype, None, root=self.root).prepared()

@@ -16,11 +16,11 @@ __all__ = ["KeySweep", "QuerySweep"]
 
 @dataclass(frozen=True, eq=False)
 class QuerySweep(CausalHead):
-    """The way there: `outputs` are the gradients in the queries (n, d).
+    """The forward sweep: `outputs` are the gradients in the queries (n, d).
 
-    gradients : those in the outputs, (n, dv) for each of the queries. kept : arrays (n, 2) to fill for the way back:
-    the logarithm of each query's denominator without r(q), in units of `Limits`, and `G·o`, which is there already if
-    `known` says so.
+    gradients : those in the outputs, (n, dv) for each of the queries. kept : arrays (n, 2) to fill for the backward
+    sweep: the logarithm of each query's denominator without r(q), in units of `Limits`, and `G·o`, which is given
+    already if `known`.
     """
 
     gradients: list[np.ndarray]
@@ -56,7 +56,7 @@ class QuerySweep(CausalHead):
         output: np.ndarray,
         scratch: Scratch,
     ) -> np.ndarray:
-        """The gradients in some queries, into `output`; which of them are accurate, (n,)."""
+        """Write the gradients in some queries into `output`; returns which are accurate, (n,)."""
         limits = self.query_side.limits
         responses = block.responses(self.query_side, query, scratch)
         sums = block.read(responses, scratch, slice(-1, None) if self.known else slice(None))
@@ -77,7 +77,7 @@ class QuerySweep(CausalHead):
 
 @dataclass(frozen=True, eq=False)
 class KeySweep(CausalHead):
-    """The way back, with time reversed: the queries, which come with gradients, take the part of keys, and keys read.
+    """The backward sweep, with time reversed: queries with their gradients take the part of keys, and keys read.
 
     All arrays are reversed views. `key` are the queries, `value` the gradients in their outputs, `kept` what the way
     there has kept of them; `key_side` and `query_side` are exchanged likewise. `queries` is the one array of keys, with
@@ -123,7 +123,7 @@ class KeySweep(CausalHead):
         in_value: np.ndarray,
         scratch: Scratch,
     ) -> np.ndarray:
-        """The gradients in some keys and values; which of them are accurate, (n,)."""
+        """Write the gradients in some keys and values; returns which are accurate, (n,)."""
         side = self.query_side
         units = np.multiply(key, side.factor, out=scratch.take("key units", *key.shape))
         per_row, row_slope = side.per_row(units), side.form.row_slope(units)
@@ -142,7 +142,7 @@ class KeySweep(CausalHead):
         return accurate
 
     def generic_gradients(self, sums: Sums, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """The same by the generic sweep, which runs forwards in time."""
+        """Gradients in keys and values by the generic sweep, which runs forwards in time."""
         query, gradient, kept = (x[rows][::-1] for x in (self.key, self.value, self.kept))
         key, value = self.queries[0][rows][::-1], self.key_values[rows][::-1]
         mask = None if self.key_mask is None else self.key_mask[rows][::-1]

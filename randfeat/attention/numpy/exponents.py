@@ -18,7 +18,7 @@ __all__ = ["Exponents", "Limits", "block_rows", "moderate"]
 
 BLOCK_BYTES = 1 << 20  # of features that are in use at one time: they stay in the cache of a core
 VECTOR = 64  # numbers that are computed as those of a large array are, to the last bit
-FEWEST, MOST = 512, 2048  # rows in a block: with fewer, calls take the time; with more, what is beside the features
+FEWEST, MOST = 512, 2048  # rows in a block: below, call overhead dominates; above, temporaries leave the cache
 
 
 def block_rows(num_features: int, dtype: np.dtype) -> int:
@@ -64,7 +64,7 @@ class Limits:
     @classmethod
     @functools.cache
     def of(cls, dtype: np.dtype) -> "Limits":
-        """For float32 or float64."""
+        """The limits of float32 or float64."""
         info = np.finfo(dtype)
         power, unit = fastest_power()
         digits = -math.log(info.eps)
@@ -115,21 +115,21 @@ class Exponents:
         return cls(limits, factor, form.origin, rows, longest, log_weights, form)
 
     def units(self, x: np.ndarray, scratch: Scratch) -> np.ndarray:
-        """`factor x` (n, d), in scratch memory."""
+        """Inputs in kernel units, `factor x` (n, d), in scratch memory."""
         return np.multiply(x, self.factor, out=scratch.take("units", *x.shape))
 
     def per_row(self, units: np.ndarray) -> np.ndarray:
-        """`unit · r(x)`, (n,)."""
+        """The per-row term `unit · r(x)`, (n,)."""
         return self.form.per_row(units)[:, 0] * units.dtype.type(self.limits.unit)
 
     def center(self, units: np.ndarray) -> float:
-        """Takes the origin off `units`, in place; returns a bound on the size of their exponents."""
+        """Subtract the origin from `units`, in place; returns a bound on the size of their exponents."""
         if self.origin is not None:
             units -= self.origin
         return 1.01 * self.longest * math.sqrt(float(np.max(np.vecdot(units, units))))
 
     def of_centered(self, units: np.ndarray, scratch: Scratch) -> np.ndarray:
-        """The exponents (n, m), in scratch memory."""
+        """Exponents (n, m) of centered units, in scratch memory."""
         return np.matmul(units, self.rows.T, out=scratch.take("exponents", len(units), len(self.rows)))
 
     def fill(self, units: np.ndarray, out: np.ndarray) -> float:

@@ -48,13 +48,13 @@ def row_pieces(num_rows: int) -> list[tuple[int, int]]:
 
 
 Parts = list[list[Sums | None]]
-"""Of each head and piece of the keys; None for no key at all."""
+"""Sums by head and by piece of the keys; None for a piece without keys."""
 
 
 def key_task(
     heads: Heads, parts: Parts, which: int, number: int, start: int, stop: int, scratch: Scratch, *, peak: bool
 ) -> None:
-    """The sums over one piece of the keys of one head."""
+    """Sum over one piece of the keys of one head."""
     index, keys = heads.indices[which], heads.keys[which]
     total: Sums | None = None
     for first, last in pieces(start, stop, PIECE):
@@ -71,7 +71,7 @@ def key_task(
 def query_task(
     heads: Heads, readouts: list[Any], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
 ) -> None:
-    """The outputs of one piece of the queries of one head."""
+    """Write the outputs of one piece of the queries of one head."""
     for first, last in pieces(start, stop, PIECE):
         query, output = heads.query[target][first:last], heads.output[target][first:last]
         readouts[which].read(query, output, scratch, size=heads.block_rows)

@@ -83,7 +83,7 @@ class Backward:
 
     @classmethod
     def of(cls, heads: Heads, gradient: np.ndarray, output: np.ndarray | None) -> "Backward":
-        """Before any is known."""
+        """Memory for the gradients of one call."""
         largest = float(np.max(np.abs(gradient), initial=0.0))
         exponent = int(np.frexp(largest)[1]) if 0 < largest < np.inf else 0
         return cls(
@@ -98,12 +98,12 @@ class Backward:
 
     @property
     def table_shape(self) -> tuple[int, int]:
-        """(m, dv + 1)."""
+        """The shape (m, dv + 1) of a table `Q`."""
         num_features, value_dim = self.heads.sum_shape
         return num_features, value_dim + 1
 
     def gradients(self) -> Gradients:
-        """In the shapes of the inputs."""
+        """The gradients in the shapes of the inputs, summed over broadcast axes."""
         inputs = self.heads.inputs
         pairs = ((self.in_query, inputs.query), (self.in_key, inputs.key), (self.in_value, inputs.value))
         return tuple(sum_to(x, tuple(like.shape)) for x, like in pairs)
@@ -173,7 +173,7 @@ def pull_queries(
 
 @dataclass(frozen=True, eq=False)
 class KeySource:
-    """What the keys of one head read on the way back: `Q` (m, dv + 1), and the logarithms of the sums over keys (m,).
+    """What keys of one head read in the backward sweep: `Q` (m, dv + 1), and logarithms of the sums over keys (m,).
 
     `scaled` is Q times `power(reference - log_total)`, for keys that need no shift; None where it is out of range.
     """
@@ -185,7 +185,7 @@ class KeySource:
 
     @classmethod
     def of(cls, sums: Sums, table: np.ndarray, keys: Exponents) -> "KeySource":
-        """From the sums over all keys, and over all queries."""
+        """The source made of the sums over all keys and the table `Q` of all queries."""
         limits = keys.limits
         with np.errstate(divide="ignore"):
             log_total = sums.shift + np.log(sums.total) * sums.total.dtype.type(limits.unit)
@@ -199,7 +199,7 @@ class KeySource:
 
 
 def source_task(work: Backward, sources: list[KeySource], which: int, start: int, stop: int, scratch: Scratch) -> None:
-    """The gradients in one piece of the keys and values of one head."""
+    """Write the gradients in one piece of the keys and values of one head."""
     heads, index = work.heads, work.heads.indices[which]
     arrays = [x[index] for x in (heads.key, heads.value, work.in_key, work.in_value)]
     for first, last in pieces(start, stop, heads.block_rows):
@@ -224,7 +224,7 @@ def pull_keys(
     in_value: np.ndarray,
     scratch: Scratch,
 ) -> None:
-    """The gradients in one block of keys (n, d) and values (n, dv)."""
+    """Write the gradients in one block of keys (n, d) and values (n, dv)."""
     limits, num, width = keys.limits, len(key), len(keys.rows)
     units = keys.units(key, scratch)
     per_row, row_slope = keys.per_row(units), keys.form.row_slope(units)
@@ -252,7 +252,7 @@ def pull_keys(
 
 
 def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
-    """One head: there for all the queries that read it, then back for each of them."""
+    """One head: a forward sweep for all queries that read it, then a backward sweep for each of them."""
     heads, index, targets = work.heads, work.heads.indices[which], work.heads.targets[which]
     key, value, in_key, in_value = (x[index] for x in (heads.key, heads.value, work.in_key, work.in_value))
     mask = None if heads.mask is None else heads.mask[index]

@@ -97,27 +97,27 @@ class Heads:
 
     @property
     def dtype(self) -> np.dtype:
-        """float32 or float64."""
+        """The computing dtype, float32 or float64."""
         return self.output.dtype
 
     @property
     def sum_shape(self) -> tuple[int, int]:
-        """(m, dv)."""
+        """The shape (m, dv) of the weighted sums of one head."""
         return self.maps[0].num_features, self.output.shape[-1]
 
     @property
     def block_rows(self) -> int:
-        """Rows that are taken at a time."""
+        """The number of rows in a block."""
         return block_rows(self.maps[0].num_features, self.dtype)
 
     @property
     def num_products(self) -> int:
-        """Roughly the products of numbers in the whole call."""
+        """Roughly the number of multiplications in the whole call."""
         rows = self.output.size // self.output.shape[-1] + len(self.indices) * self.inputs.num_keys
         return rows * self.sum_shape[0] * (self.maps[0].dim + self.sum_shape[1])
 
     def workers(self, num_threads: int | None) -> Workers[Scratch]:
-        """Threads for the tasks, where there is enough to do."""
+        """Threads for the tasks; one thread if the call is small."""
         num_threads = resolve_num_threads(num_threads)
         return Workers(partial(Scratch, self.dtype), num_threads if self.num_products > FEW else 1)
 
@@ -126,7 +126,7 @@ class Heads:
         return Sums.empty(*self.sum_shape, self.dtype) if self.initial is None else self.sums_in(self.initial, which)
 
     def folded(self, parts: "list[Sums | None]", which: int) -> Sums:
-        """All pieces of one head, in their order, after what came before them."""
+        """The sums of one head: those it starts with, then its pieces in order."""
         total = None if self.initial is None else self.initial_sums(which)
         for part in parts:
             total = merged(total, part, self.keys[which].limits)
@@ -148,7 +148,7 @@ class Heads:
         return Sums.of_state(log_max, weighted, total, keys)
 
     def state(self, sums: list[Sums]) -> AttentionState:
-        """The state of all heads."""
+        """The attention state of all heads."""
         states = [one.to_state(keys) for one, keys in zip(sums, self.keys, strict=True)]
 
         def together(arrays: list[np.ndarray]) -> np.ndarray:

@@ -16,7 +16,7 @@ CHUNK = 32  # positions within which weights are formed pair by pair
 
 @functools.cache
 def up_to_own(size: int, dtype: np.dtype) -> np.ndarray:
-    """1 for the pairs (i, j <= i) of a chunk, else 0: (size, size), read-only."""
+    """The lower triangle of ones, pairs (i, j <= i) of a chunk: (size, size), read-only."""
     triangle = np.tri(size, dtype=dtype)
     triangle.flags.writeable = False
     return triangle

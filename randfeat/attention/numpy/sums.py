@@ -62,7 +62,7 @@ def merged(first: Sums | None, second: Sums | None, limits: Limits) -> Sums | No
 
 
 def finite(shift: np.ndarray) -> np.ndarray:
-    """A shift with 0 for -inf, the maximum over nothing."""
+    """`shift` with 0 in place of -inf, which is the maximum over no keys."""
     return np.where(shift == -np.inf, 0, shift).astype(shift.dtype, copy=False)
 
 
@@ -129,7 +129,7 @@ def shifted_sums(
 
 
 def blocks(num_rows: int, size: int) -> list[slice]:
-    """Consecutive rows, `size` at a time."""
+    """Slices of consecutive rows, `size` at a time."""
     return [slice(first, last) for first, last in pieces(0, num_rows, size)]
 
 
@@ -150,7 +150,7 @@ class Readout:
 
     @classmethod
     def of(cls, sums: Sums, queries: Exponents, keys: Exponents) -> "Readout":
-        """From the sums over all keys."""
+        """The readout of the sums over all keys."""
         limits = queries.limits
         present = np.where(sums.total == 0, 1, sums.total).astype(sums.total.dtype, copy=False)
         means = sums.weighted / present[:, None]

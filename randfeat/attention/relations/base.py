@@ -67,7 +67,7 @@ class Relation(abc.ABC):
         yield slice(0, inputs.num_queries), inputs, self
 
     def within(self, queries: slice, keys: slice, num_queries: int) -> "Relation":
-        """The relation of some of `num_queries` packed queries to some of the keys."""
+        """The relation within one of the packed sequences, of these queries to these keys."""
         return self
 
     def log_weights(self, start: int, stop: int, inputs: Inputs) -> Array | None:
@@ -113,19 +113,19 @@ class Relation(abc.ABC):
         return self.is_causal
 
     def linear_work(self, sizes: Sizes) -> Work:
-        """The work of `attend`."""
+        """The work of `attend`, for the cost model."""
         rows = sizes.query_heads * sizes.num_queries + sizes.key_heads * sizes.num_keys
         return feature_work(sizes, rows, is_causal=self.is_causal)
 
 
 def positions(start: int, stop: int, inputs: Inputs) -> tuple[Array, Array]:
-    """Numbers of some queries, as a column, and of all keys, as a row."""
+    """Indices of some queries, as a column, and of all keys, as a row."""
     xp, device = namespace(inputs.query), {"device": device_of(inputs.query)}
     return xp.arange(start, stop, **device)[:, None], xp.arange(inputs.num_keys, **device)[None, :]
 
 
 def as_int(value: Any, name: str) -> int:
-    """A Python integer."""
+    """`value` as a Python integer; TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an int, got {value!r}.")
     return int(value)

@@ -46,7 +46,7 @@ class Bias(Relation):
         return xp.reshape(logs, (*self.table.shape[:-1], stop - start, inputs.num_keys))
 
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
-        """Time O(L f dv log L), a further log L if causal.
+        """Attention by Toeplitz products, time O(L f dv log L), a further log L if causal.
 
         Beside features of all positions at once the memory is that of positions × GROUP × dv numbers. The largest bias
         is taken out. Transforms are accurate relative to the largest product: a weight that is below it by more than

@@ -76,7 +76,7 @@ class Prefix(Relation):
 
 
 def prefix_ends(key_ends: Any, inputs: Inputs) -> Array:
-    """The prefix of each query, laid out like the heads."""
+    """The length of each query's prefix, laid out like the heads."""
     given = np.asarray(key_ends) if is_on_host(key_ends) else None
     ends = as_integers(key_ends, "key_ends", inputs.query)
     depth = inputs.query.ndim - (inputs.group is not None)
@@ -96,7 +96,7 @@ def prefix_ends(key_ends: Any, inputs: Inputs) -> Array:
 
 
 def beside(x: Array, num: int, *, first: bool) -> Array:
-    """`x` (..., n, c) with `num` rows of zeros after it, or before it."""
+    """`x` (..., n, c) with `num` rows of zeros after it, or before it if `first` is false."""
     xp = namespace(x)
     zeros = xp.zeros((*x.shape[:-2], num, x.shape[-1]), dtype=x.dtype, device=device_of(x))
     return xp.concat([x, zeros] if first else [zeros, x], axis=-2)

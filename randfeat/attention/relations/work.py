@@ -50,13 +50,13 @@ class Sizes:
 
 
 def pair_work(sizes: Sizes, pairs: int, *, passes: int) -> Work:
-    """Exact weights of so many pairs of a query and a key, with a pass over them for each mask or relation."""
+    """The work of exact weights of `pairs` of a query and a key, with passes over them for masks and relations."""
     passes += sizes.is_masked
     return {"exact_pair": pairs, "exact_pair_dim": pairs * sizes.dims, "exact_pass": pairs * passes}
 
 
 def feature_work(sizes: Sizes, rows: int, *, is_causal: bool) -> Work:
-    """Features of so many queries and keys, and their products with values."""
+    """The work of features of `rows` queries and keys, and their products with values."""
     numbers = rows * sizes.num_features
     return {
         "linear_call": sizes.num_sequences,
