@@ -60,6 +60,8 @@ class Problem:
         )  # fmt: skip
         if (dim := inputs.query.shape[-1]) != features.dim:
             raise ValueError(f"query and key have dimension {dim}, but the features were drawn for {features.dim}.")
+        if isinstance(inputs.value, np.ndarray):  # other libraries have threads of their own
+            num_threads = resolve_num_threads(num_threads)
         problem = cls(inputs, relation, inputs.align(features), features, None, bool(return_state), num_threads)
         problem.inputs.leading_shape(problem.features)
         return problem if initial_state is None else replace(problem, initial_state=problem.state_of(initial_state))

@@ -118,8 +118,7 @@ class Heads:
 
     def workers(self, num_threads: int | None) -> Workers[Scratch]:
         """Threads for the tasks; one thread if the call is small."""
-        num_threads = resolve_num_threads(num_threads)
-        return Workers(partial(Scratch, self.dtype), num_threads if self.num_products > FEW else 1)
+        return Workers(partial(Scratch, self.dtype), resolve_num_threads(num_threads) if self.num_products > FEW else 1)
 
     def initial_sums(self, which: int) -> Sums:
         """The sums that a head starts with."""
