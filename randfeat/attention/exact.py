@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
-from randfeat.attention.inputs import Inputs, pieces
+from randfeat.attention.inputs import Inputs, intervals
 from randfeat.attention.problem import checked
 from randfeat.attention.relations import Relation
 from randfeat.kernels import Kernel, SoftmaxKernel
@@ -92,7 +92,7 @@ def exact_outputs(inputs: Inputs, relation: Relation, kernel: Kernel, lead: tupl
     outputs = [
         exact_block(part, kernel, start, stop, within)
         for _, part, within in relation.sequences(inputs.prepared())
-        for start, stop in pieces(0, part.num_queries, BLOCK) or [(0, 0)]
+        for start, stop in intervals(0, part.num_queries, BLOCK) or [(0, 0)]
     ]
     return [with_leading(x, lead) for x in outputs]
 

@@ -21,7 +21,7 @@ from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
 
-__all__ = ["Inputs", "pieces", "swap_heads"]
+__all__ = ["Inputs", "intervals", "swap_heads"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ class Inputs:
         return cast(output, self.dtype)
 
 
-def pieces(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+def intervals(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     """Consecutive intervals of at most `size` that cover `start .. stop`."""
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 

@@ -7,9 +7,9 @@ from randfeat.attention.numpy import causal, full, heads, key_block
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks, pieces and chunks with borders within short sequences, which take the fast pass too."""
+    """Blocks, tasks and chunks with borders within short sequences, which take the fast pass too."""
     for module, name, size in (
-        (heads, "SHORTEST", 1), (full, "PIECE", 10), (full, "MOST_PIECES", 4), (heads, "FEW", 0),
+        (heads, "SHORTEST", 1), (full, "TASK", 10), (full, "MOST_TASKS", 4), (heads, "FEW", 0),
         (heads, "block_rows", lambda *_: 5),
         (causal, "block_rows", lambda *_: 8), (causal, "SHORTEST", 4), (key_block, "CHUNK", 4),
     ):  # fmt: skip

@@ -360,7 +360,7 @@ def test_features_of_very_negative_exponents(dtype, power, unit):
     """The power up to the smallest normal number, which is taken off where exponents go below it; then zero."""
     info = np.finfo(dtype)
     least = int(np.ceil(np.log(float(info.tiny)) * unit))
-    limits = dataclasses.replace(exponents.Limits.of(np.dtype(dtype)), power=power, unit=unit, least=least)
+    limits = dataclasses.replace(exponents.Limits.of(np.dtype(dtype)), power=power, exponent_unit=unit, least=least)
     grid = np.linspace(3 * least, 20, 1000).astype(dtype)
     expected = power(grid)
     features = limits.features(np.concatenate([grid, [-np.inf]]).astype(dtype))

@@ -16,7 +16,7 @@ from randfeat._array import (
 )
 from randfeat.attention.cuda.kernels import SCALARS, THREADS, WIDTHS, Launch, computing_scalar
 from randfeat.attention.cuda.layout import LOG2E, Matrices, Side, map_numbers, offsets
-from randfeat.attention.inputs import Inputs, pieces
+from randfeat.attention.inputs import Inputs, intervals
 from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 
@@ -146,7 +146,7 @@ class Work:
         size = self.num_heads * self.num_features * (self.value_dim + 1) * self.keys.rows.dtype.itemsize
         chunks = max(FEWEST_CHUNKS, WORKSPACE // size)
         total = self.initial_summaries()
-        for start, stop in pieces(0, self.inputs.num_keys, chunks * self.tile):
+        for start, stop in intervals(0, self.inputs.num_keys, chunks * self.tile):
             tops, sums = self.summaries(launch, arguments, start, stop, self.tile)
             before, total = self.scanned(launch, total, tops, sums)
             tiles = math.prod(self.full) * tops.shape[1]

@@ -2,7 +2,7 @@
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, stop_gradient
 from randfeat.attention.generic.causal import Square, own_key, with_first_halves
-from randfeat.attention.inputs import pieces
+from randfeat.attention.inputs import intervals
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 
@@ -68,7 +68,7 @@ def transform_square(queries: Features, keys: Features, values: Array, bias: Arr
     circulant = xp.concat([by_distance[..., num_keys - 1 :], zeros, by_distance[..., : num_keys - 1]], axis=-1)
     response = xp.fft.rfft(circulant, axis=-1)[..., :, None]
     sums = 0.0
-    for first, last in pieces(0, key_weight.shape[-1], GROUP):
+    for first, last in intervals(0, key_weight.shape[-1], GROUP):
         part = key_weight[..., first:last, None] * values[..., None, :]
         shape = part.shape
         spectrum = xp.fft.rfft(xp.reshape(part, (*shape[:-2], shape[-2] * shape[-1])), n=period, axis=-2)

@@ -76,11 +76,11 @@ class CausalHead:
         plain = bool(sums.total.any()) or not self.first_key_is_long()
         start, size = 0, full if plain else max(full // 4, SHORTEST)
         while start < len(self.key):
-            rows = slice(start, min(start + size, len(self.key)))
+            positions = slice(start, min(start + size, len(self.key)))
             block = KeyBlock.of(
-                self.key_side, sums, self.keys(rows), scratch, plain=plain, peak=peak, for_slopes=self.for_slopes
+                self.key_side, sums, self.keys(positions), scratch, plain=plain, peak=peak, for_slopes=self.for_slopes
             )
-            stop = rows.stop
+            stop = positions.stop
             if block is None or block.first_bad < stop - start:
                 size, plain = SHORTEST, False
                 stop = min(start + end_of_chunk(0 if block is None else block.first_bad), stop)
@@ -104,31 +104,31 @@ class CausalHead:
         """Whether blocks are laid out in memory for `slopes` rather than for `read`."""
         return False
 
-    def keys(self, rows: slice) -> KeyRows:
+    def keys(self, positions: slice) -> KeyRows:
         """Keys, values and mask at some positions."""
-        present = None if self.mask is None or self.mask[rows].all() else self.mask[rows]
-        return KeyRows(self.key[rows], self.value[rows], present)
+        present = None if self.mask is None or self.mask[positions].all() else self.mask[positions]
+        return KeyRows(self.key[positions], self.value[positions], present)
 
-    def inputs(self, query: np.ndarray, rows: slice) -> Inputs:
+    def inputs(self, query: np.ndarray, positions: slice) -> Inputs:
         """Prepared inputs of the generic passes at some positions."""
-        keys = self.keys(rows)
+        keys = self.keys(positions)
         dtype = keys.value.dtype
-        return Inputs(query[rows], keys.key, keys.value, keys.present, dtype, None, root=self.root).prepared()
+        return Inputs(query[positions], keys.key, keys.value, keys.present, dtype, None, root=self.root).prepared()
 
-    def process(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch) -> None:
+    def process(self, block: "KeyBlock | None", sums: Sums, positions: slice, scratch: Scratch) -> None:
         """Write the outputs at some positions: by the block where that is accurate, else by the generic pass."""
         for query, output in zip(self.queries, self.outputs, strict=True):
-            accurate = np.zeros(rows.stop - rows.start, dtype=bool)
+            accurate = np.zeros(positions.stop - positions.start, dtype=bool)
             if block is not None and block.first_bad > 0:
-                accurate = block.write_outputs(self.query_side, query[rows], output[rows], scratch)
+                accurate = block.write_outputs(self.query_side, query[positions], output[positions], scratch)
             if not accurate.all():
-                part, others, earlier = self.rows_to_redo(block, sums, rows, accurate)
-                outputs, _ = causal_pass(self.inputs(query, part), self.features, earlier.to_state(self.key_side))
+                redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, accurate)
+                outputs, _ = causal_pass(self.inputs(query, redone), self.features, earlier.to_state(self.key_side))
                 exact = np.concatenate([partial.normalized() for partial in outputs])
-                output[part][others] = exact[others]
+                output[redone][inaccurate] = exact[inaccurate]
 
     def rows_to_redo(
-        self, block: "KeyBlock | None", sums: Sums, rows: slice, accurate: np.ndarray
+        self, block: "KeyBlock | None", sums: Sums, positions: slice, accurate: np.ndarray
     ) -> tuple[slice, np.ndarray, Sums]:
         """The positions from the chunk of the first inaccurate row to the last such row; which of them are inaccurate;
         and the sums before them.
@@ -136,7 +136,7 @@ class CausalHead:
         places = np.flatnonzero(~accurate)
         first, earlier = self.sums_before_chunk(block, sums, int(places[0]))
         last = int(places[-1]) + 1
-        return slice(rows.start + first, rows.start + last), ~accurate[first:last], earlier
+        return slice(positions.start + first, positions.start + last), ~accurate[first:last], earlier
 
     def sums_before_chunk(self, block: "KeyBlock | None", sums: Sums, place: int) -> tuple[int, Sums]:
         """Where the chunk of a place in the block starts, or the block if sums there are too small; the sums before."""
@@ -146,16 +146,18 @@ class CausalHead:
                 return place // CHUNK * CHUNK, earlier
         return 0, sums
 
-    def sums_after(self, block: "KeyBlock | None", sums: Sums, rows: slice, scratch: Scratch, *, peak: bool) -> Sums:
+    def sums_after(
+        self, block: "KeyBlock | None", sums: Sums, positions: slice, scratch: Scratch, *, peak: bool
+    ) -> Sums:
         """The sums after these positions: those of the block, if none of its keys is bad; else with shifts."""
-        if block is not None and block.first_bad == rows.stop - rows.start:
+        if block is not None and block.first_bad == positions.stop - positions.start:
             total = block.sums(sums.peak)
             if total.total.min() >= self.key_side.limits.lowest:
                 return total
         if block is not None and not peak:
             first, sums = self.sums_before_chunk(block, sums, block.first_bad)
-            rows = slice(rows.start + first, rows.stop)
-        keys = self.keys(rows)
+            positions = slice(positions.start + first, positions.stop)
+        keys = self.keys(positions)
         key, value, log_factor = keys.key, keys.value, keys.log_factor
         if keys.present is not None:
             key, value = key[keys.present], value[keys.present]

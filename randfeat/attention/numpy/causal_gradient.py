@@ -31,21 +31,23 @@ class QuerySweep(CausalHead):
     def for_slopes(self) -> bool:
         return self.known
 
-    def process(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
+    def process(self, block: KeyBlock | None, sums: Sums, positions: slice, scratch: Scratch) -> None:
         for query, gradient, kept, output in zip(self.queries, self.gradients, self.kept, self.outputs, strict=True):
-            accurate = np.zeros(rows.stop - rows.start, dtype=bool)
+            accurate = np.zeros(positions.stop - positions.start, dtype=bool)
             if block is not None and block.first_bad > 0:
-                accurate = self.by_block(block, query[rows], gradient[rows], kept[rows], output[rows], scratch)
+                accurate = self.by_block(
+                    block, query[positions], gradient[positions], kept[positions], output[positions], scratch
+                )
             if not accurate.all():
-                part, others, earlier = self.rows_to_redo(block, sums, rows, accurate)
+                redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, accurate)
                 state = earlier.to_state(self.key_side)
-                exact, known = forward_sweep(self.inputs(query, part), self.features, gradient[part], state)
-                output[part][others] = self.root * exact[others]
+                exact, known = forward_sweep(self.inputs(query, redone), self.features, gradient[redone], state)
+                output[redone][inaccurate] = self.root * exact[inaccurate]
                 shift, divisor, dot = (column[:, 0] for column in known.columns)
-                unit = shift.dtype.type(self.query_side.limits.unit)
+                unit = shift.dtype.type(self.query_side.limits.exponent_unit)
                 log_total = (shift + np.log(divisor)) * unit
-                log_total -= self.query_side.per_row(self.query_side.units(query[part], scratch))
-                kept[part][others] = np.stack([log_total, dot], axis=-1)[others]
+                log_total -= self.query_side.per_row(self.query_side.units(query[redone], scratch))
+                kept[redone][inaccurate] = np.stack([log_total, dot], axis=-1)[inaccurate]
 
     def by_block(
         self,
@@ -69,9 +71,9 @@ class QuerySweep(CausalHead):
         if not self.known:
             kept[:, 1] = np.vecdot(inner[:, :-1], sums[:, :-1])
         np.negative(kept[:, 1] / total, out=inner[:, -1])
-        kept[:, 0] = np.log(total) * total.dtype.type(limits.unit) + responses.log_scale
+        kept[:, 0] = np.log(total) * total.dtype.type(limits.exponent_unit) + responses.log_scale
         np.matmul(block.slopes(responses, inner, scratch), self.query_side.rows, out=output)
-        output *= self.query_side.factor / limits.unit
+        output *= self.query_side.factor / limits.exponent_unit
         return accurate
 
 
@@ -89,16 +91,16 @@ class KeySweep(CausalHead):
     key_mask: np.ndarray | None
     value_outputs: np.ndarray
 
-    def keys(self, rows: slice) -> KeyRows:
+    def keys(self, positions: slice) -> KeyRows:
         """The queries at some positions, with "values" `[G, -G·o]` and without those that see no key."""
-        kept = self.kept[rows]
+        kept = self.kept[positions]
         present = kept[:, 0] != np.inf
-        value = np.concatenate([self.value[rows], -kept[:, 1:]], axis=-1)
-        return KeyRows(self.key[rows], value, None if present.all() else present, -kept[:, 0])
+        value = np.concatenate([self.value[positions], -kept[:, 1:]], axis=-1)
+        return KeyRows(self.key[positions], value, None if present.all() else present, -kept[:, 0])
 
-    def process(self, block: KeyBlock | None, sums: Sums, rows: slice, scratch: Scratch) -> None:
-        present = None if self.key_mask is None or self.key_mask[rows].all() else self.key_mask[rows]
-        key, value = self.queries[0][rows], self.key_values[rows]
+    def process(self, block: KeyBlock | None, sums: Sums, positions: slice, scratch: Scratch) -> None:
+        present = None if self.key_mask is None or self.key_mask[positions].all() else self.key_mask[positions]
+        key, value = self.queries[0][positions], self.key_values[positions]
         if present is not None:
             key, value = (np.where(present[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
         accurate = np.zeros(len(key), dtype=bool)
@@ -106,13 +108,13 @@ class KeySweep(CausalHead):
         if block is not None and block.first_bad > 0:
             accurate = self.by_block(block, key, value, in_key, in_value, scratch)
         if not accurate.all():
-            part, others, earlier = self.rows_to_redo(block, sums, rows, accurate)
-            exact = self.generic_gradients(earlier, part)
-            in_key[~accurate], in_value[~accurate] = (x[others] for x in exact)
+            redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, accurate)
+            exact = self.generic_gradients(earlier, redone)
+            in_key[~accurate], in_value[~accurate] = (x[inaccurate] for x in exact)
         if present is not None:
             in_key[~present] = in_value[~present] = 0
-        self.outputs[0][rows] += in_key
-        self.value_outputs[rows] += in_value
+        self.outputs[0][positions] += in_key
+        self.value_outputs[positions] += in_value
 
     def by_block(
         self,
@@ -136,19 +138,19 @@ class KeySweep(CausalHead):
         inner[:, :-1], inner[:, -1] = value, 1
         slopes = block.slopes(responses, inner, scratch)
         np.matmul(slopes, side.rows, out=in_key)
-        in_key /= side.limits.unit
+        in_key /= side.limits.exponent_unit
         in_key += (slopes @ np.ones(slopes.shape[-1], slopes.dtype))[:, None] * row_slope
         in_key *= factor * factor.dtype.type(side.factor)
         return accurate
 
-    def generic_gradients(self, sums: Sums, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    def generic_gradients(self, sums: Sums, positions: slice) -> tuple[np.ndarray, np.ndarray]:
         """Gradients in keys and values by the generic sweep, which runs forwards in time."""
-        query, gradient, kept = (x[rows][::-1] for x in (self.key, self.value, self.kept))
-        key, value = self.queries[0][rows][::-1], self.key_values[rows][::-1]
-        mask = None if self.key_mask is None else self.key_mask[rows][::-1]
+        query, gradient, kept = (x[positions][::-1] for x in (self.key, self.value, self.kept))
+        key, value = self.queries[0][positions][::-1], self.key_values[positions][::-1]
+        mask = None if self.key_mask is None else self.key_mask[positions][::-1]
         inputs = Inputs(query, key, value, mask, value.dtype, None, root=self.root).prepared()
         per_row = self.key_side.per_row(query * query.dtype.type(self.key_side.factor))
-        shift = ((kept[:, 0] + per_row) / kept.dtype.type(self.key_side.limits.unit))[:, None]
+        shift = ((kept[:, 0] + per_row) / kept.dtype.type(self.key_side.limits.exponent_unit))[:, None]
         divisor = np.where(shift == np.inf, np.inf, 1).astype(shift.dtype)
         known = Kept(shift, divisor, kept[:, 1:])
         found, _ = backward_sweep(inputs, self.features, gradient, known, sums.to_state(self.key_side))

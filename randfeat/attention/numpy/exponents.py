@@ -30,7 +30,7 @@ def block_rows(num_features: int, dtype: np.dtype) -> int:
 class Limits:
     """The arithmetic of a dtype: which power to take, and when features need no shift.
 
-    Exponents are in units of `1/unit`, so that `power(exponent)` is the feature: base 2 where NumPy has a vectorized
+    Exponents are times `exponent_unit`, so that `power(exponent)` is the feature: base 2 where NumPy has a vectorized
     exp2 (AVX-512), else e. In natural units, with s = -log(tiny) and h = -log(eps), `limit` is
 
         B = (s - 3h)/2        19.8 in float32, 300 in float64.
@@ -50,7 +50,7 @@ class Limits:
     """
 
     power: Callable[..., np.ndarray]
-    unit: float
+    exponent_unit: float
     limit: float
     rise: float
     """X."""
@@ -88,17 +88,17 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Exponents:
-    """One map's exponents of queries or of keys: `unit · ((factor x - origin)·rows_f)`, and what comes beside them."""
+    """Exponents of one map's queries or keys, `exponent_unit · ((factor x - origin)·rows_f)`, without per-row terms."""
 
     limits: Limits
     factor: float
     origin: np.ndarray | None
     rows: np.ndarray
-    """(m, d), times `unit`."""
+    """(m, d), times `exponent_unit`."""
     longest: float
     """Length of the longest of them."""
     log_weights: np.ndarray
-    """(m,), times `unit`."""
+    """(m,), times `exponent_unit`."""
     form: ExponentialForm
 
     @classmethod
@@ -109,9 +109,9 @@ class Exponents:
         if form is None:
             return None
         limits = Limits.of(dtype)
-        rows = np.ascontiguousarray(form.rows * dtype.type(limits.unit))
+        rows = np.ascontiguousarray(form.rows * dtype.type(limits.exponent_unit))
         longest = math.sqrt(float(np.max(np.vecdot(rows, rows))))
-        log_weights = (form.log_weights * dtype.type(limits.unit)).reshape(-1)
+        log_weights = (form.log_weights * dtype.type(limits.exponent_unit)).reshape(-1)
         return cls(limits, factor, form.origin, rows, longest, log_weights, form)
 
     def units(self, x: np.ndarray, scratch: Scratch) -> np.ndarray:
@@ -119,8 +119,8 @@ class Exponents:
         return np.multiply(x, self.factor, out=scratch.take("units", *x.shape))
 
     def per_row(self, units: np.ndarray) -> np.ndarray:
-        """The per-row term `unit · r(x)`, (n,)."""
-        return self.form.per_row(units)[:, 0] * units.dtype.type(self.limits.unit)
+        """The per-row term `exponent_unit · r(x)`, (n,)."""
+        return self.form.per_row(units)[:, 0] * units.dtype.type(self.limits.exponent_unit)
 
     def center(self, units: np.ndarray) -> float:
         """Subtract the origin from `units`, in place; returns a bound on the size of their exponents."""

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from randfeat._numpy.threads import Scratch, Workers
-from randfeat.attention.inputs import pieces
+from randfeat.attention.inputs import intervals
 from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.sums import Readout, Sums, merged, sum_keys
 
-__all__ = ["attend_all", "row_pieces", "summed_keys"]
+__all__ = ["attend_all", "summed_keys", "task_intervals"]
 
-PIECE, MOST_PIECES = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
+TASK, MOST_TASKS = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
 
 
 def attend_all(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> list[Sums]:
@@ -22,14 +22,14 @@ def attend_all(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> list[S
         partial(query_task, heads, readouts, which, target, *interval)
         for which in range(len(sums))
         for target in heads.targets[which]
-        for interval in row_pieces(heads.inputs.num_queries)
+        for interval in task_intervals(heads.inputs.num_queries)
     ])  # fmt: skip
     return sums
 
 
 def summed_keys(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> tuple[list[Sums], list[Readout]]:
     """The sums over all keys of each head, piece by piece, and how its queries read them."""
-    intervals = row_pieces(heads.inputs.num_keys)
+    intervals = task_intervals(heads.inputs.num_keys)
     parts: Parts = [[None] * len(intervals) for _ in heads.indices]
     workers.run([
         partial(key_task, heads, parts, which, i, *interval, peak=peak)
@@ -41,10 +41,10 @@ def summed_keys(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> tuple
         return sums, [heads.readout(one, which) for which, one in enumerate(sums)]
 
 
-def row_pieces(num_rows: int) -> list[tuple[int, int]]:
+def task_intervals(num_rows: int) -> list[tuple[int, int]]:
     """Rows of each task; they depend on nothing but the length, so that sums do not on the number of threads."""
-    share = -(-num_rows // MOST_PIECES)
-    return pieces(0, num_rows, max(1, -(-share // PIECE)) * PIECE)
+    share = -(-num_rows // MOST_TASKS)
+    return intervals(0, num_rows, max(1, -(-share // TASK)) * TASK)
 
 
 Parts = list[list[Sums | None]]
@@ -54,10 +54,10 @@ Parts = list[list[Sums | None]]
 def key_task(
     heads: Heads, parts: Parts, which: int, number: int, start: int, stop: int, scratch: Scratch, *, peak: bool
 ) -> None:
-    """Sum over one piece of the keys of one head."""
+    """Sum over one interval of the keys of one head."""
     index, keys = heads.indices[which], heads.keys[which]
     total: Sums | None = None
-    for first, last in pieces(start, stop, PIECE):
+    for first, last in intervals(start, stop, TASK):
         key, value = heads.key[index][first:last], heads.value[index][first:last]
         if heads.mask is not None and not heads.mask[index][first:last].all():
             present = heads.mask[index][first:last]
@@ -71,7 +71,7 @@ def key_task(
 def query_task(
     heads: Heads, readouts: list[Any], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
 ) -> None:
-    """Write the outputs of one piece of the queries of one head."""
-    for first, last in pieces(start, stop, PIECE):
+    """Write the outputs of one interval of the queries of one head."""
+    for first, last in intervals(start, stop, TASK):
         query, output = heads.query[target][first:last], heads.output[target][first:last]
         readouts[which].read(query, output, scratch, size=heads.block_rows)

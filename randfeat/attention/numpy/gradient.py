@@ -14,10 +14,10 @@ import numpy as np
 
 from randfeat._numpy.threads import Scratch
 from randfeat.attention.generic.sweeps import Gradients, sum_to
-from randfeat.attention.inputs import pieces
+from randfeat.attention.inputs import intervals
 from randfeat.attention.numpy.causal_gradient import KeySweep, QuerySweep
 from randfeat.attention.numpy.exponents import Exponents, moderate
-from randfeat.attention.numpy.full import row_pieces, summed_keys
+from randfeat.attention.numpy.full import summed_keys, task_intervals
 from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.sums import Readout, Sums
 from randfeat.attention.state import AttentionState
@@ -45,7 +45,7 @@ def pull_back_all(
     """The sums over all keys, the queries with what they add to `Q`, then the keys and values."""
     work = Backward.of(heads, gradient, output)
     everyone = range(len(heads.indices))
-    key_pieces, query_pieces = row_pieces(heads.inputs.num_keys), row_pieces(heads.inputs.num_queries)
+    key_tasks, query_tasks = (task_intervals(num) for num in (heads.inputs.num_keys, heads.inputs.num_queries))
     with heads.workers(num_threads) as workers:
         if final_state is None:
             sums, readouts = summed_keys(heads, workers, peak=False)
@@ -54,16 +54,16 @@ def pull_back_all(
                 sums = [heads.sums_in(final_state, which) for which in everyone]
                 readouts = [heads.readout(sums[which], which) for which in everyone]
         lists = [heads.targets[which] for which in everyone]
-        tables = [np.zeros((len(targets), len(query_pieces), *work.table_shape), heads.dtype) for targets in lists]
+        tables = [np.zeros((len(targets), len(query_tasks), *work.table_shape), heads.dtype) for targets in lists]
         workers.run([
             partial(query_task, work, readouts, which, target, tables[which][t, i], *interval)
             for which in everyone
             for t, target in enumerate(lists[which])
-            for i, interval in enumerate(query_pieces)
+            for i, interval in enumerate(query_tasks)
         ])  # fmt: skip
         sources = [KeySource.of(sums[which], tables[which].sum(axis=(0, 1)), heads.keys[which]) for which in everyone]
         workers.run([
-            partial(source_task, work, sources, which, *interval) for which in everyone for interval in key_pieces
+            partial(source_task, work, sources, which, *interval) for which in everyone for interval in key_tasks
         ])  # fmt: skip
     return work.gradients()
 
@@ -119,9 +119,9 @@ def query_task(
     stop: int,
     scratch: Scratch,
 ) -> None:
-    """The gradients in one piece of the queries of one head, and what they add to a table `Q`."""
+    """The gradients in one interval of the queries of one head, and what they add to a table `Q`."""
     query, gradient, in_query = (x[target] for x in (work.heads.query, work.gradient, work.in_query))
-    for first, last in pieces(start, stop, work.heads.block_rows):
+    for first, last in intervals(start, stop, work.heads.block_rows):
         scaled = np.ldexp(gradient[first:last], -work.exponent)
         dot = None if work.output is None else np.vecdot(scaled, work.output[target][first:last])
         pull_queries(readouts[which], query[first:last], scaled, dot, in_query[first:last], table, scratch)
@@ -167,7 +167,7 @@ def pull_queries(
     slopes += inner[:, -1:] * weights
     slopes *= features
     np.matmul(slopes, queries.rows, out=in_query)
-    in_query *= queries.factor / limits.unit
+    in_query *= queries.factor / limits.exponent_unit
     table += (features.T @ inner) * weights[:, None]
 
 
@@ -188,7 +188,7 @@ class KeySource:
         """The source made of the sums over all keys and the table `Q` of all queries."""
         limits = keys.limits
         with np.errstate(divide="ignore"):
-            log_total = sums.shift + np.log(sums.total) * sums.total.dtype.type(limits.unit)
+            log_total = sums.shift + np.log(sums.total) * sums.total.dtype.type(limits.exponent_unit)
         log_total[log_total == -np.inf] = np.inf  # no key has a share in nothing
         low, high = log_total.min(), log_total.max()
         reference, scaled = 0.0, None
@@ -199,10 +199,10 @@ class KeySource:
 
 
 def source_task(work: Backward, sources: list[KeySource], which: int, start: int, stop: int, scratch: Scratch) -> None:
-    """Write the gradients in one piece of the keys and values of one head."""
+    """Write the gradients in one interval of the keys and values of one head."""
     heads, index = work.heads, work.heads.indices[which]
     arrays = [x[index] for x in (heads.key, heads.value, work.in_key, work.in_value)]
-    for first, last in pieces(start, stop, heads.block_rows):
+    for first, last in intervals(start, stop, heads.block_rows):
         key, value, in_key, in_value = (x[first:last] for x in arrays)
         present = None if heads.mask is None else heads.mask[index][first:last]
         if present is None or present.all():
@@ -243,7 +243,7 @@ def pull_keys(
     slopes += table[:, -1]
     slopes *= features
     np.matmul(slopes, keys.rows, out=in_key)
-    in_key /= limits.unit
+    in_key /= limits.exponent_unit
     in_key += (slopes @ np.ones(width, slopes.dtype))[:, None] * row_slope
     if factor is not None:
         in_key *= factor

@@ -254,7 +254,7 @@ def reference_of(sums: Sums, first: float, keys: Exponents, *, plain: bool) -> n
     """
     if not sums.total.any():
         return np.full(len(sums.total), first, sums.total.dtype)
-    logs = sums.shift + np.log(sums.total) * sums.total.dtype.type(keys.limits.unit)
+    logs = sums.shift + np.log(sums.total) * sums.total.dtype.type(keys.limits.exponent_unit)
     low, high = logs.min(), logs.max()
     if not np.isfinite(low) or not np.isfinite(high):
         return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from randfeat._numpy.threads import Scratch
-from randfeat.attention.inputs import pieces
+from randfeat.attention.inputs import intervals
 from randfeat.attention.numpy.exponents import Exponents, Limits, moderate
 from randfeat.attention.state import AttentionState
 
@@ -34,14 +34,14 @@ class Sums:
     @classmethod
     def of_state(cls, log_max: np.ndarray, weighted: np.ndarray, total: np.ndarray, keys: Exponents) -> "Sums":
         """The sums in the arrays of one head of an `AttentionState`."""
-        shift = log_max[0] * log_max.dtype.type(keys.limits.unit) - keys.log_weights
+        shift = log_max[0] * log_max.dtype.type(keys.limits.exponent_unit) - keys.log_weights
         return cls(shift, weighted, total[:, 0], shift)
 
     def to_state(self, keys: Exponents) -> AttentionState:
         """The state of one head, relative to the largest key of each feature where that is known."""
         top = self.shift if self.peak is None else self.peak
         factor = keys.limits.power(self.shift - finite(top))[:, None]
-        log_max = (top + keys.log_weights) / top.dtype.type(keys.limits.unit)
+        log_max = (top + keys.log_weights) / top.dtype.type(keys.limits.exponent_unit)
         return AttentionState(log_max[None, :], self.weighted * factor, self.total[:, None] * factor)
 
     def merge(self, other: "Sums", limits: Limits) -> "Sums":
@@ -95,23 +95,23 @@ def sum_keys(
         values = np.multiply(value, factors[:, None], out=scratch.take("values", *value.shape))
     total, weighted = np.zeros(width, key.dtype), np.zeros((width, value.shape[-1]), key.dtype)
     largest: list[np.ndarray] = []
-    plain, others = False, None
-    for rows in blocks(len(key), size):
-        exponents = keys.of_centered(units[rows], scratch)
+    plain, shifted_blocks = False, None
+    for block in blocks(len(key), size):
+        exponents = keys.of_centered(units[block], scratch)
         if ordinary and keys.within_limit(exponents, bound):
             plain = True
             if peak:
-                largest.append(np.max(exponents + per_row[rows, None], axis=0))
+                largest.append(np.max(exponents + per_row[block, None], axis=0))
             features = limits.features(exponents, bound)
-            total += factors[rows] @ features
-            weighted += features.T @ values[rows]
+            total += factors[block] @ features
+            weighted += features.T @ values[block]
         else:
-            block = shifted_sums(exponents, per_row[rows], value[rows], limits, scratch, peak=peak)
-            others = merged(others, block, limits)
+            of_block = shifted_sums(exponents, per_row[block], value[block], limits, scratch, peak=peak)
+            shifted_blocks = merged(shifted_blocks, of_block, limits)
     if plain and not total.min() >= limits.lowest:
         return sum_keys(keys, key, value, scratch, size=size, peak=peak, shifted=True, log_factor=log_factor)
     top = np.max(largest, axis=0) if largest else None
-    found = merged(Sums(np.full(width, reference), weighted, total, top) if plain else None, others, limits)
+    found = merged(Sums(np.full(width, reference), weighted, total, top) if plain else None, shifted_blocks, limits)
     return Sums.empty(width, value.shape[-1], key.dtype) if found is None else found
 
 
@@ -130,7 +130,7 @@ def shifted_sums(
 
 def blocks(num_rows: int, size: int) -> list[slice]:
     """Slices of consecutive rows, `size` at a time."""
-    return [slice(first, last) for first, last in pieces(0, num_rows, size)]
+    return [slice(first, last) for first, last in intervals(0, num_rows, size)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ class Readout:
         limits = queries.limits
         present = np.where(sums.total == 0, 1, sums.total).astype(sums.total.dtype, copy=False)
         means = sums.weighted / present[:, None]
-        logs = np.log(sums.total) * sums.total.dtype.type(limits.unit)
+        logs = np.log(sums.total) * sums.total.dtype.type(limits.exponent_unit)
         log_weight = sums.shift + logs + queries.log_weights + keys.log_weights
         weights = limits.power(log_weight - log_weight.max())
         ordinary = bool(moderate(np.max(np.abs(means), axis=0, initial=0.0)[:, None], limits).all())
@@ -172,18 +172,18 @@ class Readout:
         units = queries.units(query, scratch)
         bound = queries.center(units)
         total = np.empty(len(query), out.dtype)
-        for rows in blocks(len(query), size):
-            exponents = queries.of_centered(units[rows], scratch)
+        for block in blocks(len(query), size):
+            exponents = queries.of_centered(units[block], scratch)
             if self.ordinary and queries.within_limit(exponents, bound):
                 features = limits.features(exponents, bound)
-                np.matmul(features, self.weights, out=total[rows])
-                np.matmul(features, self.weighted, out=out[rows])
+                np.matmul(features, self.weights, out=total[block])
+                np.matmul(features, self.weighted, out=out[block])
             else:
-                self._shifted(exponents, out[rows], total[rows])
+                self._shifted(exponents, out[block], total[block])
         if not total.min() >= limits.lowest:
-            for rows in blocks(len(query), size):
-                if not total[rows].min() >= limits.lowest:
-                    self._shifted(queries.of_centered(units[rows], scratch), out[rows], total[rows])
+            for block in blocks(len(query), size):
+                if not total[block].min() >= limits.lowest:
+                    self._shifted(queries.of_centered(units[block], scratch), out[block], total[block])
         out /= total[:, None]
 
     def _shifted(self, exponents: np.ndarray, out: np.ndarray, total: np.ndarray) -> None:
