@@ -41,11 +41,11 @@ SPLIT_EVERY = 8
 def features(phi: FeatureMap, x: Any) -> Any:
     """The plain features `phi(x)` of a dask array, block by block: (..., n, d) -> (..., n, num_features), lazily.
 
-    x : blocks of NumPy arrays. The result has its chunks along n, of known or unknown sizes, and along the leading
-        dimensions; d and num_features are in one chunk each, into which x is brought where its d is in several.
+    x : blocks of NumPy arrays. The result has the chunks of x along n (of known or unknown sizes) and along the leading
+        dimensions. d and num_features have one chunk each; if x has several along d, it is rechunked.
 
-    Each block is `phi(block)`, to the last bit. Features of one row are equal up to rounding however x is cut: products
-    of matrices and `phi` itself choose their way by the number of rows.
+    Each block is `phi(block)`, to the last bit. Other chunks of x change the features of a row by rounding only: `phi`
+    and the matrix products choose their algorithm by the number of rows.
 
     >>> import randfeat as rf
     >>> x = da.random.default_rng(0).standard_normal((10_000, 3), chunks=(4_000, 3))
@@ -68,13 +68,13 @@ def feature_moments(
 ) -> Any:
     """`FeatureMoments.of(phi, x, y)` of dask arrays, lazily: a `Delayed` whose `compute()` gives the FeatureMoments.
 
-    x (n, d), y (n, k) or (n,) : dask arrays of NumPy blocks; y is brought into the chunks of x along n, or has as many
-        where sizes are unknown.
-    dtype : of the sums, as of `FeatureMoments`; by default float64, of float32 data too.
-    split_every : how many moments, m² numbers each, one task merges.
+    x (n, d), y (n, k) or (n,) : dask arrays of NumPy blocks; y is rechunked like x along n; if sizes are
+        unknown, it must have as many chunks as x.
+    dtype : of the sums, as in `FeatureMoments`; float64 by default, also for float32 data.
+    split_every : number of moments, m² numbers each, that one task merges.
 
-    Features are made for a piece of a block at a time and never leave the worker. Moments are merged in a tree, in the
-    order of the data whoever is done first; how the data are cut changes the numbers by rounding.
+    Features are computed for part of a block at a time and never leave the worker. Moments are merged in a tree, always
+    in the order of the data. Other chunks change the result by rounding only.
 
     >>> import randfeat as rf
     >>> x = da.linspace(-2.0, 2.0, 5_000, chunks=700)[:, None]
@@ -110,25 +110,26 @@ def linear_attention(
     scale: float | None = None,
     key_mask: Any = None,
     split_every: int = SPLIT_EVERY,
-    **others: Any,
+    **unsupported: Any,
 ) -> Any:
-    """`randfeat.linear_attention` of dask arrays, whose length may be spread over workers, lazily.
+    """`randfeat.linear_attention` of dask arrays, lazily; the length may be spread over workers.
 
     query (..., L, d), key (..., S, d), value (..., S, dv) : dask arrays of NumPy blocks, in one dtype. Any leading
-        dimensions that broadcast, in chunks or not. The result (..., L, dv) has the chunks of the query. Values and
-        masks are brought into the chunks of the keys along S, and where attention is causal all of them into those of
-        the query; where sizes are unknown, they must have equally many.
-    features, scale : as there. is_causal : as there, for L = S.
+        dimensions that broadcast, with any chunks. The result (..., L, dv) has the chunks of the query. Values and
+        masks are rechunked like the keys along S; in causal attention keys, values and masks are rechunked like the
+        query. If sizes are unknown, the numbers of chunks must agree.
+    features, scale, is_causal : as in `randfeat.linear_attention`; causal attention needs L = S.
     key_mask : bool, dask or NumPy, (S,) or as many dimensions as `key` less one, True = take part.
-    split_every : how many states one task merges.
+    split_every : number of states that one task merges.
 
     Each block of keys becomes an `AttentionState`, num_features × (dv + 1) numbers for each head and its scales; only
-    states are merged and moved. Full: in a tree, and all queries read the one that is left. Causal: in a chain, since a
-    block of queries starts from the state of all earlier blocks; merging is the only work that is not parallel. Keys
-    are then mapped to features twice, once for the state of their block and once within it.
+    states are merged and moved. In full attention they are merged in a tree, and all queries read the final state. In
+    causal attention they are merged in a chain, since a block of queries starts from the state of all earlier blocks;
+    only this merging is not parallel. Causal attention computes the features of keys twice: once for the state of
+    their block, once within the block.
 
-    Exactness: as of `randfeat.linear_attention` in memory, up to rounding. Causal outputs never depend on later keys,
-    to the last bit. What else that function does (decay, windows, biases, packing, grouped heads, states) is refused.
+    Exactness: equal to `randfeat.linear_attention` in memory up to rounding. Causal outputs never depend on later keys,
+    to the last bit. Decay, windows, biases, packing, grouped heads and states are refused.
 
     >>> import randfeat as rf
     >>> rng = da.random.default_rng(0)
@@ -139,10 +140,10 @@ def linear_attention(
     >>> out.chunks == q.chunks, bool(np.allclose(out.compute(), expected))
     (True, True)
     """
-    if others:
+    if unsupported:
         raise TypeError(
-            f"{', '.join(others)}: attention of dask arrays takes is_causal, scale, key_mask and split_every alone; "
-            "for more call randfeat.linear_attention on arrays in memory."
+            f"{', '.join(unsupported)}: attention of dask arrays takes only is_causal, scale, key_mask and "
+            "split_every; for more call randfeat.linear_attention on arrays in memory."
         )
     phi_in_graph, split_every = in_graph(features), branches(split_every)
     query, key, value = (in_whole_rows(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
@@ -179,16 +180,13 @@ def linear_attention(
     return blockwise(block_read, chunks, [(phi_in_graph, None), queries, state, *maps], dtype, scale=scale)
 
 
-# before there is work -------------------------------------------------------------------------------------------------
-
-
 def one_chunk_each(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Chunks of dimensions that are not cut."""
+    """Chunks of dimensions that are not divided."""
     return tuple((size,) for size in shape)
 
 
 def as_mask(key_mask: Any) -> Any:
-    """A dask array with at least the axis of the keys, whose size alone may be unknown."""
+    """The mask as a dask array (..., S), in which only S may be unknown."""
     mask = key_mask if isinstance(key_mask, da.Array) else da.asarray(np.asarray(key_mask))
     if mask.ndim == 0 or not all(map(is_known, mask.shape[:-1])):
         raise ValueError(f"key_mask must have shape (S,) or (..., S) with known leading dimensions, got {mask.shape}.")
@@ -196,14 +194,14 @@ def as_mask(key_mask: Any) -> Any:
 
 
 def stand_in(x: Any, num_rows: int) -> np.ndarray:
-    """An array of the shape and dtype of `x`, but for its number of rows, in no memory."""
+    """An array with the shape (but `num_rows` rows) and dtype of `x` that takes no memory, to check inputs early."""
     return np.broadcast_to(np.zeros((), as_floating(x._meta, "x").dtype), (*x.shape[:-2], num_rows, x.shape[-1]))
 
 
 def checked(
     query: Any, key: Any, value: Any, mask: Any, phi: FeatureMap, scale: float | None
 ) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...]]:
-    """The dtype of the output and the leading dimensions of output and states, or an error that says what is wrong."""
+    """Dtype of the output and leading dimensions of output and states; raises the errors of bad inputs early."""
     of_keys = [key.shape[-2], value.shape[-2], *([] if mask is None else mask.shape[-1:])]
     known = all(map(is_known, of_keys))
     queries = stand_in(query, query.shape[-2] if is_known(query.shape[-2]) else 0)
@@ -214,22 +212,19 @@ def checked(
     return problem.inputs.dtype, np.broadcast_shapes(queries.shape[:-2], problem.lead), problem.lead
 
 
-# blocks ---------------------------------------------------------------------------------------------------------------
-
-
 def block_features(phi: FeatureMap, x: np.ndarray, *where: np.ndarray) -> np.ndarray:
-    """Features of one block; as everywhere here on one thread, since Dask has a task for every core."""
+    """Features of one block, on one thread: Dask has a task for every core."""
     return maps_at(phi, where)(x, num_threads=1)
 
 
 def block_moments(phi: FeatureMap, x: np.ndarray, y: np.ndarray | None, *, sums_in: str | None) -> FeatureMoments:
-    """Moments of one block."""
+    """Moments of one block of rows."""
     num_targets = 0 if y is None else y.shape[1]
     return FeatureMoments.empty(phi, num_targets, dtype=sums_in).append(x, y, num_threads=1)
 
 
 def merged_moments(parts: list[FeatureMoments]) -> FeatureMoments:
-    """Moments of consecutive blocks, in their order."""
+    """Moments of consecutive blocks, merged in order."""
     return functools.reduce(FeatureMoments.merge, parts)
 
 
@@ -241,7 +236,7 @@ def block_state(
     *where: np.ndarray,
     scale: float | None,
 ) -> AttentionState:
-    """The state after the keys of one block alone."""
+    """Attention state of one block of keys."""
     _, state = attention_in_memory(
         key[..., :1, :],  # one query, as attention without any takes a slower way
         key,
@@ -256,14 +251,14 @@ def block_state(
 
 
 def merged_states(parts: list[AttentionState | None]) -> AttentionState:
-    """The state of consecutive blocks, in their order; None comes before the first."""
+    """State of consecutive blocks, merged in order; a leading None (no earlier block) is skipped."""
     return functools.reduce(AttentionState.merge, (part for part in parts if part is not None))
 
 
 def block_read(
     phi: FeatureMap, query: np.ndarray, state: AttentionState, *where: np.ndarray, scale: float | None
 ) -> np.ndarray:
-    """The outputs of one block of queries, which all see the state: attention to one more key, which is absent."""
+    """Outputs of one block of queries that all see `state`: attention to one more key, which is masked out."""
     lead, value_dim = state.total.shape[:-2], state.weighted.shape[-1]
     return attention_in_memory(
         query,
@@ -287,7 +282,7 @@ def block_causal(
     *where: np.ndarray,
     scale: float | None,
 ) -> np.ndarray:
-    """The outputs of one block of queries that see the state before it, and the keys of the block causally."""
+    """Outputs of one block of queries that see the state before it, and causally the keys of the block."""
     if query.shape[-2] != key.shape[-2]:
         raise ValueError(
             f"causal attention needs chunks of queries and keys of the same lengths, got {query.shape[-2]} and "
@@ -306,12 +301,9 @@ def block_causal(
     )
 
 
-# what Dask asks of objects in its graphs ------------------------------------------------------------------------------
-
-
 @normalize_token.register(FeatureMap)
 def tokens(phi: FeatureMap) -> tuple[Any, ...]:
-    """What a map is, so that the same computation has the same name."""
+    """What determines a map, for the names that Dask gives to computations."""
     return "randfeat.FeatureMap", phi.estimator, phi.dim, phi.num_features, dict(phi.arrays)
 
 
@@ -323,5 +315,5 @@ def size_of_map(phi: FeatureMap) -> int:
 
 @sizeof.register((AttentionState, FeatureMoments))
 def size_of_sums(sums: AttentionState | FeatureMoments) -> int:
-    """Bytes of the arrays of sums, which Dask keeps its workers within their memory by."""
+    """Bytes of the arrays of a state or moments, for the memory accounting of Dask."""
     return sum(getattr(getattr(sums, field.name), "nbytes", 0) for field in fields(sums))

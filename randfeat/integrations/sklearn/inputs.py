@@ -1,4 +1,4 @@
-"""What estimators take: random states, arrays of one library, rows to look at."""
+"""Inputs of the scikit-learn estimators: random states, arrays of one library, samples of rows."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def as_rng(random_state: Any) -> np.random.Generator:
 
 
 def check_same_library(x: Any, like: Any, name: str) -> None:
-    """ValueError for inputs of another library or device than those of fit, of which `like` is."""
+    """Raise ValueError unless `x` has the library and device of `like`, an array that fit has made."""
     mine, theirs = (None if is_sparse(one) else (namespace(one), device_of(one)) for one in (x, like))
     if mine == theirs or (mine is None and isinstance(like, np.ndarray)):
         return
@@ -39,7 +39,7 @@ def is_sparse(x: Any) -> bool:
 
 
 def rows_of(x: Any, rng: np.random.Generator, most: int) -> np.ndarray:
-    """At most so many random rows, dense, on the host, in float64."""
+    """At most `most` random rows of x as a dense float64 NumPy array."""
     if x.shape[0] <= most:
         chosen = x
     else:
@@ -50,6 +50,6 @@ def rows_of(x: Any, rng: np.random.Generator, most: int) -> np.ndarray:
 
 
 def take(x: Any, indices: np.ndarray) -> Any:
-    """Rows of an array of any library."""
+    """Rows `indices` of an array of any library."""
     xp = namespace(x)
     return xp.take(x, xp.asarray(indices, device=device_of(x)), axis=0)
