@@ -83,7 +83,7 @@ class Workload:
         return shortest
 
     def too_much(self, method: str, length: int, costs: AttentionCosts) -> str | None:
-        """Why a call is left out: its expected time or memory, if over the limit; else None."""
+        """Reason to leave a call out, if its expected time or memory is over the limit; else None."""
         expected = self.expected(length, costs, is_causal=method == CAUSAL)
         seconds = expected.exact_seconds if method == EXACT else expected.linear_seconds
         if seconds > LONGEST:

@@ -1,4 +1,4 @@
-"""Independent Gaussian rows."""
+"""Independent Gaussian rows, the reference coupling."""
 
 from dataclasses import dataclass
 

@@ -303,7 +303,7 @@ def block_causal(
 
 @normalize_token.register(FeatureMap)
 def tokens(phi: FeatureMap) -> tuple[Any, ...]:
-    """What determines a map, for the names that Dask gives to computations."""
+    """The fields that determine a map, for the names that Dask gives to computations."""
     return "randfeat.FeatureMap", phi.estimator, phi.dim, phi.num_features, dict(phi.arrays)
 
 

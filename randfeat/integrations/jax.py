@@ -131,7 +131,7 @@ def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any)
 
 
 def before_end(lengths: Any, size: int, ndim: int, name: str) -> jax.Array:
-    """Which positions lie before the end of each sequence: bool (B, 1, size), from lengths (B,)."""
+    """Mask of the positions before the end of each sequence, bool (B, 1, size), from lengths (B,)."""
     lengths = jnp.asarray(lengths)
     if ndim != 4 or lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(f"{name} must be integers (B,) for inputs (B, T, N, H), got {lengths.dtype} {lengths.shape}.")

@@ -196,7 +196,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Self:
-        """Add rows; the features are drawn at the is_first call."""
+        """Add rows; the features are drawn at the first call."""
         is_first = not hasattr(self, "sums_")
         X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, reset=is_first)
         y = to_numpy(y)
@@ -261,16 +261,16 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
         return self._fit_labels(X, y, np.unique(y))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """Add rows. classes : all classes, required at the is_first call."""
+        """Add rows. classes : all classes, required at the first call."""
         is_first = not hasattr(self, "sums_")
         X, y = validate_data(self, X, y, accept_sparse="csr", reset=is_first)
         y = labels_of(y)
         if is_first and classes is None:
-            raise ValueError("the is_first call of partial_fit needs all classes: partial_fit(X, y, classes=...).")
+            raise ValueError("the first call of partial_fit needs all classes: partial_fit(X, y, classes=...).")
         if classes is not None:
             classes = np.unique(to_numpy(classes))
             if not is_first and not np.array_equal(classes, self.classes_):
-                raise ValueError(f"classes must be those of the is_first call, {self.classes_}, got {classes}.")
+                raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}.")
         if is_first:
             self._begin(X, classes)
         self._append(X, self._targets(y))
