@@ -47,7 +47,7 @@ def blockwise_features(
     if batch_shape:
         inputs = np.broadcast_to(x, (*lead, *x.shape[-2:]))
         numbers = np.broadcast_to(np.arange(len(fills)).reshape(batch_shape), lead)
-        maps = [(inputs[at], features[at], fills[numbers[at]]) for at in np.ndindex(lead)]
+        maps = [(inputs[index], features[index], fills[numbers[index]]) for index in np.ndindex(lead)]
     else:  # one map for all rows
         maps = [(x.reshape(-1, x.shape[-1]), features.reshape(-1, num_features), fills[0])]
     tasks = [

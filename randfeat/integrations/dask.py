@@ -149,32 +149,32 @@ def linear_attention(
     query, key, value = (in_whole_rows(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
     mask = None if key_mask is None else as_mask(key_mask)
     dtype, lead, state_lead = checked(query, key, value, mask, features, scale)
-    of_keys = key.chunks[-2]
+    key_chunks = key.chunks[-2]
     if is_causal:
-        of_keys = lengths_like(query.chunks[-2], of_keys, "query and key of causal attention")
-    of_values = lengths_like(of_keys, value.chunks[-2], "key and value")
+        key_chunks = lengths_like(query.chunks[-2], key_chunks, "query and key of causal attention")
+    value_chunks = lengths_like(key_chunks, value.chunks[-2], "key and value")
 
     grid = Grid.of(query.chunks[:-2], key.chunks[:-2], value.chunks[:-2], one_chunk_each(features.batch_shape))
     along = "l" if is_causal else "s"
     queries = grid.place(query, query.chunks[-2:], "l", "d")
     keys = [
-        grid.place(key, (of_keys, key.chunks[-1]), along, "d"),
-        grid.place(value, (of_values, value.chunks[-1]), along, "e"),
+        grid.place(key, (key_chunks, key.chunks[-1]), along, "d"),
+        grid.place(value, (value_chunks, value.chunks[-1]), along, "e"),
         (None, None),
     ]
     if mask is not None:
-        keys[2] = grid.place(mask, (lengths_like(of_keys, mask.chunks[-1], "key and key_mask"),), along)
+        keys[2] = grid.place(mask, (lengths_like(key_chunks, mask.chunks[-1], "key and key_mask"),), along)
     maps = grid.maps(features)
 
     state_axes = dict(zip(grid.names(len(state_lead)), grid.over(state_lead), strict=True))
-    state_chunks = {**state_axes, along: (1,) * len(of_keys)}
+    state_chunks = {**state_axes, along: (1,) * len(key_chunks)}
     states = blockwise(block_state, state_chunks, [(phi_in_graph, None), *keys, *maps], scale=scale)
     chunks = dict(zip(grid.names(len(lead)), grid.over(lead), strict=True))
     chunks |= {"l": query.chunks[-2], "e": value.chunks[-1]}
     if is_causal:
-        before = chained(states, merged_states), tuple(state_chunks)
+        earlier_states = chained(states, merged_states), tuple(state_chunks)
         return blockwise(
-            block_causal, chunks, [(phi_in_graph, None), queries, *keys, before, *maps], dtype, scale=scale
+            block_causal, chunks, [(phi_in_graph, None), queries, *keys, earlier_states, *maps], dtype, scale=scale
         )
     state = reduced(states, merged_states, split_every), tuple(state_axes)
     return blockwise(block_read, chunks, [(phi_in_graph, None), queries, state, *maps], dtype, scale=scale)
@@ -202,19 +202,19 @@ def checked(
     query: Any, key: Any, value: Any, mask: Any, phi: FeatureMap, scale: float | None
 ) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...]]:
     """Dtype of the output and leading dimensions of output and states; raises the errors of bad inputs early."""
-    of_keys = [key.shape[-2], value.shape[-2], *([] if mask is None else mask.shape[-1:])]
-    known = all(map(is_known, of_keys))
+    lengths = [key.shape[-2], value.shape[-2], *([] if mask is None else mask.shape[-1:])]
+    lengths_known = all(map(is_known, lengths))
     queries = stand_in(query, query.shape[-2] if is_known(query.shape[-2]) else 0)
-    keys, values = stand_in(key, key.shape[-2] if known else 0), stand_in(value, value.shape[-2] if known else 0)
+    keys, values = (stand_in(x, x.shape[-2] if lengths_known else 0) for x in (key, value))
     if mask is not None:
-        mask = np.broadcast_to(np.zeros((), mask.dtype), (*mask.shape[:-1], mask.shape[-1] if known else 0))
+        mask = np.broadcast_to(np.zeros((), mask.dtype), (*mask.shape[:-1], mask.shape[-1] if lengths_known else 0))
     problem = Problem.of(queries, keys, values, phi, scale=scale, key_mask=mask)
     return problem.inputs.dtype, np.broadcast_shapes(queries.shape[:-2], problem.lead), problem.lead
 
 
-def block_features(phi: FeatureMap, x: np.ndarray, *where: np.ndarray) -> np.ndarray:
+def block_features(phi: FeatureMap, x: np.ndarray, *map_indices: np.ndarray) -> np.ndarray:
     """Features of one block, on one thread: Dask has a task for every core."""
-    return maps_at(phi, where)(x, num_threads=1)
+    return maps_at(phi, map_indices)(x, num_threads=1)
 
 
 def block_moments(phi: FeatureMap, x: np.ndarray, y: np.ndarray | None, *, sums_in: str | None) -> FeatureMoments:
@@ -233,7 +233,7 @@ def block_state(
     key: np.ndarray,
     value: np.ndarray,
     mask: np.ndarray | None,
-    *where: np.ndarray,
+    *map_indices: np.ndarray,
     scale: float | None,
 ) -> AttentionState:
     """Attention state of one block of keys."""
@@ -241,7 +241,7 @@ def block_state(
         key[..., :1, :],  # one query, as attention without any takes a slower way
         key,
         value,
-        maps_at(phi, where),
+        maps_at(phi, map_indices),
         scale=scale,
         key_mask=mask,
         return_state=True,
@@ -256,7 +256,7 @@ def merged_states(parts: list[AttentionState | None]) -> AttentionState:
 
 
 def block_read(
-    phi: FeatureMap, query: np.ndarray, state: AttentionState, *where: np.ndarray, scale: float | None
+    phi: FeatureMap, query: np.ndarray, state: AttentionState, *map_indices: np.ndarray, scale: float | None
 ) -> np.ndarray:
     """Outputs of one block of queries that all see `state`: attention to one more key, which is masked out."""
     lead, value_dim = state.total.shape[:-2], state.weighted.shape[-1]
@@ -264,7 +264,7 @@ def block_read(
         query,
         np.zeros((*lead, 1, query.shape[-1]), query.dtype),
         np.zeros((*lead, 1, value_dim), query.dtype),
-        maps_at(phi, where),
+        maps_at(phi, map_indices),
         scale=scale,
         key_mask=np.zeros(1, bool),
         initial_state=state,
@@ -279,7 +279,7 @@ def block_causal(
     value: np.ndarray,
     mask: np.ndarray | None,
     before: AttentionState | None,
-    *where: np.ndarray,
+    *map_indices: np.ndarray,
     scale: float | None,
 ) -> np.ndarray:
     """Outputs of one block of queries that see the state before it, and causally the keys of the block."""
@@ -292,7 +292,7 @@ def block_causal(
         query,
         key,
         value,
-        maps_at(phi, where),
+        maps_at(phi, map_indices),
         is_causal=True,
         scale=scale,
         key_mask=mask,

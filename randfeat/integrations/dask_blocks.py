@@ -125,11 +125,11 @@ class Grid:
         return [(da.arange(sum(own), chunks=(own,)), (name,)) for own, name in zip(chunks, names, strict=True)]
 
 
-def maps_at(phi: FeatureMap, where: tuple[np.ndarray, ...]) -> FeatureMap:
+def maps_at(phi: FeatureMap, indices: tuple[np.ndarray, ...]) -> FeatureMap:
     """The maps of a batch with these indices along each dimension of the batch."""
-    if not where:
+    if not indices:
         return phi
-    arrays = {name: array[np.ix_(*where)] for name, array in phi.arrays.items()}
+    arrays = {name: array[np.ix_(*indices)] for name, array in phi.arrays.items()}
     return FeatureMap(phi.estimator, phi.dim, phi.num_features, arrays)
 
 
@@ -144,15 +144,15 @@ def blockwise(
 
     Blocks are matched by number, not by size, so sizes may be unknown; a block of an axis with one block is reused.
     """
-    given = {name for _, names in arguments for name in names or ()}
+    argument_axes = {name for _, names in arguments for name in names or ()}
     return da.blockwise(
         function,
         tuple(chunks),
         *(part for argument in arguments for part in argument),
         dtype=dtype,
         meta=np.empty((0,) * len(chunks), dtype),
-        new_axes={name: sizes for name, sizes in chunks.items() if name not in given},
-        adjust_chunks={name: sizes for name, sizes in chunks.items() if name in given},
+        new_axes={name: sizes for name, sizes in chunks.items() if name not in argument_axes},
+        adjust_chunks={name: sizes for name, sizes in chunks.items() if name in argument_axes},
         align_arrays=False,
         concatenate=True,
         **options,

@@ -100,8 +100,10 @@ class RidgeProblem:
         Smoothing Spline".
         """
         squares = self.target_squares - np.sum(weights * (self.cross + alpha * weights), axis=0)
-        left = self.degrees - (root.shape[1] - alpha * float(np.sum(root * root)))
-        return np.maximum(squares, 0.0) / left if left > 0 else np.full(squares.shape, math.nan)
+        residual_degrees = self.degrees - (root.shape[1] - alpha * float(np.sum(root * root)))
+        if residual_degrees <= 0:
+            return np.full(squares.shape, math.nan)
+        return np.maximum(squares, 0.0) / residual_degrees
 
     def intercept(self, weights: np.ndarray) -> np.ndarray:
         """The intercept `b = ȳ - Wᵀ φ̄` (k,)."""
@@ -307,9 +309,10 @@ class RidgeSpectrum(RidgePath):
         """`(|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²` of each target: penalties (...) -> (..., k)."""
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
         explained = self.coordinates**2 / self.values[:, None]
-        left = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
-        left = left if len(self.values) < self.degrees else 0.0  # features that can fit all rows leave no residual
-        return left + (alpha / (self.values + alpha)) ** 2 @ explained
+        unexplained: Any = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
+        if len(self.values) >= self.degrees:  # features that can fit all rows leave no residual
+            unexplained = 0.0
+        return unexplained + (alpha / (self.values + alpha)) ** 2 @ explained
 
 
 def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, transpose: bool) -> np.ndarray:

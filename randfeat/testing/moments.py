@@ -97,9 +97,9 @@ class MomentCase:
 
     def draws_for(self, variance: np.ndarray, kurtosis: np.ndarray) -> float:
         """Number of draws that gives the stated power."""
-        reach = self.limit + POWER_Z
-        for_mean = np.max(variance) * (reach / self.detectable_bias) ** 2
-        for_variance = np.max(kurtosis - 1) * (reach / self.detectable_variance) ** 2
+        threshold = self.limit + POWER_Z
+        for_mean = np.max(variance) * (threshold / self.detectable_bias) ** 2
+        for_variance = np.max(kurtosis - 1) * (threshold / self.detectable_variance) ** 2
         draws = np.ceil(max(for_mean, for_variance, 2000.0))
         if draws > MAX_DRAWS:
             raise ValueError(

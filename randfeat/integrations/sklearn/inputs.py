@@ -23,13 +23,13 @@ def as_rng(random_state: Any) -> np.random.Generator:
 
 def check_same_library(x: Any, like: Any, name: str) -> None:
     """Raise ValueError unless `x` has the library and device of `like`, an array that fit has made."""
-    mine, theirs = (None if is_sparse(one) else (namespace(one), device_of(one)) for one in (x, like))
-    if mine == theirs or (mine is None and isinstance(like, np.ndarray)):
+    ours, theirs = (None if is_sparse(array) else (namespace(array), device_of(array)) for array in (x, like))
+    if ours == theirs or (ours is None and isinstance(like, np.ndarray)):
         return
     raise ValueError(
         f"Inputs passed to {name}() must use the same namespace and the same device as those passed to fit(): "
         f"expected {type(like).__module__}.{type(like).__name__} on {device_of(like)}, got "
-        f"{type(x).__module__}.{type(x).__name__}{'' if mine is None else f' on {device_of(x)}'}."
+        f"{type(x).__module__}.{type(x).__name__}{'' if ours is None else f' on {device_of(x)}'}."
     )
 
 
