@@ -92,3 +92,20 @@ def test_rests_of_sentences_are_seen(text):
 )  # fmt: skip
 def test_whole_ones_are_not(text):
     assert problem_of(text) is None
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_links_of_the_readme_lead_somewhere():
+    """Sphinx checks the links of docs/; the README is not among its pages."""
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", README)
+    assert len(targets) > 20
+    missing = [target for target in targets if not (ROOT / target).is_file()]
+    assert not missing
+
+
+def test_tables_of_the_readme_fit_a_screen():
+    cells = [cell.strip() for line in README.splitlines() if line.startswith("|") for cell in line.split("|")]
+    assert len(cells) > 50
+    assert not [cell for cell in cells if len(cell.split()) > 12]
