@@ -1,6 +1,6 @@
 """Joint laws of two rows, and the covariances of exponentials, hyperbolic cosines and cosines under them.
 
-A variance depends on two rows w1, w2 in R^d with a rotation-invariant law only through, for a vector v with s = |v|²,
+For two rows w1, w2 in R^d with a rotation-invariant law, a variance needs only, for a vector v with s = |v|²,
 
     covariance(s)       Cov(exp(v·w1), exp(v·w2)) / e^s,
     even_covariance(s)  Cov(cosh(v·w1), cosh(v·w2)) / e^s,
@@ -263,7 +263,7 @@ class SpherePair(PairLaw):
         return factor * self.row_mean(tilt * s)
 
     def _isotropic(self, v: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`|v|²`, `1-4a`, and the factor `(1-4a)^{d/2} e^{2ad}` of a relative mean, for an isotropic tilt."""
+        """`s = |v|²`, `1-4a`, and the factor `(1-4a)^{d/2} e^{2a(d-s)}` of a relative mean, for an isotropic tilt."""
         s, first = np.sum(v**2 + 0 * a, axis=-1), np.asarray(a)[..., 0]
         return s, 1 - 4 * first, np.exp(self.dim / 2 * (np.log1p(-4 * first) + 4 * first) - 2 * first * s)
 
