@@ -71,7 +71,7 @@ def write_lists() -> None:
     """Write `api/kernels.md` and so on, which list what each package has: nothing is listed twice by hand."""
     about = {
         "kernels": "Exact values. `k1 + k2`, `k1 * k2` and `2.5 * k` are kernels, too.",
-        "estimators": "Laws of random features. `e1 + e2`, `e1 * e2` and `2.5 * e` are estimators, too.",
+        "estimators": "Descriptions of random features. `e1 + e2`, `e1 * e2` and `2.5 * e` are estimators, too.",
         "couplings": "Joint laws of rows, given as an object or by the name in the [catalogue](../catalogue.md).",
     }
     for package, sentence in about.items():

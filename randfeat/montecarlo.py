@@ -1,13 +1,13 @@
 """Monte Carlo over draws: errors of an estimator with confidence intervals, and comparisons that share draws.
 
-All errors are relative, `K̂/K - 1`, so that pairs of very different kernel values can stand in one table; multiply by
-the kernel (or its square) for absolute ones. For kernels outside the softmax family, which may vanish, they are
-absolute: relative to `kernel.log_size`.
+Errors are relative, `K̂/K - 1`, so that pairs with very different kernel values fit in one table. Multiply by the kernel
+(an MSE by its square) for absolute errors. Kernels outside the softmax family may vanish: their errors are relative to
+`exp(kernel.log_size)` instead.
 
-Where to trust it. An MSE measured over N draws has the relative standard error √((κ - 1)/N), κ the kurtosis of the
-error, and the kurtosis of positive features grows like e^{4u}, u = |x + y|². Beyond u of about 3 the measured MSE of
-single rows is then not only noisy but typically far too low: `sample_errors` warns (`HeavyTailWarning`), and
-`gram_variance` measures the same quantity without heavy tails. Closed forms (`estimator.variance`) need neither.
+Limits: an MSE measured over N draws has the relative standard error √((κ - 1)/N), where κ is the kurtosis of the error.
+For positive features κ grows like e^{4u}, u = |x + y|². Beyond u of about 3 the measured MSE of single rows is noisy
+and typically far too low. Then `sample_errors` warns (`HeavyTailWarning`); `gram_variance` measures the same quantity
+without heavy tails, and the closed form `estimator.variance` needs no draws at all.
 """
 
 import warnings
@@ -36,13 +36,13 @@ __all__ = [
     "sample_errors",
 ]
 
-BATCH_BYTES = 2**26
-FEATURES_IN_CACHE = 2**17
-HEAVY = 30.0  # kurtosis beyond which squared errors are far from normal in the samples that one takes
+BATCH_BYTES = 2**26  # of the rows and features of one batch of draws
+FEATURES_IN_CACHE = 2**17  # numbers
+HEAVY = 30.0  # kurtosis beyond which squared errors are far from normal in the samples of practical size
 
 
 class HeavyTailWarning(UserWarning):
-    """The measured MSE of heavy-tailed errors is noisy and typically too low."""
+    """Warning that a measured MSE of heavy-tailed errors is noisy and typically too low."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class ErrorSample:
-    """Relative errors of independent draws, `(K̂ - K)/size`: `errors` (num_draws, ...), one column per pair."""
+    """Relative errors `(K̂ - K)/size` of independent draws; `errors` has shape (num_draws, ...), one column per pair."""
 
     errors: np.ndarray
 
@@ -78,39 +78,39 @@ class ErrorSample:
         return int(self.errors.shape[0])
 
     def bias(self) -> Measured:
-        """Mean relative error."""
+        """Mean relative error of each pair."""
         return mean_over_draws(self.errors)
 
     def mse(self) -> Measured:
-        """Mean squared relative error."""
+        """Mean squared relative error of each pair."""
         return mean_over_draws(self.errors**2)
 
     def variance(self) -> Measured:
-        """Relative variance about the measured mean."""
+        """Relative variance of each pair, about the measured mean."""
         centered = (self.errors - self.errors.mean(axis=0)) ** 2
         return mean_over_draws(centered * (self.num_draws / (self.num_draws - 1)))
 
     def quantile(self, probability: float, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A quantile of the relative error and its distribution-free confidence interval (order statistics)."""
+        """Quantile of the relative error, with lower and upper end of its distribution-free confidence interval."""
         return quantile_interval(self.errors, probability, confidence)
 
     def sup_error(
         self, probability: float = 0.5, confidence: float = 0.95
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A quantile over draws of the largest absolute relative error over all pairs, with its confidence interval."""
+        """Quantile over draws of the largest absolute relative error over all pairs, with its confidence interval."""
         worst = np.max(np.abs(self.errors.reshape(self.num_draws, -1)), axis=1)
         return quantile_interval(worst, probability, confidence)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two estimators on the same seeds: the ratio of their mean squared errors, first over second, pair by pair."""
+    """Errors of two estimators on the same seeds, for the ratio of their mean squared errors (first over second)."""
 
     first: ErrorSample
     second: ErrorSample
 
     def mse_ratio(self) -> Measured:
-        """Ratio of MSEs; its standard error uses the pairing (delta method over draws)."""
+        """Ratio of the MSEs of each pair; its standard error respects the pairing (delta method over draws)."""
         a, b = self.first.errors**2, self.second.errors**2
         ratio = a.mean(axis=0) / b.mean(axis=0)
         influence = ratio * (a / a.mean(axis=0) - b / b.mean(axis=0))
@@ -122,10 +122,10 @@ def sample_errors(
 ) -> ErrorSample:
     """Relative errors of `num_draws` independent feature maps on pairs x, y, broadcasting over (..., d).
 
-    Draws come in batches whose size depends on the shapes only, about 64 MiB at a time for each thread, on as many
-    threads as RANDFEAT_NUM_THREADS says, else on all cores that this process may use; the numbers do not depend on how
-    many. The result holds 8 · num_draws · pairs bytes. Warns where the kurtosis says that the MSE of such a sample
-    cannot be trusted.
+    Draws come in batches whose size depends on the shapes only, about 64 MiB at a time for each thread, on
+    RANDFEAT_NUM_THREADS threads, or by default on all cores that this process may use. The number of threads does not
+    change the result, which takes 8 · num_draws · pairs bytes. Warns (`HeavyTailWarning`) where the kurtosis says that
+    the MSE of such a sample cannot be trusted.
     """
     sizes = batch_sizes([estimator], x, y, num_features, num_draws)
     generators = as_generator(rng).spawn(len(sizes))
@@ -137,10 +137,10 @@ def sample_errors(
 def compare(
     first: Estimator, second: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
 ) -> Comparison:
-    """Sample both estimators from the same seeds.
+    """Sample the errors of both estimators from the same seeds.
 
-    Where coupling and number of rows agree, both use the very same rows, and what they have in common cancels from
-    the comparison; otherwise they share the seed, and the pairing does no harm.
+    Estimators with the same coupling and number of rows then use the same rows, so the noise that they share cancels
+    from the ratio. For other estimators sharing the seed does no harm.
     """
     sizes = batch_sizes([first, second], x, y, num_features, num_draws)
     seeds = as_generator(rng).bit_generator.seed_seq.spawn(len(sizes))  # type: ignore[attr-defined]
@@ -155,14 +155,14 @@ def compare(
 def gram_variance(
     estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
 ) -> Measured:
-    """Relative variance with the mean over rotations taken exactly, which removes the heavy tails of an empirical MSE.
+    """Relative variance, measured with the exact mean over rotations, which removes the heavy tails of squared errors.
 
-    For couplings that are rotation invariant: rows enter only through |w_i ± w_j|², and given those lengths the mean
-    over the rotation is a Bessel function. The own term of each row is its closed form. Serves as measurement where
-    an empirical MSE cannot, and as variance for couplings without a closed form.
+    For rotation-invariant couplings. A pair of rows enters only through |w_i ± w_j|², and given these lengths the mean
+    over rotations is a Bessel function. The variance of a single row is its closed form. Use it where a measured MSE
+    cannot be trusted, and for couplings whose variance has no closed form.
 
-    Limits: what is left random is the lengths. For rows at right angles or wider, and positive features, their tail is
-    harmless at any |x + y|²; pairs close to w, -w under an even estimator (hyperbolic) keep the tail of a single row.
+    Limits: the lengths stay random. For positive features and rows at right angles or wider their tail is harmless at
+    any |x + y|². Pairs close to w, -w under an even estimator (hyperbolic) keep the heavy tail of a single row.
     """
     unit_x, unit_y = unit_inputs(estimator.kernel, x, y)
     coupling = estimator.coupling
@@ -201,7 +201,7 @@ def collect(
     sizes: list[int],
     generators: list[np.random.Generator],
 ) -> ErrorSample:
-    """Relative errors, batch by batch on several threads; each batch has a generator of its own."""
+    """Sample relative errors batch by batch on several threads; each batch has its own generator."""
     x, y = np.broadcast_arrays(as_host(x, "x"), as_host(y, "y"))
     shape, dim = x.shape[:-1], x.shape[-1]
     x, y = x.reshape(-1, dim), y.reshape(-1, dim)
@@ -210,25 +210,25 @@ def collect(
 
     def batch(part: slice, size: int, generator: np.random.Generator, _: None) -> None:
         phi = estimator.draw(dim, num_features, rng=generator, batch_shape=(size,))
-        for some, out in pieces_in_cache(phi, errors[part]):
-            out[...] = some.queries(x).scaled(-log_size).pairwise(some.keys(y)) - exact
+        for maps, out in batches_in_cache(phi, errors[part]):
+            out[...] = maps.queries(x).scaled(-log_size).pairwise(maps.keys(y)) - exact
 
     batches = zip(parts(sizes), sizes, generators, strict=True)
     run_tasks([partial(batch, *arguments) for arguments in batches], lambda: None, resolve_num_threads(None))
     return ErrorSample(errors.reshape(-1, *shape))
 
 
-def pieces_in_cache(phi: FeatureMap, errors: np.ndarray) -> Iterator[tuple[FeatureMap, np.ndarray]]:
-    """A batch of maps as smaller ones, whose features stay in the cache of a core, with their part of the errors."""
+def batches_in_cache(phi: FeatureMap, errors: np.ndarray) -> Iterator[tuple[FeatureMap, np.ndarray]]:
+    """Split a batch of maps into smaller ones whose features fit in the cache, each with its part of `errors`."""
     size = max(1, FEATURES_IN_CACHE // max(1, errors.shape[1] * phi.num_features))
     for start in range(0, len(errors), size):
-        some = slice(start, start + size)
-        arrays = {name: array[some] for name, array in phi.arrays.items()}
-        yield FeatureMap(phi.estimator, phi.dim, phi.num_features, arrays), errors[some]
+        draws = slice(start, start + size)
+        arrays = {name: array[draws] for name, array in phi.arrays.items()}
+        yield FeatureMap(phi.estimator, phi.dim, phi.num_features, arrays), errors[draws]
 
 
 def batch_sizes(estimators: list[Estimator], x: Any, y: Any, num_features: int, num_draws: int) -> list[int]:
-    """How many draws to make at once, so that rows and features of a batch fit in BATCH_BYTES."""
+    """Numbers of draws per batch, chosen so that the rows and features of a batch take at most BATCH_BYTES."""
     num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
     shape = np.broadcast_shapes(as_host(x, "x").shape, as_host(y, "y").shape)
     pairs, dim = int(np.prod(shape[:-1])), shape[-1]
@@ -255,7 +255,7 @@ def mean_over_draws(values: np.ndarray) -> Measured:
 def quantile_interval(
     values: np.ndarray, probability: float, confidence: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sample quantile over the first axis, with the order statistics that enclose the true one."""
+    """Sample quantile over the first axis, and the order statistics that enclose the true quantile."""
     from scipy.special import bdtrik
 
     if not 0 < probability < 1:
@@ -267,12 +267,12 @@ def quantile_interval(
 
 
 def kurtosis_of_estimate(estimator: Estimator, x: Any, y: Any, *, num_features: int) -> np.ndarray:
-    """Kurtosis of K̂, κ_m = 3 + (κ - 3)/m for m rows, as if they were independent; κ from `estimator.row_kurtosis`."""
+    """Kurtosis `κ_m = 3 + (κ - 3)/m` of K̂ for m independent rows; κ is `estimator.row_kurtosis`."""
     return 3 + (estimator.row_kurtosis(x, y) - 3) / estimator.num_rows(num_features, np.shape(x)[-1])
 
 
 def warn_if_heavy(estimator: Estimator, x: Any, y: Any, num_features: int, num_draws: int) -> None:
-    """Warn where an empirical MSE would be falsely low: heavy tails (κ_m > HEAVY), and too few draws for them."""
+    """Warn if the tails are heavy (κ_m > HEAVY) and the draws too few to measure an MSE."""
     try:
         kurtosis = float(np.max(kurtosis_of_estimate(estimator, x, y, num_features=num_features)))
     except NoClosedForm:

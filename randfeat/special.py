@@ -9,7 +9,7 @@ Accuracy: a few units in the last place of float32 or float64; the far left tail
 of its exponent, a relative error of a²/2 units.
 
 Source: Shepherd & Laframboise 1981, "Chebyshev approximation of (1+2x)exp(x²)erfc x in 0 <= x < ∞" (the form; the
-coefficients here are of the degree that float64 takes).
+coefficients here have the degree that float64 needs).
 """
 
 import math
@@ -54,7 +54,7 @@ SMALL_SERIES = tuple(2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (
 
 
 def horner(coefficients: Sequence[float], x: Array) -> Array:
-    """`Σ_k coefficients[k] x^k`."""
+    """Polynomial `Σ_k coefficients[k] x^k` by Horner's rule."""
     total = namespace(x).full_like(x, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
         total = total * x + coefficient
@@ -62,12 +62,12 @@ def horner(coefficients: Sequence[float], x: Array) -> Array:
 
 
 def erfcx(x: Array) -> Array:
-    """`exp(x²) erfc(x)` for x >= 0."""
+    """Scaled complementary error function `exp(x²) erfc(x)` for x >= 0."""
     return horner(SCALED_COMPLEMENT, 1 - 6 / (x + 3)) / (1 + 2 * x)
 
 
 def erf(x: Array) -> Array:
-    """The error function."""
+    """Error function `2/√π ∫_0^x e^{-t²} dt`."""
     xp = namespace(x)
     size = xp.abs(x)
     small = size <= 0.5
@@ -77,7 +77,7 @@ def erf(x: Array) -> Array:
 
 
 def normal_cdf(x: Array) -> Array:
-    """Φ(x), the standard normal distribution function, with its full left tail."""
+    """Φ(x), the standard normal distribution function, accurate in the left tail."""
     xp = namespace(x)
     tail = xp.exp(-x * x / 2) * erfcx(xp.abs(x) / math.sqrt(2)) / 2
     return xp.where(x < 0, tail, 1 - tail)

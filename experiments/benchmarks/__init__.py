@@ -1,1 +1,1 @@
-"""Timings: against other implementations (`python -m experiments.benchmarks attention`), and of our own two methods."""
+"""Timings against other implementations (`python -m experiments.benchmarks attention`), and of exact against linear."""

@@ -28,9 +28,9 @@ BENCHMARKS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run benchmarks and print their tables. Medians and ratios within one process; absolute times wander.
+    """Run benchmarks and print their tables: medians, and ratios within one process, since absolute times vary.
 
-    Exit code 2, with one line that says why, where a benchmark cannot run on this machine.
+    Exit code 2, with the reason in one line, if a benchmark cannot run on this machine.
     """
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=main.__doc__)
     parser.add_argument("names", choices=sorted(BENCHMARKS), nargs="+", metavar="NAME", help=", ".join(BENCHMARKS))

@@ -1,4 +1,4 @@
-"""Forward time of linear attention on the CPU against exact attention and other linear ones."""
+"""Forward time of linear attention on the CPU, against exact attention and other linear attentions."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -63,7 +63,7 @@ BOUNDS: dict[bool, dict[tuple[str, int], float | None]] = {
 
 
 def attention_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """A table for full and one for causal attention, the goals, and notes."""
+    """Tables for full and for causal attention, a table of goals, and notes."""
     tables: list[Summary] = []
     notes: list[str] = []
     goals: list[Goal] = []
@@ -82,12 +82,11 @@ def attention_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[lis
 
 
 def kind(is_causal: bool) -> str:
-    """The word for it."""
     return "causal" if is_causal else "full"
 
 
 def field(names: tuple[str, ...], length: int, *, is_causal: bool) -> tuple[dict[str, Call], list[str]]:
-    """All contenders at one length, ours first."""
+    """Calls of all contenders at one length, ours first, and notes on contenders that are missing."""
     work = Workload.of(length)
     ours = partial(work.attend, is_causal=is_causal)
 
@@ -103,7 +102,7 @@ def field(names: tuple[str, ...], length: int, *, is_causal: bool) -> tuple[dict
 
 
 def table(columns: Mapping[int, Times], *, is_causal: bool) -> Summary:
-    """Time of each contender over ours, and ours in milliseconds; a dash where one does not take part."""
+    """Time of each contender relative to ours, and our time in milliseconds; a dash for a missing contender."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column if name != OURS))
     ours = (f"{1e3 * medians(column)[OURS]:.1f}" for column in columns.values())
     rows: list[tuple[str, ...]] = [(f"{OURS} [ms]", *ours)]
@@ -114,12 +113,12 @@ def table(columns: Mapping[int, Times], *, is_causal: bool) -> Summary:
 
 
 def ratio_text(times: Times, name: str) -> str:
-    """One entry of the table."""
+    """The ratio of one contender as text, with a dash if it is missing."""
     return f"{ratio(times, name, OURS).value:.2f}" if name in times else "-"
 
 
 def attention_goals(columns: Mapping[int, Times], *, is_causal: bool) -> list[Goal]:
-    """What is to be reached, of the lengths that were measured."""
+    """Goals for the ratios at the measured lengths."""
     return [
         Goal(
             f"{name}, {kind(is_causal)}, L={length}",

@@ -1,4 +1,4 @@
-"""The length from which linear attention is faster than exact: measured, and predicted by the rates."""
+"""Length from which linear attention is faster than exact attention: measured, and predicted from the rates."""
 
 import contextlib
 import importlib.util
@@ -26,7 +26,7 @@ DTYPES, QUICK_DTYPES = ("float32", "float64"), ("float32",)
 
 
 def crossover_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """A table of crossing lengths on one core, and the rates measured here, written as the library holds them."""
+    """A table of crossing lengths on one core, and notes with the measured rates in the form of the source code."""
     lengths, rounds, dtypes = (QUICK_LENGTHS, QUICK_ROUNDS, QUICK_DTYPES) if quick else (LENGTHS, ROUNDS, DTYPES)
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
@@ -63,7 +63,7 @@ def crossover_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[lis
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """This process on a single core, as the rates that are shipped are."""
+    """Bind this process to a single core, as for the rates that are shipped."""
     if not hasattr(os, "sched_setaffinity"):
         with threadpool_limits(1):
             yield
@@ -78,7 +78,7 @@ def one_core() -> Iterator[None]:
 
 
 def tools(library: str, dtype: str) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], Any]]:
-    """How a library makes arrays, and what it does with a function before it is called often."""
+    """Two functions of an array library: one makes arrays, the other compiles a function for repeated calls."""
     if library == "numpy":
         return lambda x: x.astype(dtype), lambda function: function
     if library == "torch":
@@ -98,7 +98,7 @@ def tools(library: str, dtype: str) -> tuple[Callable[[np.ndarray], Any], Callab
 
 
 def ratio(length: int, make: Callable, wrap: Callable, rounds: int, *, is_causal: bool) -> float:
-    """Time of exact over that of linear attention."""
+    """Time of exact attention over time of linear attention."""
     rng = np.random.default_rng(0)
     inputs = [make(rng.standard_normal((HEADS, length, DIM))) for _ in range(3)]
     phi = rf.PositiveFeatures().draw(DIM, FEATURES, rng=0, like=inputs[0])
@@ -112,7 +112,7 @@ def ratio(length: int, make: Callable, wrap: Callable, rounds: int, *, is_causal
 
 
 def predictions(costs: rf.AttentionCosts, *, is_causal: bool) -> dict[int, float]:
-    """The predicted ratio by length."""
+    """Predicted ratio of exact to linear time, by length."""
     phi = rf.PositiveFeatures().draw(DIM, FEATURES, rng=0)
     ratios = {}
     for length in range(32, 8193, 32):
@@ -123,7 +123,7 @@ def predictions(costs: rf.AttentionCosts, *, is_causal: bool) -> dict[int, float
 
 
 def crossing(ratios: dict[int, float]) -> str:
-    """The last length at which the ratio passes 1 from below, between the lengths that are given."""
+    """Length at which the ratio passes 1 for the last time, interpolated between the measured lengths."""
     lengths = list(ratios)
     for before, after in zip(reversed(lengths[:-1]), reversed(lengths[1:]), strict=True):
         low, high = math.log(ratios[before]), math.log(ratios[after])

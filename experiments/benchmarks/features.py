@@ -25,7 +25,7 @@ OURS = "randfeat"
 
 
 def feature_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """A table for each kind of features and dtype, one for second moments, one for draws, and notes."""
+    """Tables for each kind of features and dtype, for second moments and for draws, and notes."""
     rounds = QUICK_ROUNDS if quick else ROUNDS
     tables = []
     for kind in KINDS:
@@ -59,7 +59,7 @@ KINDS: Mapping[str, rf.Estimator] = {
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What all contenders of one column share."""
+    """The inputs and the feature map that all contenders of one column share."""
 
     kind: str
     phi: rf.FeatureMap
@@ -67,13 +67,13 @@ class Inputs:
 
     @classmethod
     def of(cls, kind: str, dtype: str, size: tuple[int, int, int]) -> "Inputs":
-        """Normal inputs of length one, and a draw."""
+        """Normal inputs with norms of about 1, and a drawn map."""
         length, dim, width = size
         x = (np.random.default_rng(0).standard_normal((length, dim)) / math.sqrt(dim)).astype(dtype)
         return cls(kind, KINDS[kind].draw(dim, width, rng=0, like=x), x)
 
     def field(self) -> dict[str, Call]:
-        """All contenders, ours first."""
+        """Calls of all contenders, ours first."""
         contenders: dict[str, Call] = {
             OURS: lambda: self.phi(self.x),
             f"{OURS}, one thread": lambda: self.phi(self.x, num_threads=1),
@@ -89,7 +89,7 @@ class Inputs:
         return contenders
 
     def in_numpy(self) -> np.ndarray:
-        """One line after the other."""
+        """The features by the textbook formula in NumPy."""
         w, x = self.phi.arrays["rows"], self.x
         if self.kind == "cos(wx + b)":
             return math.sqrt(2 / len(w)) * np.cos(x @ w.T + self.phi.arrays["phases"])
@@ -99,7 +99,7 @@ class Inputs:
         return np.exp(x @ w.T - np.sum(x * x, axis=-1, keepdims=True) / 2) / math.sqrt(len(w))
 
     def in_torch(self) -> Call:
-        """The same in PyTorch."""
+        """The features by the textbook formula in PyTorch."""
         import torch
 
         x, w = torch.from_numpy(self.x), torch.from_numpy(self.phi.arrays["rows"])
@@ -118,7 +118,7 @@ class Inputs:
 
 
 def moments(length: int, dim: int, width: int) -> dict[str, Call]:
-    """Features in one piece and their product with themselves, against blocks."""
+    """Contenders for second moments: all features at once and their product, against our blocks."""
     inputs = Inputs.of("[cos(wx), sin(wx)]", "float32", (length, dim, width))
 
     def at_once() -> np.ndarray:
@@ -138,7 +138,7 @@ def moments(length: int, dim: int, width: int) -> dict[str, Call]:
 
 
 def draws(num_draws: int, dim: int, width: int) -> dict[str, Call]:
-    """Monte Carlo over draws against a loop."""
+    """Contenders for Monte Carlo over draws: a batch of draws against a loop."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, PAIRS, dim)) / math.sqrt(2 * dim)
     contenders: dict[str, Call] = {}
@@ -158,7 +158,7 @@ def draws(num_draws: int, dim: int, width: int) -> dict[str, Call]:
 
 
 def table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Summary:
-    """Time of each contender over ours, and ours in milliseconds."""
+    """Time of each contender relative to ours, and our time in milliseconds."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     rows: list[tuple[str, ...]] = [(f"{OURS} [ms]", *(f"{1e3 * column[OURS]:.1f}" for column in columns.values()))]
     for name in names:

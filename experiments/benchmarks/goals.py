@@ -1,4 +1,4 @@
-"""What the benchmarks are after: numbers, what they should be, and whether they are."""
+"""Goals of the benchmarks: measured numbers, their bounds, and verdicts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ __all__ = ["Goal", "goal_table"]
 
 @dataclass(frozen=True)
 class Goal:
-    """A measured number and the bound that it should keep to.
+    """A measured number and the bound that it should keep.
 
-    measured : None where it could not be measured. bound : None where the number is only reported.
+    measured : None if it could not be measured.
+    bound : None if the number is only reported.
     """
 
     what: str
@@ -25,26 +26,25 @@ class Goal:
 
     @property
     def value(self) -> float | None:
-        """The number alone."""
+        """The measured number, without its quartiles."""
         return self.measured.value if isinstance(self.measured, Ratio) else self.measured
 
     @property
     def met(self) -> bool | None:
-        """Whether the bound is kept; None where there is none, or no number. NaN meets nothing."""
+        """Whether the bound is kept; None without a bound or a number. NaN does not keep any bound."""
         if self.value is None or self.bound is None:
             return None
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed`, `reported` or `not measured`."""
         if self.value is None:
             return "not measured"
         return {True: "met", False: "missed", None: "reported"}[self.met]
 
     @property
     def row(self) -> tuple[str, ...]:
-        """What, measured, quartiles, goal, verdict."""
+        """The row of the table: name, number, quartiles, goal, verdict."""
         measured = "-" if self.value is None else self.write(self.value)
         between = "-"
         if isinstance(self.measured, Ratio):
@@ -53,10 +53,10 @@ class Goal:
         return self.what, measured, between, bound, self.verdict
 
     def write(self, number: float) -> str:
-        """A number with its unit."""
+        """A number as text, with its unit."""
         return f"{number:.{self.digits}f}{self.unit and ' ' + self.unit}"
 
 
 def goal_table(title: str, goals: Iterable[Goal]) -> Summary:
-    """The goals as a table; quartiles are those of the ratio, round by round."""
+    """Table of goals; quartiles are those of the ratios of single rounds."""
     return Summary(title, ("what", "measured", "quartiles", "goal", "verdict"), tuple(goal.row for goal in goals))

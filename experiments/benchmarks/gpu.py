@@ -27,7 +27,7 @@ Call = Callable[[], object]
 
 
 def gpu_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """A table for each dtype, full and causal, and notes. `NotHere` without CuPy or a CUDA device."""
+    """A table for each dtype, full and causal, and notes. Raises `NotHere` without CuPy or a CUDA device."""
     cupy = usable_cupy()
     lengths, rounds = (QUICK_LENGTHS, QUICK_ROUNDS) if quick else (LENGTHS, ROUNDS)
     tables, notes = [], [f"{device_name(cupy)}, CuPy {cupy.__version__}; medians of {rounds} runs, by CUDA events"]
@@ -44,7 +44,7 @@ def gpu_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summ
 
 
 def usable_cupy() -> Any:
-    """CuPy, where it has a device to work on."""
+    """The module CuPy; `NotHere` unless it is installed and has a device."""
     if not importlib.util.find_spec("cupy"):
         raise NotHere("the benchmark gpu needs CuPy and a CUDA device; CuPy is not installed: pip install cupy-cuda12x")
     try:
@@ -59,13 +59,13 @@ def usable_cupy() -> Any:
 
 
 def device_name(cupy: Any) -> str:
-    """What the current device calls itself."""
+    """Model name of the current CUDA device."""
     name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"]
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def field(cupy: Any, length: int, dtype: str, *, is_causal: bool) -> tuple[dict[str, Call], list[str]]:
-    """All contenders at one length, ours first."""
+    """Calls of all contenders at one length, ours first, and notes on contenders that are missing."""
     host = np.random.default_rng(0).standard_normal((3, 1, HEADS, length, DIM), dtype=np.float32).astype(dtype)
     query, key, value = (cupy.asarray(x) for x in host)
     phi = rf.PositiveFeatures().draw(DIM, FEATURES, rng=0, like=query)
@@ -83,7 +83,7 @@ def field(cupy: Any, length: int, dtype: str, *, is_causal: bool) -> tuple[dict[
 
 
 def torch_peers(host: np.ndarray, phi: rf.FeatureMap, *, is_causal: bool) -> tuple[dict[str, Call], list[str]]:
-    """PyTorch on the same device, with the same numbers, where it is there."""
+    """Calls of PyTorch on the same device with the same inputs, if it is installed there."""
     if not importlib.util.find_spec("torch"):
         return {}, ["torch is not installed: only our own passes are timed"]
     torch = importlib.import_module("torch")
@@ -109,7 +109,7 @@ def torch_peers(host: np.ndarray, phi: rf.FeatureMap, *, is_causal: bool) -> tup
 
 
 def device_times(cupy: Any, call: Call, rounds: int) -> float:
-    """The median of the milliseconds between two events around a call, after two calls to compile and warm up."""
+    """Median milliseconds between two CUDA events around a call, after two calls to compile and warm up."""
     times = []
     for _ in range(rounds + 2):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
@@ -123,7 +123,7 @@ def device_times(cupy: Any, call: Call, rounds: int) -> float:
 
 
 def table(columns: dict[int, dict[str, float]], dtype: str, *, is_causal: bool) -> Summary:
-    """Our fused kernels in milliseconds, and the time of each contender over theirs."""
+    """Time of our fused kernels in milliseconds, and of each contender relative to them."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     ours = names[0]
     rows: list[tuple[str, ...]] = [(f"{ours} [ms]", *(f"{column[ours]:.3f}" for column in columns.values()))]

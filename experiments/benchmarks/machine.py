@@ -1,4 +1,4 @@
-"""Where a benchmark was run, in a few lines; nothing that names the machine."""
+"""Description of the machine that ran a benchmark, without a name that identifies it."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PACKAGES = ("numpy", "scipy", "torch", "performer-pytorch")
 
 
 def description(load_before: str) -> list[tuple[str, str]]:
-    """What and where: date, processor, cores, load, versions, BLAS."""
+    """Date, processor, cores, load, versions and BLAS, as pairs of label and text."""
     revision = commit()
     return [
         ("Date", datetime.now(UTC).date().isoformat()),
@@ -31,7 +31,7 @@ def description(load_before: str) -> list[tuple[str, str]]:
 
 
 def blas() -> str:
-    """The libraries that NumPy's matrix products run in."""
+    """Libraries that compute the matrix products of NumPy."""
     found = [library for library in threadpool_info() if library["user_api"] == "blas"]
     names = (f"{one['internal_api']} {one['version']} ({one.get('architecture', 'any')})" for one in found)
     return ", ".join(dict.fromkeys(names)) or "not known"

@@ -10,7 +10,7 @@ __all__ = ["page", "table"]
 def page(
     command: str, machine: Sequence[tuple[str, str]], tables: Sequence[Summary], notes: Sequence[str], *, quick: bool
 ) -> str:
-    """A section with the machine, the tables, and what is to be noted; to be included below the title of a page."""
+    """A section with the machine, the tables and the notes, to be included below the title of a page."""
     parts = ["<!-- Written by the command below; not by hand. -->", "## Measured on a CPU"]
     if quick:
         parts.append(
@@ -27,14 +27,14 @@ def page(
 
 
 def table(summary: Summary) -> str:
-    """A pipe table: the first column to the left, numbers to the right."""
+    """A pipe table: the first column aligned left, numbers aligned right."""
     rule = ("---", *["---:"] * (len(summary.header) - 1))
     rows = [tuple(map(escape, row)) for row in (summary.header, *summary.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
 
 def escape(text: str) -> str:
-    """The text, with what Markdown or a table would take for its own."""
+    """Text with the special characters of Markdown tables escaped."""
     for character in "\\|<>*_`$[]":
         text = text.replace(character, "\\" + character)
     return text

@@ -1,4 +1,4 @@
-"""Peak memory on the CPU beyond inputs and outputs, each workload in a process of its own."""
+"""Peak memory on the CPU beyond inputs and outputs; each workload runs in its own process."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ PEERS = ((SDPA, False), (PLAIN, False), (IN_PLACE, False), (PERFORMER, False), (
 
 
 def memory_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """Peaks of ours and of others, the stream, the goals, and notes."""
+    """Tables of the peaks of all contenders, of the stream and of the goals, and notes."""
     length, peer_length, tokens = (
         (QUICK_LENGTH, QUICK_PEER_LENGTH, QUICK_TOKENS) if quick else (LENGTH, PEER_LENGTH, TOKENS)
     )
@@ -49,7 +49,7 @@ def memory_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[S
 
 
 def probe(workload: str, length: int, *, is_causal: bool = False) -> Record:
-    """What a process of its own measured."""
+    """Measure one workload in a new process."""
     command = [sys.executable, "-m", "experiments.benchmarks.probe", workload, str(length)]
     done = subprocess.run([*command, *["--causal"] * is_causal], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -58,7 +58,7 @@ def probe(workload: str, length: int, *, is_causal: bool = False) -> Record:
 
 
 def peak_table(records: Sequence[Record]) -> Summary:
-    """Memory beyond inputs and outputs, in MiB and in units of the outputs."""
+    """Peak memory beyond inputs and outputs, in MiB and relative to the outputs."""
     rows = []
     for record in records:
         extra, outputs = record["extra"], record["outputs"]
@@ -69,12 +69,12 @@ def peak_table(records: Sequence[Record]) -> Summary:
 
 
 def title(record: Record) -> str:
-    """Who, and which attention."""
+    """Label of a contender, with its kind of attention."""
     return f"{record['workload']}, {'causal' if record['is_causal'] else 'full'}"
 
 
 def stream_table(stream: Record) -> Summary:
-    """Parts of the stream, and what each token took."""
+    """Parts of the stream, and the time for each token."""
     rows = [
         (part["what"], str(part["tokens"]), f"{1e6 * part['seconds'] / part['tokens']:.1f}") for part in stream["parts"]
     ]
@@ -83,7 +83,7 @@ def stream_table(stream: Record) -> Summary:
 
 
 def memory_goals(own: Sequence[Record], stream: Record) -> list[Goal]:
-    """What our passes and the stream may take."""
+    """Goals for the memory of our passes and of the stream."""
 
     def mebibytes(size: int | None) -> float | None:
         return None if size is None else size / MIB

@@ -1,7 +1,7 @@
 """Other implementations of attention on the CPU, as calls without arguments.
 
-All get the same contiguous inputs (b, h, n, d), projection (m, d) and number of threads. Each is given its best
-settings: what is tuned, is tuned here, by trying.
+All get the same contiguous inputs (b, h, n, d), projection (m, d) and number of threads. Each gets its best settings,
+found by trying.
 """
 
 import importlib.util
@@ -33,7 +33,7 @@ PERFORMER_CHUNKS = (128, 256, 512, 1024)  # of the whole sequence: 128 is its de
 
 
 def torch_peers(names: Sequence[str], work: Workload, *, is_causal: bool) -> tuple[dict[str, Call], list[str]]:
-    """The named contenders, without gradients, and notes on who is missing and what was tuned."""
+    """Calls of the named contenders, without gradients, and notes on missing contenders and tuned settings."""
     absent = {name: missing(name) for name in names}
     notes = [f"{name} is left out: {reason}" for name, reason in absent.items() if reason]
     peers: dict[str, Call] = {}
@@ -47,9 +47,9 @@ def torch_peers(names: Sequence[str], work: Workload, *, is_causal: bool) -> tup
 
 
 def torch_gradients(work: Workload, *, is_causal: bool) -> dict[str, Call]:
-    """FAVOR+ in torch, in place or in chunks: "forward", and "both" passes, with the values as the gradient.
+    """FAVOR+ in PyTorch, in place or in chunks: "forward", and "both" passes, with the values as output gradient.
 
-    Nothing where torch is not installed.
+    Empty if PyTorch is not installed.
     """
     if not importlib.util.find_spec("torch"):
         return {}
@@ -67,7 +67,7 @@ def torch_gradients(work: Workload, *, is_causal: bool) -> dict[str, Call]:
 
 
 def tensors(work: Workload) -> tuple[Any, ...]:
-    """The inputs and the projection, sharing memory with the arrays; torch gets as many threads as we do."""
+    """Inputs and projection as tensors that share memory with the arrays; PyTorch gets as many threads as we do."""
     import torch
 
     torch.set_num_threads(resolve_num_threads(None))
@@ -76,7 +76,7 @@ def tensors(work: Workload) -> tuple[Any, ...]:
 
 
 def without_gradients(function: Callable[..., Any], arguments: Sequence[Any]) -> Call:
-    """The call in torch's mode that records nothing."""
+    """The call in inference mode, in which PyTorch records no gradient."""
     import torch
 
     def call() -> object:
@@ -87,7 +87,7 @@ def without_gradients(function: Callable[..., Any], arguments: Sequence[Any]) ->
 
 
 def missing(name: str) -> str | None:
-    """Why a contender cannot take part; None if it can."""
+    """Reason why a contender cannot take part; None if it can."""
     if not importlib.util.find_spec("torch"):
         return "torch is not installed"
     if name == PERFORMER and not importlib.util.find_spec("performer_pytorch"):
@@ -102,7 +102,7 @@ Made = tuple[Callable[..., Any], str]
 
 
 def sdpa(arguments: Arguments, is_causal: bool) -> Made:
-    """PyTorch's own exact attention, which does not form the matrix."""
+    """Exact attention of PyTorch, which does not form the matrix of weights."""
     import torch
 
     scaled = torch.nn.functional.scaled_dot_product_attention
@@ -110,7 +110,7 @@ def sdpa(arguments: Arguments, is_causal: bool) -> Made:
 
 
 def compiled(arguments: Arguments, is_causal: bool) -> Made:
-    """Plain or chunked FAVOR+ through the compiler, anew for these shapes: no slower code for any length."""
+    """Plain or chunked FAVOR+ under `torch.compile`, compiled anew for each shape: no length runs slower code."""
     import torch
 
     torch.compiler.reset()
@@ -119,7 +119,7 @@ def compiled(arguments: Arguments, is_causal: bool) -> Made:
 
 
 def performer(arguments: Arguments, is_causal: bool) -> Made:
-    """The module of performer-pytorch with the projection of all others."""
+    """The module of performer-pytorch, with the same projection as the other contenders."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own imports
         from performer_pytorch import performer_pytorch as library
@@ -140,7 +140,7 @@ def performer(arguments: Arguments, is_causal: bool) -> Made:
 
 
 def tuned_chunks(arguments: Arguments) -> Made:
-    """Chunked FAVOR+ with the fastest chunk."""
+    """Chunked FAVOR+ with its fastest chunk size."""
     length = arguments[0].shape[-2]
     candidates = {chunk: partial(chunked_favor, chunk=chunk) for chunk in CHUNKS if length % chunk == 0}
     best = fastest(candidates, arguments)
@@ -148,7 +148,7 @@ def tuned_chunks(arguments: Arguments) -> Made:
 
 
 def fastest(candidates: Mapping[int, Callable[..., Any]], arguments: Arguments) -> int:
-    """The key of the candidate whose best call of three, after one to warm up, is the shortest."""
+    """Key of the candidate with the shortest call, best of three after one to warm up."""
     import torch
 
     best = dict.fromkeys(candidates, math.inf)
@@ -164,13 +164,13 @@ def fastest(candidates: Mapping[int, Callable[..., Any]], arguments: Arguments) 
 
 
 def chunked(arguments: Arguments, is_causal: bool) -> Made:
-    """Chunked FAVOR+, tuned."""
+    """Causal FAVOR+ in chunks of the fastest size."""
     function, note = tuned_chunks(arguments)
     return function, f"{CHUNKED}: {note}"
 
 
 def favor_features(x: Any, w: Any, *, keys: bool) -> Any:
-    """`exp(w·x' - |x'|²/2 - top)`, x' = x/d^(1/4), as one writes it; top: of each query, or of all keys."""
+    """`exp(w·x' - |x'|²/2 - top)`, x' = x/d^(1/4), written plainly; top: maximum for each query, or over all keys."""
     x = x * x.shape[-1] ** -0.25
     log = x @ w.mT - (x * x).sum(-1, keepdim=True) / 2
     top = log.amax((-2, -1), keepdim=True) if keys else log.amax(-1, keepdim=True)
@@ -178,7 +178,7 @@ def favor_features(x: Any, w: Any, *, keys: bool) -> Any:
 
 
 def in_place_features(x: Any, w: Any, *, keys: bool) -> Any:
-    """The same without new arrays of features, and without a gradient through the top, on which nothing depends."""
+    """`favor_features` without new arrays, and without a gradient through the top, which cancels."""
     x = x * x.shape[-1] ** -0.25
     log = x @ w.mT
     log -= (x * x).sum(-1, keepdim=True) / 2
@@ -187,25 +187,25 @@ def in_place_features(x: Any, w: Any, *, keys: bool) -> Any:
 
 
 def plain_favor(q: Any, k: Any, v: Any, w: Any) -> Any:
-    """Linear attention with positive features, as one writes it."""
+    """Linear attention with positive features, written plainly."""
     return full_attention(favor_features(q, w, keys=False), favor_features(k, w, keys=True), v)
 
 
 def in_place_favor(q: Any, k: Any, v: Any, w: Any) -> Any:
-    """The same, as one writes it who knows that fresh memory is slow."""
+    """Linear attention with positive features in place, which avoids the cost of fresh memory."""
     return full_attention(in_place_features(q, w, keys=False), in_place_features(k, w, keys=True), v)
 
 
 def full_attention(queries: Any, keys: Any, v: Any) -> Any:
-    """Linear attention from features."""
+    """Linear attention computed from given features."""
     total = queries @ keys.sum(-2)[..., None]
     return queries @ (keys.mT @ v) / total
 
 
 def chunked_favor(q: Any, k: Any, v: Any, w: Any, chunk: int = 128) -> Any:
-    """The same, causal: weights within chunks, prefix sums over chunks. Its one maximum over all keys leaks the future.
+    """Causal linear attention: weights within chunks, prefix sums over chunks.
 
-    The length must be a multiple of the chunk.
+    The length must be a multiple of the chunk. Its single maximum over all keys leaks the future.
     """
     queries, keys = in_place_features(q, w, keys=False), in_place_features(k, w, keys=True)
     size = (math.prod(q.shape[:-2]), q.shape[-2] // chunk, chunk)
@@ -219,7 +219,7 @@ def chunked_favor(q: Any, k: Any, v: Any, w: Any, chunk: int = 128) -> Any:
 
 
 def pad_one(x: Any) -> Any:
-    """A column of ones beside x."""
+    """`x` with a column of ones appended."""
     import torch
 
     return torch.nn.functional.pad(x, (0, 1), value=1.0)

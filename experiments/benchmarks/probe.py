@@ -1,4 +1,4 @@
-"""`python -m experiments.benchmarks.probe WORKLOAD LENGTH [--causal]`: what one workload takes at its peak, as JSON."""
+"""`python -m experiments.benchmarks.probe WORKLOAD LENGTH [--causal]`: peak memory of one workload, as JSON."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ STEPS = 0.02  # of the stream, about, come token by token
 
 
 def main() -> None:
-    """Measure one workload, in a process that has done nothing else."""
+    """Measure one workload in a fresh process."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.probe", description=main.__doc__)
     parser.add_argument("workload", help=f"{OURS!r}, {GRADIENTS!r}, 'stream', or the name of a peer")
     parser.add_argument("length", type=int)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def workload_call(name: str, length: int, *, is_causal: bool) -> Callable[[], Any]:
-    """The call to measure, with its inputs made."""
+    """The call to measure, with its inputs ready."""
     work = Workload.of(length)
     if name == OURS:
         return partial(work.attend, is_causal=is_causal)
@@ -55,9 +55,9 @@ def workload_call(name: str, length: int, *, is_causal: bool) -> Callable[[], An
 
 
 def extra_peak(call: Callable[[], Any]) -> tuple[int | None, int]:
-    """Bytes of the peak of resident memory during a call, less what was there before and what it returns; and these.
+    """Bytes of peak memory during a call, beyond the memory before it and its result; and the bytes of the result.
 
-    It is a first call: libraries that it loads count. None where the system does not tell.
+    It is a first call, so libraries that it loads count. The peak is None if the system does not report it.
     """
     before = reset_peak()
     result = call()
@@ -67,7 +67,7 @@ def extra_peak(call: Callable[[], Any]) -> tuple[int | None, int]:
 
 
 def reset_peak() -> int | None:
-    """Make the peak what is resident now, and return it; None where the system cannot (all but Linux)."""
+    """Reset the peak to the current resident memory and return it; None if the system cannot (all but Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -76,7 +76,7 @@ def reset_peak() -> int | None:
 
 
 def peak() -> int | None:
-    """The most bytes that were resident at once, since the start or since `reset_peak`; None where not told."""
+    """Most bytes resident at once since the start or `reset_peak`; None if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -86,10 +86,10 @@ def peak() -> int | None:
 
 
 def stream(tokens: int) -> Iterator[Record]:
-    """Tokens of all heads through one state: one by one, then in blocks, half of them with causal attention within.
+    """Feed tokens of all heads through one state: one by one, then in blocks, half of them with causal attention.
 
-    Yields what each part was, how many tokens it had and how long it took. Tokens repeat a ring of random input, so
-    that nothing grows but what the state would let grow.
+    Yields, for each part, its name, the number of tokens and the time. Tokens repeat a ring of random inputs, so memory
+    grows only if the state lets it grow.
     """
     work = Workload.of(RING)
     scaled = DIM**-0.25  # the square root of the scale of attention

@@ -1,7 +1,7 @@
 """Kernel ridge regression on random features: against scikit-learn on two tables, and on a stream of rows.
 
-`python -m experiments.benchmarks.ridge stream 10000000 2048` is a stream of any length alone, in blocks of 100 000, and
-`python -m experiments.benchmarks.ridge penalties ames 2400 512 10` is what ways to choose the penalty cost in error.
+`python -m experiments.benchmarks.ridge stream 10000000 2048` runs only the stream, of any length, in blocks of 100 000.
+`python -m experiments.benchmarks.ridge penalties ames 2400 512 10` compares the errors of ways to choose the penalty.
 """
 
 import argparse
@@ -52,7 +52,7 @@ GCV, LEFT_OUT, HINDSIGHT, ONE = "GCV", "leaving one row out", "hindsight", "1"
 
 
 def ridge_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """Errors, times and memory of all contenders; the stream; the goals; notes."""
+    """Tables of errors, times and memory of all contenders, of the stream and of the goals, and notes."""
     try:
         import sklearn
     except ImportError as error:
@@ -78,7 +78,7 @@ def ridge_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Su
 
 
 def probe(*arguments: str) -> Any:
-    """What a process of its own measured."""
+    """Run one measurement in a new process."""
     command = [sys.executable, "-m", "experiments.benchmarks.ridge", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -87,7 +87,7 @@ def probe(*arguments: str) -> Any:
 
 
 def model_of(contender: str, name: str, width: int, seed: int) -> Any:
-    """An unfitted estimator."""
+    """The unfitted model of a contender."""
     from sklearn.kernel_approximation import RBFSampler
     from sklearn.kernel_ridge import KernelRidge
     from sklearn.linear_model import Ridge, RidgeClassifier
@@ -139,7 +139,7 @@ def fit_record(name: str, contender: str, rows: int, width: int, splits: int) ->
 
 
 def fit_times(name: str, rows: int, width: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of fits to the same rows, by contender, taken in turns."""
+    """Seconds of fits to the same rows, by contender, timed in turns."""
     data = load_dataset(name)
     train, _ = data.split(np.random.default_rng(0), rows, TEST[name])
     inputs, target = data.inputs[train], data.target[train]
@@ -148,10 +148,10 @@ def fit_times(name: str, rows: int, width: int, rounds: int) -> dict[str, list[f
 
 
 def penalty_choices(z: np.ndarray, y: np.ndarray) -> dict[str, int]:
-    """Which of `PENALTIES` ridge regression of y (n, k) on z (n, m) takes, by GCV and by leaving each row out in turn.
+    """Indices in `PENALTIES` chosen for ridge regression of y (n, k) on z (n, m), by GCV and by leave-one-out.
 
-    With the leverages `h_j`, the diagonal of the hat matrix, a row that was left out has the residual `r_j/(1 - h_j)`;
-    GCV has their mean in the place of all of them.
+    Let the leverages `h_j` be the diagonal of the hat matrix. A row that is left out has the residual `r_j/(1 - h_j)`.
+    GCV replaces all `h_j` by their mean.
     """
     center_z, center_y = z - z.mean(axis=0), y - y.mean(axis=0)
     values, vectors = np.linalg.eigh(center_z.T @ center_z)
@@ -201,7 +201,7 @@ def penalty_records(name: str, rows: int, width: int, splits: int) -> list[Recor
 
 
 def error(predicted: np.ndarray, target: np.ndarray, *, classes: bool) -> float:
-    """The share of wrong classes; or the root mean squared error over the standard deviation of the target."""
+    """Share of wrong classes; or root mean squared error over the standard deviation of the target."""
     if not classes:
         return float(np.sqrt(np.mean((predicted - target) ** 2)) / np.std(target))
     labels = np.argmax(predicted, axis=-1) if predicted.ndim == 2 else predicted
@@ -209,7 +209,7 @@ def error(predicted: np.ndarray, target: np.ndarray, *, classes: bool) -> float:
 
 
 def block_of_rows(number: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the stream, float32: a smooth function of 16 columns, and noise of a tenth of its spread."""
+    """Rows of the stream, float32: a smooth function of 16 columns, plus noise with a tenth of its spread."""
     rng = np.random.default_rng([0, number])
     x = rng.standard_normal((rows, DIM), dtype=np.float32)
     y = np.sin(x[:, 0] + x[:, 1]) + np.cos(x[:, 2] * x[:, 3]) + 0.1 * rng.standard_normal(rows, dtype=np.float32)
@@ -217,7 +217,7 @@ def block_of_rows(number: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stream_records(rows: int, width: int, block: int) -> Iterator[Record]:
-    """Blocks of rows through `partial_fit`, then the weights: what each step took. One block exists at a time."""
+    """Feed blocks of rows to `partial_fit`, then solve for the weights; yields the time and memory of each step."""
     from randfeat.integrations.sklearn import RandomFeatureRidge
 
     model = RandomFeatureRidge(n_components=width, random_state=0)
@@ -237,7 +237,7 @@ def stream_records(rows: int, width: int, block: int) -> Iterator[Record]:
 
 
 def fit_table(records: Sequence[Record]) -> Summary:
-    """One row for each contender and width."""
+    """Table with one row for each contender and width."""
     rows: list[tuple[str, ...]] = []
     sections = []
     for before, record in zip([None, *records], records, strict=False):
@@ -258,7 +258,7 @@ def fit_table(records: Sequence[Record]) -> Summary:
 
 
 def time_table(times: Mapping[tuple[str, int], Times]) -> Summary:
-    """The medians of fits that took turns, and over that of the sampler's pipeline."""
+    """Median times of fits that took turns, and relative to the pipeline with the sampler of scikit-learn."""
     rows = []
     for (name, width), each in times.items():
         for contender, middle in medians(each).items():
@@ -269,7 +269,7 @@ def time_table(times: Mapping[tuple[str, int], Times]) -> Summary:
 
 
 def stream_table(stream: Sequence[Record]) -> Summary:
-    """One row for each step."""
+    """Table with one row for each step of the stream."""
     rows = []
     for record in stream:
         rate = f"{record['rows'] / record['seconds']:.0f}" if record["rows"] else "-"
@@ -280,7 +280,7 @@ def stream_table(stream: Sequence[Record]) -> Summary:
 
 
 def goals(records: Sequence[Record], times: Mapping[tuple[str, int], Times], stream: Sequence[Record]) -> list[Goal]:
-    """Lower error than the sampler at equal width, sooner; constant memory and time for each block of the stream."""
+    """Goals: lower error than the sampler at equal width, in less time; constant memory and time for each block."""
     found = []
     errors = {(r["data"], r["contender"], r["width"]): float(np.mean(r["errors"])) for r in records}
     for (name, contender, width), value in errors.items():
@@ -301,7 +301,7 @@ def goals(records: Sequence[Record], times: Mapping[tuple[str, int], Times], str
 
 
 def main() -> None:
-    """Measure one fit, fits in turns, one stream, or ways to choose the penalty, in a process of its own."""
+    """Run one of the measurements in this process, as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.ridge", description=main.__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     fit = kinds.add_parser("fit")

@@ -1,4 +1,4 @@
-"""Our own passes against each other and the machine: lengths, causal, large inputs, gradients, threads, roofline."""
+"""Our own passes compared: lengths, causal, large inputs, gradients, threads, and the roofline of the machine."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +27,7 @@ KINDS = {"full": False, "causal": True}
 
 
 def scaling_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """Time per token by length, what variations cost, the goals, and notes."""
+    """Tables of time per token by length, of the cost of variations and of the goals, and notes."""
     lengths, varied, rounds = (QUICK_LENGTHS, QUICK_VARIED, QUICK_ROUNDS) if quick else (LENGTHS, VARIED, ROUNDS)
     num_threads = resolve_num_threads(None)
     report(f"scaling: L = {', '.join(map(str, lengths))}, ceilings and variations, {rounds} rounds over all")
@@ -42,12 +42,12 @@ def scaling_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[
 
 
 def name(kind: str, length: int, variation: str = "") -> str:
-    """What a contender is called."""
+    """Label of a contender."""
     return f"{kind}, L={length}{variation and ', ' + variation}"
 
 
 def own_calls(length: int, *, varied: bool) -> dict[str, Call]:
-    """Our passes at one length, full and causal; if varied, everything else and torch's gradients, too."""
+    """Our passes at one length, full and causal; with `varied`, also the variations and the gradients of PyTorch."""
     work = Workload.of(length)
     calls: dict[str, Call] = {}
     for kind, is_causal in KINDS.items():
@@ -70,7 +70,7 @@ def per_token(times: Times, kind: str, length: int, variation: str = "") -> floa
 
 
 def share(times: Times, ceilings: Ceilings, length: int) -> float:
-    """Per cent of the roofline that full attention reaches."""
+    """Percentage of the roofline that full attention reaches."""
     return 100 * 1e6 * roofline(ceilings, DIM, DIM, FEATURES) / per_token(times, "full", length)
 
 
@@ -81,7 +81,7 @@ def flatness(times: Times, kind: str, lengths: tuple[int, ...], variation: str =
 
 
 def length_table(times: Times, ceilings: Ceilings, lengths: tuple[int, ...]) -> Summary:
-    """Time per token and head, and the share of the roofline."""
+    """Time per token and head by length, and the share of the roofline."""
     rows: list[tuple[str, ...]] = [
         (kind, *(f"{per_token(times, kind, length):.2f}" for length in lengths)) for kind in KINDS
     ]
@@ -102,7 +102,7 @@ VARIATIONS = (
 
 
 def variation_table(times: Times, varied: tuple[int, ...]) -> Summary:
-    """What everything else costs, as ratios of times; a dash where a contender is missing."""
+    """Cost of the variations as ratios of times; a dash for a missing contender."""
     rows = []
     for title, over_kind, over, under_kind, under in VARIATIONS:
         pairs = [(name(over_kind, length, over), name(under_kind, length, under)) for length in varied]
@@ -112,7 +112,7 @@ def variation_table(times: Times, varied: tuple[int, ...]) -> Summary:
 
 
 def length_goals(times: Times, ceilings: Ceilings, lengths: tuple[int, ...]) -> list[Goal]:
-    """Flat over lengths, and near what the machine can do, once calls are long enough."""
+    """Goals for long calls: time per token constant over lengths, and near the roofline."""
     lengths = tuple(length for length in lengths if length >= LENGTHS[0])
     span = f"L={lengths[0]} to {lengths[-1]}"
     flat = [
@@ -134,7 +134,7 @@ def length_goals(times: Times, ceilings: Ceilings, lengths: tuple[int, ...]) -> 
 
 
 def variation_goals(times: Times, varied: tuple[int, ...]) -> list[Goal]:
-    """What causal attention, large inputs and gradients may cost, once calls are long enough."""
+    """Goals for long calls: cost of causal attention, large inputs and gradients."""
     goals = []
 
     def add(what: str, length: int, over_kind: str, over: str, under_kind: str, bound: float) -> None:

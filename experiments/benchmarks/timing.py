@@ -1,4 +1,4 @@
-"""Interleaved timings: A B C A B C ... in one process, so that all contenders meet the same weather."""
+"""Interleaved timings, A B C A B C ... in one process, so that all contenders run under the same conditions."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ FEW_ROUNDS = 3
 
 
 class NotHere(RuntimeError):
-    """What a benchmark needs is not on this machine; the message says what."""
+    """Something that a benchmark needs is missing on this machine; the message says what."""
 
 
 def interleaved(
@@ -27,10 +27,10 @@ def interleaved(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
 ) -> dict[str, list[float]]:
-    """Seconds of every call, by contender: two calls each to warm up, then `rounds` rounds over all of them.
+    """Seconds of every call, by contender: two warm-up calls each, then `rounds` rounds over all of them.
 
-    Each timed call follows a pause and an untimed call: after a pause cores have gone to sleep, and caches hold what
-    others left. A contender whose second call takes long takes part in the first three rounds only, without these.
+    Each timed call follows a pause and an untimed call, which wakes the cores and fills the caches after the pause. A
+    contender whose second call takes long runs in the first three rounds only, without these untimed calls.
     """
 
     def seconds(call: Call, *, warm: bool) -> float:
@@ -54,13 +54,13 @@ def interleaved(
 
 
 def medians(times: Times) -> dict[str, float]:
-    """The median of each contender."""
+    """Median seconds of each contender."""
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One contender's median time over another's, and the quartiles of that ratio, round by round."""
+    """Median time of one contender over that of another, with the quartiles of the ratio over rounds."""
 
     value: float
     low: float
@@ -68,7 +68,7 @@ class Ratio:
 
 
 def ratio(times: Times, over: str, under: str) -> Ratio:
-    """How many times as long `over` takes as `under`."""
+    """Ratio of the times of two contenders, `over` divided by `under`."""
     value = statistics.median(times[over]) / statistics.median(times[under])
     each = [
         above / below for above, below in zip(times[over], times[under], strict=False)

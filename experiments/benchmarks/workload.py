@@ -1,4 +1,4 @@
-"""The inputs that all attention benchmarks share: one batch, 8 heads, dimension 64, 256 features, float32."""
+"""The common inputs of all attention benchmarks: one batch, 8 heads, dimension 64, 256 features, float32."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ class Workload:
 
     @classmethod
     def of(cls, length: int, *, factor: float = 1.0) -> "Workload":
-        """Standard normal inputs; queries and keys `factor` times as long, which from about 2 on needs shifts."""
+        """Standard normal inputs; queries and keys times `factor`. From about 2 on their exponentials need shifts."""
         rng = np.random.default_rng(0)
         query, key, value = (rng.standard_normal((BATCH, HEADS, length, DIM), dtype=np.float32) for _ in range(3))
         query *= np.float32(factor)
@@ -37,18 +37,17 @@ class Workload:
         return self.features.arrays["rows"]
 
     def attend(self, *, is_causal: bool, num_threads: int | None = None) -> np.ndarray:
-        """Linear attention."""
         return rf.linear_attention(
             self.query, self.key, self.value, self.features, is_causal=is_causal, num_threads=num_threads
         )
 
     def gradients(self, *, is_causal: bool, **known: Any) -> tuple[np.ndarray, ...]:
-        """Its vector-Jacobian product; the values serve as the gradient in the output, whose shape they have."""
+        """Vector-Jacobian product of linear attention; the values serve as the gradient of the output."""
         inputs = self.query, self.key, self.value, self.features, self.value
         return rf.linear_attention_vjp(*inputs, is_causal=is_causal, **known)
 
     def attend_and_differentiate(self, *, is_causal: bool) -> tuple[np.ndarray, ...]:
-        """Forward, which keeps the output and, in full attention, the state; then backward."""
+        """Forward pass, which keeps the output and (full attention) the state; then backward pass."""
         if is_causal:
             output = self.attend(is_causal=True)
             return output, *self.gradients(is_causal=True, output=output)

@@ -1,4 +1,4 @@
-"""Small functions that the array API standard lacks, or that are faster in place."""
+"""Small functions that the array API standard lacks, and faster in-place versions."""
 
 import math
 
@@ -9,7 +9,7 @@ from randfeat._array.namespaces import Array, device_of, namespace
 
 
 def exp_in_place(x: Array) -> Array:
-    """`exp(x)`, written over `x` where the library can; the caller must own `x` and not use it again."""
+    """`exp(x)`, overwriting `x` if it is a NumPy array; the caller must own `x` and not use it again."""
     xp = namespace(x)
     if xp is np:
         return np.exp(x, out=x) if isinstance(x, np.ndarray) else np.exp(x)
@@ -17,7 +17,7 @@ def exp_in_place(x: Array) -> Array:
 
 
 def times_exp(x: Array, log: Array) -> Array:
-    """`x * exp(log)`, where the product may be in range though `exp(log)` is not; zeros of `x` stay zero."""
+    """`x * exp(log)`, correct even where `exp(log)` overflows but the product does not; zeros of `x` stay zero."""
     xp = namespace(x, log)
     largest = math.floor(math.log(float(xp.finfo(log.dtype).max)))
     root = xp.exp(xp.clip(log / 2, max=largest))
@@ -25,7 +25,7 @@ def times_exp(x: Array, log: Array) -> Array:
 
 
 def peak(x: Array, axis: int) -> Array:
-    """The maximum of `x` along `axis`, which is kept; `-inf` over nothing."""
+    """Maximum of `x` along `axis`, with the axis kept; `-inf` if the axis is empty."""
     xp = namespace(x)
     if x.shape[axis] > 0:
         return xp.max(x, axis=axis, keepdims=True)
@@ -34,18 +34,18 @@ def peak(x: Array, axis: int) -> Array:
 
 
 def replace_minus_inf(x: Array) -> Array:
-    """`x` with 0 for `-inf`: a maximum over nothing, made safe to subtract."""
+    """`x` with 0 in place of `-inf`: makes the maximum of an empty set safe to subtract."""
     xp = namespace(x)
     return xp.where(x == -xp.inf, xp.zeros_like(x), x)
 
 
 def cumulative_sum(x: Array, axis: int) -> Array:
-    """Sums of `x` along `axis` from its start through each position."""
+    """Cumulative sums of `x` along `axis`."""
     return np.cumsum(x, axis=axis) if isinstance(x, np.ndarray) else namespace(x).cumulative_sum(x, axis=axis)
 
 
 def log_of(x: Array) -> Array:
-    """`log(x)` of numbers x >= 0, `-inf` at 0, without a warning."""
+    """`log(x)` for numbers x >= 0: `-inf` at 0, without a warning."""
     xp = namespace(x)
     positive = x > 0
     return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), -xp.inf)

@@ -1,4 +1,4 @@
-"""Arrays of one library, dtype and device from what is given."""
+"""Conversion of inputs to arrays of one library, dtype and device."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from randfeat._array.namespaces import _FLOATING, _HALF, Array, device_of, dtype
 
 
 def as_floating(x: Any, name: str) -> Array:
-    """`x` as an array of a real floating dtype: lists become NumPy arrays, integers the default float."""
+    """`x` as an array with a real floating dtype; lists become NumPy arrays, integers become floats."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it, or pass a `key_mask`.")
     if is_sparse(x):
@@ -32,7 +32,7 @@ def as_host(x: Any, name: str) -> np.ndarray:
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """`x` of any library and device as a NumPy array of its dtype, which NumPy must have."""
+    """`x`, an array of any library and device, as a NumPy array of the same dtype (one that NumPy has)."""
     if is_torch_array(x):
         return x.detach().cpu().numpy()
     if not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
@@ -46,7 +46,7 @@ def to_numpy(x: Any) -> np.ndarray:
 
 
 def host_or_none(x: Array) -> np.ndarray | None:
-    """`as_host(x)`, or None where `x` stands for numbers that are not there yet: while a function is traced."""
+    """`as_host(x)`; None if `x` has no values yet because a function is being traced."""
     try:
         return as_host(x, "x")
     except (TypeError, RuntimeError):
@@ -54,7 +54,7 @@ def host_or_none(x: Array) -> np.ndarray | None:
 
 
 def as_integers(x: Any, name: str, like: Array) -> Array:
-    """Integers of any library, on the namespace and device of `like`; an array of its own library is taken as it is."""
+    """Integers as an array on the namespace and device of `like`; an array of that library is returned unchanged."""
     if not is_array_api_obj(x):
         x = np.asarray(x)
     if not dtype_name(x.dtype).startswith(("int", "uint")):
@@ -68,12 +68,12 @@ def as_integers(x: Any, name: str, like: Array) -> Array:
 
 
 def compute_dtype(xp: Any, dtype: Any) -> Any:
-    """The dtype to compute in: float32 for float16 and bfloat16, else `dtype` itself."""
+    """The dtype used for computation: float32 for float16 and bfloat16, else `dtype` itself."""
     return xp.float32 if dtype_name(dtype) in _HALF else dtype
 
 
 def cast(x: Array, dtype: Any) -> Array:
-    """`x` in `dtype`, without a copy where none is needed, and differentiable."""
+    """`x` as `dtype`, without a copy if it has that dtype already; differentiable."""
     if x.dtype == dtype:
         return x
     if isinstance(x, (np.ndarray, np.generic)):
@@ -82,7 +82,7 @@ def cast(x: Array, dtype: Any) -> Array:
 
 
 def host_to(array: np.ndarray, like: Array) -> Array:
-    """A host array on the namespace and device of `like`, in the dtype that `like` is computed in: one cast."""
+    """A host array, cast once to the computing dtype of `like`, on its namespace and device."""
     xp = namespace(like)
     dtype = compute_dtype(xp, like.dtype)
     if xp is np:
@@ -92,5 +92,5 @@ def host_to(array: np.ndarray, like: Array) -> Array:
 
 
 def move_to(array: Array, like: Array) -> Array:
-    """`array`, of any library, on the namespace, device and computing dtype of `like`."""
+    """`array`, from any library, on the namespace and device of `like`, in its computing dtype."""
     return host_to(as_host(array, "array"), like)

@@ -11,12 +11,12 @@ from randfeat._array.namespaces import Array
 
 
 def compiled(function: Callable[..., Any], like: Array) -> Callable[..., Any]:
-    """The function as it is used with arrays like this one: compiled by JAX, else itself."""
+    """`jax.jit(function)` for JAX arrays, else `function` itself."""
     return sys.modules["jax"].jit(function) if is_jax_array(like) else function
 
 
 def finish(x: Array) -> None:
-    """Wait for the numbers of `x`, where the library works ahead of the program."""
+    """Wait until `x` is computed: JAX and CUDA run asynchronously."""
     if is_jax_array(x):
         x.block_until_ready()
     elif is_torch_array(x) and x.device.type == "cuda":
@@ -42,36 +42,37 @@ def fold(
     *,
     backwards: bool = False,
 ) -> tuple[tuple[Array, ...], list[tuple[Array, ...]]]:
-    """`carry, results = step(carry, parts)` through columns (..., n, c), `size` rows at a time.
+    """Scan `carry, results = step(carry, parts)` over columns (..., n, c), `size` rows at a time.
 
-    Columns that are None, all but the first may be, stay None. The last part may be shorter; `backwards` begins with
-    it. Results have the rows of their parts. Returns the last carry, and the results of consecutive rows, in order.
+    A column may be None (not the first) and then stays None. The last part may be shorter; with `backwards` the scan
+    starts there. Results have the rows of their parts. Returns the last carry, and the results in the order of the
+    rows.
 
-    While JAX traces a function for its compiler, all whole parts are one loop of the compiled program, so that what is
-    traced does not grow with n; a carry that the first step broadcasts is broadcast before. Its derivative keeps what
-    each step began with, and computes the rest again.
+    While JAX traces a function for its compiler, all num_whole parts become one loop of the compiled program, so the
+    trace does not grow with n. The carry is first broadcast to the shape that `step` gives it. The derivative stores
+    the carry at the start of each step, and recomputes the rest.
     """
     num = columns[0].shape[-2]
-    whole = num // size if is_traced(*carry, *columns) else 0
-    looped = whole * size if whole > 1 else 0
-    intervals = [(start, min(start + size, num)) for start in range(looped, num, size)]
-    if looped:
-        intervals = [(0, looped), *intervals]
-    found = []
+    num_whole = num // size if is_traced(*carry, *columns) else 0
+    loop_stop = num_whole * size if num_whole > 1 else 0
+    intervals = [(start, min(start + size, num)) for start in range(loop_stop, num, size)]
+    if loop_stop:
+        intervals = [(0, loop_stop), *intervals]
+    all_results = []
     for start, stop in reversed(intervals) if backwards else intervals:
         parts = tuple(None if x is None else x[..., start:stop, :] for x in columns)
-        if start < looped:
+        if start < loop_stop:
             carry, results = looped_fold(step, carry, parts, size, backwards)
         else:
             carry, results = step(carry, parts)
-        found.append(results)
-    return carry, found[::-1] if backwards else found
+        all_results.append(results)
+    return carry, all_results[::-1] if backwards else all_results
 
 
 def looped_fold(
     step: Callable[[tuple, tuple], tuple[tuple, tuple]], carry: tuple, columns: tuple, size: int, backwards: bool
 ) -> tuple[tuple, tuple]:
-    """`fold` of whole parts as a loop that JAX compiles."""
+    """`fold` over whole parts as one `jax.lax.scan`."""
     jax = sys.modules["jax"]
     xp, tree = jax.numpy, jax.tree
     num = columns[0].shape[-2] // size
@@ -83,7 +84,7 @@ def looped_fold(
 
 
 def is_traced(*arrays: Array | None) -> bool:
-    """Whether JAX traces operations on one of these for its compiler; derivatives alone are taken of numbers."""
+    """Whether JAX is tracing operations on one of `arrays` for its compiler; a derivative alone does not count."""
     if not any(is_jax_array(x) for x in arrays):
         return False
     jax = sys.modules["jax"]
@@ -91,7 +92,7 @@ def is_traced(*arrays: Array | None) -> bool:
 
 
 def gradients(function: Callable[..., Array], arrays: Sequence[Array], cotangent: Array) -> list[Array] | None:
-    """The gradients of `Σ cotangent · function(*arrays)`; None where the library does not differentiate."""
+    """Gradients of `Σ cotangent · function(*arrays)` for PyTorch tensors; None for other libraries."""
     if not all(is_torch_array(x) for x in arrays):
         return None
     leaves = [x.detach().clone().requires_grad_() for x in arrays]

@@ -1,4 +1,4 @@
-"""Which array library, device and dtype an array is of."""
+"""Array library, device and dtype of an array."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ _FLOATING = (*_HALF, "float32", "float64")
 
 
 def namespace(*arrays: Array) -> Any:
-    """The one array namespace that all `arrays` belong to; `None` arguments are skipped."""
+    """The array namespace that all `arrays` share; `None` arguments are skipped, mixed libraries raise TypeError."""
     arrays = tuple(a for a in arrays if a is not None)
     if all(isinstance(a, (np.ndarray, np.generic)) for a in arrays):
         return np
@@ -29,29 +29,29 @@ def namespace(*arrays: Array) -> Any:
 
 
 def namespace_named(name: str) -> Any:
-    """The array namespace of an installed library: `"numpy"`, `"torch"`."""
+    """The array namespace of an installed library, by name: `"numpy"`, `"torch"`."""
     return np if name == "numpy" else array_namespace(importlib.import_module(name).asarray(0.0))
 
 
 def library_of(x: Array) -> str:
-    """`"numpy"`, `"torch"`, `"jax"`, ...; with the kind of device, `"torch on cuda"`, where it is not the processor."""
+    """Name of the array library, `"numpy"`, `"torch"`, `"jax"`, ...; with an accelerator, `"torch on cuda"`."""
     name = next(part for part in namespace(x).__name__.split(".") if part != "array_api_compat")
     kind = "cpu"
     if is_torch_array(x):
         kind = x.device.type
-    elif is_jax_array(x):  # one that stands for numbers to come has no device yet
+    elif is_jax_array(x):  # a traced array has no device yet
         kind = sys.modules["jax"].default_backend()
     return name if kind == "cpu" else f"{name} on {kind}"
 
 
 def devices() -> dict[str, list[str]]:
-    """The accelerators that the installed array libraries see."""
+    """Devices visible to PyTorch, JAX and CuPy, by library, as far as these are installed."""
     found: dict[str, list[str]] = {}
     if importlib.util.find_spec("torch"):
         torch = importlib.import_module("torch")
         found["torch"] = ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]
     if importlib.util.find_spec("jax"):
-        found["jax"] = [str(one) for one in importlib.import_module("jax").devices()]
+        found["jax"] = [str(device) for device in importlib.import_module("jax").devices()]
     if importlib.util.find_spec("cupy"):
         runtime = importlib.import_module("cupy").cuda.runtime
         try:
@@ -63,7 +63,7 @@ def devices() -> dict[str, list[str]]:
 
 
 def device_name(library: str, x: Array) -> str:
-    """The device that `x` is on, as a person calls it."""
+    """Readable name of the device of `x`."""
     return ", ".join(devices()["cupy"]) if library == "cupy" else str(device_of(x))
 
 
@@ -79,14 +79,14 @@ def dtype_name(dtype: Any) -> str:
 
 
 def is_sparse(x: Any) -> bool:
-    """Whether `x` is a sparse array; not asked of a tensor that `torch.compile` traces, which may refuse to say."""
+    """Whether `x` is a sparse array; False while `torch.compile` traces, as tensors may refuse to say."""
     if is_torch_array(x):
         return not sys.modules["torch"].compiler.is_compiling() and "sparse" in str(x.layout)
     return hasattr(x, "todense")
 
 
 def is_on_host(x: Any) -> bool:
-    """Whether the numbers of `x` may be looked at: a Python number, a sequence, or a NumPy array."""
+    """Whether the values of `x` can be read at once: a Python number, a sequence or a NumPy array."""
     return isinstance(x, np.ndarray | np.generic) or not is_array_api_obj(x)
 
 

@@ -1,1 +1,1 @@
-"""What only the fast paths of NumPy arrays need: threads, blocks that stay in cache, and quick elementary functions."""
+"""Parts of the fast paths for NumPy arrays: threads, cache-sized blocks, fast elementary functions."""

@@ -1,4 +1,4 @@
-"""Plain features of NumPy arrays, block by block in cache, on several threads."""
+"""Plain features of NumPy arrays, computed in cache-sized blocks on several threads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from randfeat.features import ExponentialForm, FourierForm
 
 __all__ = ["LEAST", "SHORTEST", "blockwise_features"]
 
-SHORTEST = 256  # rows below which the generic way, without a copy of the parameters, is as fast,
-LEAST = 2**17  # and numbers in the features, below which nothing leaves the cache
-BLOCK = 512  # rows at a time; with fewer, products spend their time on packing the parameters
-PANEL = 2**21  # bytes of a block of features: features beside one another are taken at once as far as they fit
-FEW = 1 << 20  # products of numbers below which threads do not pay
+SHORTEST = 256  # rows; below, the generic computation, without a copy of the parameters, is as fast
+LEAST = 2**17  # numbers in the features; below, all of them stay in the cache anyway
+BLOCK = 512  # rows at a time; with fewer, matrix products spend their time on packing the parameters
+PANEL = 2**21  # bytes of a block of features: as many columns at a time as fit into them
+FEW = 1 << 20  # multiplications; below, threads do not pay
 
 Form: TypeAlias = ExponentialForm | FourierForm
 Fill: TypeAlias = Callable[[np.ndarray, np.ndarray, Scratch], None]
-"""Writes the features (n, f) of inputs in kernel units (n, d)."""
+"""A function that writes the features (n, f) of inputs in kernel units (n, d)."""
 
 
 def blockwise_features(
@@ -32,14 +32,14 @@ def blockwise_features(
     unit: Callable[[np.ndarray], np.ndarray],
     num_threads: int | None,
 ) -> np.ndarray:
-    """φ(x), (..., n, d) -> (..., n, num_features), as the generic way gives it up to rounding.
+    """φ(x), (..., n, d) -> (..., n, num_features), equal to the generic computation up to rounding.
 
-    x : float32 or float64, not yet in kernel units, to which `unit` takes it row by row. forms : one for each of
-    `batch_shape`, in the dtype of x, for single maps.
+    x : float32 or float64, in the units of the user; `unit` converts rows to kernel units.
+    forms : one for each entry of `batch_shape`, for single maps, in the dtype of x.
 
-    Per block there are one product of matrices and the elementary functions, and all else is done to the smaller
-    inputs: what is added to exponents or angles becomes a coordinate more. Blocks are the same for every number of
-    threads, and so are the features, to the last bit. Memory beside the output: about 4 MiB for each thread.
+    Each block takes one matrix product and the elementary functions. All other work is done on the smaller inputs:
+    terms added to exponents or angles become one more coordinate. Blocks do not depend on the number of threads, so
+    neither do the features, to the last bit. Memory beside the output: about 4 MiB for each thread.
     """
     lead = np.broadcast_shapes(x.shape[:-2], batch_shape)
     features = np.empty((*lead, x.shape[-2], num_features), x.dtype)
@@ -47,7 +47,7 @@ def blockwise_features(
     if batch_shape:
         inputs = np.broadcast_to(x, (*lead, *x.shape[-2:]))
         numbers = np.broadcast_to(np.arange(len(fills)).reshape(batch_shape), lead)
-        maps = [(inputs[at], features[at], fills[numbers[at]]) for at in np.ndindex(lead)]
+        maps = [(inputs[index], features[index], fills[numbers[index]]) for index in np.ndindex(lead)]
     else:  # one map for all rows
         maps = [(x.reshape(-1, x.shape[-1]), features.reshape(-1, num_features), fills[0])]
     tasks = [
@@ -63,18 +63,18 @@ def blockwise_features(
 def block_task(
     source: np.ndarray, target: np.ndarray, fill: Fill, unit: Callable[[np.ndarray], np.ndarray], scratch: Scratch
 ) -> None:
-    """One block of one map."""
+    """Write the features of one block of rows of one map."""
     fill(unit(source), target, scratch)
 
 
 def fill_of(form: Form) -> Fill:
-    """How features of this form are written."""
+    """The function that writes features of this form."""
     return (ExponentialBlock if isinstance(form, ExponentialForm) else FourierBlock).of(form)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
 class ExponentialBlock:
-    """`φ_f(x) = power((x - origin, r(x), 1)·rows_f)`."""
+    """Writer of exponential features `φ_f(x) = power((x - origin, r(x), 1)·rows_f)`."""
 
     form: ExponentialForm
     power: Callable[..., np.ndarray]
@@ -83,13 +83,12 @@ class ExponentialBlock:
 
     @classmethod
     def of(cls, form: ExponentialForm) -> "ExponentialBlock":
-        """With the coordinates that r(x) and the weights are taken by."""
+        """The writer for `form`, with two more coordinates for r(x) and the weights."""
         power, unit = fastest_power()
         ones = np.ones_like(form.rows[:, :1])
         return cls(form, power, np.concatenate([form.rows, ones, form.log_weights.T], axis=1) * ones.dtype.type(unit))
 
     def __call__(self, x: np.ndarray, features: np.ndarray, scratch: Scratch) -> None:
-        """Write the features."""
         length, dim = x.shape
         inputs = scratch.take("inputs", length, dim + 2)
         np.subtract(x, 0 if self.form.origin is None else self.form.origin, out=inputs[:, :dim])
@@ -102,7 +101,7 @@ class ExponentialBlock:
 
 @dataclass(frozen=True, eq=False)
 class FourierBlock:
-    """`φ(x) = e^{r(x)} a cos((x, 1)·rows)`, or cosines and sines of `x·rows`; rows in `angle_unit`."""
+    """Writer of `φ(x) = e^{r(x)} a cos((x, 1)·rows)`, or of cosines and sines of `x·rows`; rows in `angle_unit`."""
 
     form: FourierForm
     amplitudes: np.ndarray
@@ -112,12 +111,11 @@ class FourierBlock:
 
     @classmethod
     def of(cls, form: FourierForm) -> "FourierBlock":
-        """With the coordinate that phases are taken by."""
+        """The writer for `form`, with one more coordinate for the phases."""
         rows = form.rows if form.phases is None else np.concatenate([form.rows, form.phases.T], axis=1)
         return cls(form, form.amplitudes[0], rows * rows.dtype.type(angle_unit(rows.dtype)))
 
     def __call__(self, x: np.ndarray, features: np.ndarray, scratch: Scratch) -> None:
-        """Write the features."""
         length, num_rows = len(x), len(self.rows)
         inputs = x
         if self.form.phases is not None:
@@ -131,17 +129,17 @@ class FourierBlock:
                 waves.append(features[:, num_rows + part.start : num_rows + part.stop])
             spare = memory(scratch, "spare", length, part)
             fill_waves(angles, self.amplitudes[part], waves[0], waves[1] if len(waves) == 2 else None, spare)
-            if not np.all(factors == 1):  # all are for kernels that depend on x - y
+            if not np.all(factors == 1):  # all are 1 for kernels that depend on x - y
                 for wave in waves:
                     wave *= factors
 
 
 def panels(features: np.ndarray, num_rows: int) -> list[slice]:
-    """Rows of the parameters that are taken at once."""
+    """Slices of the rows of the parameters, each small enough for its features to fit in PANEL bytes."""
     width = max(1, PANEL // (BLOCK * features.itemsize))
     return [slice(first, min(first + width, num_rows)) for first in range(0, num_rows, width)]
 
 
 def memory(scratch: Scratch, name: str, length: int, part: slice) -> np.ndarray:
-    """Scratch memory for these features of one block."""
+    """Scratch memory for the features `part` of one block."""
     return scratch.take(name, length, part.stop - part.start)

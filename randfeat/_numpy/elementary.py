@@ -1,4 +1,4 @@
-"""Which elementary functions NumPy computes by vector instructions on this machine, and the ways around the others."""
+"""Elementary functions that NumPy vectorizes on this machine, and substitutes for the slow ones."""
 
 import functools
 import importlib
@@ -13,7 +13,7 @@ __all__ = ["angle_unit", "fastest_power", "fill_waves", "has_vector_functions"]
 
 @functools.cache
 def has_vector_functions() -> bool:
-    """Whether NumPy has exp2 and, in float64, tan by vector instructions (AVX-512); elsewhere they are slow."""
+    """Whether NumPy has vectorized exp2 and float64 tan (AVX-512); elsewhere they are slow."""
     try:
         features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     except (ImportError, AttributeError):  # not public, so it may move
@@ -22,22 +22,22 @@ def has_vector_functions() -> bool:
 
 
 def fastest_power() -> tuple[Callable[..., np.ndarray], float]:
-    """The power to take and its unit, `power(unit · x) = e^x`: base 2 where that is vectorized, else e."""
+    """Fastest exponential and its unit, `power(unit · x) = e^x`: base 2 if exp2 is vectorized, else base e."""
     return (np.exp2, math.log2(math.e)) if has_vector_functions() else (np.exp, 1.0)
 
 
 def angle_unit(dtype: Any) -> float:
-    """What `fill_waves` wants angles times: 1/2 where it goes by tangents of half angles, else 1."""
+    """Factor for the angles given to `fill_waves`: 1/2 if it uses tangents of half angles, else 1."""
     return 0.5 if dtype == np.float64 and has_vector_functions() else 1.0
 
 
 def fill_waves(
     angles: np.ndarray, amplitudes: np.ndarray, cosines: np.ndarray, sines: np.ndarray | None, spare: np.ndarray
 ) -> None:
-    """`a cos(u)` and, if asked for, `a sin(u)` into the given memory, for angles u in `angle_unit`; a (m,), u (n, m).
+    """Write `a cos(u)`, and `a sin(u)` unless `sines` is None, for angles u in `angle_unit`; a (m,), u (n, m).
 
-    Overwrites `angles` and `spare` (n, m). NumPy's sines and cosines of float64 are scalar and its tangent is not:
-    with t = tan(u/2) and r = 2a/(1 + t²) they are r - a and t r, to 2 eps a for every finite u.
+    Overwrites `angles` and `spare` (n, m). NumPy vectorizes the tangent of float64 but not sine and cosine. With t =
+    tan(u/2) and r = 2a/(1 + t²) they are t r and r - a, to 2 eps a for every finite u.
     """
     if angle_unit(angles.dtype) != 1:
         np.tan(angles, out=angles)

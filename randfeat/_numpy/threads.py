@@ -1,4 +1,4 @@
-"""Tasks on several threads, with BLAS held to one: what is not a product of matrices then runs on every core, too."""
+"""Tasks on several threads, with BLAS limited to one: then work other than matrix products uses every core, too."""
 
 import functools
 import math
@@ -20,14 +20,14 @@ Memory = TypeVar("Memory")
 
 
 class Scratch:
-    """Memory of one thread, kept from block to block so that features stay in cache."""
+    """Memory of one thread, reused from block to block so that features stay in cache."""
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
         self.arrays: dict[str, np.ndarray] = {}
 
     def take(self, name: str, *shape: int) -> np.ndarray:
-        """An array of this shape with any content, the same memory at every call of one name."""
+        """An uninitialized array of this shape; calls with the same name return the same memory."""
         size = math.prod(shape)
         memory = self.arrays.get(name)
         if memory is None or memory.size < size:
@@ -36,7 +36,7 @@ class Scratch:
 
 
 def resolve_num_threads(num_threads: Any) -> int:
-    """The argument, else RANDFEAT_NUM_THREADS, else the cores that this process may use."""
+    """`num_threads` if given, else RANDFEAT_NUM_THREADS, else the number of cores this process may use."""
     source = "num_threads"
     if num_threads is None:
         source = "the environment variable RANDFEAT_NUM_THREADS"
@@ -54,16 +54,16 @@ def resolve_num_threads(num_threads: Any) -> int:
 
 
 def run_tasks(tasks: Sequence[Callable[[Memory], None]], make_scratch: Callable[[], Memory], num_threads: int) -> None:
-    """Call every task once, on at most `num_threads` threads, each with scratch memory of its own."""
+    """Call every task once, on at most `num_threads` threads; each thread has its own scratch memory."""
     with Workers(make_scratch, num_threads) as workers:
         workers.run(tasks)
 
 
 class Workers(Generic[Memory]):
-    """At most `num_threads` threads for the length of a `with` block, each with scratch memory of its own.
+    """At most `num_threads` threads for the duration of a `with` block, each with its own scratch memory.
 
-    The calling thread is one of them. They end with the block: there is nothing to fork, and calls from threads of the
-    caller do not wait for one another. BLAS is held to one thread meanwhile.
+    The calling thread is one of them. The threads end with the block, so none is left when the process forks, and calls
+    from different threads of the caller do not wait for one another. Meanwhile BLAS is limited to one thread.
     """
 
     def __init__(self, make_scratch: Callable[[], Memory], num_threads: int) -> None:
@@ -82,7 +82,7 @@ class Workers(Generic[Memory]):
         HOLD.leave()
 
     def run(self, tasks: Sequence[Callable[[Memory], None]]) -> None:
-        """Call every task once. Which thread runs it does not matter to its result. The first error ends the call."""
+        """Call every task once; the thread that runs it does not affect its result. The first error ends the call."""
         remaining = iter(tasks)
         lock = threading.Lock()
 
@@ -101,10 +101,10 @@ class Workers(Generic[Memory]):
                     remaining = iter(())
                 raise
 
-        own, *others = self._scratch(max(1, min(self.num_threads, len(tasks))))
-        futures = [self._helpers().submit(work, scratch) for scratch in others]
+        own_scratch, *helper_scratch = self._scratch(max(1, min(self.num_threads, len(tasks))))
+        futures = [self._helpers().submit(work, scratch) for scratch in helper_scratch]
         try:
-            work(own)
+            work(own_scratch)
         finally:
             for future in futures:
                 future.exception()  # waits
@@ -112,12 +112,12 @@ class Workers(Generic[Memory]):
             future.result()
 
     def _scratch(self, number: int) -> list[Memory]:
-        """The memory of so many threads, kept from run to run."""
+        """Scratch memory for `number` threads, kept from run to run."""
         self.scratch += [self.make_scratch() for _ in range(len(self.scratch), number)]
         return self.scratch[:number]
 
     def _helpers(self) -> "ThreadPoolExecutor":
-        """The threads beside the calling one."""
+        """The pool of threads other than the calling one."""
         from concurrent.futures import ThreadPoolExecutor  # not needed by those who only import
 
         self.pool = self.pool or ThreadPoolExecutor(self.num_threads - 1)
@@ -125,7 +125,7 @@ class Workers(Generic[Memory]):
 
 
 class BlasHold:
-    """How many calls hold BLAS to one thread at present: the first sets the limit, the last one takes it back."""
+    """Counter of the calls that limit BLAS to one thread: the first sets the limit, the last one removes it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -133,21 +133,21 @@ class BlasHold:
         self.limit: Any = None
 
     def enter(self) -> None:
-        """Limit BLAS, unless it is already."""
+        """Limit BLAS to one thread, unless it is limited already."""
         with self.lock:
             if self.depth == 0:
                 self.limit = controller().limit(limits=1)
             self.depth += 1
 
     def leave(self) -> None:
-        """Restore what was, if nobody else needs the limit."""
+        """Restore the previous number of threads, unless another call still needs the limit."""
         with self.lock:
             self.depth -= 1
             if self.depth == 0:
                 self.limit.restore_original_limits()
 
     def forget(self) -> None:
-        """In the child of a fork, where the threads that held the limit do not exist."""
+        """Reset after a fork: the threads that held the limit do not exist in the child process."""
         self.lock = threading.Lock()
         if self.depth:
             self.depth = 0
@@ -161,7 +161,7 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def controller() -> Any:
-    """The BLAS libraries of the process; finding them takes a millisecond, so it is done once."""
+    """Controller of the BLAS libraries in this process; made once, since it takes a millisecond."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
@@ -169,7 +169,7 @@ def controller() -> Any:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """BLAS runs on the calling thread alone, in the whole process, while any such context is open."""
+    """Limit BLAS to the calling thread, in the whole process, while any such context is open."""
     HOLD.enter()
     try:
         yield

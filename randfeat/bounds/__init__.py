@@ -1,13 +1,14 @@
 """Inequalities for random features: bias, orthogonal gain, tails, uniform and spectral error.
 
-Closed forms say what an error is on average; the functions here bound what it can be. Conventions:
+A variance says how large the error is on average; these functions bound how large it can get. Conventions:
 
 - u = |x + y|², in the units of the kernel. Levels and errors of softmax features are relative to the kernel.
 - `num_rows` counts rows m; sine-cosine pairs have two features for each (`estimator.num_rows`).
 - Fourier features estimate the Gaussian kernel `exp(-|x - y|²/2)`: divide inputs by the length scale first.
-- A probability is at most 1, and 1 where a hypothesis fails: then nothing is claimed.
+- A bound of a probability is at most 1. Where an assumption fails, it is 1: nothing is claimed.
 
-All is float64 NumPy and broadcasts. Proofs, and where printed versions differ, are on the theory page on bounds.
+All functions broadcast and return float64 NumPy arrays. The theory page on bounds has the proofs, and says where the
+printed versions differ.
 """
 
 from randfeat.bounds.fourier import (

@@ -1,4 +1,4 @@
-"""Arguments of the bounds, checked."""
+"""Validation of the arguments of the bounds."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["not_negative", "positive", "probability", "square"]
 
 
 def not_negative(value: Any, name: str) -> np.ndarray:
-    """Numbers >= 0 as float64."""
+    """`value` as float64; ValueError unless all numbers are >= 0."""
     array = as_host(value, name)
     if not np.all(array >= 0):
         raise ValueError(f"{name} must not be negative (or NaN), got {np.min(array)}.")
@@ -18,7 +18,7 @@ def not_negative(value: Any, name: str) -> np.ndarray:
 
 
 def positive(value: Any, name: str) -> np.ndarray:
-    """Finite numbers > 0 as float64."""
+    """`value` as float64; ValueError unless all numbers are finite and > 0."""
     array = as_host(value, name)
     if not np.all((array > 0) & np.isfinite(array)):
         raise ValueError(f"{name} must be positive and finite, got {np.min(array)}.")
@@ -26,14 +26,14 @@ def positive(value: Any, name: str) -> np.ndarray:
 
 
 def probability(failure: float) -> float:
-    """A probability of failure between 0 and 1."""
+    """`failure` as a float; ValueError unless it lies strictly between 0 and 1."""
     if not 0 < failure < 1:
         raise ValueError(f"failure must be a probability between 0 and 1, got {failure!r}.")
     return float(failure)
 
 
 def square(matrix: Any, name: str) -> np.ndarray:
-    """A square matrix as float64."""
+    """`matrix` as float64; ValueError unless it is square."""
     array = as_host(matrix, name)
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ValueError(f"{name} must be a square matrix, got shape {array.shape}.")

@@ -34,15 +34,16 @@ def finite_num_rows(error: Any, num_pairs: Any, *, failure: float) -> np.ndarray
 
 
 def sup_error_bound(error: Any, diameter: Any, dim: int, num_rows: Any, *, variant: Variant = "pairs") -> np.ndarray:
-    """A bound of `P[sup |k̂ - k| >= error]` over all pairs of points of a set of this diameter in R^d.
+    """Upper bound of `P[sup |k̂ - k| >= error]` over all pairs of points in a set of this diameter in R^d.
 
-    Gaussian kernel, Fourier features with m independent rows. A net of radius r, Hoeffding's inequality at its points
-    and Markov's for the slope L between them; r is chosen best. With g = e^{-1/2}, the largest slope of the kernel:
+    For the Gaussian kernel and Fourier features with m independent rows. The proof covers the set by a net of radius r.
+    Hoeffding's inequality holds at its points, Markov's bounds the slope L between them, and the best r is taken. With
+    g = e^{-1/2}, the largest slope of the kernel:
 
         pairs  n = d,   2 (4ℓ/r)^n e^{-m ε²/8}     + (2r/ε)² (√d + g)²;
         phase  n = 2d,  2 (√8 ℓ/r)^n e^{-m ε²/32}  + (2r/ε)² (2√d + √2 g)².
 
-    For error <= √d · diameter. As in `sutherland_schneider_bound`, except that the slope is bounded everywhere at once.
+    For error <= √d · diameter. Unlike `sutherland_schneider_bound`, it bounds the slope at all points at once.
     Source: the argument is that of Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines".
     """
     return net_bound(error, diameter, dim, num_rows, variant, complete=True)
@@ -54,7 +55,7 @@ def sutherland_schneider_bound(
     """The published form of `sup_error_bound`: at most `66 (√d ℓ/ε)² e^{-m ε²/4(d+2)}` for pairs with m rows, and at
     most `98 (√d ℓ/ε)² e^{-m ε²/32(d+1)}` for m random phases.
 
-    Its constants are those of E L² <= d and <= 3d, which is the mean at a fixed point; L is a supremum.
+    Its constants use E L² <= d and <= 3d. That holds for the slope at one fixed point; L is the largest slope of all.
     Source: Sutherland & Schneider 2015, "On the Error of Random Fourier Features", Propositions 1 and 2 (D = 2m pairs).
     """
     return net_bound(error, diameter, dim, num_rows, variant, complete=False)
@@ -63,8 +64,8 @@ def sutherland_schneider_bound(
 def rahimi_recht_bound(error: Any, diameter: Any, dim: int, num_rows: Any) -> np.ndarray:
     """The first bound of this kind, `2⁸ (√d ℓ/ε)² e^{-m ε²/4(d+2)}`, as printed.
 
-    Printed for m random phases. Its exponent is what Hoeffding's inequality gives for m sine-cosine pairs, and the
-    argument treats the error as a function of x - y, which it is for pairs only: read it as a statement about them.
+    Printed for m random phases, but true for m sine-cosine pairs: Hoeffding's inequality gives this exponent for pairs,
+    and the proof treats the error as a function of x - y, which it is for pairs only.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines", Claim 1.
     """
     error, diameter, dim = positive(error, "error"), positive(diameter, "diameter"), as_count(dim, "dim")
@@ -76,7 +77,7 @@ def rahimi_recht_bound(error: Any, diameter: Any, dim: int, num_rows: Any) -> np
 def sup_error_num_rows(
     error: Any, diameter: Any, dim: int, *, failure: float, variant: Variant = "pairs"
 ) -> np.ndarray:
-    """The least number of rows for which `sup_error_bound` is at most `failure`.
+    """The smallest number of rows for which `sup_error_bound` is at most `failure`.
 
     >>> int(sup_error_num_rows(0.1, diameter=2.0, dim=4, failure=0.1))
     26915
@@ -93,7 +94,8 @@ def attention_num_rows(error: Any, dim: int, radius: Any, *, failure: float) -> 
 
     For any number of queries and keys with norms up to `radius`: A is `e^{(|q|²+|k|²)/2√d}` times the Gaussian kernel
     of points of norm `R d^{-1/4}`, so the entries need the error `ε e^{-R²/√d}` of that kernel. A is the unnormalized
-    matrix; nothing is claimed for its normalized rows. Independent rows. Where `finite_num_rows` is less, use that.
+    matrix; nothing is claimed for its normalized rows. For independent rows. `finite_num_rows` may be smaller: use it
+    then.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Theorem 4, with explicit constants.
 
     >>> print(f"{attention_num_rows(0.1, dim=64, radius=1.0, failure=0.5):.2g}")
@@ -105,7 +107,7 @@ def attention_num_rows(error: Any, dim: int, radius: Any, *, failure: float) -> 
 
 
 def net_bound(error: Any, diameter: Any, dim: int, num_rows: Any, variant: Variant, *, complete: bool) -> np.ndarray:
-    """The bound by a net, 1 where it claims nothing."""
+    """Covering-net bound of `P[sup |k̂ - k| >= error]`, capped at 1."""
     error, diameter = positive(error, "error"), positive(diameter, "diameter")
     dim, rows = as_count(dim, "dim"), positive(num_rows, "num_rows")
     n, rate, log_net, log_slope = net_terms(error, diameter, dim, variant, complete=complete)
@@ -116,7 +118,7 @@ def net_bound(error: Any, diameter: Any, dim: int, num_rows: Any, variant: Varia
 def net_terms(
     error: np.ndarray, diameter: np.ndarray, dim: int, variant: Variant, *, complete: bool
 ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """`n, c, log a, log b` of the bound `a r^{-n} e^{-cm} + b r²`."""
+    """Exponents and logarithms `n, c, log a, log b` of the net bound `a r^{-n} e^{-cm} + b r²`."""
     root = np.sqrt(dim)
     if variant == "pairs":
         n, width, stretch = dim, 8, 4.0
@@ -130,7 +132,7 @@ def net_terms(
 
 
 def log_best(n: int, log_a: np.ndarray, log_b: np.ndarray) -> np.ndarray:
-    """`log min_r (a r^{-n} + b r²)`, at `r^{n+2} = n a/(2b)`."""
+    """`log min_r (a r^{-n} + b r²)`, attained at `r^{n+2} = n a/(2b)`."""
     ratio = n / 2
     factor = ratio ** (-n / (n + 2)) + ratio ** (2 / (n + 2))
     return np.log(factor) + (2 * log_a + n * log_b) / (n + 2)

@@ -1,4 +1,4 @@
-"""How far rows of constant length are off, and what orthogonality saves: Theorems 1 and 2 of the Performer paper."""
+"""Bias of rows of constant length, and variance saved by orthogonality: Theorems 1 and 2 of the Performer paper."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ __all__ = ["log_products", "orthogonal_gain_bound", "regularized_softmax_bound"]
 
 
 def log_products(dim: int, last: int) -> np.ndarray:
-    """`log Π_{j<k} d/(d+2j)` for k = 0 .. last: the decreasing moments of rows of constant length."""
+    """`log Π_{j<k} d/(d+2j)` for k = 0 .. last: the factors by which rows of constant length lower a moment."""
     return -np.concatenate([[0.0], np.cumsum(np.log1p(2 * np.arange(last) / dim))])
 
 
@@ -20,8 +20,8 @@ def regularized_softmax_bound(u: Any, dim: int) -> np.ndarray:
     """A lower bound of SMREG / SM = `e^{-u/2} 0F1(; d/2; du/4)`; the upper bound is 1.
 
     The larger of `e^{-u²/4d}` and, over integers l, `Π_{j<l} d/(d+2j) · P[Poisson(u/2) <= l]`. Holds for all u >= 0 and
-    d >= 1. The first has the true rate 1/d at fixed u; with l = d^{1/3} the second gives the published
-    `1 - 2 d^{-1/3} + o(d^{-1/3})`. Both need u bounded: bounded entries of exp(q·k) alone do not bound the ratio.
+    d >= 1. The first bound has the true rate 1/d at fixed u; with l = d^{1/3} the second gives the published
+    `1 - 2 d^{-1/3} + o(d^{-1/3})`. Both need bounded u: bounded entries of exp(q·k) alone do not bound the ratio.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Theorem 1 (the second); the first by
     Jensen's inequality.
 

@@ -1,4 +1,4 @@
-"""Spectral error of an estimated Gram matrix, which ridge regression feels, and the rows that bound it."""
+"""Spectral error of an estimated Gram matrix, which controls ridge regression, and the rows that bound it."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ __all__ = ["effective_dimension", "spectral_error", "spectral_num_rows"]
 
 
 def effective_dimension(gram: Any, ridge: float) -> float:
-    """`tr (K + λI)^{-1} K` of a symmetric positive semi-definite matrix."""
+    """Effective dimension `tr (K + λI)^{-1} K` of a symmetric positive semi-definite matrix."""
     gram = square(gram, "gram")
     return float(np.trace(np.linalg.solve(gram + float(positive(ridge, "ridge")) * np.eye(len(gram)), gram)))
 
 
 def spectral_error(gram: Any, estimate: Any, ridge: float) -> float:
-    """The least Δ with `(1-Δ)(K + λI) <= K̂ + λI <= (1+Δ)(K + λI)`: `|(K+λI)^{-1/2} (K̂ - K) (K+λI)^{-1/2}|₂`."""
+    """The smallest Δ with `(1-Δ)(K + λI) <= K̂ + λI <= (1+Δ)(K + λI)`: `|(K+λI)^{-1/2} (K̂ - K) (K+λI)^{-1/2}|₂`."""
     gram, estimate = square(gram, "gram"), square(estimate, "estimate")
     factor = np.linalg.cholesky(gram + float(positive(ridge, "ridge")) * np.eye(len(gram)))
     half = np.linalg.solve(factor, estimate - gram)

@@ -1,4 +1,4 @@
-"""Tails of softmax estimates: Chernoff bounds where rows have constant length, and what holds where they do not."""
+"""Tail bounds of softmax estimates: Chernoff bounds for rows of constant length, and bounds for Gaussian rows."""
 
 import functools
 from typing import Any, Literal
@@ -69,11 +69,11 @@ def orthogonal_moment_gap(theta: Any, u: float, dim: int, num_rows: int) -> np.n
 
 
 def chernoff_bound(level: Any, u: float, dim: int, num_rows: int, *, coupling: Coupling = "independent") -> np.ndarray:
-    """A bound of `P[K̂ > level · SM]` for positive features on rows of length √d (SMREG).
+    """Upper bound of `P[K̂ > level · SM]` for positive features on rows of length √d (SMREG).
 
     `inf_θ exp(-θ m a) E exp(θ Σ X_i)`, a = level e^{u/2}, the expectation from `log_moment_generating_function`; 1 up
-    to the mean SMREG / SM, and 0 beyond the largest value `e^{√(du) - u/2}`. Every θ gives a bound; the search over θ
-    need not be exact. coupling : "independent" directions, or "orthogonal" ones in blocks of d.
+    to the mean SMREG / SM, and 0 beyond the largest value `e^{√(du) - u/2}`. Every θ gives a valid bound, so the search
+    for the best θ need not be exact. coupling : "independent" directions, or "orthogonal" ones in blocks of d.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Theorem 3, sharpened and for every m.
 
     >>> print(chernoff_bound([1.0, 2.0, 3.0], u=1.0, dim=8, num_rows=8).round(4))
@@ -101,7 +101,7 @@ def chernoff_bound(level: Any, u: float, dim: int, num_rows: int, *, coupling: C
 
 
 def lower_tail_bound(level: Any, relative_variance: Any, num_rows: int) -> np.ndarray:
-    """A bound of `P[K̂ <= level · K]`, level <= 1: `exp(-m (1 - level)² / (2 (1 + V)))`.
+    """Upper bound of `P[K̂ <= level · K]`, level <= 1: `exp(-m (1 - level)² / (2 (1 + V)))`.
 
     For m independent rows whose estimates are never negative (`estimator.positive`), V the relative variance of one
     row: `e^u - 1` for positive features. Uses `e^{-s} <= 1 - s + s²/2` only. Estimates that are too low are thus
@@ -114,11 +114,11 @@ def lower_tail_bound(level: Any, relative_variance: Any, num_rows: int) -> np.nd
 
 
 def heavy_tail_bound(level: Any, u: Any, num_rows: int) -> np.ndarray:
-    """A *lower* bound of `P[K̂ > level · K]` for positive features with m independent N(0, I) rows.
+    """*Lower* bound of `P[K̂ > level · K]` for positive features with m independent N(0, I) rows.
 
-    `1 - (1 - p)^m`, p the probability that one row alone is enough: `log S/K ~ N(-u/2, u)` exceeds log(m level). It
-    falls more slowly than every exponential of the level, so no Chernoff bound can hold: Theorem 3 of Choromanski et
-    al. 2021, "Rethinking Attention with Performers", is about rows of constant length.
+    `1 - (1 - p)^m`, p the probability that one row alone exceeds the level: `log S/K ~ N(-u/2, u)` exceeds log(m
+    level). It falls more slowly than every exponential of the level, so no Chernoff bound can hold: Theorem 3 of
+    Choromanski et al. 2021, "Rethinking Attention with Performers", is about rows of constant length.
     """
     from scipy.special import ndtr
 
@@ -158,20 +158,20 @@ def block_factor(size: int, log_q: np.ndarray, dim: int) -> np.ndarray:
     n = np.arange(size + 1)
     log_q = np.minimum(log_q, 0.0)[..., None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        some = np.where(n > 0, n * np.log(-np.expm1(log_q)), 0.0)
+        log_power = np.where(n > 0, n * np.log(-np.expm1(log_q)), 0.0)
     log_choose = gammaln(size + 1) - gammaln(n + 1) - gammaln(size - n + 1)
-    return np.asarray(logsumexp(log_choose + some + (size - n) * log_q + log_products(dim, size), axis=-1))
+    return np.asarray(logsumexp(log_choose + log_power + (size - n) * log_q + log_products(dim, size), axis=-1))
 
 
 def is_orthogonal(coupling: Coupling) -> bool:
-    """Whether directions are orthogonal in blocks rather than independent."""
+    """True for "orthogonal" and False for "independent"; ValueError for any other name."""
     if coupling not in ("independent", "orthogonal"):
         raise ValueError(f"coupling must be 'independent' or 'orthogonal', got {coupling!r}.")
     return coupling == "orthogonal"
 
 
 def at_least_two(dim: int) -> int:
-    """A dimension in which directions are not just signs."""
+    """`dim`, checked to be at least 2: in one dimension the direction of a row is only a sign."""
     if as_count(dim, "dim") < 2:
         raise ValueError(f"dim must be at least 2, got {dim}.")
     return dim

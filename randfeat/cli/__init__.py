@@ -1,1 +1,1 @@
-"""The `randfeat` command, and what it measures of the machine."""
+"""The `randfeat` command, and measurements of the machine."""

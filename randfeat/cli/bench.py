@@ -1,4 +1,4 @@
-"""A short benchmark of the machine at hand: exact and linear attention by length, and what they could reach at best."""
+"""Short benchmark of this machine: exact and linear attention by length, beside the roofline."""
 
 import contextlib
 import functools
@@ -23,19 +23,20 @@ __all__ = ["Benchmark", "Timing", "Workload", "blas_limited"]
 
 EXACT, LINEAR, CAUSAL, PHI = METHODS = ("exact", "linear", "linear, causal", "phi(x)")
 
-LONGEST = 2.0  # seconds that a call may take
-LARGEST = 1 << 30  # bytes that it may need
-BUDGET = 8.0  # seconds of all rounds, less the last
+LONGEST = 2.0  # limit of the seconds of one call
+LARGEST = 1 << 30  # limit of the bytes of one call
+BUDGET = 8.0  # seconds for all rounds but the last
 ROUNDS = (2, 7)
 PAUSE = 0.05  # seconds, where BLAS and our own threads take turns; see `interleaved`
-LENGTHS = np.unique(np.round(2.0 ** np.arange(0, 20.1, 0.125)).astype(int))  # at which methods are compared by rates
+LENGTHS = np.unique(np.round(2.0 ** np.arange(0, 20.1, 0.125)).astype(int))  # for comparing rates
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Standard normal queries, keys and values (heads, length, dim) of an array library, and a draw of features.
+    """Standard normal queries, keys and values (heads, length, dim) in an array library, and a feature map.
 
-    num_threads : of NumPy, for both methods; other libraries have settings of their own. None for all cores.
+    num_threads : threads for NumPy arrays, for both methods; None for all cores. Other libraries have their own
+        setting.
     """
 
     library: str = "numpy"
@@ -55,11 +56,11 @@ class Workload:
 
     @functools.cached_property
     def phi(self) -> FeatureMap:
-        """Positive features, on the host."""
+        """Positive features, drawn on the host."""
         return PositiveFeatures().draw(self.dim, self.num_features, rng=0)
 
     def like(self) -> Array:
-        """An array of the library and dtype."""
+        """A small array with the library and dtype of the workload."""
         try:
             return namespace_named(self.library).asarray(np.zeros(1, self.dtype))
         except ImportError:
@@ -68,21 +69,21 @@ class Workload:
             raise ValueError(f"{self.library} has no device: {str(error).splitlines()[0]}") from error
 
     def expected(self, length: int, costs: AttentionCosts, *, is_causal: bool = False) -> AttentionMethod:
-        """The seconds of both methods by these rates."""
+        """Expected seconds of exact and linear attention, from the measured rates `costs`."""
         x = np.broadcast_to(0.0, (self.heads, length, self.dim))
         return attention_method(x, x, x, self.phi, is_causal=is_causal, costs=costs)
 
     def crossing(self, costs: AttentionCosts, *, is_causal: bool) -> int | None:
-        """The length from which on linear attention is expected to be faster; None if it is not up to a million."""
-        found = None
+        """Length from which linear attention is expected to be faster; None if it is not up to a million."""
+        shortest = None
         for length in reversed(LENGTHS.tolist()):
             if self.expected(length, costs, is_causal=is_causal).name == "exact":
-                return found
-            found = length
-        return found
+                return shortest
+            shortest = length
+        return shortest
 
     def too_much(self, method: str, length: int, costs: AttentionCosts) -> str | None:
-        """Why a call is not made: what it is expected to take, which is more than it may."""
+        """Reason to leave a call out, if its expected time or memory is over the limit; else None."""
         expected = self.expected(length, costs, is_causal=method == CAUSAL)
         seconds = expected.exact_seconds if method == EXACT else expected.linear_seconds
         if seconds > LONGEST:
@@ -96,7 +97,7 @@ class Workload:
         return f"{size / 2**30:.1f} GiB expected, more than {LARGEST >> 30} GiB" if size > LARGEST else None
 
     def calls(self, length: int, like: Array, methods: Sequence[str]) -> dict[str, Callable[[], Array]]:
-        """What is timed at this length, by method."""
+        """The functions to time at this length, by method."""
         rng = np.random.default_rng(0)
         query, key, value = (
             host_to(rng.standard_normal((self.heads, length, self.dim), dtype=np.float32), like) for _ in range(3)
@@ -123,7 +124,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Timing:
-    """The median seconds of a call; None where it was left out, and why."""
+    """Median seconds of a call; None if the call was left out, with the reason in `left_out`."""
 
     method: str
     length: int
@@ -133,9 +134,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured: calls by length and method, the rates of `AttentionCosts`, and ceilings for NumPy arrays.
+    """Results of a benchmark: timings by length and method, the rates of `AttentionCosts`, ceilings for NumPy arrays.
 
-    load_before : processes that wanted to run in the minute before.
+    load_before : load of the machine (running processes) in the minute before.
     """
 
     workload: Workload
@@ -146,7 +147,7 @@ class Benchmark:
 
     @classmethod
     def measure(cls, workload: Workload, lengths: Sequence[int]) -> "Benchmark":
-        """Time everything in turns, a median of two to seven rounds; what takes too much is left out."""
+        """Time all calls in turns, 2 to 7 rounds, and take medians; calls that would take too much are left out."""
         like, threads, dim = workload.like(), workload.num_threads, workload.dim
         load_before = load()
         pause = PAUSE if threads is not None and threads > 1 else 0.0  # other libraries have one pool of threads
@@ -160,25 +161,25 @@ class Benchmark:
             for length in sorted(set(lengths)):
                 reasons = {method: workload.too_much(method, length, costs) for method in METHODS}
                 left_out |= {(length, method): reason for method, reason in reasons.items()}
-                made = [method for method in METHODS if reasons[method] is None]
-                if made:
-                    calls |= {(length, method): call for method, call in workload.calls(length, like, made).items()}
+                timed = [method for method in METHODS if reasons[method] is None]
+                if timed:
+                    calls |= {(length, method): call for method, call in workload.calls(length, like, timed).items()}
             times = interleaved(calls, budget=BUDGET, rounds=ROUNDS, pause=pause)
         timings = (Timing(name[1], name[0], times.get(name), reason) for name, reason in left_out.items())
-        found = Ceilings({name: [times[name]] for name in ceilings}, threads) if threads is not None else None
-        return cls(workload, load_before, tuple(timings), costs, found)
+        measured = Ceilings({name: [times[name]] for name in ceilings}, threads) if threads is not None else None
+        return cls(workload, load_before, tuple(timings), costs, measured)
 
     def tokens_per_second(self, timing: Timing) -> float | None:
-        """Tokens with all of their heads."""
+        """Tokens per second, each with all of its heads; None if the call was left out."""
         return None if timing.seconds is None else timing.length / timing.seconds
 
     def over_exact(self, timing: Timing) -> float | None:
-        """Time over that of exact attention at the same length; None where one of them was left out."""
-        exact = next(one.seconds for one in self.timings if (one.method, one.length) == (EXACT, timing.length))
+        """Time relative to exact attention at the same length; None if either was left out."""
+        exact = next(t.seconds for t in self.timings if (t.method, t.length) == (EXACT, timing.length))
         return None if timing.seconds is None or exact is None else timing.seconds / exact
 
     def share(self, timing: Timing) -> float | None:
-        """The share of the roofline that full linear attention reaches; None for the rest."""
+        """Share of the roofline that full linear attention reaches; None for other methods."""
         if self.ceilings is None or timing.seconds is None or timing.method != LINEAR:
             return None
         work = self.workload
@@ -186,11 +187,11 @@ class Benchmark:
         return work.heads * timing.length * least / timing.seconds
 
     def rounded_costs(self) -> AttentionCosts:
-        """The rates to two digits."""
+        """The measured rates, rounded to two digits."""
         return replace(self.costs, **{name: float(f"{rate:.2g}") for name, rate in asdict(self.costs).items()})
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The benchmark as plain data, for JSON."""
         return {
             "workload": asdict(self.workload),
             "timings": [
@@ -218,6 +219,6 @@ class Benchmark:
 
 @contextlib.contextmanager
 def blas_limited(num_threads: int | None) -> Iterator[None]:
-    """BLAS on so many threads, as what is not a product of matrices; None leaves it as it is."""
+    """Limit BLAS to `num_threads` threads inside a `with` block; None changes nothing."""
     with contextlib.nullcontext() if num_threads is None else controller().limit(limits=num_threads):
         yield

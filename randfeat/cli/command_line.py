@@ -1,6 +1,6 @@
-"""The command `randfeat`: what is installed, what exists, what suits your data, how fast this machine is.
+"""The command `randfeat`: installed libraries, the catalogue, recommendations for your data, speed of this machine.
 
-Exit codes: 0 done, 2 the command cannot be carried out; the reason is one line on the standard error.
+Exit codes: 0 success, 2 the command cannot be carried out; the reason is one line on the standard error.
 """
 
 import argparse
@@ -29,18 +29,18 @@ BACKENDS = ("numpy", "torch", "cupy")
 
 
 class UsageError(Exception):
-    """The command cannot be carried out; the message is one line."""
+    """The command cannot be carried out; its message is one line."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command as one line."""
+    """An argument parser that reports a wrong command in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see `randfeat --help`)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out the command; returns the exit code."""
+    """Run the command given by `arguments`; returns the exit code."""
     try:
         options = parser().parse_args(arguments)
         run: Callable[[argparse.Namespace], None] = options.run
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
+    """The parser of all commands and their options."""
     result = Parser(prog="randfeat", description="Random features of kernels, and linear attention.")
     commands = result.add_subparsers(dest="command", required=True)
 
@@ -92,19 +92,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """An option that is a positive integer."""
+    """Parse a positive integer."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
 
 
 def positives(text: str) -> tuple[int, ...]:
-    """An option that is a list of them."""
+    """Parse a comma-separated list of positive integers."""
     return tuple(positive(part) for part in text.split(","))
 
 
 def show_info(options: argparse.Namespace) -> None:
-    """What is installed, and on what it runs."""
+    """Print versions of Python and the libraries, devices, BLAS and the number of threads."""
     try:
         threads = resolve_num_threads(None)
     except (TypeError, ValueError) as error:
@@ -136,12 +136,12 @@ def show_info(options: argparse.Namespace) -> None:
 
 
 def our_version() -> str:
-    """That of the package itself, installed or not."""
-    return importlib.import_module(__package__ or "randfeat").__version__
+    """Version of randfeat, whether it is installed or run from a checkout."""
+    return importlib.import_module("randfeat").__version__
 
 
 def show_catalogue(options: argparse.Namespace) -> None:
-    """The catalogue, a line each."""
+    """Print the catalogue, one line for each entry."""
     entries = catalogue(options.kind)
     if options.json:
         print(json.dumps([entry.as_dict() for entry in entries], indent=1))
@@ -164,7 +164,7 @@ def show_catalogue(options: argparse.Namespace) -> None:
 
 
 def show_recommendation(options: argparse.Namespace) -> None:
-    """The ranking of `randfeat.recommend`."""
+    """Print the ranking of `randfeat.recommend`."""
     query, key, value = read_inputs(options.file)
     try:
         ranking = recommend(
@@ -182,7 +182,7 @@ def show_recommendation(options: argparse.Namespace) -> None:
 
 
 def read_inputs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Queries, keys and, where there are any, values from an .npz file; never unpickles."""
+    """Queries, keys and (if present) values from an .npz file, read without unpickling."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
@@ -197,7 +197,7 @@ def read_inputs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 
 
 def as_record(ranking: Recommendation) -> dict[str, Any]:
-    """A recommendation as plain data, best first."""
+    """A recommendation as plain data, best estimator first."""
     return {
         "num_features": ranking.num_features,
         "average_error": ranking.average_error,
@@ -211,7 +211,7 @@ def as_record(ranking: Recommendation) -> dict[str, Any]:
 
 
 def show_bench(options: argparse.Namespace) -> None:
-    """How fast this machine is, with what it takes to read the numbers elsewhere."""
+    """Print the benchmark of this machine, with the facts needed to interpret the numbers elsewhere."""
     try:
         workload = Workload(
             options.backend, options.dtype, options.heads, options.dim, options.num_features, options.threads
@@ -243,7 +243,7 @@ def show_bench(options: argparse.Namespace) -> None:
 
 
 def facts_of(found: Benchmark) -> dict[str, Any]:
-    """Where a benchmark was run."""
+    """Facts about the machine and software of a benchmark."""
     workload = found.workload
     with blas_limited(workload.num_threads):  # as it was while times were taken
         libraries = blas()
@@ -264,7 +264,7 @@ HEADER = ("what", "length [tokens]", "time [ms]", "speed [1000 tokens/s]", "over
 
 
 def timing_row(found: Benchmark, timing: Timing) -> tuple[str, ...]:
-    """A line of the table; a dash for what there is no number of."""
+    """One row of the table of timings; a dash for a missing number."""
     share = found.share(timing)
     speed = found.tokens_per_second(timing)
     numbers = (
@@ -277,12 +277,12 @@ def timing_row(found: Benchmark, timing: Timing) -> tuple[str, ...]:
 
 
 def in_digits(x: float, digits: int) -> str:
-    """The number to so many digits, without an exponent."""
+    """`x` rounded to `digits` significant digits, without an exponent."""
     return np.format_float_positional(x, digits, unique=False, fractional=False, trim="-")
 
 
 def remarks(found: Benchmark) -> list[str]:
-    """What was left out, crossing lengths, ceilings and rates, a line each."""
+    """Lines on calls that were left out, crossing lengths, ceilings and rates."""
     lines = [f"left out: {one.method} at {one.length} tokens, {one.left_out}" for one in found.timings if one.left_out]
     for name, is_causal in (("full", False), ("causal", True)):
         length = found.workload.crossing(found.costs, is_causal=is_causal)
@@ -298,7 +298,7 @@ def remarks(found: Benchmark) -> list[str]:
 
 
 def print_table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> None:
-    """Rows of text in aligned columns; with `numbers`, all but the first are aligned on the right."""
+    """Print rows of text in aligned columns; with `numbers`, all columns but the first are aligned right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = (

@@ -1,4 +1,4 @@
-"""What a number was computed on: processor, versions of what computes, BLAS."""
+"""Facts about the machine: processor, versions of numerical libraries, BLAS, load."""
 
 import importlib.metadata
 import os
@@ -12,7 +12,7 @@ __all__ = ["blas", "load", "processor", "version"]
 
 
 def processor() -> str:
-    """The model name where the system tells it, else the architecture."""
+    """Model name of the processor, or its architecture if the system does not tell the model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -22,7 +22,7 @@ def processor() -> str:
 
 
 def version(name: str) -> str | None:
-    """The version of a distribution, None where it is not installed; CuPy has several."""
+    """Version of an installed distribution, else None; CuPy is found under its several names."""
     names = ("cupy", "cupy-cuda12x", "cupy-cuda13x") if name == "cupy" else (name,)
     for one in names:
         try:
@@ -33,15 +33,15 @@ def version(name: str) -> str | None:
 
 
 def blas() -> list[str]:
-    """The BLAS libraries of the process as threadpoolctl describes them."""
+    """BLAS libraries loaded in this process, one description each (from threadpoolctl)."""
     return [described(library) for library in controller().info()]
 
 
 def described(library: dict[str, Any]) -> str:
-    """One of them."""
+    """One BLAS library in words."""
     return f"{library['internal_api']} {library['version']}, {library['num_threads']} threads"
 
 
 def load() -> str:
-    """Processes that want to run, averaged over the last minute."""
+    """Load average of the last minute."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not known"

@@ -1,4 +1,4 @@
-"""What the machine can do: matrix products and exponentials a second, and the roofline of attention that follows."""
+"""Ceilings of the machine (matrix products and exponentials per second), and the roofline of attention from them."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ EXPONENTIALS = {"np.exp": np.exp, "np.exp2": np.exp2}
 
 
 def ceiling_calls(num_threads: int, dtype: str = "float32") -> dict[str, Callable[[], object]]:
-    """What is to be timed among the rest: a large matrix product and exponentials in cache, on all threads."""
+    """Functions to time: a large matrix product, and exponentials in cache, on all threads."""
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((2, SIZE, SIZE)).astype(dtype)
     result = np.empty_like(left)
@@ -37,7 +37,7 @@ def ceiling_calls(num_threads: int, dtype: str = "float32") -> dict[str, Callabl
 
 
 class Ceilings:
-    """Rates by the medians of timings: floating-point operations, and exponentials by the faster of exp and exp2."""
+    """Rates from median timings: floating-point operations, and exponentials (the faster of exp and exp2)."""
 
     def __init__(self, times: Mapping[str, Sequence[float]], num_threads: int) -> None:
         self.flops = 2 * SIZE**3 / statistics.median(times[PRODUCTS])
@@ -49,8 +49,8 @@ class Ceilings:
 def flops(dim: int, value_dim: int, num_features: int) -> int:
     """Floating-point operations of full linear attention, per token and head.
 
-    Exponents of a query and of a key, 2·2md; the key's part of the sums and the query's readout, 2·2m(dv + 1), with
-    the normalizer as one more column of the values.
+    The exponents of one query and one key take 2·2md. The contribution of the key to the sums and the output of the
+    query take 2·2m(dv + 1): the normalizer is one more column of the values.
     """
     return 4 * num_features * dim + 4 * num_features * (value_dim + 1)
 
@@ -61,5 +61,5 @@ def exponentials(num_features: int) -> int:
 
 
 def roofline(ceilings: Ceilings, dim: int, value_dim: int, num_features: int) -> float:
-    """The least seconds per token and head: products and exponentials one after the other, each at its ceiling."""
+    """Lower bound of the seconds per token and head: products, then exponentials, each at its ceiling."""
     return flops(dim, value_dim, num_features) / ceilings.flops + exponentials(num_features) / ceilings.exponentials

@@ -1,4 +1,4 @@
-"""Couplings: the joint law of the rows `w_1 .. w_m`, one per file."""
+"""Couplings: joint laws of the random rows `w_1 .. w_m`, one per file."""
 
 from randfeat.couplings.antithetic import Antithetic
 from randfeat.couplings.base import Coupling

@@ -1,4 +1,4 @@
-"""Antithetic rows: every row with its negative."""
+"""Antithetic rows: each row together with its negative."""
 
 from dataclasses import dataclass, field
 
@@ -16,10 +16,10 @@ __all__ = ["Antithetic"]
 class Antithetic(Coupling):
     """Rows `w_1 .. w_n, -w_1 .. -w_n`, where `w_1 .. w_n` follow the coupling `base`.
 
-    base : the coupling of the n directions, `Independent()` by default; `Orthogonal()` for antithetic-orthogonal rows.
+    base : the coupling of the first n rows, `Independent()` by default; `Orthogonal()` for antithetic orthogonal rows.
 
-    Marginals are those of `base`, exact if its are. The number of rows must be even. All odd degrees of the error are
-    removed, so even estimators (trigonometric, hyperbolic) gain nothing: each row of theirs then counts twice.
+    Each row has the same law as under `base`. The number of rows must be even. All terms of odd degree cancel from the
+    error. Even estimators (trigonometric, hyperbolic) gain nothing: for them w and -w are the same row, used twice.
     Source: Choromanski et al. 2021 (hyp+), Lemma 2, is this coupling of the positive estimator.
 
     >>> rows = Antithetic().sample(4, 2, rng=np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""The interface of a coupling, and the names under which couplings are known."""
+"""The interface of a coupling, and the names that stand for couplings."""
 
 import abc
 from collections.abc import Callable
@@ -16,9 +16,9 @@ _BY_NAME: dict[str, Callable[[], "Coupling"]] = {}
 class Coupling(abc.ABC):
     """The joint law of the rows `w_1 .. w_m` in R^d.
 
-    A coupling samples, and it answers the only question that a variance asks: which pairs of rows are dependent, how
-    many, and how. An estimator that is unbiased for independent rows stays unbiased under every coupling whose
-    `exact_marginals` is true, because its mean sees one row at a time.
+    A coupling draws rows, and states what a variance depends on: how many pairs of rows are dependent, and their joint
+    law. An estimator that is unbiased for independent rows stays unbiased under every coupling with
+    `exact_marginals`, because its mean depends on the law of single rows only.
     """
 
     @property
@@ -28,32 +28,32 @@ class Coupling(abc.ABC):
 
     @property
     def rotation_invariant(self) -> bool:
-        """Whether rows rotated together have the same joint law."""
+        """Whether the joint law of the rows stays the same if all are rotated together."""
         return True
 
     @abc.abstractmethod
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows, float64 (*batch_shape, num_rows, dim); batch entries are independent."""
+        """Draw rows, float64 (*batch_shape, num_rows, dim); entries of the batch are independent."""
 
     @abc.abstractmethod
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """The law of the pair (w, w): one row with itself, in the mean over rows.
+        """The joint law of the pair (w, w), a row with itself, averaged over rows.
 
-        Where it depends on the number of rows, and that is not given, a ValueError; where it is not known,
-        NoClosedForm.
+        Raises ValueError if the law depends on the number of rows and `num_rows` is not given, and NoClosedForm if it
+        is not known.
         """
 
     @abc.abstractmethod
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """The dependent ordered pairs of different rows, as (how many, their joint law); the others are independent.
+        """The dependent ordered pairs of different rows, as (number of pairs, joint law); other pairs are independent.
 
-        NoClosedForm, naming what to use instead, where the joint law is not known.
+        Raises NoClosedForm, naming what to use instead, if the joint law is not known.
         """
 
     def own_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """The pairs of each row with itself, as (how many, their law); with weights a pair counts m² weight²."""
+        """The pairs of each row with itself, as (number of pairs, law); with weights a pair counts m² weight²."""
         return [(num_rows, self.row_law(dim, num_rows))]
 
     def weights(self, num_rows: int, dim: int) -> np.ndarray | None:
@@ -61,25 +61,25 @@ class Coupling(abc.ABC):
         return None
 
     def nearest_num_rows(self, num_rows: int, dim: int | None = None) -> tuple[int, ...]:
-        """The numbers of rows nearest to `num_rows` that this coupling can have: `(num_rows,)` if it can.
+        """Possible numbers of rows nearest to `num_rows`: `(num_rows,)` if that is possible itself.
 
-        A coupling that needs `dim` to know allows everything without it, and is asked again with it at the draw.
+        A coupling whose answer depends on `dim` accepts everything if `dim` is None; the draw then checks it again.
         """
         return (num_rows,)
 
 
 def register_coupling(name: str, make: Callable[[], Coupling]) -> None:
-    """Let `name` stand for `make()` wherever a coupling is expected."""
+    """Register `name` as a short form of `make()` wherever a coupling is expected."""
     _BY_NAME[name] = make
 
 
 def coupling_names() -> list[str]:
-    """The names that stand for couplings."""
+    """Names of all registered couplings."""
     return sorted(_BY_NAME)
 
 
 def resolve_coupling(coupling: Any) -> Coupling:
-    """The coupling itself, or the one that a string names."""
+    """A Coupling object as it is, or the coupling registered under a string."""
     if isinstance(coupling, Coupling):
         return coupling
     if isinstance(coupling, str):
@@ -100,7 +100,7 @@ def haar_rows(num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape:
 def orthonormal_columns(matrix: np.ndarray) -> np.ndarray:
     """The factor Q (..., n, k) of the QR factorization of (..., n, k) in which R has a positive diagonal.
 
-    It is unique, so rotations of a matrix rotate its Q: a rotation-invariant law of matrices makes Q uniform.
+    This Q is unique, so rotating a matrix rotates its Q. Hence a rotation-invariant law of the matrix makes Q uniform.
     """
     q, r = np.linalg.qr(matrix)
     # LAPACK fixes the reflection signs (R has a negative diagonal); only Q·sign(diag R) is uniform.
@@ -109,10 +109,10 @@ def orthonormal_columns(matrix: np.ndarray) -> np.ndarray:
 
 
 def chi_norms(dim: int, size: tuple[int, ...], *, rng: np.random.Generator) -> np.ndarray:
-    """Norms of N(0, I_dim) vectors, with a last axis of length one: (*size, 1)."""
+    """Norms of N(0, I_dim) vectors, (*size, 1)."""
     return np.sqrt(rng.chisquare(dim, size=(*size, 1)))
 
 
 def block_sizes(num_rows: int, dim: int) -> tuple[int, int]:
-    """`num_rows` as (full blocks of `dim` rows, rows of the last, smaller block)."""
+    """Split `num_rows` into (number of full blocks of `dim` rows, rows of the last, smaller block)."""
     return divmod(num_rows, dim)

@@ -1,4 +1,4 @@
-"""Centred Gaussian rows."""
+"""Centered Gaussian rows, which sum to zero."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ __all__ = ["CenteredGaussian"]
 class CenteredGaussian(Coupling):
     """Rows `w_i = √(m/(m-1)) (g_i - ḡ)` with independent `g_i ~ N(0, I_d)`: they sum to zero.
 
-    Each row alone is exactly N(0, I_d) (without the factor √(m/(m-1)) it is not, and estimates are biased); every two
-    rows are jointly Gaussian with correlation -1/(m-1) per coordinate. Any number of rows, any dimension, no QR; m = 1
-    is one Gaussian row, m = 2 the antithetic pair. Removes the first-degree error of positive features; never lowers
-    the variance of trigonometric ones.
+    Each row alone is exactly N(0, I_d); without the factor √(m/(m-1)) it would not be, and estimates would be biased.
+    Every two rows are jointly Gaussian with correlation -1/(m-1) in each coordinate. Any number of rows, any dimension,
+    no QR. m = 1 is one Gaussian row, m = 2 the antithetic pair. The first-degree error of positive features cancels;
+    the variance of trigonometric features is never lowered.
     Source: negatively correlated normal variates of this kind: Craiu & Meng 2005, "Multiprocess Parallel Antithetic
     Coupling for Backward and Forward Markov Chain Monte Carlo".
     """

@@ -1,4 +1,4 @@
-"""Rows of signed circulant matrices."""
+"""Rows of random circulant matrices with random signs."""
 
 from dataclasses import dataclass
 
@@ -15,20 +15,21 @@ __all__ = ["Circulant"]
 class Circulant(Coupling):
     """Rows of `C B` in blocks of d: `w_il = b_l g_{l-i}`, indices mod d, g ~ N(0, I_d), b random signs.
 
-    C is the circulant matrix of g, each row the one above it moved by one place, and B = diag(b). A block is drawn from
-    d Gaussian numbers and d signs. Any number of rows: blocks are independent, of the last the first few rows are
-    taken.
+    C is the circulant matrix of g: each row is the one above, shifted by one place. B = diag(b). A block is drawn from
+    d Gaussian numbers and d signs. Any number of rows: blocks are independent, and the last one is cut off.
 
-    Each row alone is exactly N(0, I): g with its entries permuted and their signs changed. All rows of a block have the
-    length |g|. Given the signs two rows are jointly Gaussian, and with `r = Σ_l b_l b_{l+k} v_l v_{l+k}` for rows k
-    apart
+    Each row alone is exactly N(0, I): it is g with entries permuted and signs changed. All rows of a block have the
+    length |g|. Given the signs, two rows are jointly Gaussian. With `r = Σ_l b_l b_{l+k} v_l v_{l+k}` for rows k apart
 
         Cov(exp(v·w_i), exp(v·w_{i+k})) / e^{|v|²} = E[e^r] - 1 >= 0,
 
-    for cosines `E[cosh r] - 1`, up to the factor `e^{-|v|²}` on the left: r has the mean 0, so these rows are never
-    better than independent ones for positive and trigonometric features. What they save is time and memory. The
-    covariance depends on the axes, not on |v| alone, so that `variance` is not offered:
-    `randfeat.montecarlo.sample_errors` measures it.
+    and for cosines
+
+        Cov(cos(v·w_i), cos(v·w_{i+k})) / e^{-|v|²} = E[cosh r] - 1 >= 0.
+
+    Both are non-negative because r has mean 0: for positive and trigonometric features these rows are never better than
+    independent ones. They save time and memory. The covariance depends on the axes, not on |v| alone, so `variance`
+    raises NoClosedForm; `randfeat.montecarlo.sample_errors` measures it.
     Source: Yu et al. 2015, "Compact Nonlinear Maps and Circulant Extensions"; Yu et al. 2016, "Orthogonal Random
     Features", compare it with orthogonal rows.
 

@@ -1,4 +1,4 @@
-"""Fastfood rows."""
+"""Fastfood rows: Gaussian rows as products of Hadamard and diagonal matrices."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ __all__ = ["Fastfood"]
 class Fastfood(Coupling):
     """Rows of `S H G Π H B / √d'`: signs B, a random permutation Π, Gaussian G, and lengths S, all diagonal but Π.
 
-    H is the d' × d' Hadamard matrix of signs, d' the next power of two from d; for other d each row is cut to its first
-    d coordinates. S_ii = r_i / |g| with independent r_i ~ χ_d' gives the rows independent lengths.
+    H is the d' × d' Hadamard matrix of signs. d' is d if that is a power of two, else the next one; then each row is
+    cut to its first d coordinates. S_ii = r_i / |g| with independent r_i ~ χ_d' gives the rows independent lengths.
 
     Each row alone is exactly N(0, I): with O = ΠHB/√d' orthogonal and h_i the i-th row of H, row i of HGO is
     `Oᵀ(h_i ∘ g)`, a rotated Gaussian vector; its direction is uniform and independent of its length |g|, which S
-    replaces by another χ_d' length. Rows of one block are uncorrelated, but neither independent nor orthogonal, and not
-    rotation invariant together. Blocks of d' rows are independent, of the last the first few are taken: any number of
-    rows. Drawn in O(d log d) per row, without QR.
-    Unbiased; the variance has no closed form: `randfeat.montecarlo.sample_errors` measures it.
+    replaces by a new χ_d' length. Rows of one block are uncorrelated, but neither independent nor orthogonal, and their
+    joint law is not rotation invariant. Any number of rows: blocks of d' rows are independent, and the last one is cut
+    off. A row is drawn in O(d log d), without QR. Estimates are unbiased. Their variance has no closed form:
+    `randfeat.montecarlo.sample_errors` measures it.
     Source: Le, Sarlós & Smola 2013, "Fastfood".
 
     >>> Fastfood().sample(6, 3, rng=np.random.default_rng(0)).shape

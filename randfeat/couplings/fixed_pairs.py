@@ -18,9 +18,9 @@ CHUNK = 2**20  # numbers held at once
 class FixedPairs(PairLaw):
     """A mixture of Haar-rotated pairs of fixed rows, given by `|w1 + w2|²`, `|w1 - w2|²` and the weight of each pair.
 
-    For one pair `E[exp(v·(w1 + w2))] = 0F1(; d/2; s|w1 + w2|²/4)`. A covariance is the weighted mean of these less the
-    squared mean of `row_law`, the law of one row in the mean over rows; summed over all pairs that is the variance,
-    whether or not rows are alike. Without `row_law` the pairs are rows with themselves, w2 = w1, in that very mean.
+    For one pair `E[exp(v·(w1 + w2))] = 0F1(; d/2; s|w1 + w2|²/4)`. The covariance is the weighted mean of these over
+    the pairs, minus the squared mean of `row_law`, the law of one row averaged over rows. Summed over all pairs this
+    gives the variance, even if rows have different lengths. Without `row_law`, each pair is a row with itself, w2 = w1.
     """
 
     dim: int
@@ -34,7 +34,7 @@ class FixedPairs(PairLaw):
         return self.row_law is not None and self.row_law.exact_marginals
 
     def covariance(self, s: Any) -> np.ndarray:
-        """`E[0F1(; d/2; s|w1 + w2|²/4)] e^{-s}` less the squared row mean."""
+        """`E[0F1(; d/2; s|w1 + w2|²/4)] e^{-s}` minus the squared mean of a row."""
         return self._covariance(s, (self.sum_sqnorm,))
 
     def even_covariance(self, s: Any) -> np.ndarray:
@@ -55,7 +55,7 @@ class FixedPairs(PairLaw):
         return 0.0
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
-        """That of plain exponentials of `(1-4a)^{1/2} v`, each pair times `(1-4a)^d e^{2a(|w1|² + |w2|²)}`."""
+        """Covariance of plain exponentials of `(1-4a)^{1/2} v`, each pair times `(1-4a)^d e^{2a(|w1|² + |w2|²)}`."""
         if not is_isotropic(a):
             return super().tilted_covariance(v, a, even=even)
         lengths = (self.sum_sqnorm, self.difference_sqnorm) if even else (self.sum_sqnorm,)
@@ -86,7 +86,7 @@ class FixedPairs(PairLaw):
         return result
 
     def _row_growth(self, s: np.ndarray) -> np.ndarray:
-        """`E[exp(v·w1)] - 1`."""
+        """`E[exp(v·w1)] - 1` for |v|² = s."""
         if self.row_law is None:
             return self._growth(s, self.sum_sqnorm / 4)
         if isinstance(self.row_law, FixedPairs):
@@ -117,7 +117,7 @@ class FixedPairs(PairLaw):
         return self._mean(tilted, parts, trailing=1)
 
     def _mean(self, function: Callable[[np.ndarray], np.ndarray], s: Any, trailing: int = 0) -> np.ndarray:
-        """Weighted mean over pairs of `function` at each s (..., ·), a bounded number of values at once."""
+        """Weighted mean over pairs of `function` at each s (..., ·), in blocks of bounded memory."""
         s = np.asarray(s, dtype=np.float64)
         shape = s.shape[: s.ndim - trailing]
         flat = s.reshape(-1, *s.shape[s.ndim - trailing :])[..., None]

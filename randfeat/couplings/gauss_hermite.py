@@ -19,12 +19,12 @@ MOST_ROWS = 4096
 class GaussHermite(Coupling):
     """The n^d nodes of the tensor Gauss-Hermite rule with their weights, under one Haar rotation per draw.
 
-    nodes : n >= 2, the number of nodes on each axis. There are m = n^d rows, at most 4096: for small d only.
+    nodes : n >= 2, the number of nodes on each axis. There are m = n^d rows, at most 4096, so d must be small.
 
-    Exact for every polynomial in w of degree at most 2n - 1, in every draw: on each axis the rule is, and a rotation
-    does not change the degree of a polynomial. The rotation makes the error random and independent of the axes of the
-    data. Beyond that degree estimates are biased, by an amount that depends on n: `mean` and `variance` need
-    `num_features`, and are closed forms. Feature maps carry the square roots of the weights.
+    Every draw is exact for polynomials in w of degree at most 2n - 1: the rule is exact on each axis, and a rotation
+    does not change the degree. The random rotation makes the error random and independent of the axes of the data.
+    Terms of higher degree bias the estimate, by an amount that depends on n. So the closed forms `mean` and `variance`
+    need `num_features`. Feature maps contain the square roots of the weights.
     Source: Dao, De Sa & Ré 2017, "Gaussian Quadrature for Kernel Features" (without the rotation).
 
     >>> rows, weights = GaussHermite(2).sample(4, 2, rng=np.random.default_rng(0)), GaussHermite(2).weights(4, 2)
@@ -45,7 +45,7 @@ class GaussHermite(Coupling):
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Rows (*batch_shape, num_rows, dim), to be weighted with `weights`."""
+        """Draw rows (*batch_shape, num_rows, dim), to be used with `weights`."""
         self._check(num_rows, dim)
         nodes, _ = hermite_rule(self.nodes)
         grid = np.stack(np.meshgrid(*[nodes] * dim, indexing="ij"), axis=-1).reshape(num_rows, dim)
@@ -104,7 +104,7 @@ def hermite_rule(num: int) -> tuple[np.ndarray, np.ndarray]:
 def tensor_power(
     first: np.ndarray, second: np.ndarray, weights: np.ndarray, dim: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums over `dim` axes of two quantities that are weighted on each axis; equal values (to 1e-11) become one."""
+    """Sums over `dim` axes of two quantities that have weights on each axis; values equal to 1e-11 are merged."""
     total: tuple[np.ndarray, np.ndarray, np.ndarray] = (np.zeros(1), np.zeros(1), np.ones(1))
     for _ in range(dim):
         values = np.stack([np.add.outer(t, axis).ravel() for t, axis in zip(total, (first, second), strict=False)])

@@ -1,4 +1,4 @@
-"""Rows of randomized Hadamard matrices."""
+"""Rows of randomized Hadamard matrices (SORF)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,16 +16,17 @@ __all__ = ["Hadamard"]
 class Hadamard(Coupling):
     """Rows of `√d' (HD)^k`: H the normalized d' × d' Hadamard matrix, D independent diagonal matrices of random signs.
 
-    blocks : k >= 1, the number of factors HD; 3 for SORF. norms : "constant", rows of length √d'; "chi", of independent
-        χ_d' lengths.
+    blocks : k >= 1, the number of factors HD; 3 for SORF.
+    norms : "constant" for rows of length √d', "chi" for independent χ_d' lengths.
 
-    d' is the next power of two from d; for other d each row is cut to its first d coordinates. Any number of rows:
-    independent blocks of d' rows, orthogonal before the cut; of the last block a random subset. Cheap to draw,
-    O(d log d) per row, and right to second degree: every row has mean 0 and `E[w wᵀ] = I`.
+    d' is d if that is a power of two, else the next one; then each row is cut to its first d coordinates. Any number of
+    rows: blocks of d' rows are independent, and orthogonal before the cut. From the last block a random subset is
+    taken. A row is drawn in O(d log d). The first two moments are exact: every row has mean 0 and `E[w wᵀ] = I`.
 
     Biased, and not rotation invariant: rows take finitely many directions. For k = 1 and constant norms they are
     Rademacher vectors, `E[exp(w·z)] = Π_l cosh z_l`, so an estimate depends on the axes of the data; larger k is closer
-    to uniform directions. No closed form otherwise: `randfeat.montecarlo.sample_errors` measures bias and variance.
+    to uniform directions. There is no closed form otherwise: `randfeat.montecarlo.sample_errors` measures bias and
+    variance.
     Source: Yu et al. 2016, "Orthogonal Random Features" (SORF); Ailon & Chazelle 2009 for one factor.
 
     >>> rows = Hadamard(blocks=1, norms="constant").sample(4, 4, rng=np.random.default_rng(0))
@@ -65,7 +66,7 @@ class Hadamard(Coupling):
         return np.ascontiguousarray(rows[..., :dim])
 
     def _products(self, n: int, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """`√n (HD)^k`, (*shape, n, n)."""
+        """`√n (HD)^k`, (*shape, n, n), with independent D."""
         product = hadamard_matrix(n) * random_signs((*shape, 1, n), rng)
         for _ in range(self.blocks - 1):
             product = walsh_hadamard(product) * random_signs((*shape, 1, n), rng) / np.sqrt(n)
@@ -84,7 +85,7 @@ class Hadamard(Coupling):
 
 
 def random_signs(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Independent signs ±1."""
+    """Array of independent random signs ±1."""
     return 2.0 * rng.integers(0, 2, size=shape) - 1.0
 
 

@@ -1,4 +1,4 @@
-"""Scrambled Halton rows."""
+"""Rows from scrambled Halton points."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ __all__ = ["Halton"]
 class Halton(QuasiRandom):
     """Rows `Φ^{-1}(p_i)` of scrambled Halton points p_i: on axis l the digits of i in the l-th prime base, reversed.
 
-    Scrambling: an independent random permutation for each digit of each axis. Digits that are 0 for all of the m rows
-    become one and the same uniform remainder, so a point is never 0, and each row alone is N(0, I_d) to rounding. Any
-    number of rows, any dimension; beyond about d = 10 the large bases spread a few points hardly better than chance.
-    The joint law has no closed form: `randfeat.montecarlo.sample_errors` measures variances.
+    Each digit of each axis is scrambled by an independent random permutation. The infinitely many digits that are 0 for
+    all m rows are replaced by one uniform remainder. So a point is never 0, and each row alone is N(0, I_d) up to
+    rounding. Any number of rows, any dimension. Beyond about d = 10 the bases are so large that a few points are hardly
+    more even than random ones. The joint law has no closed form: `randfeat.montecarlo.sample_errors` measures
+    variances.
     Source: Halton 1960; Owen 2017, "A randomized Halton algorithm in R" (scrambling).
 
     >>> from scipy.special import ndtr
@@ -29,7 +30,7 @@ class Halton(QuasiRandom):
     def points(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """`Σ_k π_k(digit_k) b^{-k} + b^{-K} remainder` for each axis."""
+        """Points `Σ_k π_k(digit_k) b^{-k} + b^{-K} remainder`, for the base b of each axis."""
         result = np.empty((*batch_shape, num_rows, dim))
         for axis, base in enumerate(first_primes(dim)):
             index, unit = np.arange(num_rows), 1.0
@@ -45,7 +46,7 @@ class Halton(QuasiRandom):
 
 
 def first_primes(num: int) -> list[int]:
-    """The first `num` primes."""
+    """The `num` smallest primes."""
     primes: list[int] = []
     candidate = 2
     while len(primes) < num:

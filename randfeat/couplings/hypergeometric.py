@@ -1,4 +1,4 @@
-"""The hypergeometric functions of orthogonal and spherical rows, where SciPy's overflow or lose digits."""
+"""Hypergeometric functions of orthogonal and spherical rows, where those of SciPy overflow or lose digits."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ LARGE_ORDER = 300.0  # beyond, the uniform expansion of Bessel functions has all
 def hyp0f1(b: float, z: np.ndarray) -> np.ndarray:
     """`0F1(; b; z)` for z <= 0, where it oscillates and |0F1| <= 1 (b >= 1/2).
 
-    By its power series while that does not cancel (|z| <= b or 1), else `Γ(b) x^{1-b} J_{b-1}(2x)`, x = √-z.
+    By its power series where that does not cancel (|z| <= max(b, 1)), else `Γ(b) x^{1-b} J_{b-1}(2x)`, x = √-z.
     """
     from scipy.special import gammaln, jv
 
@@ -44,9 +44,10 @@ def log_hyp0f1(b: float, z: np.ndarray) -> np.ndarray:
 
 
 def log_hyp0f1_of_large_order(b: float, z: np.ndarray) -> np.ndarray:
-    """The same for z > -40b too, by Debye's expansion of `I_ν(νX)`, ν = b-1, X² = 4z/ν², and Stirling's of Γ(b).
+    """`log 0F1(; b; z)` for large b and z > -40b, by Debye's expansion of `I_ν(νX)`, ν = b-1, X² = 4z/ν².
 
-    What both have in common is cancelled by hand: `ν (r - log(1 + r/2)) - ¼ log(1 + X²)`, r = √(1 + X²) - 1, remains.
+    Γ(b) is expanded by Stirling's formula. After common terms are cancelled, `ν (r - log(1 + r/2)) - ¼ log(1 + X²)`
+    with r = √(1 + X²) - 1 remains, plus corrections.
     """
     order = b - 1
     square = 4 * z / order**2
@@ -65,7 +66,7 @@ def log_hyp0f1_of_large_order(b: float, z: np.ndarray) -> np.ndarray:
 
 
 def hyp0f1_minus_one(b: float, z: np.ndarray) -> np.ndarray:
-    """`0F1(; b; z) - 1`, accurate relative to itself near z = 0."""
+    """`0F1(; b; z) - 1` with small relative error, also near z = 0."""
     near = (z >= -max(b, 1.0)) & (z <= 32 * max(b, 1.0))
     series = power_series_minus_one(b, np.where(near, z, 0.0))
     if np.all(near):
@@ -82,7 +83,7 @@ def power_series(b: float, z: np.ndarray) -> np.ndarray:
 
 
 def power_series_minus_one(b: float, z: np.ndarray) -> np.ndarray:
-    """The same without its first term."""
+    """`Σ_{k>=1} z^k / (k! (b)_k)`, the power series without its first term."""
     term = np.ones_like(z)
     total = np.zeros_like(z)
     for k in range(220):
@@ -115,10 +116,10 @@ def orthogonal_covariance(dim: int, first: np.ndarray, second: np.ndarray, inner
     first, second, inner_square : a·a, b·b and (a·b)², real, for a and b each real or imaginary: negative squares stand
         for cosines.
 
-    Given the direction e of w1, the norm of w1 makes `1F1(d/2; 1/2; (a·e)²/2)` of the first exponential, and w2 in the
-    complement of e makes `1F1(d/2; (d-1)/2; (b·b - (b·e)²)/2)` of the second. The mean over e needs its projection on
-    the plane of a and b: polar coordinates, Gauss-Jacobi in the squared radius, equal steps in the angle. Absolute
-    error about 1e-13 times the largest of 1 and e^{-(a·a + b·b)/2}.
+    Given the direction e of w1, the mean over the norm of w1 is `1F1(d/2; 1/2; (a·e)²/2)` for the first exponential,
+    and the mean over w2, orthogonal to e, is `1F1(d/2; (d-1)/2; (b·b - (b·e)²)/2)` for the second. The mean over e
+    depends on its projection onto the plane of a and b. It is computed in polar coordinates: Gauss-Jacobi nodes in the
+    squared radius, equal steps in the angle. Absolute error: about 1e-13 times the larger of 1 and e^{-(a·a + b·b)/2}.
     """
     from scipy.special import roots_jacobi
 

@@ -1,4 +1,4 @@
-"""Independent rows."""
+"""Independent Gaussian rows, the reference coupling."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ __all__ = ["Independent"]
 class Independent(Coupling):
     """Independent rows `w_i ~ N(0, I_d)`: the reference that every other coupling is compared with.
 
-    Any number of rows, any dimension. No dependent pairs, so the variance of an estimate is V/m.
+    Any number of rows, any dimension. No pair of rows is dependent, so an estimate has the variance V/m, with V the
+    variance of the estimate from one row.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines".
     """
 

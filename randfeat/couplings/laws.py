@@ -1,17 +1,17 @@
 """Joint laws of two rows, and the covariances of exponentials, hyperbolic cosines and cosines under them.
 
-Everything that a variance needs of two rotation-invariant rows w1, w2 in R^d is, for a vector v with s = |v|²,
+For two rows w1, w2 in R^d with a rotation-invariant law, a variance needs only, for a vector v with s = |v|²,
 
     covariance(s)       Cov(exp(v·w1), exp(v·w2)) / e^s,
     even_covariance(s)  Cov(cosh(v·w1), cosh(v·w2)) / e^s,
     row_mean(s)         E[exp(v·w1)] / e^{s/2},
     sqnorm_covariance() Cov(|w1|², |w2|²),
-    tilted_covariance(v, a)  the covariance of exponentials with a quadratic tilt, T(w) = Π_l (1-4a_l)^{1/2}
+    tilted_covariance(v, a)  covariance of exponentials with a quadratic tilt, T(w) = Π_l (1-4a_l)^{1/2}
                         exp(Σ_l 2a_l w_l² + (1-4a_l)^{1/2} v_l w_l), which has the mean e^{s/2} for w ~ N(0, I).
 
-A negative s stands for an imaginary v: cosh becomes cos, and s = -|v|². Division by e^s, the squared mean under
-N(0, I), makes these *relative* covariances: they stay accurate for small s and finite up to s of about 700. One row
-with itself is a law too (w2 = w1), so a variance and a covariance are the same formula.
+A negative s stands for an imaginary v: cosh becomes cos, and s = -|v|². Dividing by e^s, the squared mean under
+N(0, I), makes them *relative* covariances, accurate for small s and finite up to s of about 700. The pair of a row with
+itself (w2 = w1) has a law, too, so one formula gives variances and covariances.
 
 All functions take and return float64 NumPy arrays.
 """
@@ -32,7 +32,7 @@ CHUNK = 2**20  # numbers held at once by a series evaluated on many arguments
 
 
 class NoClosedForm(ValueError):
-    """No closed form is known for this estimator and coupling; the message names what to use instead."""
+    """Error: no closed form is known for this estimator and coupling; the message says what to use instead."""
 
 
 class PairLaw(abc.ABC):
@@ -40,7 +40,7 @@ class PairLaw(abc.ABC):
 
     @property
     def exact_marginals(self) -> bool:
-        """Whether each of the two rows is N(0, I); a law for which it is not states the moments of one row itself."""
+        """Whether each of the two rows is N(0, I); if not, the law defines `row_mean` and `second_moment` itself."""
         return True
 
     @abc.abstractmethod
@@ -49,7 +49,7 @@ class PairLaw(abc.ABC):
 
     @abc.abstractmethod
     def even_covariance(self, s: Any) -> np.ndarray:
-        """`Cov(cosh(v·w1), cosh(v·w2)) / e^s` with s = |v|²; for s < 0, of cosines with |v|² = -s."""
+        """`Cov(cosh(v·w1), cosh(v·w2)) / e^s` with s = |v|²; for s < 0, the same with cosines and |v|² = -s."""
 
     @abc.abstractmethod
     def sqnorm_covariance(self, dim: int) -> float:
@@ -60,7 +60,7 @@ class PairLaw(abc.ABC):
         """The law of (w1, -w2)."""
 
     def second_moment(self, dim: int) -> float:
-        """`E[(v·w1)²] / |v|²`: 1 for N(0, I), and for every law of rows that are unbiased to second degree."""
+        """`E[(v·w1)²] / |v|²`: 1 for N(0, I), and for every other law with `E[w1 w1ᵀ] = I`."""
         self._expect_exact("second moment")
         return 1.0
 
@@ -70,7 +70,7 @@ class PairLaw(abc.ABC):
         return np.ones_like(np.asarray(s, dtype=np.float64))
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
-        """`Cov(T(w1), T(w2)) / e^s`; even: of the means of T over both signs of v. v, a (..., d), a_l < 1/8."""
+        """`Cov(T(w1), T(w2)) / e^s` for v, a (..., d), a_l < 1/8; with `even`, T is averaged over both signs of v."""
         raise NoClosedForm(
             f"the covariance of exponentials with an anisotropic tilt is not known under {type(self).__name__}; use "
             "independent rows, or randfeat.montecarlo."
@@ -92,7 +92,7 @@ class PairLaw(abc.ABC):
 class GaussianPair(PairLaw):
     """Jointly Gaussian rows, N(0, I) each, with `E[w1 w2ᵀ] = correlation · I`.
 
-    `covariance(s) = e^{ρs} - 1` and `even_covariance(s) = cosh(ρs) - 1`. One row with itself is ρ = 1, a row with its
+    `covariance(s) = e^{ρs} - 1` and `even_covariance(s) = cosh(ρs) - 1`. A row with itself has ρ = 1, a row with its
     negative ρ = -1.
     """
 
@@ -131,8 +131,9 @@ class RadialPair(PairLaw):
 
         E[exp(v·(w1 + w2))] = Σ_k s^k/k! · p_k h_k,   p_k = Π_{j<k} (d+j)/(d+2j),   h_k = E[(1 + c sin 2φ)^k],
 
-    and `covariance(s) = E_K[p_K h_K - 1]` for K ~ Poisson(s): a sum of terms of one sign when c <= 0, which therefore
-    loses no digit. For c = 0 it is `1F1(d; d/2; s/2) e^{-s} - 1` (orthogonal rows); c = -1/(b-1) is the simplex.
+    and `covariance(s) = E_K[p_K h_K - 1]` for K ~ Poisson(s): a sum of terms of one sign when c <= 0, so
+    that no digits are lost. For c = 0 it is `1F1(d; d/2; s/2) e^{-s} - 1` (orthogonal rows); c = -1/(b-1) gives the
+    simplex.
     """
 
     dim: int
@@ -223,7 +224,7 @@ class SpherePair(PairLaw):
     """Rows of length √d whose directions meet at a fixed cosine, Haar rotated.
 
     With `Φ(s²) = E[exp(s u·e)] = 0F1(; d/2; s²/4)` for a uniform unit vector u: `row_mean(s) = Φ(ds) e^{-s/2}` and
-    `covariance(s) = [Φ(2d(1 + c)s) - Φ(ds)²] e^{-s}`. One row with itself is c = 1.
+    `covariance(s) = [Φ(2d(1 + c)s) - Φ(ds)²] e^{-s}`. A row with itself has c = 1.
     """
 
     dim: int
@@ -245,14 +246,14 @@ class SpherePair(PairLaw):
         return self._evaluate(np.asarray(s, dtype=np.float64), (self.cosine, -self.cosine))
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
-        """`(1-4a)^d e^{4ad}` times that of plain exponentials of `(1-4a)^{1/2} v`, for an isotropic tilt."""
+        """`(1-4a)^d e^{4ad}` times the covariance of plain exponentials of `(1-4a)^{1/2} v`, for an isotropic tilt."""
         if not is_isotropic(a):
             return super().tilted_covariance(v, a, even=even)
         s, tilt, factor = self._isotropic(v, a)
         return factor**2 * (self.even_covariance(tilt * s) if even else self.covariance(tilt * s))
 
     def tilted_row_mean(self, v: np.ndarray, a: np.ndarray) -> np.ndarray:
-        """`(1-4a)^{d/2} e^{2ad}` times that of plain exponentials of `(1-4a)^{1/2} v`, for an isotropic tilt."""
+        """`(1-4a)^{d/2} e^{2ad}` times the mean of plain exponentials of `(1-4a)^{1/2} v`, for an isotropic tilt."""
         if not is_isotropic(a):
             raise NoClosedForm(
                 "the mean under an anisotropic tilt is not known for constant norms; use chi norms, or "
@@ -262,7 +263,7 @@ class SpherePair(PairLaw):
         return factor * self.row_mean(tilt * s)
 
     def _isotropic(self, v: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """s, 1-4a, and the factor of a mean relative to e^{s/2}."""
+        """`s = |v|²`, `1-4a`, and the factor `(1-4a)^{d/2} e^{2a(d-s)}` of a relative mean, for an isotropic tilt."""
         s, first = np.sum(v**2 + 0 * a, axis=-1), np.asarray(a)[..., 0]
         return s, 1 - 4 * first, np.exp(self.dim / 2 * (np.log1p(-4 * first) + 4 * first) - 2 * first * s)
 

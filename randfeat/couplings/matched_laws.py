@@ -1,4 +1,4 @@
-"""Joint laws of moment-matched rows: Gaussian rows of another variance, and rows of a uniform tight frame."""
+"""Joint laws of moment-matched rows: Gaussian rows with variance σ², and rows of a uniform tight frame."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["ScaledGaussianPair", "WhitenedPair"]
 class ScaledGaussianPair(PairLaw):
     """Jointly Gaussian rows, N(0, σ² I) each, with `E[w1 w2ᵀ] = correlation · σ² I`.
 
-    `covariance(s) = e^{(σ²-1)s} (e^{ρσ²s} - 1)` and `row_mean(s) = e^{(σ²-1)s/2}`. One row with itself is ρ = 1.
+    `covariance(s) = e^{(σ²-1)s} (e^{ρσ²s} - 1)` and `row_mean(s) = e^{(σ²-1)s/2}`. A row with itself has ρ = 1.
     """
 
     variance: float
@@ -49,7 +49,7 @@ class ScaledGaussianPair(PairLaw):
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
         """`E[T(w1) T(w2)] e^{-s} - (E[T(w1)] e^{-s/2})²`, a Gaussian integral for each axis.
 
-        w1 + w2 and w1 - w2 are independent with variances 2λ± = 2σ²(1 ± ρ); the mean of products is, in logs,
+        w1 + w2 and w1 - w2 are independent with variances 2λ± = 2σ²(1 ± ρ); the logarithm of the mean of the product is
         `Σ_l log(1-4a_l) - ½ log(1-4a_lλ₊) - ½ log(1-4a_lλ₋) + v_l² ((1-4a_l) λ₊/(1-4a_lλ₊) - 1)`.
         """
         both = [self.variance * (1 + sign * self.correlation) for sign in (1, -1)]
@@ -71,7 +71,7 @@ class ScaledGaussianPair(PairLaw):
 
 
 def tilted_excess(variance: float, a: np.ndarray) -> np.ndarray:
-    """`(1-4a)λ/(1-4aλ) - 1`."""
+    """`(1-4a)λ/(1-4aλ) - 1` for λ = `variance`."""
     return (variance - 1) / (1 - 4 * a * variance)
 
 
@@ -82,8 +82,8 @@ class WhitenedPair(PairLaw):
     The m × d matrix of such rows is √m times a uniform orthonormal frame orthogonal to (1, .., 1), so that v·w_1, v·w_2
     are |v| √(m-1) times the components of one uniform unit vector of R^{m-1} along two directions that meet at
     `cosine` = -1/(m-1). Exponentials of v·w therefore have the moments of constant norms in dimension m-1
-    (`SpherePair`), whatever d is. The lengths vary: |w_i|² is m-1 times a Beta(d/2, (m-1-d)/2) variable. One row with
-    itself is cosine = 1.
+    (`SpherePair`), whatever d is. The lengths vary: |w_i|² is m-1 times a Beta(d/2, (m-1-d)/2) variable. A row with
+    itself has cosine 1.
     """
 
     num_rows: int
@@ -91,7 +91,7 @@ class WhitenedPair(PairLaw):
 
     @property
     def exact_marginals(self) -> bool:
-        """False: the length of a row is at most √(m-1)."""
+        """Always False: the length of a row is at most √(m-1)."""
         return False
 
     @property
@@ -99,7 +99,7 @@ class WhitenedPair(PairLaw):
         return SpherePair(self.num_rows - 1, self.cosine)
 
     def covariance(self, s: Any) -> np.ndarray:
-        """That of rows of length √(m-1) in dimension m-1."""
+        """Covariance of `SpherePair` for rows of length √(m-1) in dimension m-1."""
         return self._sphere.covariance(s)
 
     def even_covariance(self, s: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Moment-matched rows."""
+"""Gaussian rows with exact sample moments."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,13 +16,13 @@ __all__ = ["MomentMatched"]
 class MomentMatched(Coupling):
     """Gaussian rows, corrected so that their sample moments are those of N(0, I).
 
-    order : 1, `w_i = g_i - ḡ`: the mean of the rows is exactly 0. 2, centered and whitened: also the mean of `w_i w_iᵀ`
-        is exactly I. Estimates of polynomials of that degree in w have no error at all.
+    order : with 1, `w_i = g_i - ḡ`, and the mean of the rows is exactly 0. With 2 rows are centered and whitened, and
+        also the mean of `w_i w_iᵀ` is exactly I. Polynomials in w up to this degree are estimated without any error.
 
     Any number of rows m >= 2 for order 1, m >= d + 1 for order 2 (for m = d + 1 they are the vertices of a regular
     simplex, of length √d). The correction changes the law of a single row, so softmax estimates are biased, by a factor
-    that depends on m: `e^{-u/2m}` for positive features under order 1; both mean and variance are in closed form.
-    `CenteredGaussian` is order 1 without the bias.
+    that depends on m: `e^{-u/2m}` for positive features with order 1. Mean and variance have closed forms.
+    `CenteredGaussian` is like order 1, but unbiased.
     Cost: one QR of m × d numbers for order 2.
     Source: second-moment matching is Barraquand 1995, "Numerical Valuation of High Dimensional Multivariate European
     Securities".

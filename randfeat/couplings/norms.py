@@ -1,8 +1,8 @@
-"""Rows with other norms than chi: means over a norm put in, and taken out again.
+"""Means over rows whose norms are not chi distributed: insert a chi norm, and invert the resulting Laplace transform.
 
-For a function f of a squared length let F(t) = E[f(t R²)], R² ~ χ²_d. Directions that meet at right angles become
-independent Gaussian coordinates once a common χ_d length is put in, so F is often a plain product where f is not. As
-F is a Laplace transform of f, f comes back by a contour integral, b = d/2,
+For a function f of a squared length let F(t) = E[f(t R²)], R² ~ χ²_d. Orthogonal directions times a common χ_d length
+have independent Gaussian coordinates, so F is often a plain product where f is not. F is a Laplace transform of f, and
+a contour integral inverts it. With b = d/2,
 
     f(t) = Γ(b)/(2πi) ∫ e^p p^{-b} F(t/2p) dp,
 
@@ -57,7 +57,7 @@ def constant_norm_orthogonal_mean(mixture: Mixture, t: np.ndarray, dim: int) -> 
 
 
 def evaluate(averaged: Mixture, weights: np.ndarray, t: np.ndarray, memory: int) -> np.ndarray:
-    """`Re Σ_j weights_j F(t z_j)`, each different t once; 1 at t = 0."""
+    """`Re Σ_j weights_j F(t z_j)`, computed once for each distinct t; 1 at t = 0."""
     flat, place = np.unique(t, return_inverse=True)
     result = np.where(flat == 0, 1.0, np.nan)
     chosen = np.flatnonzero((flat > 0) & (flat < np.inf))
@@ -67,9 +67,9 @@ def evaluate(averaged: Mixture, weights: np.ndarray, t: np.ndarray, memory: int)
 
 
 def certain_sum(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The real part of `values @ weights`, or NaN where so much cancels that the error may exceed 1e-10.
+    """Real part of `values @ weights`; NaN where so much cancels that the error may exceed 1e-10.
 
-    On a contour a mixture may grow beyond the imaginary axis, as `exp(-s/2)` itself does at large s.
+    Left of the imaginary axis a mixture may grow along the contour, as `exp(-s/2)` itself does for large s.
     """
     size = np.abs(values) @ np.abs(weights)
     return np.where(size < CANCELLATION, np.real(values @ weights), np.nan)

@@ -1,4 +1,4 @@
-"""Block-orthogonal rows."""
+"""Rows that are orthogonal within blocks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +16,8 @@ class Orthogonal(Coupling):
     """Rows orthogonal within blocks of d: `w_i = r_i q_i`, q_1 .. q_d the rows of a uniform (Haar) orthogonal matrix.
 
     norms : "chi", r_i ~ χ_d independent of each other and of the directions: each row alone is exactly N(0, I_d).
-        "constant", r_i = √d: rows uniform on the sphere of radius √d. Softmax estimates are then biased low (the
-        regularized softmax kernel); the bias is in closed form, `estimator.mean(x, y)`.
+        "constant", r_i = √d: rows uniform on the sphere of radius √d. Softmax estimates are then too small on
+        average (the regularized softmax kernel); `estimator.mean(x, y)` is their mean in closed form.
 
     Any number of rows: blocks are independent, the last may have fewer than d rows. Dependent ordered pairs of
     m = Jd + r rows: J d (d-1) + r (r-1). Cost: one d × d QR per block.

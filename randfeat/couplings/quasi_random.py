@@ -1,4 +1,4 @@
-"""What rows from randomized quasi-random points share."""
+"""Common base of couplings that use randomized quasi-random points."""
 
 import abc
 
@@ -11,10 +11,10 @@ __all__ = ["QuasiRandom"]
 
 
 class QuasiRandom(Coupling):
-    """Rows `Φ^{-1}(p_i)`, coordinate by coordinate, of points p_i that are spread evenly over the unit cube.
+    """Rows `Φ^{-1}(p_i)`, coordinate by coordinate, for points p_i that cover the unit cube evenly.
 
-    The points are randomized so that each alone is uniform: then each row alone is exactly N(0, I), and estimates are
-    unbiased. Points of one draw are dependent in a way that has no closed form.
+    The points are randomized, and each alone is uniform. So each row alone is exactly N(0, I), and estimates are
+    unbiased. The joint law of the points of one draw has no closed form.
     """
 
     @property
@@ -25,7 +25,7 @@ class QuasiRandom(Coupling):
     def points(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """Randomized points in (0, 1), (*batch_shape, num_rows, dim)."""
+        """Draw randomized points in (0, 1), (*batch_shape, num_rows, dim)."""
 
     def sample(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Simplex rows."""
+"""Simplex rows: directions to the vertices of a regular simplex."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ class Simplex(Coupling):
     """Rows `w_i = r_i s_i R` in blocks of b <= d: s_i the vertices of a regular simplex, r_i ~ χ_d, R Haar.
 
     Each row alone is exactly N(0, I_d); directions within a block of b rows meet at cosine -1/(b-1), as far apart as b
-    directions can be. Any number of rows: blocks are independent, the last may have fewer than d rows and is then a
-    smaller simplex. Lower variance than orthogonal rows for positive features; higher for trigonometric ones.
+    directions can be. Any number of rows: blocks are independent; if the last has fewer than d rows, it is a smaller
+    simplex. The variance is lower than with orthogonal rows for positive features, and higher for trigonometric ones.
     Source: Reid et al. 2023, "Simplex Random Features" (SimRF).
 
     >>> rows = Simplex().sample(3, 3, rng=np.random.default_rng(0))

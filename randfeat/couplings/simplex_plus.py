@@ -1,4 +1,4 @@
-"""Simplex rows with directions adapted to their norms."""
+"""Simplex rows with directions adapted to the norms."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ __all__ = ["SimplexPlus"]
 class SimplexPlus(Coupling):
     """Rows `w_i = r_i e_i R` in blocks of b <= d, with unit directions e_i that are chosen for the norms: SimRF+.
 
-    sweeps : passes over the block of `w_i <- -r_i Σ_{j≠i} w_j / |Σ_{j≠i} w_j|`, each of which points one row against
-        the sum of the others; they start at the simplex. 0 gives `Simplex`.
+    sweeps : number of passes over the block, starting from the simplex. Each step points one row against the sum of the
+        others, `w_i <- -r_i Σ_{j≠i} w_j / |Σ_{j≠i} w_j|`. 0 gives `Simplex`.
 
-    Norms r_i ~ χ_d are drawn first, and one Haar rotation R of the block comes last: given all the norms each direction
-    is uniform, so each row alone is exactly N(0, I_d). Any number of rows, blocks as in `Simplex`. A little below the
-    simplex in variance for positive features. The joint law of two rows has no closed form beyond blocks of two (which
-    are opposite rows); `randfeat.montecarlo.gram_variance` measures the variance.
+    The norms r_i ~ χ_d are drawn first, and a Haar rotation R of the whole block last. Given the norms, each direction
+    is uniform, so each row alone is exactly N(0, I_d). Any number of rows, with blocks as in `Simplex`. For positive
+    features the variance is slightly lower than with the simplex. The joint law of two rows has no closed form, except
+    in blocks of two (opposite rows); `randfeat.montecarlo.gram_variance` measures the variance.
     Source: Reid et al. 2023, "Simplex Random Features" (SimRF+).
 
     >>> rows = SimplexPlus(sweeps=50).sample(3, 3, rng=np.random.default_rng(0))
@@ -43,7 +43,7 @@ class SimplexPlus(Coupling):
         return np.concatenate([rows, self._blocks(rest, dim, rng, batch_shape)], axis=-2) if rest else rows
 
     def _blocks(self, size: int, dim: int, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """Independent blocks, (*shape, size, dim)."""
+        """Draw independent blocks, (*shape, size, dim)."""
         norms = chi_norms(dim, (*shape, size), rng=rng)
         rows = norms * simplex_vertices(size)
         for i in list(range(size)) * self.sweeps if size > 1 else ():

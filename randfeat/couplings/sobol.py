@@ -1,4 +1,4 @@
-"""Scrambled Sobol' rows."""
+"""Rows from scrambled Sobol' points."""
 
 from dataclasses import dataclass
 
@@ -18,12 +18,13 @@ MAX_LOG_ROWS = 30
 class Sobol(QuasiRandom):
     """Rows `Φ^{-1}(p_i)` of scrambled Sobol' points p_i.
 
-    2^k points have exactly one in each of 2^k equal intervals of every axis, and are spread likewise over pairs of
-    axes. Scrambling is Matoušek's: a random lower triangular binary matrix for each axis, and a random digital shift,
-    with 52 bits, in the middle of whose cells the points lie; so none is 0 or 1, and each row alone is N(0, I_d), to
-    one part in 2⁵². Any number of rows: the first m of the next power of two, which m should be. Dimension at most
-    21 201. Where |x ± y| is small the error of smooth estimates falls faster than 1/√m; the gain fades with d.
-    The joint law has no closed form: `randfeat.montecarlo.sample_errors` measures variances.
+    If there are 2^k points, each of 2^k equal intervals of every axis contains exactly one; pairs of axes are covered
+    in a similar way. The scrambling is Matoušek's: a random lower triangular binary matrix for each axis, and a random
+    digital shift, both with 52 bits. Points lie in the middle of the cells of this grid, so none is 0 or 1. Each row
+    alone is N(0, I_d), to one part in 2⁵². Any number m of rows is possible (the first m points), but m should be a
+    power of two. The dimension is at most 21 201. Where |x ± y| is small, the error of smooth estimates falls faster
+    than 1/√m; this gain gets smaller as d grows. The joint law has no closed form: `randfeat.montecarlo.sample_errors`
+    measures variances.
     Source: Sobol' 1967; direction numbers of Joe & Kuo 2008, by SciPy; Matoušek 1998, "On the L2-discrepancy for
     anchored boxes" (scrambling).
 
@@ -36,7 +37,7 @@ class Sobol(QuasiRandom):
     def points(
         self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """`shift + Σ_b digit_b · column_b` in binary digits without carry."""
+        """Points `shift + Σ_b digit_b · column_b`, added in binary digits without carry."""
         from scipy.stats.qmc import Sobol as Generator
 
         digits = (num_rows - 1).bit_length()

@@ -13,12 +13,12 @@ __all__ = ["SphericalRadial"]
 class SphericalRadial(Antithetic):
     """Rows `±√d q_i`, q_i the rows of uniform (Haar) orthogonal matrices: antithetic orthogonal rows of constant norm.
 
-    A quadrature rule with a random rotation: the mean over each full block of 2d rows is exact for every polynomial of
-    degree at most 3 in w, in every draw, because `Σ_i q_i q_iᵀ = I` and odd degrees cancel.
+    A quadrature rule with a random rotation. In every draw, the mean over each full block of 2d rows is exact for every
+    polynomial of degree at most 3 in w, because `Σ_i q_i q_iᵀ = I` and odd degrees cancel.
 
-    Any even number of rows; m = 2dJ for the exactness. Rows are uniform on the sphere of radius √d, so softmax
-    estimates are biased low, from the fourth degree on: mean and variance are those of `Orthogonal(norms="constant")`
-    with signs, in closed form.
+    Any even number of rows; exactness needs a multiple of 2d. Rows are uniform on the sphere of radius √d, so softmax
+    estimates are too small on average, from the fourth degree on. Mean and variance have closed forms, as for
+    `Orthogonal(norms="constant")` with signs.
     Source: Munkhoeva et al. 2018, "Quadrature-based Features for Kernel Approximation" (theirs also has a random radius
     and a weight at 0).
 

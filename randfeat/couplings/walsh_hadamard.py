@@ -28,7 +28,7 @@ def walsh_hadamard(x: np.ndarray) -> np.ndarray:
 
 
 def hadamard_matrix(n: int) -> np.ndarray:
-    """H itself, (n, n)."""
+    """The matrix H of signs, (n, n)."""
     matrix = np.ones((1, 1))
     while len(matrix) < n:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
@@ -37,10 +37,10 @@ def hadamard_matrix(n: int) -> np.ndarray:
 
 @functools.cache
 def factor(n: int) -> np.ndarray:
-    """H for the few n up to DENSE."""
+    """H for n <= DENSE, cached."""
     return hadamard_matrix(n)
 
 
 def next_power_of_two(n: int) -> int:
-    """The least power of two that is not below n."""
+    """The smallest power of two that is at least n."""
     return 1 << (n - 1).bit_length()

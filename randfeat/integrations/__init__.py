@@ -1,13 +1,13 @@
-"""Linear attention and random features where other libraries expect them. Nothing here is imported with `randfeat`.
+"""Linear attention and random features behind the interfaces of other libraries. Not imported with `randfeat`.
 
     randfeat.integrations.torch          an nn.Module, and a function with the signature of PyTorch's attention
     randfeat.integrations.jax            a function with the signature of JAX's attention, and one for Flax
-    randfeat.integrations.torch_autograd, .jax_autograd   backward passes that keep inputs only
+    randfeat.integrations.torch_autograd, .jax_autograd   backward passes that store only the inputs
     randfeat.integrations.sklearn        a transformer, and ridge regression on random features
     randfeat.integrations.transformers   an attention implementation for pretrained models
     randfeat.integrations.dask           features, moments and attention of arrays in chunks, on one machine or several
 
-Each module needs its library, and says so if it is missing: `pip install 'randfeat[torch]'` and so on.
+Each module needs its library; if it is missing, the error names the command: `pip install 'randfeat[torch]'` and so on.
 """
 
 __all__: list[str] = []

@@ -41,11 +41,11 @@ SPLIT_EVERY = 8
 def features(phi: FeatureMap, x: Any) -> Any:
     """The plain features `phi(x)` of a dask array, block by block: (..., n, d) -> (..., n, num_features), lazily.
 
-    x : blocks of NumPy arrays. The result has its chunks along n, of known or unknown sizes, and along the leading
-        dimensions; d and num_features are in one chunk each, into which x is brought where its d is in several.
+    x : blocks of NumPy arrays. The result has the chunks of x along n (of known or unknown sizes) and along the leading
+        dimensions. d and num_features have one chunk each; if x has several along d, it is rechunked.
 
-    Each block is `phi(block)`, to the last bit. Features of one row are equal up to rounding however x is cut: products
-    of matrices and `phi` itself choose their way by the number of rows.
+    Each block is `phi(block)`, to the last bit. Other chunks of x change the features of a row by rounding only: `phi`
+    and the matrix products choose their algorithm by the number of rows.
 
     >>> import randfeat as rf
     >>> x = da.random.default_rng(0).standard_normal((10_000, 3), chunks=(4_000, 3))
@@ -68,13 +68,13 @@ def feature_moments(
 ) -> Any:
     """`FeatureMoments.of(phi, x, y)` of dask arrays, lazily: a `Delayed` whose `compute()` gives the FeatureMoments.
 
-    x (n, d), y (n, k) or (n,) : dask arrays of NumPy blocks; y is brought into the chunks of x along n, or has as many
-        where sizes are unknown.
-    dtype : of the sums, as of `FeatureMoments`; by default float64, of float32 data too.
-    split_every : how many moments, m² numbers each, one task merges.
+    x (n, d), y (n, k) or (n,) : dask arrays of NumPy blocks; y is rechunked like x along n; if sizes are
+        unknown, it must have as many chunks as x.
+    dtype : of the sums, as in `FeatureMoments`; float64 by default, also for float32 data.
+    split_every : number of moments, m² numbers each, that one task merges.
 
-    Features are made for a piece of a block at a time and never leave the worker. Moments are merged in a tree, in the
-    order of the data whoever is done first; how the data are cut changes the numbers by rounding.
+    Features are computed for part of a block at a time and never leave the worker. Moments are merged in a tree, always
+    in the order of the data. Other chunks change the result by rounding only.
 
     >>> import randfeat as rf
     >>> x = da.linspace(-2.0, 2.0, 5_000, chunks=700)[:, None]
@@ -110,25 +110,26 @@ def linear_attention(
     scale: float | None = None,
     key_mask: Any = None,
     split_every: int = SPLIT_EVERY,
-    **others: Any,
+    **unsupported: Any,
 ) -> Any:
-    """`randfeat.linear_attention` of dask arrays, whose length may be spread over workers, lazily.
+    """`randfeat.linear_attention` of dask arrays, lazily; the length may be spread over workers.
 
     query (..., L, d), key (..., S, d), value (..., S, dv) : dask arrays of NumPy blocks, in one dtype. Any leading
-        dimensions that broadcast, in chunks or not. The result (..., L, dv) has the chunks of the query. Values and
-        masks are brought into the chunks of the keys along S, and where attention is causal all of them into those of
-        the query; where sizes are unknown, they must have equally many.
-    features, scale : as there. is_causal : as there, for L = S.
+        dimensions that broadcast, with any chunks. The result (..., L, dv) has the chunks of the query. Values and
+        masks are rechunked like the keys along S; in causal attention keys, values and masks are rechunked like the
+        query. If sizes are unknown, the numbers of chunks must agree.
+    features, scale, is_causal : as in `randfeat.linear_attention`; causal attention needs L = S.
     key_mask : bool, dask or NumPy, (S,) or as many dimensions as `key` less one, True = take part.
-    split_every : how many states one task merges.
+    split_every : number of states that one task merges.
 
     Each block of keys becomes an `AttentionState`, num_features × (dv + 1) numbers for each head and its scales; only
-    states are merged and moved. Full: in a tree, and all queries read the one that is left. Causal: in a chain, since a
-    block of queries starts from the state of all earlier blocks; merging is the only work that is not parallel. Keys
-    are then mapped to features twice, once for the state of their block and once within it.
+    states are merged and moved. In full attention they are merged in a tree, and all queries read the final state. In
+    causal attention they are merged in a chain, since a block of queries starts from the state of all earlier blocks;
+    only this merging is not parallel. Causal attention computes the features of keys twice: once for the state of
+    their block, once within the block.
 
-    Exactness: as of `randfeat.linear_attention` in memory, up to rounding. Causal outputs never depend on later keys,
-    to the last bit. What else that function does (decay, windows, biases, packing, grouped heads, states) is refused.
+    Exactness: equal to `randfeat.linear_attention` in memory up to rounding. Causal outputs never depend on later keys,
+    to the last bit. Decay, windows, biases, packing, grouped heads and states are refused.
 
     >>> import randfeat as rf
     >>> rng = da.random.default_rng(0)
@@ -139,56 +140,53 @@ def linear_attention(
     >>> out.chunks == q.chunks, bool(np.allclose(out.compute(), expected))
     (True, True)
     """
-    if others:
+    if unsupported:
         raise TypeError(
-            f"{', '.join(others)}: attention of dask arrays takes is_causal, scale, key_mask and split_every alone; "
-            "for more call randfeat.linear_attention on arrays in memory."
+            f"{', '.join(unsupported)}: attention of dask arrays takes only is_causal, scale, key_mask and "
+            "split_every; for more call randfeat.linear_attention on arrays in memory."
         )
     phi_in_graph, split_every = in_graph(features), branches(split_every)
     query, key, value = (in_whole_rows(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
     mask = None if key_mask is None else as_mask(key_mask)
     dtype, lead, state_lead = checked(query, key, value, mask, features, scale)
-    of_keys = key.chunks[-2]
+    key_chunks = key.chunks[-2]
     if is_causal:
-        of_keys = lengths_like(query.chunks[-2], of_keys, "query and key of causal attention")
-    of_values = lengths_like(of_keys, value.chunks[-2], "key and value")
+        key_chunks = lengths_like(query.chunks[-2], key_chunks, "query and key of causal attention")
+    value_chunks = lengths_like(key_chunks, value.chunks[-2], "key and value")
 
     grid = Grid.of(query.chunks[:-2], key.chunks[:-2], value.chunks[:-2], one_chunk_each(features.batch_shape))
     along = "l" if is_causal else "s"
     queries = grid.place(query, query.chunks[-2:], "l", "d")
     keys = [
-        grid.place(key, (of_keys, key.chunks[-1]), along, "d"),
-        grid.place(value, (of_values, value.chunks[-1]), along, "e"),
+        grid.place(key, (key_chunks, key.chunks[-1]), along, "d"),
+        grid.place(value, (value_chunks, value.chunks[-1]), along, "e"),
         (None, None),
     ]
     if mask is not None:
-        keys[2] = grid.place(mask, (lengths_like(of_keys, mask.chunks[-1], "key and key_mask"),), along)
+        keys[2] = grid.place(mask, (lengths_like(key_chunks, mask.chunks[-1], "key and key_mask"),), along)
     maps = grid.maps(features)
 
     state_axes = dict(zip(grid.names(len(state_lead)), grid.over(state_lead), strict=True))
-    state_chunks = {**state_axes, along: (1,) * len(of_keys)}
+    state_chunks = {**state_axes, along: (1,) * len(key_chunks)}
     states = blockwise(block_state, state_chunks, [(phi_in_graph, None), *keys, *maps], scale=scale)
     chunks = dict(zip(grid.names(len(lead)), grid.over(lead), strict=True))
     chunks |= {"l": query.chunks[-2], "e": value.chunks[-1]}
     if is_causal:
-        before = chained(states, merged_states), tuple(state_chunks)
+        earlier_states = chained(states, merged_states), tuple(state_chunks)
         return blockwise(
-            block_causal, chunks, [(phi_in_graph, None), queries, *keys, before, *maps], dtype, scale=scale
+            block_causal, chunks, [(phi_in_graph, None), queries, *keys, earlier_states, *maps], dtype, scale=scale
         )
     state = reduced(states, merged_states, split_every), tuple(state_axes)
     return blockwise(block_read, chunks, [(phi_in_graph, None), queries, state, *maps], dtype, scale=scale)
 
 
-# before there is work -------------------------------------------------------------------------------------------------
-
-
 def one_chunk_each(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Chunks of dimensions that are not cut."""
+    """Chunks of dimensions that are not divided."""
     return tuple((size,) for size in shape)
 
 
 def as_mask(key_mask: Any) -> Any:
-    """A dask array with at least the axis of the keys, whose size alone may be unknown."""
+    """The mask as a dask array (..., S), in which only S may be unknown."""
     mask = key_mask if isinstance(key_mask, da.Array) else da.asarray(np.asarray(key_mask))
     if mask.ndim == 0 or not all(map(is_known, mask.shape[:-1])):
         raise ValueError(f"key_mask must have shape (S,) or (..., S) with known leading dimensions, got {mask.shape}.")
@@ -196,40 +194,37 @@ def as_mask(key_mask: Any) -> Any:
 
 
 def stand_in(x: Any, num_rows: int) -> np.ndarray:
-    """An array of the shape and dtype of `x`, but for its number of rows, in no memory."""
+    """An array with the shape (but `num_rows` rows) and dtype of `x` that takes no memory, to check inputs early."""
     return np.broadcast_to(np.zeros((), as_floating(x._meta, "x").dtype), (*x.shape[:-2], num_rows, x.shape[-1]))
 
 
 def checked(
     query: Any, key: Any, value: Any, mask: Any, phi: FeatureMap, scale: float | None
 ) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...]]:
-    """The dtype of the output and the leading dimensions of output and states, or an error that says what is wrong."""
-    of_keys = [key.shape[-2], value.shape[-2], *([] if mask is None else mask.shape[-1:])]
-    known = all(map(is_known, of_keys))
+    """Dtype of the output and leading dimensions of output and states; raises the errors of bad inputs early."""
+    lengths = [key.shape[-2], value.shape[-2], *([] if mask is None else mask.shape[-1:])]
+    lengths_known = all(map(is_known, lengths))
     queries = stand_in(query, query.shape[-2] if is_known(query.shape[-2]) else 0)
-    keys, values = stand_in(key, key.shape[-2] if known else 0), stand_in(value, value.shape[-2] if known else 0)
+    keys, values = (stand_in(x, x.shape[-2] if lengths_known else 0) for x in (key, value))
     if mask is not None:
-        mask = np.broadcast_to(np.zeros((), mask.dtype), (*mask.shape[:-1], mask.shape[-1] if known else 0))
+        mask = np.broadcast_to(np.zeros((), mask.dtype), (*mask.shape[:-1], mask.shape[-1] if lengths_known else 0))
     problem = Problem.of(queries, keys, values, phi, scale=scale, key_mask=mask)
     return problem.inputs.dtype, np.broadcast_shapes(queries.shape[:-2], problem.lead), problem.lead
 
 
-# blocks ---------------------------------------------------------------------------------------------------------------
-
-
-def block_features(phi: FeatureMap, x: np.ndarray, *where: np.ndarray) -> np.ndarray:
-    """Features of one block; as everywhere here on one thread, since Dask has a task for every core."""
-    return maps_at(phi, where)(x, num_threads=1)
+def block_features(phi: FeatureMap, x: np.ndarray, *map_indices: np.ndarray) -> np.ndarray:
+    """Features of one block, on one thread: Dask has a task for every core."""
+    return maps_at(phi, map_indices)(x, num_threads=1)
 
 
 def block_moments(phi: FeatureMap, x: np.ndarray, y: np.ndarray | None, *, sums_in: str | None) -> FeatureMoments:
-    """Moments of one block."""
+    """Moments of one block of rows."""
     num_targets = 0 if y is None else y.shape[1]
     return FeatureMoments.empty(phi, num_targets, dtype=sums_in).append(x, y, num_threads=1)
 
 
 def merged_moments(parts: list[FeatureMoments]) -> FeatureMoments:
-    """Moments of consecutive blocks, in their order."""
+    """Moments of consecutive blocks, merged in order."""
     return functools.reduce(FeatureMoments.merge, parts)
 
 
@@ -238,15 +233,15 @@ def block_state(
     key: np.ndarray,
     value: np.ndarray,
     mask: np.ndarray | None,
-    *where: np.ndarray,
+    *map_indices: np.ndarray,
     scale: float | None,
 ) -> AttentionState:
-    """The state after the keys of one block alone."""
+    """Attention state of one block of keys."""
     _, state = attention_in_memory(
         key[..., :1, :],  # one query, as attention without any takes a slower way
         key,
         value,
-        maps_at(phi, where),
+        maps_at(phi, map_indices),
         scale=scale,
         key_mask=mask,
         return_state=True,
@@ -256,20 +251,20 @@ def block_state(
 
 
 def merged_states(parts: list[AttentionState | None]) -> AttentionState:
-    """The state of consecutive blocks, in their order; None comes before the first."""
+    """State of consecutive blocks, merged in order; a leading None (no earlier block) is skipped."""
     return functools.reduce(AttentionState.merge, (part for part in parts if part is not None))
 
 
 def block_read(
-    phi: FeatureMap, query: np.ndarray, state: AttentionState, *where: np.ndarray, scale: float | None
+    phi: FeatureMap, query: np.ndarray, state: AttentionState, *map_indices: np.ndarray, scale: float | None
 ) -> np.ndarray:
-    """The outputs of one block of queries, which all see the state: attention to one more key, which is absent."""
+    """Outputs of one block of queries that all see `state`: attention to one more key, which is masked out."""
     lead, value_dim = state.total.shape[:-2], state.weighted.shape[-1]
     return attention_in_memory(
         query,
         np.zeros((*lead, 1, query.shape[-1]), query.dtype),
         np.zeros((*lead, 1, value_dim), query.dtype),
-        maps_at(phi, where),
+        maps_at(phi, map_indices),
         scale=scale,
         key_mask=np.zeros(1, bool),
         initial_state=state,
@@ -284,10 +279,10 @@ def block_causal(
     value: np.ndarray,
     mask: np.ndarray | None,
     before: AttentionState | None,
-    *where: np.ndarray,
+    *map_indices: np.ndarray,
     scale: float | None,
 ) -> np.ndarray:
-    """The outputs of one block of queries that see the state before it, and the keys of the block causally."""
+    """Outputs of one block of queries that see the state before it, and causally the keys of the block."""
     if query.shape[-2] != key.shape[-2]:
         raise ValueError(
             f"causal attention needs chunks of queries and keys of the same lengths, got {query.shape[-2]} and "
@@ -297,7 +292,7 @@ def block_causal(
         query,
         key,
         value,
-        maps_at(phi, where),
+        maps_at(phi, map_indices),
         is_causal=True,
         scale=scale,
         key_mask=mask,
@@ -306,12 +301,9 @@ def block_causal(
     )
 
 
-# what Dask asks of objects in its graphs ------------------------------------------------------------------------------
-
-
 @normalize_token.register(FeatureMap)
 def tokens(phi: FeatureMap) -> tuple[Any, ...]:
-    """What a map is, so that the same computation has the same name."""
+    """The fields that determine a map, for the names that Dask gives to computations."""
     return "randfeat.FeatureMap", phi.estimator, phi.dim, phi.num_features, dict(phi.arrays)
 
 
@@ -323,5 +315,5 @@ def size_of_map(phi: FeatureMap) -> int:
 
 @sizeof.register((AttentionState, FeatureMoments))
 def size_of_sums(sums: AttentionState | FeatureMoments) -> int:
-    """Bytes of the arrays of sums, which Dask keeps its workers within their memory by."""
+    """Bytes of the arrays of a state or moments, for the memory accounting of Dask."""
     return sum(getattr(getattr(sums, field.name), "nbytes", 0) for field in fields(sums))

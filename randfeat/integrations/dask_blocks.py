@@ -1,4 +1,4 @@
-"""Chunks of several dask arrays brought together, and graphs whose blocks are sums that are merged."""
+"""Chunks shared by several dask arrays, and graphs that merge the results of blocks."""
 
 import math
 from collections.abc import Callable
@@ -34,19 +34,16 @@ Chunks: TypeAlias = tuple[tuple[int, ...], ...]
 """Sizes of the blocks along each dimension."""
 
 Argument: TypeAlias = tuple[Any, tuple[str, ...] | None]
-"""What a block is computed from, and the names of its axes: a dask array; or anything else, without axes."""
-
-
-# what comes in --------------------------------------------------------------------------------------------------------
+"""An argument of a block function with the names of its axes; None for anything that is not a dask array."""
 
 
 def is_known(size: float) -> bool:
-    """Whether a size is there before anything is computed."""
+    """Whether a size is known before anything is computed."""
     return not math.isnan(size)
 
 
 def in_whole_rows(x: Any, name: str) -> Any:
-    """A dask array (..., n, d) of NumPy blocks of numbers, with d in one chunk; n alone may be unknown."""
+    """A dask array (..., n, d) of NumPy blocks, checked and rechunked to one chunk along d; only n may be unknown."""
     if not isinstance(x, da.Array):
         raise TypeError(f"{name} must be a dask array, got {type(x).__name__}; dask.array.from_array makes one.")
     if not isinstance(as_floating(x._meta, name), np.ndarray):
@@ -62,9 +59,9 @@ def in_whole_rows(x: Any, name: str) -> Any:
 
 
 def lengths_like(wanted: tuple[int, ...], own: tuple[int, ...], names: str) -> tuple[int, ...]:
-    """The chunks along the length to bring an array into: those wanted, or its own if sizes are unknown.
+    """Chunks along the length for an array: `wanted`, or its own if sizes are unknown.
 
-    names : of both arrays, for messages.
+    names : of both arrays, for error messages.
     """
     if is_known(sum(wanted)) and is_known(sum(own)):
         if sum(wanted) != sum(own):
@@ -79,14 +76,14 @@ def lengths_like(wanted: tuple[int, ...], own: tuple[int, ...], names: str) -> t
 
 
 def branches(split_every: Any) -> int:
-    """How many blocks one task merges."""
+    """`split_every`, checked: the number of blocks that one task merges."""
     if isinstance(split_every, bool) or not isinstance(split_every, int) or split_every < 2:
         raise ValueError(f"split_every must be an integer, 2 or more, got {split_every!r}.")
     return split_every
 
 
 def in_graph(phi: FeatureMap) -> Any:
-    """A feature map as one entry of the graph: it goes to every worker once, not along with every task."""
+    """A feature map as one entry of the graph: sent to every worker once, not with every task."""
     if not isinstance(phi, FeatureMap):
         raise TypeError(f"the features must be a FeatureMap, from estimator.draw(...), got {type(phi).__name__}.")
     if not all(isinstance(array, np.ndarray) for array in phi.arrays.values()):
@@ -94,52 +91,46 @@ def in_graph(phi: FeatureMap) -> Any:
     return dask.delayed(phi, name=f"feature-map-{tokenize(phi)}", traverse=False)
 
 
-# leading dimensions ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Grid:
-    """The chunks that the leading dimensions of several arrays share once they are broadcast against each other."""
+    """The chunks that the leading dimensions of several arrays share after broadcasting."""
 
     chunks: Chunks
 
     @classmethod
     def of(cls, *arrays: Chunks) -> "Grid":
-        """Along each dimension the chunks of the first array, of these leading chunks, that is not 1 long there."""
+        """The common grid: along each dimension the chunks of the first array whose size there is not 1."""
         num = max(map(len, arrays))
         padded = [((1,),) * (num - len(own)) + tuple(own) for own in arrays]
         return cls(tuple(next((own for own in axis if sum(own) != 1), (1,)) for axis in zip(*padded, strict=True)))
 
     def names(self, num: int) -> tuple[str, ...]:
-        """Names of the last `num` leading dimensions."""
+        """Axis names of the last `num` leading dimensions."""
         return tuple(f"lead-{axis}" for axis in range(len(self.chunks) - num, len(self.chunks)))
 
     def over(self, shape: tuple[int, ...]) -> Chunks:
-        """The chunks of an array with these leading dimensions, each as long as those of the grid or 1."""
-        here = self.chunks[len(self.chunks) - len(shape) :]
-        return tuple((1,) if size == 1 else own for size, own in zip(shape, here, strict=True))
+        """Chunks of an array with leading dimensions `shape`: those of the grid, or 1 for dimensions of size 1."""
+        shared = self.chunks[len(self.chunks) - len(shape) :]
+        return tuple((1,) if size == 1 else own for size, own in zip(shape, shared, strict=True))
 
     def place(self, x: Any, chunks: Chunks, *names: str) -> Argument:
-        """An array on the grid, with these chunks and names of its other dimensions."""
+        """An array rechunked to the grid; `chunks` and `names` belong to its other dimensions."""
         num = x.ndim - len(names)
         return x.rechunk((*self.over(x.shape[:num]), *chunks)), (*self.names(num), *names)
 
     def maps(self, phi: FeatureMap) -> list[Argument]:
-        """For each dimension of a batch of maps: which of them belong to the block. `maps_at` takes them out."""
+        """For each dimension of a batch of maps, the indices of the maps of each block; see `maps_at`."""
         chunks = self.over(phi.batch_shape)
         names = self.names(len(chunks))
         return [(da.arange(sum(own), chunks=(own,)), (name,)) for own, name in zip(chunks, names, strict=True)]
 
 
-def maps_at(phi: FeatureMap, where: tuple[np.ndarray, ...]) -> FeatureMap:
-    """The part of a batch of maps with these indices along each of its dimensions."""
-    if not where:
+def maps_at(phi: FeatureMap, indices: tuple[np.ndarray, ...]) -> FeatureMap:
+    """The maps of a batch with these indices along each dimension of the batch."""
+    if not indices:
         return phi
-    arrays = {name: array[np.ix_(*where)] for name, array in phi.arrays.items()}
+    arrays = {name: array[np.ix_(*indices)] for name, array in phi.arrays.items()}
     return FeatureMap(phi.estimator, phi.dim, phi.num_features, arrays)
-
-
-# graphs ---------------------------------------------------------------------------------------------------------------
 
 
 def blockwise(
@@ -151,17 +142,17 @@ def blockwise(
 ) -> Any:
     """The array with these chunks whose blocks are `function(*blocks of the arguments, **options)`.
 
-    Blocks are matched by number, not by size, so sizes may be unknown; an axis with one block serves all blocks.
+    Blocks are matched by number, not by size, so sizes may be unknown; a block of an axis with one block is reused.
     """
-    given = {name for _, names in arguments for name in names or ()}
+    argument_axes = {name for _, names in arguments for name in names or ()}
     return da.blockwise(
         function,
         tuple(chunks),
         *(part for argument in arguments for part in argument),
         dtype=dtype,
         meta=np.empty((0,) * len(chunks), dtype),
-        new_axes={name: sizes for name, sizes in chunks.items() if name not in given},
-        adjust_chunks={name: sizes for name, sizes in chunks.items() if name in given},
+        new_axes={name: sizes for name, sizes in chunks.items() if name not in argument_axes},
+        adjust_chunks={name: sizes for name, sizes in chunks.items() if name in argument_axes},
         align_arrays=False,
         concatenate=True,
         **options,
@@ -169,7 +160,7 @@ def blockwise(
 
 
 def reduced(parts: Any, merge: Callable[[list[Any]], Any], split_every: int) -> Any:
-    """The blocks along the last axis merged into one, in a tree, in their order; the axis is gone."""
+    """The blocks along the last axis merged into one, in a tree and in order; removes the axis."""
     name, graph = f"merged-{tokenize(parts.name, split_every)}", dict[Any, Any]()
     for at in np.ndindex(*parts.numblocks[:-1]):
         level = [(parts.name, *at, number) for number in range(parts.numblocks[-1])]
@@ -184,7 +175,7 @@ def reduced(parts: Any, merge: Callable[[list[Any]], Any], split_every: int) -> 
 
 
 def chained(parts: Any, merge: Callable[[list[Any]], Any]) -> Any:
-    """For each block along the last axis, those before it merged; None before the first."""
+    """For each block along the last axis, all earlier blocks merged; None for the first block."""
     name, graph = f"before-{tokenize(parts.name)}", dict[Any, Any]()
     for at in np.ndindex(*parts.numblocks[:-1]):
         graph[name, *at, 0] = None
@@ -194,6 +185,6 @@ def chained(parts: Any, merge: Callable[[list[Any]], Any]) -> Any:
 
 
 def with_graph(name: str, graph: dict[Any, Any], parts: Any, chunks: Chunks) -> Any:
-    """The array of objects with this graph over its parts."""
+    """The dask array of objects defined by this graph on top of `parts`."""
     layers = HighLevelGraph.from_collections(name, graph, dependencies=[parts])
     return da.Array(layers, name, chunks, meta=np.empty((0,) * len(chunks), object))

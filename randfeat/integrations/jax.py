@@ -1,4 +1,4 @@
-"""JAX: linear attention in place of jax.nn.dot_product_attention, and for Flax modules."""
+"""JAX: linear attention as a replacement of jax.nn.dot_product_attention, and for Flax modules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,14 +38,14 @@ def dot_product_attention(
 
     query (B, T, N, H) or (T, N, H), key and value (B, S, K, H), where N is a multiple of K -> (B, T, N, H).
 
-    mask : bool, (B, 1, 1, S) or what broadcasts to it, True = take part. Masks over (T, S) pairs are refused, as are
+    mask : bool, (B, 1, 1, S) or broadcastable to it, True = take part. Masks over (T, S) pairs are refused, as are
         `bias` and `local_window_size`: they have no linear-time form.
     query_seq_lengths, key_value_seq_lengths : int, (B,). Outputs beyond the length are zero; keys beyond it are absent.
     features : from `estimator.draw(..., like=query)`. It is a pytree: it may be an argument of a transformed function,
         or closed over.
-    options : other keywords of `randfeat.linear_attention`, which never mean what is refused above: decay, window (of
-        exact weights, beside estimated ones), relative_bias, key_ends, causal_offset, cu_seqlens, method. Arrays are
-        laid out as there, heads before the length.
+    options : other keywords of `randfeat.linear_attention`: decay, window (exact weights inside, estimated ones
+        outside), relative_bias, key_ends, causal_offset, cu_seqlens, method. Their arrays have the layout of that
+        function, with heads before the length.
 
     >>> import jax, randfeat as rf
     >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 100, 8, 16))
@@ -68,7 +68,7 @@ def dot_product_attention(
     if key_mask is not None and key_mask.ndim > key.ndim - 1:
         key_mask = key_mask.reshape(key_mask.shape[-2:]) if key_mask.shape[0] == 1 else key_mask
     if key_value_seq_lengths is not None:
-        present = within(key_value_seq_lengths, key.shape[-3], query.ndim, "key_value_seq_lengths")
+        present = before_end(key_value_seq_lengths, key.shape[-3], query.ndim, "key_value_seq_lengths")
         key_mask = present if key_mask is None else key_mask & present
     output = linear_attention(
         jnp.swapaxes(query, -3, -2),
@@ -82,7 +82,7 @@ def dot_product_attention(
         **options,
     )
     if query_seq_lengths is not None:
-        present = within(query_seq_lengths, query.shape[-3], query.ndim, "query_seq_lengths")
+        present = before_end(query_seq_lengths, query.shape[-3], query.ndim, "query_seq_lengths")
         output = jnp.where(present[..., None], output, jnp.zeros_like(output))
     return jnp.swapaxes(output, -3, -2)
 
@@ -90,13 +90,13 @@ def dot_product_attention(
 def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any) -> Callable[..., jax.Array]:
     """The `attention_fn` of `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.
 
-    Masks as for `dot_product_attention`: padding of keys as (batch, 1, 1, length). Causal attention is `is_causal`,
-    here or in the call of the nnx module, not a mask, and autoregressive decoding, which needs a mask over pairs, is
-    refused with the other such masks. Dropout of weights must be off: `deterministic`, or rate 0. There are no weights
-    to sow. Inputs are cast to the module's `dtype`, if it has one; what else the modules pass is about how the matrix
-    of weights is made, and has no meaning here.
+    Masks are those of `dot_product_attention`: padding of keys, (batch, 1, 1, length). For causal attention set
+    `is_causal`, here or in the call of the nnx module; a causal mask is refused, like all masks over pairs, and so is
+    the autoregressive decoding of these modules, which needs one. Dropout of weights must be off: `deterministic`, or
+    rate 0. `sow_weights` must be off. Inputs are cast to the `dtype` of the module, if it has one. Other arguments of
+    the modules describe how to compute the matrix of weights, and are ignored.
 
-    fixed : other keywords of `randfeat.linear_attention` for every call, as for `dot_product_attention`.
+    fixed : other keywords of `randfeat.linear_attention` for every call, as in `dot_product_attention`.
     """
     check_options({"is_causal": is_causal or None, **fixed}, where="attention_fn")
 
@@ -123,15 +123,15 @@ def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any)
             raise ValueError("sow_weights must be off: there are no single weights to keep.")
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
-        causal = is_causal or always_causal  # nnx modules say False where nothing is asked
+        causal = is_causal or always_causal  # nnx modules pass False by default
         return dot_product_attention(query, key, value, bias, mask, is_causal=causal, features=features, **fixed)
 
     always_causal = is_causal
     return attend
 
 
-def within(lengths: Any, size: int, ndim: int, name: str) -> jax.Array:
-    """Positions before the end, bool (B, 1, size), from lengths (B,)."""
+def before_end(lengths: Any, size: int, ndim: int, name: str) -> jax.Array:
+    """Mask of the positions before the end of each sequence, bool (B, 1, size), from lengths (B,)."""
     lengths = jnp.asarray(lengths)
     if ndim != 4 or lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(f"{name} must be integers (B,) for inputs (B, T, N, H), got {lengths.dtype} {lengths.shape}.")
@@ -139,7 +139,7 @@ def within(lengths: Any, size: int, ndim: int, name: str) -> jax.Array:
 
 
 def flatten(features: FeatureMap) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The arrays of a feature map as leaves; estimator and sizes are static."""
+    """Arrays of a feature map as leaves of a pytree; estimator and sizes are static."""
     names = tuple(sorted(features.arrays))
     return tuple(features.arrays[name] for name in names), (
         features.estimator, features.dim, features.num_features, names
@@ -147,7 +147,7 @@ def flatten(features: FeatureMap) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 
 def unflatten(static: tuple[Any, ...], leaves: tuple[Any, ...]) -> FeatureMap:
-    """The feature map of these arrays."""
+    """The feature map with these leaves."""
     estimator, dim, num_features, names = static
     return FeatureMap(estimator, dim, num_features, dict(zip(names, leaves, strict=True)))
 

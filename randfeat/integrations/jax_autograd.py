@@ -1,4 +1,4 @@
-"""Linear attention for JAX whose backward pass keeps inputs only, and not the features of the whole sequence."""
+"""Linear attention for JAX whose backward pass stores only the inputs, not the features of the sequence."""
 
 import functools
 from typing import Any
@@ -30,14 +30,14 @@ def linear_attention(
 ) -> jax.Array:
     """`randfeat.linear_attention` of JAX arrays, with `linear_attention_vjp` as its backward pass.
 
-    The same numbers forwards. Between the passes only query, key, value and the mask are kept, O(L (d + dv)). Automatic
-    differentiation of the generic function keeps a state of (dv + 2) num_features for each chunk of 128 or 256
-    positions where it is compiled, and the features and more, O(L num_features), where it is not; the price here is to
-    compute the features twice more. `jit`, `grad`, `vmap` and `grad` of `grad` work; the arrays of `features` are
-    constants, so they must not be traced themselves.
+    The forward pass gives the same numbers. Between the passes only query, key, value and the mask are stored,
+    O(L (d + dv)). Automatic differentiation of the generic function stores the features and more, O(L num_features);
+    compiled, it stores a state of (dv + 2) num_features for each chunk of 128 or 256 positions. The price here is that
+    the features are computed two more times. `jit`, `grad`, `vmap` and `grad` of `grad` work. The arrays of `features`
+    are constants, so they must not be traced.
 
-    Limits: states (`initial_state`, `return_state`) and estimators without analytic gradients raise ValueError;
-    forward-mode derivatives (`jvp`, `jacfwd`) JAX refuses. All are left to `randfeat.linear_attention`, which JAX
+    Limits: states (`initial_state`, `return_state`) and estimators without analytic gradients raise ValueError. JAX
+    refuses forward-mode derivatives (`jvp`, `jacfwd`). For all of these use `randfeat.linear_attention`, which JAX
     differentiates itself.
 
     >>> import randfeat as rf
@@ -57,24 +57,24 @@ def linear_attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def attend(query: Any, key: Any, value: Any, key_mask: Any, features: FeatureMap, options: Options) -> Any:
-    """The operator with its analytic backward pass."""
-    return generic_attention(query, key, value, features, key_mask=key_mask, **named(options))
+    """Linear attention with its analytic backward pass attached."""
+    return generic_attention(query, key, value, features, key_mask=key_mask, **keywords(options))
 
 
 def forward(query: Any, key: Any, value: Any, key_mask: Any, features: FeatureMap, options: Options) -> Any:
-    """The output, and the inputs for the backward pass."""
+    """Output, and the inputs stored for the backward pass."""
     return attend(query, key, value, key_mask, features, options), (query, key, value, key_mask)
 
 
 def backward(features: FeatureMap, options: Options, inputs: tuple, gradient: Any) -> tuple:
-    """The two sweeps."""
+    """Gradients in query, key and value; None for the mask."""
     query, key, value, key_mask = inputs
-    gradients = linear_attention_vjp(query, key, value, features, gradient, key_mask=key_mask, **named(options))
+    gradients = linear_attention_vjp(query, key, value, features, gradient, key_mask=key_mask, **keywords(options))
     return (*gradients, None)
 
 
-def named(options: Options) -> dict[str, Any]:
-    """Options by their names."""
+def keywords(options: Options) -> dict[str, Any]:
+    """Options as keyword arguments."""
     return dict(zip(("is_causal", "scale", "enable_gqa"), options, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Masks of logits, as other libraries have them, read as masks of keys."""
+"""Masks of logits, as in other libraries, converted to masks of keys."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ def key_mask_of(mask: Any, key_ndim: int, *, name: str) -> Any:
     """
     if dtype_name(mask.dtype) != "bool":
         raise TypeError(
-            f"{name} must be boolean, True = take part, got dtype {dtype_name(mask.dtype)}; what is added to single "
-            "logits has no linear-time form."
+            f"{name} must be boolean, True = take part, got dtype {dtype_name(mask.dtype)}; a bias added "
+            "to single logits has no linear-time form."
         )
     shape = tuple(mask.shape)
     if len(shape) < 2 or shape[-2] != 1:

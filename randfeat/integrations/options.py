@@ -1,4 +1,4 @@
-"""Keywords of linear_attention that other interfaces pass through."""
+"""Keywords of linear_attention that other interfaces pass on."""
 
 import inspect
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def check_options(
     refused: tuple[str, ...] = OF_ONE_CALL,
     reason: str = "they belong to one call, as the inputs do",
 ) -> None:
-    """Options that are known, are not refused where they are given, and do not exclude each other."""
+    """Raise an error for options that are unknown, refused by the caller `where`, or mutually exclusive."""
     unknown = [name for name in options if name not in EVERY]
     if unknown:
         raise TypeError(f"{where} got {', '.join(unknown)}, expected keywords of linear_attention: {', '.join(EVERY)}.")

@@ -1,4 +1,4 @@
-"""PyTorch: linear attention as an nn.Module, and in place of scaled_dot_product_attention."""
+"""PyTorch: linear attention as an nn.Module, and as a replacement of scaled_dot_product_attention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,18 +18,19 @@ __all__ = ["LinearAttention", "scaled_dot_product_attention"]
 
 
 class LinearAttention(torch.nn.Module):
-    """`randfeat.linear_attention` with a feature map as buffers: it is saved and moved with the model.
+    """`randfeat.linear_attention` with the feature map in buffers, so that it is saved and moved with the model.
 
-    estimator : the law to draw from; it is part of the code, as the sizes are, and not of the state_dict.
+    estimator : the law to draw from. Like the sizes it belongs to the code, not to the state_dict.
     dim, num_features : length of queries and keys, and of their features.
-    heads : draw one map for each head, for inputs (..., heads, L, d); by default one map, or as many as the estimator
-        has sets of parameters.
-    rng : seed of the draw; the module never draws by itself afterwards, `redraw` does.
+    heads : draw one map for each head, for inputs (..., heads, L, d). By default one map, or one for each set of
+        parameters of the estimator.
+    rng : seed of the draw. Afterwards only `redraw` draws again.
     options : keywords of `randfeat.linear_attention` for every call: is_causal, scale, decay, window, relative_bias,
-        method, ... Tensors among them are buffers, and parameters are parameters: a `relative_bias` can be trained.
+        method, ... Tensors among them become buffers; `nn.Parameter`s are registered, so a `relative_bias` can be
+        trained.
 
-    Beside such parameters there is nothing to train. `half()` and `bfloat16()` leave the buffers in float32, in which
-    features are computed.
+    Nothing else is trained. `half()` and `bfloat16()` leave the buffers in float32, the dtype in which features are
+    computed.
 
     >>> import randfeat as rf
     >>> attention = LinearAttention(rf.PositiveFeatures(), dim=16, num_features=64, heads=8)
@@ -69,33 +70,33 @@ class LinearAttention(torch.nn.Module):
 
     @property
     def features(self) -> FeatureMap:
-        """The feature map that the buffers are."""
+        """The feature map, made of the buffers."""
         arrays = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
         return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keywords of every call, tensors where the module is."""
+        """Keywords for every call; tensors are on the device of the module."""
         return {
             name: getattr(self, name) if isinstance(value, torch.Tensor) else value
             for name, value in self._options.items()
         }
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> Any:
-        """(..., L, d), (..., S, d), (..., S, dv) -> (..., L, dv), as `randfeat.linear_attention` with its keywords.
+        """Linear attention, (..., L, d), (..., S, d), (..., S, dv) -> (..., L, dv).
 
-        Those given here take the place of those of the module.
+        options : keywords of `randfeat.linear_attention`; they take precedence over the options of the module.
         """
         return linear_attention(query, key, value, self.features, **{**self.options, **options})
 
     @torch.no_grad()
     def redraw(self, rng: Any = None) -> None:
-        """Replace the features, in place, by an independent draw."""
+        """Replace the features in place by an independent draw."""
         for name, array in self.features.redraw(rng).arrays.items():
             getattr(self, self._buffer_names[name]).copy_(array)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Description of the features and options, for `print(module)`."""
         text = repr(self.features).removeprefix("FeatureMap(").removesuffix(")")
         for name, value in self._options.items():
             text += f", {name}={tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)}"
@@ -128,12 +129,12 @@ def scaled_dot_product_attention(
 
     attn_mask : bool, (..., 1, S), True = take part: padding, the same for every query. It may be combined with
         is_causal. Masks over (L, S) pairs and additive masks have no linear-time form and are refused.
-    dropout_p : must be 0, as there are no single weights that could be dropped.
-    features : from `estimator.draw(..., like=query)`, or a `LinearAttention`, of which the features alone are taken.
+    dropout_p : must be 0, since single weights are never computed.
+    features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
         causal_offset, cu_seqlens, method, ...
 
-    A query whose keys are all masked gives zeros.
+    The output of a query whose keys are all masked is zero.
 
     >>> import randfeat as rf
     >>> q, k, v = torch.randn(3, 2, 8, 100, 16)

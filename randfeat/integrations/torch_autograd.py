@@ -1,4 +1,4 @@
-"""Linear attention for PyTorch whose backward pass keeps inputs only, and not the features of the whole sequence."""
+"""Linear attention for PyTorch whose backward pass stores only the inputs, not the features of the sequence."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ def linear_attention(
 ) -> torch.Tensor:
     """`randfeat.linear_attention` of tensors, with `linear_attention_vjp` as its backward pass.
 
-    The same numbers forwards. Between the passes only query, key, value and the mask are kept, O(L (d + dv)), where
-    automatic differentiation of the generic function keeps the features and more, O(L num_features); the price is to
-    compute the features twice more. Second derivatives differentiate the backward pass, and then keep what it makes.
-    `torch.func.grad` and `vmap` work.
+    The forward pass gives the same numbers. Between the passes only query, key, value and the mask are stored,
+    O(L (d + dv)). Automatic differentiation of the generic function stores the features and more, O(L num_features).
+    The price here is that the features are computed two more times. Second derivatives differentiate the backward pass,
+    and then store its intermediate results. `torch.func.grad` and `vmap` work.
 
-    Limits: states (`initial_state`, `return_state`), rows that require a gradient, estimators without analytic
-    gradients, and forward-mode derivatives are left to `randfeat.linear_attention`, which PyTorch differentiates
-    itself; the first three raise ValueError.
+    Limits: states (`initial_state`, `return_state`), rows that require a gradient, and estimators without analytic
+    gradients raise ValueError; forward-mode derivatives do not work. For all of these use
+    `randfeat.linear_attention`, which PyTorch differentiates itself.
 
     >>> import randfeat as rf
     >>> q, k, v = torch.randn(3, 100, 8, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
@@ -55,7 +55,7 @@ def linear_attention(
 
 
 class LinearAttention(torch.autograd.Function):
-    """The operator with its analytic backward pass."""
+    """The autograd function: linear attention with its analytic backward pass."""
 
     generate_vmap_rule = True
 

@@ -28,7 +28,7 @@ from randfeat.selection.adaptation import adapt
 __all__ = ["ModelAttention", "calibrate", "register"]
 
 NOT_OFFERED = tuple(name for name in EVERY if name not in ("decay", "window", "method", "num_threads"))
-REFUSED = ("position_bias", "softcap", "sliding_window", "s_aux", "cache")  # what other attention functions are given
+REFUSED = ("position_bias", "softcap", "sliding_window", "s_aux", "cache")  # arguments of other attention functions
 
 
 def register(
@@ -39,19 +39,20 @@ def register(
     name: str = "randfeat",
     **options: Any,
 ) -> "ModelAttention":
-    """Offer linear attention to transformers: `from_pretrained(..., attn_implementation=name)` then uses it.
+    """Register linear attention with transformers, for `from_pretrained(..., attn_implementation=name)`.
 
-    estimator : for all layers, or one for each, by number, as `calibrate` returns them; `PositiveFeatures` with
-        orthogonal rows by default.
+    estimator : one for all layers, or a mapping from layer numbers to estimators, as `calibrate` returns it;
+        `PositiveFeatures` with orthogonal rows by default.
     num_features : length of the features.
-    rng : seed, an int. Layer number i draws one map for each head from (seed, i): the same in every process.
-    name : registered under; a second call with this name replaces the first.
-    options : for every layer, keywords of `randfeat.linear_attention` that do not depend on the input: `decay`, a
-        number or one for each head; `window`, of exact weights beside estimated ones, for whole sequences; `method`.
+    rng : seed, an int. Layer i draws one map for each head from (seed, i): the same maps in every process.
+    name : name of the implementation; a second call with the same name replaces the first.
+    options : keywords of `randfeat.linear_attention` for every layer, if they do not depend on the input: `decay`, a
+        number or one for each head; `window`, with exact weights inside and estimated ones outside, for whole
+        sequences; `method`.
 
     Padding masks and causal models work. Sliding windows, packed sequences, additive biases, dropout during training
-    and prefilling onto a cache are refused where they occur, as they have no such linear-time form. A model that is
-    loaded already changes with `model.set_attn_implementation(name)`.
+    and several new tokens after a cache raise an error, as they have no linear-time form here. For a model that is
+    already loaded, use `model.set_attn_implementation(name)`.
     """
     attention = ModelAttention(PositiveFeatures() if estimator is None else estimator, num_features, rng, options)
     AttentionInterface.register(name, attention)
@@ -63,8 +64,8 @@ def register(
 class ModelAttention:
     """The attention function of a model, with the features of its layers; made by `register`.
 
-    Features are a function of seed, layer, sizes and estimator. They are drawn when a layer is first used and kept, on
-    the device that it was used on.
+    Features are determined by seed, layer, sizes and estimator. They are drawn when a layer first runs, and kept on the
+    device that it ran on.
     """
 
     estimator: Estimator | Mapping[int, Estimator]
@@ -84,19 +85,19 @@ class ModelAttention:
         check_options(self.options, where="a model", refused=NOT_OFFERED, reason="the model decides")
 
     def features(self, layer: int, heads: int, like: torch.Tensor) -> FeatureMap:
-        """The features of one layer, (heads,) maps for inputs like `like`."""
-        place = (layer, heads, like.shape[-1], like.device, like.dtype)
-        if place not in self.drawn:
+        """Features of one layer: one map for each head, for inputs like `like`."""
+        cache_key = (layer, heads, like.shape[-1], like.device, like.dtype)
+        if cache_key not in self.drawn:
             estimator = self.estimator
             if isinstance(estimator, Mapping):
                 if layer not in estimator:
                     raise ValueError(f"there is no estimator for layer {layer}, only for {sorted(estimator)}.")
                 estimator = estimator[layer]
             seed = np.random.SeedSequence(self.rng, spawn_key=(layer,))
-            self.drawn[place] = estimator.draw(
+            self.drawn[cache_key] = estimator.draw(
                 like.shape[-1], self.num_features, rng=seed, like=like, batch_shape=(heads,)
             )
-        return self.drawn[place]
+        return self.drawn[cache_key]
 
     def __call__(
         self,
@@ -110,20 +111,20 @@ class ModelAttention:
         is_causal: bool | None = None,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        """(batch, heads, L, d), (batch, key heads, S, d) -> (batch, L, heads, dv), as transformers calls it."""
+        """Attention in the interface of transformers: (batch, heads, L, d) -> (batch, L, heads, dv)."""
         given = [name for name in REFUSED if options.get(name) is not None]
         if given:
-            raise ValueError(f"{', '.join(given)}: of this layer, has no linear-time form.")
+            raise ValueError(f"{', '.join(given)} of this layer has no linear-time form.")
         if dropout != 0:
             raise ValueError(f"attention dropout must be 0, got {dropout}: call model.eval(), or set it in the config.")
         causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-        more = dict(self.options)
+        keywords = dict(self.options)
         length, num_keys = query.shape[2], key.shape[2]
-        if length != num_keys and more.get("window") is not None:
+        if length != num_keys and keywords.get("window") is not None:
             raise ValueError("a window needs the positions of the queries, which a cache hides: use use_cache=False.")
-        if causal and length == 1:  # it follows a cache, and sees what the mask leaves of it
-            causal = more.get("decay") is not None
-            more["causal_offset"] = num_keys - 1 if causal else 0
+        if causal and length == 1:  # after a cache, whose keys it sees as far as the mask allows
+            causal = keywords.get("decay") is not None
+            keywords["causal_offset"] = num_keys - 1 if causal else 0
         output = linear_attention(
             query,
             key,
@@ -133,7 +134,7 @@ class ModelAttention:
             scale=scaling,
             key_mask=None if attention_mask is None else key_mask_of(attention_mask, 4, name="attention_mask"),
             enable_gqa=query.shape[1] != key.shape[1],
-            **more,
+            **keywords,
         )
         return output.transpose(1, 2).contiguous(), None
 
@@ -147,15 +148,15 @@ def calibrate(
     rng: int = 0,
     **options: Any,
 ) -> dict[int, Estimator]:
-    """Fit an estimator to every self-attention layer, from one batch run with exact attention: `randfeat.adapt`.
+    """Fit an estimator to every self-attention layer by `randfeat.adapt`, from one batch run with exact attention.
 
     inputs : keyword arguments of the model: input_ids, attention_mask, ...; padding is left out of the fit.
-    num_features, level, options : as for `randfeat.adapt`; use the same number of features afterwards.
+    num_features, level, options : as in `randfeat.adapt`; use the same number of features in `register`.
 
-    Returns estimators by layer number, for `register`. For models with one query head per key head and a layer_idx in
-    their attention modules. The model is left as it was.
+    Returns a mapping from layer numbers to estimators, for `register`. The model must have one query head per key head
+    and a layer_idx in its attention modules. It is left unchanged.
     """
-    seen: dict[int, dict[str, Any]] = {}
+    recorded: dict[int, dict[str, Any]] = {}
 
     def record(
         module: torch.nn.Module,
@@ -166,13 +167,13 @@ def calibrate(
         **given: Any,
     ) -> tuple[torch.Tensor, None]:
         layer = layer_of(module)
-        if layer in seen or query.shape[:3] != key.shape[:3]:
+        if layer in recorded or query.shape[:3] != key.shape[:3]:
             raise ValueError("calibrate needs self-attention layers with numbers of their own and ungrouped heads.")
         mask = None if attention_mask is None else key_mask_of(attention_mask, 4, name="attention_mask")
-        seen[layer] = {"query": query, "key": key, "value": value, "scale": given.get("scaling"), "key_mask": mask}
+        recorded[layer] = {"query": query, "key": key, "value": value, "scale": given.get("scaling"), "key_mask": mask}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
 
-    before, name = model.config._attn_implementation, "randfeat_calibration"
+    implementation, name = model.config._attn_implementation, "randfeat_calibration"
     AttentionInterface.register(name, record)
     AttentionMaskInterface.register(name, padding_mask)
     try:
@@ -180,9 +181,9 @@ def calibrate(
         with torch.no_grad():
             model(**inputs)
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(implementation)
     estimators: dict[int, Estimator] = {}
-    for layer, arrays in sorted(seen.items()):
+    for layer, arrays in sorted(recorded.items()):
         mask = arrays.pop("key_mask")
         mask = None if mask is None else mask.cpu().numpy()
         seed = np.random.SeedSequence(rng, spawn_key=(layer,))
@@ -203,10 +204,10 @@ def padding_mask(
     device: Any = None,
     **unused: Any,
 ) -> torch.Tensor | None:
-    """The mask that transformers makes for a model: of keys only, bool (batch, 1, 1, S), or None.
+    """Mask of keys for a model, bool (batch, 1, 1, S) or None, in the interface of transformers.
 
-    What else a causal model masks is left to `is_causal`, for a whole sequence, and to the position of the query, for
-    one that follows a cache.
+    The causal part of a mask is left out: for a whole sequence `is_causal` does it. A single query that follows a cache
+    gets a mask of the keys up to its position.
     """
     if mask_function not in (causal_mask_function, bidirectional_mask_function):
         raise ValueError(
@@ -229,6 +230,6 @@ def padding_mask(
 
 
 def layer_of(module: torch.nn.Module) -> int:
-    """The number of an attention module; modules without one count as layer 0 and share its features."""
+    """Number of an attention module; modules without one count as layer 0 and share its features."""
     number = getattr(module, "layer_idx", None)
     return 0 if number is None else int(number)

@@ -1,4 +1,4 @@
-"""FeatureMoments: sums over data of products of features, all that linear regression on features needs."""
+"""FeatureMoments: sums of products of features over the data, all that linear regression on features needs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,30 +11,30 @@ from randfeat.maps import FeatureMap
 
 __all__ = ["FeatureMoments"]
 
-BLOCK_NUMBERS = 2**22  # of a block of features
-SHORTEST, LONGEST = 1024, 8192  # rows of a block
-RANK_UPDATE = 1024  # features from which it pays to add in place
-MIRRORED = 128  # features, of a tile that is transposed in cache
+BLOCK_NUMBERS = 2**22  # target size of a block of features, in numbers
+SHORTEST, LONGEST = 1024, 8192  # limits of the rows of a block
+RANK_UPDATE = 1024  # number of features from which an update in place pays
+MIRRORED = 128  # width of the tiles that are transposed in cache
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMoments:
-    """The sums over rows (x_j, y_j) that regression on features `y ≈ φ(x)·β` needs, in memory independent of how many.
+    """The sums over rows (x_j, y_j) that the regression `y ≈ φ(x)·β` needs; memory does not grow with the rows.
 
         gram (*batch_shape, m, m)    Σ_j φ(x_j) φ(x_j)ᵀ,
         cross (*batch_shape, m, k)   Σ_j φ(x_j) y_jᵀ,
         feature_sum (*batch_shape, m)    Σ_j φ(x_j),
         target_sum (k,), target_gram (k, k), count    Σ_j y_j, Σ_j y_j y_jᵀ, Σ_j 1.
 
-    features : a symmetric map of m features, or a batch of them that all see the same rows.
+    features : a symmetric map of m features, or a batch of maps that all see the same rows.
 
-    Moments are an associative monoid: `append` adds rows, `merge` joins the moments of two parts of the data, `empty`
-    is the identity; all return new ones. Features exist for a block of rows at a time. Plain features are used: where
-    they leave the range of the dtype, so do the sums. Each append writes new sums, m² numbers, so give it many rows.
-    Solving `(gram + λI) β = cross` is ridge regression; with the sums also means can be taken out before.
+    Moments form a monoid: `append` adds rows, `merge` joins the moments of two parts of the data, and `empty` is the
+    identity. All return new moments. Features are computed for one block of rows at a time. They are plain features:
+    where they leave the range of the dtype, so do the sums. Each append writes m² new numbers, so give it many rows.
+    Solving `(gram + λI) β = cross` is ridge regression; `feature_sum` and `target_sum` allow centering before it.
 
-    Exact up to rounding, in the dtype of the map or in the one that is asked for: float64 sums of float32 features
-    lose no digits however many rows there are.
+    Exact up to rounding, in the dtype of the map or in `dtype`. float64 sums of float32 features lose no digits,
+    however many rows there are.
 
     >>> import randfeat as rf
     >>> x = np.linspace(-2.0, 2.0, 500)[:, None]
@@ -55,9 +55,9 @@ class FeatureMoments:
 
     @classmethod
     def empty(cls, features: FeatureMap, num_targets: int = 0, *, dtype: str | None = None) -> Self:
-        """The moments of no rows.
+        """The moments of zero rows.
 
-        num_targets : k. dtype : "float32" or "float64", of the sums; that of the map by default.
+        num_targets : k. dtype : of the sums, "float32" or "float64"; by default the dtype of the map.
         """
         if isinstance(num_targets, bool) or not isinstance(num_targets, int) or num_targets < 0:
             raise ValueError(f"num_targets must be an integer, 0 or more, got {num_targets!r}.")
@@ -74,14 +74,14 @@ class FeatureMoments:
 
     @classmethod
     def of(cls, features: FeatureMap, x: Any, y: Any = None, *, dtype: str | None = None) -> Self:
-        """The moments of rows x (n, d) and targets y (n, k), or (n,) for one, or None for no targets."""
+        """The moments of rows x (n, d) with targets y: (n, k), (n,) for one target, or None."""
         num_targets = 0 if y is None else as_targets(y, namespace(as_floating(x, "x"))).shape[1]
         return cls.empty(features, num_targets, dtype=dtype).append(x, y)
 
     def append(self, x: Any, y: Any = None, *, num_threads: int | None = None) -> Self:
-        """These moments and those of more rows: x (n, d), y (n, k) if there are targets.
+        """Moments with more rows added: x (n, d), and y (n, k) if there are targets.
 
-        num_threads : for the features of NumPy arrays, as in `FeatureMap`; products of matrices are left to BLAS.
+        num_threads : threads for the features of NumPy arrays, as in `FeatureMap`; BLAS decides about matrix products.
         """
         x = as_floating(x, "x")
         xp = namespace(x, self.gram)
@@ -94,7 +94,7 @@ class FeatureMoments:
         return self._plus(((self.features(x[rows, :], num_threads=num_threads), rows) for rows in parts), targets)
 
     def append_features(self, features: Any, y: Any = None) -> Self:
-        """These moments and those of more rows, whose features (*batch_shape, n, m) were computed elsewhere."""
+        """Moments with more rows added, given by their features (*batch_shape, n, m), computed elsewhere."""
         features = as_floating(features, "features")
         xp = namespace(features, self.gram)
         expected = (*self.features.batch_shape, self.features.num_features)
@@ -107,7 +107,7 @@ class FeatureMoments:
         return self._plus([(features, slice(None))], targets)
 
     def _targets(self, length: int, y: Any, xp: Any, device: Any) -> Array:
-        """Targets (length, k) in the dtype of the sums."""
+        """Targets (length, k), checked and cast to the dtype of the sums."""
         num_targets = self.target_sum.shape[0]
         targets = xp.zeros((length, 0), dtype=self.gram.dtype, device=device) if y is None else as_targets(y, xp)
         if tuple(targets.shape) != (length, num_targets):
@@ -118,7 +118,7 @@ class FeatureMoments:
         return cast(targets, self.gram.dtype)
 
     def _plus(self, blocks: Iterable[tuple[Array, slice]], targets: Array) -> Self:
-        """With the sums over blocks of features and the rows of the targets that belong to them."""
+        """Moments with blocks of features added; each block comes with the slice of its rows in `targets`."""
         xp = namespace(self.gram)
         ones = xp.ones((targets.shape[0], 1), dtype=self.gram.dtype, device=device_of(targets))
         columns = xp.concat([targets, ones], axis=1)
@@ -127,7 +127,7 @@ class FeatureMoments:
         for features, rows in blocks:
             block = cast(features, self.gram.dtype)
             gram = add_gram(gram, block)
-            sums = sums + xp.matrix_transpose(columns[rows, :]) @ block  # in this order twice as fast
+            sums = sums + xp.matrix_transpose(columns[rows, :]) @ block  # twice as fast as features.T @ columns
         return replace(
             self,
             gram=mirrored(gram),
@@ -139,7 +139,7 @@ class FeatureMoments:
         )
 
     def merge(self, other: "FeatureMoments") -> Self:
-        """The moments of both parts of the data; they must be of one map and of equally many targets."""
+        """The moments of two parts of the data together; both must use the same map and number of targets."""
         if self.features is not other.features and self.features.fingerprint != other.features.fingerprint:
             raise ValueError("these are moments of different feature maps; draw one map and use it for all the data.")
         if self.cross.shape != other.cross.shape:
@@ -150,7 +150,7 @@ class FeatureMoments:
 
 
 def as_targets(y: Any, xp: Any) -> Array:
-    """Targets (n, k), of the namespace."""
+    """`y` as targets (n, k) of the namespace `xp`."""
     y = as_floating(y, "y")
     if namespace(y) is not xp:
         raise TypeError("x and y must be arrays of one library.")
@@ -160,10 +160,10 @@ def as_targets(y: Any, xp: Any) -> Array:
 
 
 def add_gram(total: Array, block: Array) -> Array:
-    """`total + blockᵀ block`, for NumPy in place and, where m is large, in its upper triangle only.
+    """`total + blockᵀ block`. For NumPy in place and, if m is large, in the upper triangle only.
 
-    NumPy knows `blockᵀ @ block` to be symmetric, which halves the products; BLAS's rank update also spares the sum of
-    two m × m matrices, for large m a third of the time.
+    NumPy recognizes that `blockᵀ @ block` is symmetric and computes half of it. The rank update of BLAS also saves the
+    sum of two m × m matrices, for large m a third of the time.
     """
     if not isinstance(total, np.ndarray):
         return total + namespace(total).matrix_transpose(block) @ block
@@ -178,7 +178,7 @@ def add_gram(total: Array, block: Array) -> Array:
 
 
 def mirrored(gram: Array) -> Array:
-    """The symmetric matrix whose upper triangle this is; NumPy's is overwritten."""
+    """The symmetric matrix with this upper triangle; a NumPy array is overwritten."""
     if isinstance(gram, np.ndarray):
         for start in range(0, gram.shape[-1], MIRRORED):
             stop = start + MIRRORED

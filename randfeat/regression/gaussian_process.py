@@ -1,4 +1,4 @@
-"""Functions drawn from Gaussian processes, before and after data were seen."""
+"""Functions drawn from Gaussian processes, prior and posterior."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,21 +13,22 @@ __all__ = ["SampleFunctions", "prior_functions"]
 
 @dataclass(frozen=True, eq=False)
 class SampleFunctions:
-    """Functions drawn from a Gaussian process, as functions: `f(x) = φ(x)·w + k(x, X) v`; made by `prior_functions`.
+    """Functions drawn from a Gaussian process: `f(x) = φ(x)·w + k(x, X) v`; made by `prior_functions`.
 
         weights w (*batch_shape, m, s)    of the features, for s functions on each map of the batch,
-        points X (n, d), update v (*batch_shape, n, s)    what data changed, or None for the prior.
+        points X (n, d), update v (*batch_shape, n, s)    the change made by data; None for the prior.
 
     A prior function has w ~ N(0, I): given φ it is Gaussian with covariance `φ(x)·φ(y)`. Functions on one map share its
-    features, so that over many of them covariances tend to `φ(x)·φ(y)`; on a batch of maps they are independent, and
-    their covariance is the kernel k itself for unbiased features of any number; few show in the higher moments.
+    features, so their sample covariance tends to `φ(x)·φ(y)`. Functions on different maps of a batch are independent,
+    and if the features are unbiased, their covariance is the kernel k itself, for any number of features. A small
+    number of features shows in the higher moments only.
 
     `given` conditions each function by Matheron's rule, with the exact kernel:
 
         v = (k(X, X) + σ²I)^{-1} (y - f(X) - ε),   ε ~ N(0, σ²I),
 
-    a linear map of f, so mean and covariance after the data are those of the exact posterior wherever mean and
-    covariance before it were exact; the mean always is. O(n³ + n² s) once, then O(m + n) for each value.
+    a linear map of f. So the posterior covariance is exact wherever the prior covariance is, and the posterior mean
+    always is. Cost: O(n³ + n² s) once, then O(m + n) for each value.
     Source: Wilson et al. 2020, "Efficiently Sampling Functions from Gaussian Process Posteriors".
 
     >>> import numpy as np, randfeat as rf
@@ -46,7 +47,7 @@ class SampleFunctions:
     update: Array | None = None
 
     def __call__(self, x: Any) -> Array:
-        """The values at x (n', d): (*batch_shape, n', s)."""
+        """Values of the functions at x (n', d): (*batch_shape, n', s)."""
         x = self._inputs(x, "x")
         values = self.features(x) @ cast(self.weights, x.dtype)
         if self.points is None or self.update is None:
@@ -54,9 +55,10 @@ class SampleFunctions:
         return values + self.features.estimator.kernel(x, cast(self.points, x.dtype)) @ cast(self.update, x.dtype)
 
     def given(self, x: Any, y: Any, *, noise_variance: float, rng: Any = None) -> Self:
-        """The functions after observations y (n,) at x (n, d), with independent noise of this variance.
+        """Posterior functions, given observations y (n,) at x (n, d) with independent noise of this variance.
 
-        rng : of the noise ε of each function. A variance of 0 interpolates, where the kernel matrix allows.
+        rng : seed of the noise ε of each function. A noise variance of 0 interpolates the data, unless the kernel
+            matrix is singular.
         """
         if self.points is not None:
             raise ValueError("these functions have seen data: condition those of the prior on all data at once.")
@@ -66,12 +68,12 @@ class SampleFunctions:
             raise ValueError(f"y must have shape ({x.shape[0]},), one number for each row of x, got {tuple(y.shape)}.")
         if not 0 <= noise_variance < math.inf:
             raise ValueError(f"noise_variance must be a finite number, 0 or more, got {noise_variance!r}.")
-        before = self(x)
-        noise = host_to(as_generator(rng).standard_normal(tuple(before.shape)), before) * math.sqrt(noise_variance)
+        prior = self(x)
+        noise = host_to(as_generator(rng).standard_normal(tuple(prior.shape)), prior) * math.sqrt(noise_variance)
         identity = xp.eye(x.shape[0], dtype=x.dtype, device=device_of(x))
         gram = self.features.estimator.kernel(x, x) + noise_variance * identity
-        missing = cast(y, x.dtype)[:, None] - before - noise
-        solution = xp.linalg.solve(xp.broadcast_to(gram, (*missing.shape[:-2], *gram.shape)), missing)
+        residual = cast(y, x.dtype)[:, None] - prior - noise
+        solution = xp.linalg.solve(xp.broadcast_to(gram, (*residual.shape[:-2], *gram.shape)), residual)
         return replace(self, points=x, update=solution)
 
     def _inputs(self, x: Any, name: str) -> Array:
@@ -84,8 +86,10 @@ class SampleFunctions:
 def prior_functions(features: FeatureMap, num_samples: int = 1, *, rng: Any = None) -> SampleFunctions:
     """Draw functions from the Gaussian process of mean 0 whose kernel the features estimate.
 
-    features : a symmetric map, or a batch of maps, each with functions of its own. `2.5 * estimator` is for a variance
-        of 2.5. num_samples : s, functions for each map. rng : seed of the weights.
+    features : a symmetric map, or a batch of maps, each with functions of its own. For functions of variance 2.5, draw
+        the map from `2.5 * estimator`.
+    num_samples : s, the number of functions for each map.
+    rng : seed of the weights.
     """
     if not features.estimator.symmetric:
         raise TypeError(f"{type(features.estimator).__name__} has different query and key features, and no functions.")

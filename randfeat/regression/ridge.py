@@ -1,4 +1,4 @@
-"""Ridge regression on features from their moments: one penalty, or all of them at once."""
+"""Ridge regression on features from their moments, for one penalty or for all penalties at once."""
 
 import abc
 import functools
@@ -15,24 +15,25 @@ from randfeat.regression.feature_moments import FeatureMoments
 
 __all__ = ["RidgePath", "RidgeProblem", "RidgeSpectrum", "RidgeTridiagonal"]
 
-STEPS_PER_DECADE = 3  # of the penalties that are tried first; GCV is a sum of functions that take decades to change
-SUBDIVISIONS = 10  # of the steps beside the best of them
-HEAVIEST = 1e3  # of them, over the largest eigenvalue: weights are then 0.1 % of those without a penalty, or less
+STEPS_PER_DECADE = 3  # of the coarse grid of penalties; GCV is a sum of functions that change over decades
+SUBDIVISIONS = 10  # of the coarse steps beside the best penalty
+HEAVIEST = 1e3  # largest penalty over the largest eigenvalue: it leaves at most 0.1 % of the unpenalized weights
 
 
 @dataclass(frozen=True, eq=False)
 class RidgeProblem:
     """Minimize `Σ_j |y_j - b - Wᵀ φ(x_j)|² + α |W|²` over the intercept b (k,) and the weights W (m, k).
 
-    From n rows of m features and k targets, all in float64 on the host; with an intercept their means are taken out:
+    For n rows of m features and k targets, in float64 on the host. With an intercept, means are subtracted:
 
         gram (m, m)    G = Φᵀ Φ - n φ̄ φ̄ᵀ,   cross (m, k)    C = Φᵀ Y - n φ̄ ȳᵀ,   target_squares (k,)    diag YᵀY - n ȳ²,
         count, degrees    n, and n - 1 with an intercept or n without; feature_mean (m,), target_mean (k,)    φ̄ and ȳ,
             or zeros without an intercept,
-        rounding    below which an eigenvalue of G is rounding: m eps times the trace of Φᵀ Φ.
+        rounding    eigenvalues of G below this are rounding errors: m eps times the trace of Φᵀ Φ.
 
     Then `W = (G + αI)^{-1} C` and `b = ȳ - Wᵀ φ̄`.
-    Limits: what is less than eps of what was taken out is lost, so center targets whose mean is 1e6 times their spread.
+    Limits: subtracting n φ̄ φ̄ᵀ and n ȳ² loses digits if means are large. Center targets whose mean is 1e6 times their
+    spread.
     """
 
     gram: np.ndarray
@@ -46,7 +47,7 @@ class RidgeProblem:
 
     @classmethod
     def of(cls, moments: FeatureMoments, *, intercept: bool = True) -> Self:
-        """From the moments of at least one row, of a single map."""
+        """The problem with these moments, of a single map and at least one row."""
         if moments.features.batch_shape:
             raise ValueError(f"expected moments of a single map, got batch_shape {moments.features.batch_shape}.")
         if moments.count < 1:
@@ -71,8 +72,8 @@ class RidgeProblem:
     def weights(self, alpha: float) -> np.ndarray:
         """`(G + αI)^{-1} C` (m, k), by Cholesky's factorization.
 
-        Where that breaks down or would lose all digits, a LinAlgWarning, and the weights by eigenvalues, in whose
-        directions of rounding they are zero.
+        If the factorization fails or would lose all digits, a LinAlgWarning is given and eigenvectors are used instead;
+        weights along eigenvectors with rounding-size eigenvalues are then zero.
         """
         from scipy.linalg import cho_solve
 
@@ -92,23 +93,27 @@ class RidgeProblem:
         return vectors / np.sqrt(np.where(values > self.rounding, values, 0.0) + alpha)
 
     def noise_variance(self, alpha: float, weights: np.ndarray, root: np.ndarray) -> np.ndarray:
-        """Squares of the residuals over their degrees of freedom, (k,), from `weights` and `inverse_root` at α.
+        """Sum of squared residuals over their degrees of freedom, (k,), from `weights` and `inverse_root` at α.
 
-        `(|y|² - Wᵀ C - α |W|²) / (d - tr G (G + αI)^{-1})`, as in `RidgeSpectrum` but with what cancels; NaN with no
-        degrees left. Source: Wahba 1983, "Bayesian 'Confidence Intervals' for the Cross-Validated Smoothing Spline".
+        `(|y|² - Wᵀ C - α |W|²) / (d - tr G (G + αI)^{-1})`, with some cancellation, which `RidgeSpectrum` avoids; NaN
+        if no degrees of freedom are left. Source: Wahba 1983, "Bayesian 'Confidence Intervals' for the Cross-Validated
+        Smoothing Spline".
         """
         squares = self.target_squares - np.sum(weights * (self.cross + alpha * weights), axis=0)
-        left = self.degrees - (root.shape[1] - alpha * float(np.sum(root * root)))
-        return np.maximum(squares, 0.0) / left if left > 0 else np.full(squares.shape, math.nan)
+        residual_degrees = self.degrees - (root.shape[1] - alpha * float(np.sum(root * root)))
+        if residual_degrees <= 0:
+            return np.full(squares.shape, math.nan)
+        return np.maximum(squares, 0.0) / residual_degrees
 
     def intercept(self, weights: np.ndarray) -> np.ndarray:
-        """`b = ȳ - Wᵀ φ̄` (k,)."""
+        """The intercept `b = ȳ - Wᵀ φ̄` (k,)."""
         return self.target_mean - weights.T @ self.feature_mean
 
     def path(self, alphas: Any = None) -> "RidgePath":
-        """All penalties from `rounding` on, or these, at once: by the tridiagonal form, or by the eigenvectors of G.
+        """The problem for all penalties at once (all of at least `rounding`, or the given ones).
 
-        Those see what is exactly zero: the residuals of features that can fit all rows, penalties below rounding.
+        The tridiagonal form is faster. The eigenvectors of G are used where exact zeros matter: if the features can fit
+        all rows, or a penalty is below `rounding`.
         """
         if 1 < len(self.gram) < self.degrees and (alphas is None or np.min(alphas) >= self.rounding):
             return self.tridiagonal
@@ -121,10 +126,10 @@ class RidgeProblem:
 
         size = len(self.gram)
         workspace, _ = lapack.dsytrd_lwork(size, lower=1)
-        with single_threaded_blas():  # half of it are m products with vectors, where many threads wait for one another
-            reflections, diagonal, beside, scales, _ = lapack.dsytrd(self.gram, lower=1, lwork=int(workspace))
+        with single_threaded_blas():  # half of the work is m matrix-vector products, where threads wait for one another
+            reflections, diagonal, off_diagonal, scales, _ = lapack.dsytrd(self.gram, lower=1, lwork=int(workspace))
         reflections = np.asfortranarray(reflections[1:, :-1])
-        values = eigvalsh_tridiagonal(diagonal, beside, lapack_driver="sterf")
+        values = eigvalsh_tridiagonal(diagonal, off_diagonal, lapack_driver="sterf")
         return RidgeTridiagonal(
             values=np.maximum(values, 0.0),
             coordinates=rotated(self.cross, reflections, scales, transpose=True),
@@ -133,7 +138,7 @@ class RidgeProblem:
             degrees=self.degrees,
             rounding=self.rounding,
             diagonal=diagonal,
-            beside=beside,
+            off_diagonal=off_diagonal,
             reflections=reflections,
             scales=scales,
         )
@@ -156,7 +161,7 @@ class RidgeProblem:
         )
 
     def _cholesky(self, alpha: float) -> np.ndarray | None:
-        """The lower factor of `G + αI`, or None, with a warning, where the matrix is singular up to rounding."""
+        """Lower Cholesky factor of `G + αI`; None, with a warning, if the matrix is singular up to rounding."""
         from scipy.linalg import LinAlgWarning, lapack
 
         matrix = self.gram + check_alpha(alpha) * np.eye(len(self.gram))
@@ -180,15 +185,16 @@ class RidgePath(abc.ABC):
     """A `RidgeProblem` in an orthonormal basis where every penalty α is solved in O(m k).
 
         values (r,)    eigenvalues s_i of G, ascending,
-        coordinates (r, k)    of C in that basis; target_squares, count, degrees, rounding as in the problem.
+        coordinates (r, k)    C in that basis,
+        target_squares, count, degrees, rounding    as in `RidgeProblem`.
 
-    The hat matrix has the trace `Σ s/(s+α)`, and 1 more for an intercept. So with d the degrees (n, or n - 1 with an
-    intercept) the residuals have `d - Σ s/(s+α) = (d - r) + Σ α/(s+α)` degrees of freedom, where nothing cancels.
-    These and the sum of squares need no row of the data, and so does generalized cross-validation
+    The hat matrix has the trace `Σ s/(s+α)`, and 1 more for an intercept. Let d be `degrees`: n, or n - 1 with an
+    intercept. Then the residuals have `d - Σ s/(s+α) = (d - r) + Σ α/(s+α)` degrees of freedom; in the second form
+    nothing cancels. Like the sum of squares they need no row of the data, so neither does generalized cross-validation
 
         GCV(α) = n (residual sum of squares) / (residual degrees of freedom)²,
 
-    the mean squared error of leaving one row out, but for the leverages `h_jj`, which are replaced by their mean.
+    the mean squared error of leaving one row out, with all leverages `h_jj` replaced by their mean.
     Source: Golub, Heath & Wahba 1979, "Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter".
     """
 
@@ -208,17 +214,17 @@ class RidgePath(abc.ABC):
         """The sum of squared residuals of each target: penalties (...) -> (..., k)."""
 
     def residual_degrees(self, alpha: Any) -> np.ndarray:
-        """`(d - r) + Σ α/(s+α)`, for penalties of any shape."""
+        """Degrees of freedom of the residuals, `(d - r) + Σ α/(s+α)`, for penalties of any shape."""
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
         return self.degrees - len(self.values) + np.sum(alpha / (self.values + alpha), axis=-1)
 
     def gcv(self, alpha: Any) -> np.ndarray:
-        """Generalized cross-validation, summed over targets: penalties (...) -> (...); NaN with no degrees left."""
+        """Generalized cross-validation score, summed over targets: penalties (...) -> (...); NaN if no degrees left."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.count * np.sum(self.residual_squares(alpha), axis=-1) / self.residual_degrees(alpha) ** 2
 
     def penalties(self) -> np.ndarray:
-        """Penalties from heavy to light, over all that makes a difference: 3 a decade."""
+        """Grid of all penalties that make a difference, from heavy to light, 3 for each decade."""
         if not len(self.values) or self.values[-1] <= self.rounding:
             return np.ones(1)
         heaviest, lightest = HEAVIEST * float(self.values[-1]), self.rounding
@@ -226,7 +232,7 @@ class RidgePath(abc.ABC):
         return np.geomspace(heaviest, lightest, steps + 1)
 
     def best(self, alphas: Any = None) -> float:
-        """The penalty of least GCV among these, the heaviest one of equal ones; or of all, to a 30th of a decade."""
+        """Penalty with the least GCV score: the heaviest such one of `alphas`, or of all, to 1/30 of a decade."""
         if alphas is not None:
             alphas = -np.sort(-np.asarray(alphas, dtype=np.float64))
             return float(alphas[self._least(alphas)])
@@ -243,19 +249,20 @@ class RidgePath(abc.ABC):
 
 @dataclass(frozen=True, eq=False)
 class RidgeTridiagonal(RidgePath):
-    """The path of `G = Q T Qᵀ`, T tridiagonal and Q a product of reflections: a fourth of the work of eigenvectors.
+    """The path from `G = Q T Qᵀ`, T tridiagonal and Q a product of reflections: a fourth of the work of eigenvectors.
 
-        diagonal (m,), beside (m - 1,)    of T, whose eigenvalues are `values`, r = m,
-        reflections (m - 1, m - 1), scales (m - 1,)    Householder's, as LAPACK keeps them; coordinates    c = Qᵀ C.
+        diagonal (m,), off_diagonal (m - 1,)    of T, whose eigenvalues are `values`, r = m,
+        reflections (m - 1, m - 1), scales (m - 1,)    Householder reflections as LAPACK stores them,
+        coordinates    c = Qᵀ C.
 
-    With `u = (T + αI)^{-1} c` weights are `Q u`, and the squares of the residuals `|y|² - uᵀ(c + αu)`, up to rounding
-    of |y|². For α from `rounding` on; NaN below it where T + αI is not positive definite.
+    With `u = (T + αI)^{-1} c` the weights are `Q u`, and the sum of squared residuals is `|y|² - uᵀ(c + αu)`, up to
+    rounding of |y|². For α >= `rounding`; below it NaN if T + αI is not positive definite.
     Source: Eldén 1984, "A Note on the Computation of the Generalized Cross-Validation Function for Ill-Conditioned
     Least Squares Problems", who makes the data bidiagonal.
     """
 
     diagonal: np.ndarray
-    beside: np.ndarray
+    off_diagonal: np.ndarray
     reflections: np.ndarray
     scales: np.ndarray
 
@@ -275,21 +282,21 @@ class RidgeTridiagonal(RidgePath):
     def _solution(self, alpha: float) -> np.ndarray:
         from scipy.linalg import lapack
 
-        *_, solution, failed = lapack.dptsv(self.diagonal + alpha, self.beside, self.coordinates)
+        *_, solution, failed = lapack.dptsv(self.diagonal + alpha, self.off_diagonal, self.coordinates)
         return np.full_like(solution, math.nan) if failed else solution
 
 
 @dataclass(frozen=True, eq=False)
 class RidgeSpectrum(RidgePath):
-    """The path of `G = V diag(s) Vᵀ`, without what is zero up to rounding: r <= min(m, degrees).
+    """The path from `G = V diag(s) Vᵀ`, without eigenvalues that are zero up to rounding: r <= min(m, degrees).
 
         vectors (m, r)    V; coordinates    c = Vᵀ C.
 
-    Weights are `V β`, β = c/(s+α), and the squares of the residuals
+    Weights are `V β`, β = c/(s+α), and the sum of squared residuals is
 
         |y|² - 2 cᵀβ + βᵀ S β = |y|² - Σ c² (s+2α)/(s+α)² = (|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²,
 
-    where all terms of the last form are non-negative: nothing cancels but what least squares (α = 0) leaves.
+    where all terms of the last form are non-negative; only `|y|² - Σ c²/s`, the part of least squares (α = 0), cancels.
     """
 
     vectors: np.ndarray
@@ -302,13 +309,14 @@ class RidgeSpectrum(RidgePath):
         """`(|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²` of each target: penalties (...) -> (..., k)."""
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
         explained = self.coordinates**2 / self.values[:, None]
-        left = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
-        left = left if len(self.values) < self.degrees else 0.0  # features that can fit all rows leave nothing
-        return left + (alpha / (self.values + alpha)) ** 2 @ explained
+        unexplained: Any = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
+        if len(self.values) >= self.degrees:  # features that can fit all rows leave no residual
+            unexplained = 0.0
+        return unexplained + (alpha / (self.values + alpha)) ** 2 @ explained
 
 
 def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, transpose: bool) -> np.ndarray:
-    """`Q x`, or `Qᵀ x`, for Q of a tridiagonal form, which leaves the first coordinate alone."""
+    """`Q x` or `Qᵀ x` for the Q of a tridiagonal form, which does not change the first coordinate."""
     from scipy.linalg import lapack
 
     side, order, rest = "L", "T" if transpose else "N", np.asfortranarray(x[1:])
@@ -317,7 +325,7 @@ def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, trans
 
 
 def check_alpha(alpha: float) -> float:
-    """A finite penalty, 0 or more."""
+    """`alpha` as a float; ValueError unless it is finite and not negative."""
     if not 0 <= alpha < math.inf:
         raise ValueError(f"alpha must be a finite number, 0 or more, got {alpha!r}.")
     return float(alpha)

@@ -1,10 +1,10 @@
-"""The contract of estimators, couplings and attention functions, as checks that anybody can run on their own.
+"""The contract of estimators, couplings and attention functions, as checks to run on your own ones.
 
 `check_estimator` and `check_coupling` raise an AssertionError; `audit_attention` reports what it finds.
 
-Every statistical check is a z-score against a closed form, with the standard error taken from theory where theory has
-it (heavy tails make sample errors too small), a Bonferroni limit from the stated false-alarm rate, and a number of
-draws chosen so that a stated deviation is caught with probability 0.999.
+Every statistical check is a z-score against a closed form. Its standard error comes from theory wherever that is known,
+because heavy tails make sample errors too small. Its limit is a Bonferroni limit from the stated false-alarm rate. The
+number of draws is chosen so that a stated deviation is caught with probability 0.999.
 
 >>> import randfeat as rf
 >>> report = check_estimator(rf.PositiveFeatures(coupling="orthogonal"), dim=3, rng=0)

@@ -35,19 +35,20 @@ def audit_attention(
     """Check the laws of softmax attention on any function `fn(query, key, value)`, exact or estimating.
 
     fn : called with arrays (2, 3, L, d), (2, 3, S, d), (2, 3, S, dv): batch, heads, length, dimension. The same inputs
-        must give the same outputs: draw features before.
-    library : whose arrays it is called with.
+        must give the same outputs, so draw the features beforehand.
+    library : the array library of its inputs.
     is_causal : whether query i of `fn` sees the keys 0 .. i only; L = S then.
     masked : `masked(query, key, value, key_mask)`, the same attention with a bool mask (2, S), True = take part.
     estimate : `estimate(query, key, seed)`, (L, d), (S, d) -> (L, S), the estimate of `exp(scale · query keyᵀ)` from
         features drawn anew for each integer seed; checked for bias over 2000 draws.
-    scale : that the function multiplies its logits by; 1/√d by default.
-    dim, value_dim, length : d, dv (d by default) and S. `dtype` is that of all checks but those of dtypes.
+    scale : the factor by which the function multiplies its logits; 1/√d by default.
+    dim, value_dim, length : d, dv (d by default) and S.
+    dtype : dtype of the inputs, except in the checks of dtypes themselves.
     name : what the report calls the function.
 
-    Returns a report of what holds, what fails and by how much; a function that fails, or raises, is a finding and no
-    error. Bit-for-bit laws are tested bit for bit. What exact attention obeys and estimates need not (invariance under
-    a shift of all keys, accuracy) is measured only.
+    Returns a report: which laws hold, which fail and by how much. A function that fails or raises gives a finding, not
+    an error. Laws that hold to the last bit are tested to the last bit. Properties of exact attention that an estimate
+    need not have (invariance under a shift of all keys, accuracy) are only measured.
 
     >>> import randfeat as rf
     >>> report = audit_attention(rf.softmax_attention)
@@ -79,12 +80,12 @@ def audit_attention(
 def examined(
     check: str, function: Callable[..., Iterator[Finding]], subject: Subject, rng: np.random.Generator
 ) -> list[Finding]:
-    """The findings of one check; an exception is one, too."""
+    """Findings of one check; an exception raised by the audited function becomes a finding, too."""
     findings: list[Finding] = []
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             findings.extend(function(check, subject, rng))
-    except Exception as error:  # whatever it is that the function raises
+    except Exception as error:  # of any kind: the audited function may raise anything
         findings.append(Finding.raised(check, error))
     return findings

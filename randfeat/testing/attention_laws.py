@@ -1,4 +1,4 @@
-"""The laws of softmax attention, one function each, that yields findings about a subject."""
+"""The laws of softmax attention. Each is one function, which yields findings about the audited function."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -14,20 +14,20 @@ from randfeat.testing.subject import LEAD, Subject, largest, overshoot
 
 __all__ = ["LAWS"]
 
-LARGE = (10, 100)
-DRAWS = 2000
-FLOOR = 1e-20  # a key whose logit is thousands below the largest has less of the weight than this
+LARGE = (10, 100)  # factors of the inputs
+DRAWS = 2000  # of features, for the check of bias
+FLOOR = 1e-20  # upper limit of the relative weight of a key whose logit is thousands below the largest
 
 
 def described(array: Any) -> str:
-    """`ndarray (2, 3, 130, 16) float64`."""
+    """Type, shape and dtype of an array, as `ndarray (2, 3, 130, 16) float64`."""
     if not hasattr(array, "dtype"):
         return type(array).__name__
     return f"{type(array).__name__} {tuple(array.shape)} {dtype_name(array.dtype)}"
 
 
 def outputs(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Library, dtype and shape of the output, the same at every call, and inputs left as they were."""
+    """The output has the library, dtype and shape of the values and repeats exactly; the inputs are left unchanged."""
     inputs = subject.problem(rng)
     arrays = subject.arrays(*inputs)
     output = subject.fn(*arrays)
@@ -41,7 +41,7 @@ def outputs(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[
 
 
 def row_sums(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Values of 1 give outputs of 1."""
+    """If all values are 1, all outputs are 1."""
     query, key, value = subject.problem(rng)
     worst = largest(subject.call(query, key, np.ones_like(value)) - 1)
     yield Finding.bounded(check, worst, subject.rounding, "largest |Σ_j A_ij - 1|")
@@ -57,7 +57,7 @@ def linearity(check: str, subject: Subject, rng: np.random.Generator) -> Iterato
 
 
 def hull(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Outputs are within the range of the values; for unit vectors as values, weights are from 0 to 1."""
+    """Outputs stay within the range of the values; for unit vectors as values, the weights lie between 0 and 1."""
     query, key, value = subject.problem(rng)
     units = np.broadcast_to(np.eye(subject.length), (*LEAD, subject.length, subject.length))
     worst = overshoot(subject.call(query, key, value), value)
@@ -68,8 +68,8 @@ def hull(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Fin
 def logit_scale(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
     """The part of the output odd in queries and in keys, regressed on that of exact attention, has slope 1.
 
-    Noise of random features that depends on one side only is even in the other. What is left is a multiple of
-    tr(WᵀW)/(m d) = 1 ± √(2/(m d)). A missing or doubled 1/√d is off by √d: the limit is halfway.
+    Noise of random features that depends on the queries alone, or on the keys alone, cancels. The slope that is left is
+    a multiple of tr(WᵀW)/(m d) = 1 ± √(2/(m d)). A missing or doubled 1/√d changes it by a factor √d; the limit is √√d.
     """
     query, key, value = subject.problem(rng)
     size = np.sqrt(0.5 / subject.scale)
@@ -87,7 +87,7 @@ def logit_scale(check: str, subject: Subject, rng: np.random.Generator) -> Itera
 
 
 def accuracy(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Relative error against exact attention, beside that of averaging the values."""
+    """Relative error against exact attention, beside the error of the average of the values."""
     query, key, value = subject.problem(rng)
     exact, average = (
         softmax_attention(q, key, value, is_causal=subject.is_causal, scale=subject.scale) for q in (query, 0 * query)
@@ -99,7 +99,7 @@ def accuracy(check: str, subject: Subject, rng: np.random.Generator) -> Iterator
 
 
 def shift(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Subtracting one vector from all keys leaves exact attention as it is, and changes most estimates."""
+    """Subtracting one vector from all keys leaves exact attention unchanged, and changes most estimates."""
     query, key, value = subject.problem(rng)
     before = subject.call(query, key, value)
     after = subject.call(query, key - rng.standard_normal(subject.dim), value)
@@ -112,7 +112,7 @@ def shift(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Fi
 
 
 def large_norms(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Queries and keys times 10 and 100: finite, within the values, and no floor under small weights."""
+    """With inputs times 10 and 100, outputs are finite and within the values, and small weights stay small."""
     query, key, value = subject.problem(rng)
     for factor in LARGE:
         for dtype in dict.fromkeys((subject.dtype, "float32")):
@@ -129,7 +129,7 @@ def large_norms(check: str, subject: Subject, rng: np.random.Generator) -> Itera
 
 
 def causality(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Whatever later keys and values become, earlier outputs keep every bit; and the first is the first value."""
+    """Changing later keys and values changes no bit of earlier outputs; the first output is the first value."""
     if not subject.is_causal:
         yield Finding.not_applicable(check, "not causal")
         return
@@ -149,7 +149,7 @@ def causality(check: str, subject: Subject, rng: np.random.Generator) -> Iterato
 
 
 def masks(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Masked keys are absent: the same as leaving them out, whatever they hold."""
+    """Masked keys count as absent: outputs are the same as without them, whatever they contain."""
     if subject.masked is None:
         yield Finding.not_applicable(check, "no function with a mask was given")
         return
@@ -175,14 +175,14 @@ def masks(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Fi
 
 
 def one_row(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """One query and one key: its value."""
+    """With one query and one key, the output is the value."""
     query, key, value = subject.problem(rng, 1)
     worst = largest(subject.call(query, key, value) - value) / largest(value)
     yield Finding.bounded(check, worst, subject.rounding, "largest |out - v| with one key")
 
 
 def no_rows(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """No query and no key: an empty output, or a refusal that says so."""
+    """With no query and no key, the output is empty, or a ValueError refuses the input."""
     inputs = subject.problem(rng, 0)
     try:
         shape = subject.call(*inputs).shape
@@ -193,7 +193,7 @@ def no_rows(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[
 
 
 def dtypes(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """float16, bfloat16 and float32 are kept, finite, and near to what float64 gives for the same numbers."""
+    """float16, bfloat16 and float32 inputs give finite outputs of the same dtype, near the float64 result."""
     inputs = subject.problem(rng)
     for dtype in ("float16", "bfloat16", "float32"):
         if not hasattr(subject.xp, dtype):
@@ -212,39 +212,39 @@ def dtypes(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[F
 
 
 def gradient(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Gradients are finite, at inputs times 100 too, and agree with central differences."""
+    """Gradients agree with central differences, and are finite even for inputs times 100."""
     inputs = subject.problem(rng, 9)
     cotangent = rng.standard_normal(inputs[2].shape)
 
-    def slopes(*at: np.ndarray) -> list[np.ndarray] | None:
-        *arrays, weights = subject.arrays(*at, cotangent)
-        found = gradients(subject.fn, arrays, weights)
-        return None if found is None else [as_host(x, "gradient") for x in found]
+    def gradients_at(*point: np.ndarray) -> list[np.ndarray] | None:
+        *arrays, weights = subject.arrays(*point, cotangent)
+        results = gradients(subject.fn, arrays, weights)
+        return None if results is None else [as_host(x, "gradient") for x in results]
 
-    found = slopes(*inputs)
-    if found is None:
+    computed = gradients_at(*inputs)
+    if computed is None:
         yield Finding.not_applicable(check, f"{subject.xp.__name__} does not differentiate")
         return
     step = float(np.finfo(subject.dtype).eps) ** (1 / 3)
     worst = 0.0
-    for position, slope in enumerate(found):
+    for position, slope in enumerate(computed):
         for direction in rng.standard_normal((3, *slope.shape)):
             ends = []
             for sign in (1, -1):
-                at = list(inputs)
-                at[position] = at[position] + sign * step * direction
-                ends.append(np.sum(cotangent * subject.call(*at)))
+                point = list(inputs)
+                point[position] = point[position] + sign * step * direction
+                ends.append(np.sum(cotangent * subject.call(*point)))
             error = abs((ends[0] - ends[1]) / (2 * step) - np.sum(slope * direction))
             worst = max(worst, error / np.linalg.norm(slope)) if np.isfinite(error) else np.nan
     yield Finding.bounded(check, worst, 20 * step, "difference from central differences, relative")
     query, key, value = inputs
-    far = slopes(LARGE[-1] * query, LARGE[-1] * key, value)
+    far = gradients_at(LARGE[-1] * query, LARGE[-1] * key, value)
     size = max(largest(slope) for slope in far or [])
     yield Finding.bounded(f"gradient, inputs × {LARGE[-1]}", size, float(np.finfo(subject.dtype).max), "largest entry")
 
 
 def unbiased(check: str, subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """The mean of the unnormalized estimates is the kernel."""
+    """The mean of the unnormalized estimates over many draws is the kernel."""
     if subject.estimate is None:
         yield Finding.not_applicable(check, "no function of estimates was given")
         return

@@ -26,9 +26,10 @@ def check_coupling(
 ) -> Report:
     """Check that rows have the marginals, and pairs of rows the joint laws, that a coupling states.
 
-    Per row: mean 0, second moments I, squared norm, and `E[exp(v·w)]` along axes of both signs and obliquely. Per draw:
-    the variance of the row averages of exp(v·w), cosh(v·w), cos(v·w) and |w|² against the assembly of the pair laws;
-    the last sees norms that are shared between rows that should be independent.
+    Each row: mean 0, second moments I, squared norm d, and `E[exp(v·w)]` along axes of both signs and along an oblique
+    direction. Each draw: the variance of the row averages of exp(v·w), cosh(v·w), cos(v·w) and |w|², against the
+    variance that follows from the stated pair laws. The last one detects norms that rows share although they should be
+    independent.
 
     Raises AssertionError, naming what failed; returns the report otherwise.
     """
@@ -50,7 +51,7 @@ def check_coupling(
 
 
 def row_checks(coupling: Coupling, sample: np.ndarray, limit: float, notes: list[str]) -> list[Check]:
-    """Marginal moments of every row; of the weighted mean over the rows of a quadrature rule."""
+    """Marginal moments of every row; for a quadrature rule, moments of the weighted mean over its rows."""
     num, dim = sample.shape[1:]
     law: PairLaw | None = None
     try:
@@ -61,7 +62,7 @@ def row_checks(coupling: Coupling, sample: np.ndarray, limit: float, notes: list
     weights = coupling.weights(num, dim)
 
     def add(name: str, values: np.ndarray, expected: float) -> None:
-        """A z-score with the sample's standard error; all of these have light tails."""
+        """Append the z-scores of `values` against `expected`, with sample standard errors (these have light tails)."""
         scale = values.std(ddof=1) / np.sqrt(len(values))
         deviation = values.mean() - expected
         if scale < ROUNDING * max(1.0, abs(expected)):
@@ -89,7 +90,7 @@ def row_checks(coupling: Coupling, sample: np.ndarray, limit: float, notes: list
 
 
 def pair_checks(coupling: Coupling, sample: np.ndarray, limit: float, notes: list[str]) -> list[Check]:
-    """Variances over draws of (weighted) averages over rows, against own laws plus counted pair laws."""
+    """Variances over draws of (weighted) averages over rows, against the closed forms from row and pair laws."""
     num, dim = sample.shape[1:]
     try:
         laws = coupling.own_laws(num, dim) + coupling.pair_laws(num, dim)

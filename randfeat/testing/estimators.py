@@ -1,4 +1,4 @@
-"""check_estimator: everything that an estimator promises."""
+"""check_estimator: mean, variance, shapes, dtypes, seeds, backends and documentation of an estimator."""
 
 import math
 from collections.abc import Iterable
@@ -29,9 +29,9 @@ def check_estimator(
     """Check that an estimator keeps its promises: mean, variance, shapes, dtypes, seeds, backends, documentation.
 
     estimator : the estimator to check, under its own kernel and coupling.
-    dim, num_rows : where; by default 1, d-1, d, d+2 and 2d rows, or the nearest numbers the coupling can have.
-    rng : seed; the check is deterministic given it.
-    false_alarm : probability that a correct estimator fails (all statistical checks together, to normal approximation).
+    dim, num_rows : sizes to check at; by default 1, d-1, d, d+2 and 2d rows, or the nearest numbers possible.
+    rng : seed; one seed always gives the same result.
+    false_alarm : probability that a correct estimator fails (all statistical checks together, normal approximation).
     detectable_bias, detectable_variance : relative deviations of mean and variance that are caught with probability
         0.999; they set the number of draws. Variances are checked where the kurtosis of the estimate is below 30.
     namespaces : array namespaces (`torch`, `jax.numpy`, `array_api_strict`, ...) on which the same seed must give the
@@ -59,14 +59,14 @@ def check_estimator(
 
 
 def check_documentation(estimator: Estimator) -> None:
-    """A page states its shapes, what is exact, its error and its source."""
+    """Require a docstring that states shapes, what is exact, the error and the source."""
     page = type(estimator).__doc__ or ""
     missing = [word for word in ("Shapes:", "Exact", "Error", "Source") if word not in page]
     assert not missing, f"the docstring of {type(estimator).__name__} does not state {', '.join(missing)}"
 
 
 def check_features(estimator: Estimator, dim: int, width: int) -> None:
-    """Shapes, dtypes, seeds, sign, and that every way to the estimate is the same number."""
+    """Check shapes, dtypes, seeds and signs, and that all ways to compute the estimate give the same number."""
     x, y = np.random.default_rng(0).standard_normal((2, 3, 5, dim)) / 4
     phi, again, other = (estimator.draw(dim, width, rng=seed) for seed in (0, 0, 1))
     queries, keys = phi.queries(x), phi.keys(y)
@@ -92,25 +92,25 @@ def check_features(estimator: Estimator, dim: int, width: int) -> None:
 
 
 def check_namespace(estimator: Estimator, dim: int, width: int, xp: Any) -> None:
-    """The same seed gives the same features in another array library, to the rounding of one projection and one exp.
+    """Check that the same seed gives the same features in another array library, up to rounding.
 
-    To 4 units in the last place of the value, of 1, or of the terms of the projection, whichever is largest: those of
-    heavy-tailed rows are long. For each factor, where a feature is a product of projections.
+    The tolerance is 4 units in the last place of the largest of: the value, 1, and the terms of the projection (rows of
+    heavy-tailed laws are long). It applies to each factor where a feature is a product of projections.
     """
     x = np.random.default_rng(0).standard_normal((5, dim)) / 4
     for dtype in ("float32", "float64"):
-        there = xp.asarray(x.astype(dtype))
-        here = cast(x, np.dtype(dtype))
-        if dtype_name(there.dtype) != dtype:  # a library without this dtype, such as JAX in its default mode
+        x_other = xp.asarray(x.astype(dtype))
+        x_numpy = cast(x, np.dtype(dtype))
+        if dtype_name(x_other.dtype) != dtype:  # a library without this dtype, such as JAX in its default mode
             continue
-        phi = estimator.draw(dim, width, rng=0, like=here)
-        ours = phi.keys(here)
-        theirs = estimator.draw(dim, width, rng=0, like=there).keys(there)
-        assert type(theirs.values) is type(there), f"{xp.__name__} in, {type(theirs.values).__name__} out"
+        phi = estimator.draw(dim, width, rng=0, like=x_numpy)
+        ours = phi.keys(x_numpy)
+        theirs = estimator.draw(dim, width, rng=0, like=x_other).keys(x_other)
+        assert type(theirs.values) is type(x_other), f"{xp.__name__} in, {type(theirs.values).__name__} out"
         for name in ("values", "log_scale"):
             a, b = as_host(getattr(ours, name), name), as_host(getattr(theirs, name), name)
             tolerance = (
-                4 * num_factors(phi) * np.finfo(dtype).eps * np.maximum(np.abs(a), size_of_projections(phi, here))
+                4 * num_factors(phi) * np.finfo(dtype).eps * np.maximum(np.abs(a), size_of_projections(phi, x_numpy))
             )
             assert np.all(np.abs(a - b) <= tolerance), (
                 f"{estimator!r}: {name} differs on {xp.__name__} by more than 4 ulp"
@@ -118,14 +118,14 @@ def check_namespace(estimator: Estimator, dim: int, width: int, xp: Any) -> None
 
 
 def num_factors(phi: FeatureMap) -> int:
-    """Projections that one feature is a product of, at most: blocks of rows in one array, or an array for each."""
+    """Largest number of projections that one feature is a product of."""
     num_rows = phi.estimator.num_rows(phi.num_features, phi.dim)
     blocks = (math.ceil(array.shape[-2] / num_rows) for name, array in phi.arrays.items() if name.startswith("rows"))
     return max(1, sum(blocks))
 
 
 def size_of_projections(phi: FeatureMap, x: np.ndarray) -> np.ndarray:
-    """`max(1, Σ_l |x_l w_l|)` for each feature, (n, num_features): what the rounding of w·x is relative to."""
+    """`max(1, Σ_l |x_l w_l|)` for each feature, (n, num_features): the scale of the rounding error of w·x."""
     rows = phi.arrays.get("rows")
     if rows is None or rows.shape[-1] != phi.dim or phi.num_features % rows.shape[-2]:
         return np.ones(1)

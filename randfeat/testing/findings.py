@@ -1,4 +1,4 @@
-"""Findings of an audit: what was checked, what came out, and how large it was."""
+"""Findings of an audit: the law that was checked, the verdict, and the measured number."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ Verdict = Literal["pass", "fail", "measured", "not applicable"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: its verdict, the measured number if there is one, and what that number is or why there is none."""
+    """One check: its verdict, the measured number if there is one, and what the number means (or why there is none)."""
 
     check: str
     verdict: Verdict
@@ -21,27 +21,27 @@ class Finding:
 
     @classmethod
     def decided(cls, check: str, right: bool, number: float | None, meaning: str) -> "Finding":
-        """Passes if `right`."""
+        """A finding with the verdict "pass" if `right`, else "fail"."""
         return cls(check, "pass" if right else "fail", None if number is None else float(number), meaning)
 
     @classmethod
     def bounded(cls, check: str, number: float, limit: float, meaning: str) -> "Finding":
-        """Passes if `number` is at most `limit`; NaN fails."""
+        """A finding that passes if `number <= limit`; NaN fails."""
         return cls.decided(check, bool(number <= limit), number, f"{meaning}, at most {limit:.2g}")
 
     @classmethod
     def measured(cls, check: str, number: float, meaning: str) -> "Finding":
-        """A number that is neither right nor wrong."""
+        """A number reported without a verdict on it."""
         return cls(check, "measured", float(number), meaning)
 
     @classmethod
     def not_applicable(cls, check: str, reason: str) -> "Finding":
-        """Nothing to check, and why."""
+        """A check that does not apply to this function, with the reason."""
         return cls(check, "not applicable", None, reason)
 
     @classmethod
     def raised(cls, check: str, error: Exception) -> "Finding":
-        """The function raised where it should have answered."""
+        """A failure: the function raised `error` instead of returning an output."""
         lines = str(error).strip().splitlines() or [""]
         return cls(check, "fail", None, f"raised {type(error).__name__}: {lines[0][:90]}")
 
@@ -50,8 +50,7 @@ class Finding:
 class AuditReport:
     """All findings about one attention function; `print(report)` shows them as a table.
 
-    `report["causality"]` is one finding, `report.failed` are those that failed, `report.passed` says that there is
-    none.
+    `report["causality"]` is one finding, `report.failed` lists those that failed, `report.passed` is True if none did.
     """
 
     subject: str
@@ -65,16 +64,16 @@ class AuditReport:
 
     @property
     def failed(self) -> tuple[Finding, ...]:
-        """The findings that failed."""
+        """Findings with the verdict "fail"."""
         return tuple(finding for finding in self.findings if finding.verdict == "fail")
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
+        """True if no check failed."""
         return not self.failed
 
     def __str__(self) -> str:
-        rows = [("check", "verdict", "number", "what it is")]
+        rows = [("check", "verdict", "number", "meaning")]
         for f in self.findings:
             rows.append((f.check, f.verdict.upper() if f.verdict == "fail" else f.verdict, shown(f.number), f.meaning))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -91,7 +90,7 @@ class AuditReport:
 
 
 def shown(number: float | None) -> str:
-    """Two digits; nothing for None."""
+    """A number with two significant digits; an empty string for None."""
     if number is None:
         return ""
     return f"{number:.2g}" if math.isfinite(number) else str(number)

@@ -19,7 +19,7 @@ PILOT_DRAWS = 5_000
 
 @dataclass(frozen=True, eq=False)
 class MomentCase:
-    """Mean and variance of one estimator at one width on a list of pairs."""
+    """Check of the mean and variance of one estimator at one width on a list of pairs."""
 
     estimator: Estimator
     x: np.ndarray
@@ -30,9 +30,10 @@ class MomentCase:
     detectable_variance: float
 
     def run(self, generator: np.random.Generator, notes: list[str]) -> list[Check]:
-        """The z-scores of all pairs; pairs without any variance must be exact to rounding.
+        """The z-scores of all pairs; pairs whose variance is 0 must be exact up to rounding.
 
-        A closed form is a difference of moments of order 1: a variance within its rounding is only checked to be small.
+        A closed-form variance is a difference of moments of order 1. If it is below their rounding error, the measured
+        variance is only checked to be small.
         """
         try:
             mean = self.estimator.mean_over_size(self.x, self.y, self.width)
@@ -69,7 +70,7 @@ class MomentCase:
         return checks
 
     def mean_only(self, generator: np.random.Generator, relative_mean: np.ndarray) -> list[Check]:
-        """The mean, with the sample's own standard error."""
+        """The z-scores of the mean with sample standard errors, for estimators without a closed-form variance."""
         draws = 40_000
         errors = self.errors(draws, generator, relative_mean)
         scale = np.maximum(errors.std(axis=0, ddof=1), ROUNDING) / np.sqrt(draws)
@@ -88,17 +89,17 @@ class MomentCase:
         return sample.errors + 1 - relative_mean
 
     def kurtosis(self) -> np.ndarray:
-        """Of the estimate, as if rows were independent; 3 where one row's is not known."""
+        """Kurtosis of the estimate for independent rows; 3 if the kurtosis of one row is not known."""
         try:
             return kurtosis_of_estimate(self.estimator, self.x, self.y, num_features=self.width)
         except NoClosedForm:
             return np.full(len(self.x), 3.0)
 
     def draws_for(self, variance: np.ndarray, kurtosis: np.ndarray) -> float:
-        """Draws that give the stated power."""
-        reach = self.limit + POWER_Z
-        for_mean = np.max(variance) * (reach / self.detectable_bias) ** 2
-        for_variance = np.max(kurtosis - 1) * (reach / self.detectable_variance) ** 2
+        """Number of draws that gives the stated power."""
+        threshold = self.limit + POWER_Z
+        for_mean = np.max(variance) * (threshold / self.detectable_bias) ** 2
+        for_variance = np.max(kurtosis - 1) * (threshold / self.detectable_variance) ** 2
         draws = np.ceil(max(for_mean, for_variance, 2000.0))
         if draws > MAX_DRAWS:
             raise ValueError(
@@ -110,7 +111,7 @@ class MomentCase:
 
 
 def kurtosis_of(errors: np.ndarray) -> Any:
-    """Fourth moment over squared second, about zero, over the first axis; 1 where there is no error at all."""
+    """`E[e⁴]/E[e²]²` of errors e over the first axis; 1 where all errors are zero."""
     second = np.mean(errors**2, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(second <= ROUNDING**2, 1.0, np.mean(errors**4, axis=0) / second**2)

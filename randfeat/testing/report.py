@@ -23,7 +23,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All statistical checks of one subject; passed, for otherwise the check function has raised."""
+    """All statistical checks of one estimator or coupling, all passed: a failure raises AssertionError instead."""
 
     subject: str
     checks: tuple[Check, ...]
@@ -32,12 +32,12 @@ class Report:
 
     @property
     def z_scores(self) -> np.ndarray:
-        """The z-scores, standard normal if the subject is right."""
+        """z-scores of all checks: standard normal if the estimator or coupling is correct."""
         return np.array([check.z for check in self.checks])
 
     @property
     def worst(self) -> float:
-        """Largest absolute z-score."""
+        """Largest absolute z-score of all checks."""
         return float(np.max(np.abs(self.z_scores), initial=0.0))
 
     def __str__(self) -> str:
@@ -47,20 +47,20 @@ class Report:
 
 
 def possible_rows(coupling: Any, dim: int, num_rows: Iterable[int] | None) -> list[int]:
-    """The numbers of rows to check, moved to the nearest that the coupling can have."""
-    wanted = (1, dim - 1, dim, dim + 2, 2 * dim) if num_rows is None else num_rows
-    return sorted({coupling.nearest_num_rows(num, dim)[-1] for num in wanted if num > 0})
+    """Numbers of rows to check at, each moved to the nearest number that the coupling can have."""
+    requested = (1, dim - 1, dim, dim + 2, 2 * dim) if num_rows is None else num_rows
+    return sorted({coupling.nearest_num_rows(num, dim)[-1] for num in requested if num > 0})
 
 
 def bonferroni(false_alarm: float, num_checks: int) -> float:
-    """The |z| that `num_checks` standard normal z-scores together exceed with probability `false_alarm` at most."""
+    """Limit of |z| that one of `num_checks` standard normal z-scores exceeds with probability `false_alarm` at most."""
     from scipy.special import ndtri
 
     return float(-ndtri(false_alarm / (2 * num_checks)))
 
 
 def conclude(subject: str, checks: list[Check], limit: float, notes: list[str]) -> Report:
-    """The report, or an AssertionError that lists what failed."""
+    """Return the report, or raise an AssertionError that lists the failed checks."""
     report = Report(subject, tuple(checks), limit, tuple(dict.fromkeys(notes)))
     failed = [check for check in checks if not abs(check.z) < limit]
     if failed:

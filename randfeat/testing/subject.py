@@ -1,4 +1,4 @@
-"""An attention function under audit: how it is called with NumPy arrays, and the sizes of deviations."""
+"""The attention function under audit, called with NumPy arrays, and measures of its deviations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LEAD = (2, 3)  # batch, heads
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The function that is audited, and how to call it with NumPy arrays."""
+    """The audited function, called with NumPy arrays whatever its own array library is."""
 
     fn: Callable[..., Any]
     masked: Callable[..., Any] | None
@@ -30,26 +30,26 @@ class Subject:
 
     @property
     def rounding(self) -> float:
-        """Relative rounding of sums over the keys."""
+        """Relative rounding error allowed for sums over the keys."""
         return 16 * self.length * float(np.finfo(self.dtype).eps)
 
     def problem(self, rng: np.random.Generator, length: int | None = None) -> tuple[np.ndarray, ...]:
-        """Standard normal query, key and value, exact in the dtype."""
+        """Random query, key and value with standard normal entries, rounded to the dtype and held in float64."""
         n = self.length if length is None else length
         shapes = ((*LEAD, n, self.dim), (*LEAD, n, self.dim), (*LEAD, n, self.value_dim))
         return tuple(rng.standard_normal(shape).astype(self.dtype).astype(np.float64) for shape in shapes)
 
     def arrays(self, *inputs: np.ndarray, dtype: str | None = None) -> list[Array]:
-        """The inputs in the library and dtype."""
+        """The inputs converted to the array library and dtype of the audited function."""
         kind = getattr(self.xp, self.dtype if dtype is None else dtype)
         return [self.xp.asarray(x.copy()) if x.dtype == bool else cast(self.xp.asarray(x.copy()), kind) for x in inputs]
 
     def call(self, *inputs: np.ndarray, fn: Callable[..., Any] | None = None, dtype: str | None = None) -> np.ndarray:
-        """The output, as float64."""
+        """Output of the function (`fn`, or the audited one) as a float64 NumPy array."""
         return as_host((self.fn if fn is None else fn)(*self.arrays(*inputs, dtype=dtype)), "the output")
 
     def weights(self, query: np.ndarray, key: np.ndarray) -> np.ndarray:
-        """The attention weights (..., L, S): outputs for unit vectors as values, dv keys at a time."""
+        """Attention weights (..., L, S), found by passing unit vectors as values, dv keys at a time."""
         keys, columns = key.shape[-2], []
         for start in range(0, keys, self.value_dim):
             value = np.zeros((*LEAD, keys, self.value_dim))
@@ -60,12 +60,12 @@ class Subject:
 
 
 def largest(x: np.ndarray) -> float:
-    """The largest absolute entry: NaN if there is one, 0 over nothing."""
+    """Largest absolute entry: 0 for an empty array, NaN if any entry is NaN."""
     return float(np.max(np.abs(x), initial=0.0))
 
 
 def overshoot(output: np.ndarray, value: np.ndarray) -> float:
-    """How far outputs leave the range of their column of the values, relative to it; NaN if they are not finite."""
+    """Largest excess of outputs beyond the range of their value column, relative to that range; NaN if not finite."""
     low, high = value.min(axis=-2, keepdims=True), value.max(axis=-2, keepdims=True)
     beyond = np.maximum(output - high, low - output) / (high - low)
     return float(np.max(np.maximum(beyond, 0.0))) if np.all(np.isfinite(output)) else float("nan")

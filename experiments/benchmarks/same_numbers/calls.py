@@ -130,7 +130,7 @@ def length(rng: np.random.Generator) -> int:
 
 
 def relation(rng: np.random.Generator, function: str, num_queries: int, num_keys: int) -> dict[str, Any]:
-    """Which keys a query sees, and with what weight beside the kernel."""
+    """Random options that say which keys a query sees, and with what weight beside the kernel."""
     kinds = RELATIONS if function != "linear_attention_vjp" else ("plain", "offset", "cu_seqlens")
     kind = "plain" if rng.random() < PLAIN_SHARE else pick(rng, kinds)
     is_causal = {"is_causal": True}
@@ -147,7 +147,7 @@ def relation(rng: np.random.Generator, function: str, num_queries: int, num_keys
 
 
 def masks(rng: np.random.Generator, options: dict[str, Any], has_batch: bool) -> dict[str, Any]:
-    """Which keys are absent."""
+    """Random options that mask keys."""
     found: dict[str, Any] = {}
     if rng.random() < 0.3:
         found["key_mask"] = pick(rng, ("shared", "per head"))
@@ -165,7 +165,7 @@ def state_and_method(rng: np.random.Generator, options: dict[str, Any]) -> dict[
 
 
 def known_results(rng: np.random.Generator, options: dict[str, Any]) -> dict[str, Any]:
-    """What the gradient may be told of the forward pass."""
+    """Random options that give results of the forward pass to the gradient."""
     found: dict[str, Any] = {}
     if rng.random() < 0.3 and "cu_seqlens" not in options:
         found["initial_state"] = "of earlier keys"

@@ -201,12 +201,12 @@ def draw_nearest(estimator: Any, dim: int, wish: int, **options: Any) -> Any:
 
 
 def features_of(features: Any) -> dict[str, Any]:
-    """Values and scales."""
+    """Values and scales of features, by name."""
     return {"values": features.values, "log_scale": features.log_scale}
 
 
 def draw_numbers(subject: Subject, dtype: str, batch: tuple[int, ...], seed: int) -> dict[str, Any]:
-    """What is drawn, and the features and estimates of a few inputs."""
+    """Drawn arrays, and the features and estimates of a few inputs."""
 
     def compute() -> dict[str, Any]:
         estimator, dim = subject.estimator, subject.dim

@@ -34,7 +34,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found: digests by case; cases that differ, are gone or are new; the errors that were raised."""
+    """Result of a comparison: digests by case; cases that differ, are gone or are new; errors that were raised."""
 
     digests: dict[str, str]
     differences: list[Difference]
@@ -59,7 +59,7 @@ class Comparison:
         return [name for name in self.errors if name.startswith("call ")]
 
     def lines(self) -> list[str]:
-        """The report."""
+        """The report, line by line."""
         both = len(self.digests) - len(self.new)
         lines = [f"{both + len(self.gone)} cases, {both - len(self.differences)} equal, {len(self.differences)} differ"]
         lines += [f"differs by {found.relative:.1e}: {found.name} ({found.where})" for found in self.differences]

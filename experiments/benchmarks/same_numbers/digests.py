@@ -1,4 +1,4 @@
-"""What a case returns, as named arrays: their digest, and how far two of them are apart."""
+"""Results of a case as named arrays: their digest, and the largest difference of two such results."""
 
 import hashlib
 import math

@@ -71,7 +71,7 @@ class Performance:
         return (scale * self.rng.standard_normal(shape)).astype(self.call.dtype)
 
     def result(self) -> Any:
-        """What the function returns."""
+        """The result of the call."""
         functions = {
             "linear_attention": self.linear,
             "linear_attention_vjp": self.gradients,
@@ -183,7 +183,7 @@ class Performance:
         return {"output": found[0], "state": sums_of(found[1])}
 
     def gradients(self) -> Any:
-        """The three gradients."""
+        """Gradients of queries, keys and values."""
         options = self.feature_options()
         known = {name: options.pop(name, None) for name in ("output", "final_state")}
         forward = functools.partial(rf.linear_attention, *self.inputs(), self.features, **options)
@@ -225,5 +225,5 @@ class Performance:
 
 
 def sums_of(state: Any) -> dict[str, np.ndarray]:
-    """What a state remembers."""
+    """The sums and scales of a state."""
     return {"log_max": state.log_max, "weighted": state.weighted, "total": state.total}

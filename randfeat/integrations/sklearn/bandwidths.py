@@ -1,4 +1,4 @@
-"""Gamma from the data: by the variance, or by the median distance."""
+"""The kernel parameter gamma chosen from the data: by the variance, or by the median distance."""
 
 import math
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ __all__ = ["Spread", "median_gamma", "resolve_gamma"]
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sum of squared deviations of all entries of a matrix, of which blocks of rows are seen."""
+    """Mean and sum of squared deviations of all entries of a matrix, updated block by block."""
 
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
 
     def append(self, x: Any) -> Self:
-        """With one more block.
+        """The spread with one more block of rows.
 
         Source: Chan, Golub & LeVeque 1983, "Algorithms for Computing the Sample Variance".
         """
@@ -42,12 +42,12 @@ class Spread:
 
     @property
     def variance(self) -> float:
-        """Of the entries."""
+        """Variance of all entries."""
         return self.squares / self.count
 
 
 def scale_gamma(kind: Literal["squares", "differences", "products"], spread: Spread, dim: int) -> float:
-    """`1/(d Var)`, and its root's share `1/(d √Var)` for differences of coordinates; 1 where nothing varies."""
+    """`1/(d Var)`, or `1/(d √Var)` for kernels of coordinate differences; 1 if the variance is 0."""
     variance = spread.variance
     if not 0 < variance < math.inf:
         return 1.0
@@ -55,7 +55,7 @@ def scale_gamma(kind: Literal["squares", "differences", "products"], spread: Spr
 
 
 def median_gamma(kind: Literal["squares", "differences", "products"], sample: np.ndarray) -> float:
-    """`1/2ℓ²` with ℓ the median distance of two rows, or `1/ℓ` with distances by coordinates; 1 where it is 0."""
+    """`1/2ℓ²` with ℓ the median Euclidean distance, or `1/ℓ` with the median city-block distance; 1 if ℓ is 0."""
     from scipy.spatial.distance import pdist
 
     if kind == "products":
@@ -70,7 +70,7 @@ def median_gamma(kind: Literal["squares", "differences", "products"], sample: np
 def resolve_gamma(
     gamma: Any, kind: Literal["squares", "differences", "products"] | None, spread: Spread, dim: int, sample: Any
 ) -> float:
-    """The number that gamma stands for; 1 where the kernel has none. `sample` is called for rows if need be."""
+    """The number that `gamma` stands for; 1 if the kernel has no gamma. `sample()` gives rows if they are needed."""
     if kind is None:
         return 1.0
     if not isinstance(gamma, str):

@@ -1,4 +1,4 @@
-"""What estimators take: random states, arrays of one library, rows to look at."""
+"""Inputs of the scikit-learn estimators: random states, arrays of one library, samples of rows."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ def as_rng(random_state: Any) -> np.random.Generator:
 
 
 def check_same_library(x: Any, like: Any, name: str) -> None:
-    """ValueError for inputs of another library or device than those of fit, of which `like` is."""
-    mine, theirs = (None if is_sparse(one) else (namespace(one), device_of(one)) for one in (x, like))
-    if mine == theirs or (mine is None and isinstance(like, np.ndarray)):
+    """Raise ValueError unless `x` has the library and device of `like`, an array that fit has made."""
+    ours, theirs = (None if is_sparse(array) else (namespace(array), device_of(array)) for array in (x, like))
+    if ours == theirs or (ours is None and isinstance(like, np.ndarray)):
         return
     raise ValueError(
         f"Inputs passed to {name}() must use the same namespace and the same device as those passed to fit(): "
         f"expected {type(like).__module__}.{type(like).__name__} on {device_of(like)}, got "
-        f"{type(x).__module__}.{type(x).__name__}{'' if mine is None else f' on {device_of(x)}'}."
+        f"{type(x).__module__}.{type(x).__name__}{'' if ours is None else f' on {device_of(x)}'}."
     )
 
 
@@ -39,7 +39,7 @@ def is_sparse(x: Any) -> bool:
 
 
 def rows_of(x: Any, rng: np.random.Generator, most: int) -> np.ndarray:
-    """At most so many random rows, dense, on the host, in float64."""
+    """At most `most` random rows of x as a dense float64 NumPy array."""
     if x.shape[0] <= most:
         chosen = x
     else:
@@ -50,6 +50,6 @@ def rows_of(x: Any, rng: np.random.Generator, most: int) -> np.ndarray:
 
 
 def take(x: Any, indices: np.ndarray) -> Any:
-    """Rows of an array of any library."""
+    """Rows `indices` of an array of any library."""
     xp = namespace(x)
     return xp.take(x, xp.asarray(indices, device=device_of(x)), axis=0)

@@ -1,4 +1,4 @@
-"""Kernels and estimators by their names, in the conventions of scikit-learn."""
+"""Kernels and estimators by name, in the conventions of scikit-learn."""
 
 import inspect
 import math
@@ -26,11 +26,13 @@ DEFAULTS: dict[str, Any] = {"kernel": "rbf", "gamma": "scale", "degree": 2, "coe
 
 @dataclass(frozen=True)
 class NamedKernel:
-    """What a name stands for.
+    """A kernel that can be chosen by name.
 
-    make : from gamma, degree and coef0. gamma : what it multiplies: "squares" of Euclidean distances, `exp(-γ r²)` and
-    the kernels with the same length scale, `γ = 1/2ℓ²`; "differences" of coordinates, `γ = 1/ℓ`; inner "products"; or
-    nothing. estimator : the features that it has by default.
+    make : function of gamma, degree and coef0 that returns the kernel.
+    gamma : the quantity that gamma multiplies. "squares": Euclidean distances, `exp(-γ r²)`, `γ = 1/2ℓ²`.
+        "differences": absolute differences of coordinates, `γ = 1/ℓ`. "products": inner products. None: the kernel has
+        no gamma.
+    estimator : name of the default features.
     """
 
     make: Callable[[float, int, float], Kernel]
@@ -39,12 +41,12 @@ class NamedKernel:
 
 
 def of_length(make: Callable[[float], Kernel], estimator: str = "spectral") -> NamedKernel:
-    """A kernel with a length scale."""
+    """A named kernel with a length scale."""
     return NamedKernel(lambda gamma, degree, coef0: make(1 / math.sqrt(2 * gamma)), "squares", estimator)
 
 
 def fixed(kernel: Kernel, estimator: str) -> NamedKernel:
-    """A kernel without parameters."""
+    """A named kernel without parameters."""
     return NamedKernel(lambda gamma, degree, coef0: kernel, None, estimator)
 
 
@@ -71,7 +73,7 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Law:
-    """The parameters of an estimator that say which features are drawn, as they were given."""
+    """The parameters of a transformer that determine the law of its features, as the user gave them."""
 
     kernel: Any
     gamma: Any
@@ -82,14 +84,14 @@ class Law:
 
     @property
     def bandwidth(self) -> Literal["squares", "differences", "products"] | None:
-        """What gamma multiplies; None where there is no gamma to choose, as objects carry their scales."""
+        """The quantity that gamma multiplies; None if there is no gamma, since objects carry their own scale."""
         if isinstance(self.estimator, Estimator) or not isinstance(self.kernel, str):
             return None
         return KERNELS[self.kernel].gamma
 
     @property
     def takes_sparse(self) -> bool:
-        """Whether features see inputs by inner products and the length alone: the waves and exponentials."""
+        """Whether sparse rows are possible: features that need only inner products and the length of a row."""
         if isinstance(self.estimator, Estimator):
             return type(self.estimator) in (estimator_classes()[name] for name in WAVES_AND_EXPONENTIALS)
         name = self.estimator
@@ -100,7 +102,7 @@ class Law:
         return isinstance(name, str) and name in WAVES_AND_EXPONENTIALS
 
     def check(self) -> None:
-        """ValueError or TypeError for names that stand for nothing, and for what an object already carries."""
+        """Raise ValueError or TypeError for unknown names, and for parameters that an object already carries."""
         if isinstance(self.estimator, Estimator):
             self._check_unused("estimator", "kernel", "gamma", "degree", "coef0", "coupling")
             if self.estimator.batch_shape:
@@ -131,9 +133,9 @@ class Law:
 
 
 def resolve_law(law: Law, gamma: float, width: int, sample: Callable[[], np.ndarray]) -> Estimator:
-    """The estimator that a checked law describes, with this gamma, for this many features.
+    """The estimator for a checked law, with this gamma and number of features.
 
-    sample : some rows of the data, for the estimators with parameters that are fitted to data.
+    sample : function that returns some rows of the data, for estimators that are fitted to data.
     """
     if isinstance(law.estimator, Estimator):
         return law.estimator
@@ -168,7 +170,7 @@ def resolve_law(law: Law, gamma: float, width: int, sample: Callable[[], np.ndar
 
 
 def natural_estimator(kernel: Kernel) -> str:
-    """The features that a kernel has of its own."""
+    """Name of the default features for a kernel object."""
     for named in KERNELS.values():
         if isinstance(kernel, type(named.make(1.0, 2, 0.0))):
             return named.estimator
@@ -181,7 +183,7 @@ def natural_estimator(kernel: Kernel) -> str:
 
 
 def estimator_classes() -> dict[str, type[Estimator]]:
-    """Every estimator of the library by its name: the class without "Features", in snake case."""
+    """All estimators of the library by name: the class name without "Features", in snake case."""
     return {snake_case(cls.__name__.removesuffix("Features")): cls for cls in cataloguing.concrete(Estimator)}
 
 
@@ -191,7 +193,7 @@ def snake_case(name: str) -> str:
 
 
 def check_symmetric(estimator: Estimator | type[Estimator]) -> None:
-    """ValueError for features that are not one function of the input."""
+    """Raise ValueError for estimators with different features for queries and keys."""
     if not inspect.isdatadescriptor(estimator.symmetric) and not estimator.symmetric:
         name = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
         raise ValueError(
@@ -201,5 +203,5 @@ def check_symmetric(estimator: Estimator | type[Estimator]) -> None:
 
 
 def is_default(name: str, value: Any) -> bool:
-    """Whether a parameter is as it is when left out."""
+    """Whether a parameter has its default value."""
     return isinstance(value, str | int | float) and value == DEFAULTS[name]

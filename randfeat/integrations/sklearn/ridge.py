@@ -18,12 +18,12 @@ from randfeat.regression.ridge import RidgeProblem
 
 __all__ = ["RandomFeatureRidge", "RandomFeatureRidgeClassifier"]
 
-BLOCK_NUMBERS = 2**22  # of a block of features
+BLOCK_NUMBERS = 2**22  # size of a block of features, in numbers
 SUMS = ("gram", "cross", "feature_sum", "target_sum", "target_gram")
 
 
 class FeatureRidge(BaseEstimator):
-    """What the regressor and the classifier share: sums over rows, and the weights from them."""
+    """Common part of the regressor and the classifier: sums over rows, and the weights solved from them."""
 
     def __init__(
         self,
@@ -52,44 +52,44 @@ class FeatureRidge(BaseEstimator):
 
     @property
     def moments_(self) -> FeatureMoments:
-        """The sums over all rows so far, in float64: all that the weights need."""
+        """Sums over all rows so far, in float64."""
         check_is_fitted(self, "sums_")
         return FeatureMoments(self.features_.feature_map_, count=self.n_samples_seen_, **self.sums_)
 
     @property
     def coef_(self) -> Any:
-        """The weights of the features, (n_components,) or (n_outputs, n_components)."""
+        """Weights of the features, (n_components,) or (n_outputs, n_components)."""
         weights = namespace(self._solved["weights"]).matrix_transpose(self._solved["weights"])
         return weights if self._many else weights[0, :]
 
     @property
     def intercept_(self) -> Any:
-        """A float, or (n_outputs,)."""
+        """Intercept: a float, or (n_outputs,)."""
         return self._solved["intercept"] if self._many else float(self._solved["intercept"][0])
 
     @property
     def alpha_(self) -> float:
-        """The penalty."""
+        """The penalty that was used."""
         return self._solved["alpha"]
 
     @property
     def noise_variance_(self) -> Any:
-        """Variance of what is left over, per degree of freedom: a float, or (n_outputs,)."""
+        """Sum of squared residuals per degree of freedom: a float, or (n_outputs,)."""
         noise = self._solve_noise()["noise"]
         return noise if self._many else float(noise[0])
 
     def _start(self, X: Any, num_targets: int, many: bool) -> None:
-        """Draw features for these rows, with no sums yet."""
+        """Draw features for these rows, and start with empty sums."""
         check_penalty(self.alpha)
         names = set(RandomFeatures().get_params(deep=False))
-        own = {name: value for name, value in self.get_params(deep=False).items() if name in names}
-        self.features_ = RandomFeatures(**own)._fit_rows(X)
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name in names}
+        self.features_ = RandomFeatures(**parameters)._fit_rows(X)
         empty = FeatureMoments.empty(self.features_.feature_map_, num_targets, dtype="float64")
         self.sums_, self.n_samples_seen_ = {name: getattr(empty, name) for name in SUMS}, 0
         self._many = many
 
     def _append(self, X: Any, targets: np.ndarray) -> None:
-        """Add rows, with targets (n, k) on the host."""
+        """Add rows to the sums; targets (n, k) on the host."""
         moments = self.moments_
         self.features_._check_library(X, f"{type(self).__name__}.fit")
         y = host_to(targets, moments.gram)
@@ -104,7 +104,7 @@ class FeatureRidge(BaseEstimator):
 
     @property
     def _solved(self) -> dict[str, Any]:
-        """The weights, found when they are first asked for after rows were added."""
+        """The solution for all rows so far, computed on first use."""
         check_is_fitted(self, "sums_")
         if self._solution is None:
             self._solution = self._solve()
@@ -128,7 +128,7 @@ class FeatureRidge(BaseEstimator):
         }
 
     def _solve_noise(self) -> dict[str, Any]:
-        """The variances of noise and weights, for predictive standard deviations."""
+        """Noise variance, and the root of the weight covariance, for predictive standard deviations."""
         problem, solved = RidgeProblem.of(self.moments_, intercept=self.fit_intercept), self._solved
         root = problem.inverse_root(solved["alpha"])
         weights = to_numpy(solved["weights"]).astype(np.float64)
@@ -136,12 +136,12 @@ class FeatureRidge(BaseEstimator):
         return {"root": root, "mean": problem.feature_mean, "noise": noise}
 
     def _blocks(self, X: Any) -> Iterator[slice]:
-        """Rows whose features exist at one time."""
+        """Slices of rows whose features are in memory at one time."""
         step = max(1, BLOCK_NUMBERS // self.n_components)
         return (slice(start, min(start + step, X.shape[0])) for start in range(0, X.shape[0], step))
 
     def _values(self, X: Any, method: str) -> Any:
-        """What the weights say of validated rows, (n, k) in the dtype of the features."""
+        """Predictions for validated rows, (n, k) in the dtype of the features."""
         weights, intercept = self._solved["weights"], self._solved["intercept"]
         self.features_._check_library(X, f"{type(self).__name__}.{method}")
         parts = []
@@ -160,18 +160,18 @@ class FeatureRidge(BaseEstimator):
 class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     """Ridge regression on random features: kernel ridge regression whose memory does not grow with the data.
 
-    kernel, gamma, degree, coef0, estimator, coupling, n_components, random_state : of `RandomFeatures`.
-    alpha : the penalty α of `Σ |y - b - W φ(x)|² + α |W|²`; a list, of which generalized cross-validation takes the
-        best; or "gcv", the best of all.
-    fit_intercept : whether there is a b, without penalty.
+    kernel, gamma, degree, coef0, estimator, coupling, n_components, random_state : as in `RandomFeatures`.
+    alpha : the penalty α of `Σ |y - b - W φ(x)|² + α |W|²`; or a list, from which generalized cross-validation takes
+        the best; or "gcv", for the best of all penalties.
+    fit_intercept : whether to fit b, without a penalty on it.
 
-    One pass over the data sums products of features and targets in float64 (`FeatureMoments`): n rows of d columns
-    cost O(n m (d + m)) with m = n_components, memory O(m²) beside one block. The weights are the last step, O(m³), and
-    need the sums only, as does cross-validation: all penalties are tried on one tridiagonal form (`RidgePath`).
-    `partial_fit` adds rows, in any blocks and with the same result up to rounding, but that gamma, if it is not a
-    number, is taken from the first block; the weights are found when they are first asked for. All targets have one
-    penalty. Sample weights are not supported. A number as alpha is solved by Cholesky's factorization, and a
-    LinAlgWarning says where that is singular to rounding.
+    One pass over the data sums products of features and targets in float64 (`FeatureMoments`). For n rows of d columns
+    and m = n_components it costs O(n m (d + m)) time, and O(m²) memory beside one block. Solving for the weights comes
+    last, O(m³). It needs only the sums, and so does cross-validation: all penalties are tried on one tridiagonal form
+    (`RidgePath`). `partial_fit` adds rows. The blocks do not matter, up to rounding, with one exception: unless gamma
+    is a number, it is chosen from the first block. The weights are solved for on first use. All targets share one
+    penalty. Sample weights are not supported. For a number as alpha, Cholesky's factorization is used; a LinAlgWarning
+    is given if the matrix is singular up to rounding.
 
     Attributes: `coef_`, `intercept_`, `alpha_`, `noise_variance_`, `features_` (the fitted RandomFeatures), `moments_`
     (the sums), `n_samples_seen_`.
@@ -187,7 +187,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """From all rows: X (n, d), dense or sparse, y (n,) or (n, k)."""
+        """Fit to all rows: X (n, d), dense or sparse, y (n,) or (n, k)."""
         X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True)
         y = to_numpy(y)
         self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
@@ -196,11 +196,11 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Self:
-        """Add rows. The features are drawn at the first call."""
-        first = not hasattr(self, "sums_")
-        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, reset=first)
+        """Add rows; the features are drawn at the first call."""
+        is_first = not hasattr(self, "sums_")
+        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, reset=is_first)
         y = to_numpy(y)
-        if first:
+        if is_first:
             self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
         expected = self.sums_["target_sum"].shape[0]
         if (y.ndim == 2) != self._many or y.size != len(y) * expected:
@@ -209,11 +209,12 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Predictions (n,) or (n, k), and with `return_std` the standard deviation of a new observation.
+        """Predictions (n,) or (n, k); with `return_std` also the standard deviation of a new observation.
 
-        The model is Bayesian linear regression on the features: noise of variance σ², weights of variance σ²/α, a flat
-        prior of the intercept. A new observation at x has variance `σ² (1 + 1/n + |Rᵀ(φ(x) - φ̄)|²)`, R Rᵀ the inverse
-        of the centered Gram matrix plus α; without an intercept 1/n and φ̄ are left out. For σ² see `noise_variance_`.
+        The model is Bayesian linear regression on the features: noise of variance σ² (`noise_variance_`), weights of
+        variance σ²/α, a flat prior for the intercept. A new observation at x has variance
+        `σ² (1 + 1/n + |Rᵀ(φ(x) - φ̄)|²)`, where R Rᵀ is the inverse of the centered Gram matrix plus αI. Without an
+        intercept, 1/n and φ̄ are left out.
         """
         check_is_fitted(self, "sums_")
         X = validate_data(self, X, accept_sparse="csr", reset=False)
@@ -239,10 +240,10 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
 
 
 class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
-    """Classification by ridge regression on random features, of +1 for the own class and -1 for the others.
+    """Classification by ridge regression on random features: the target of a class is +1 for its rows, else -1.
 
-    Parameters, memory and `partial_fit` are those of `RandomFeatureRidge`; the first `partial_fit` names all classes.
-    Two classes have one target, more have one each; the largest one is predicted.
+    Parameters, memory and `partial_fit` are as in `RandomFeatureRidge`; the first `partial_fit` must name all classes.
+    Two classes share one target; three or more have one each. The class with the largest score is predicted.
 
     Attributes: `classes_`, and those of `RandomFeatureRidge`.
 
@@ -254,35 +255,35 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
     """
 
     def fit(self, X: Any, y: Any) -> Self:
-        """From all rows: X (n, d), dense or sparse, y (n,) with labels of any kind."""
+        """Fit to all rows: X (n, d), dense or sparse, y (n,) with labels of any type."""
         X, y = validate_data(self, X, y, accept_sparse="csr")
         y = labels_of(y)
         return self._fit_labels(X, y, np.unique(y))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """Add rows. classes : all there will be, needed at the first call."""
-        first = not hasattr(self, "sums_")
-        X, y = validate_data(self, X, y, accept_sparse="csr", reset=first)
+        """Add rows. classes : all classes, required at the first call."""
+        is_first = not hasattr(self, "sums_")
+        X, y = validate_data(self, X, y, accept_sparse="csr", reset=is_first)
         y = labels_of(y)
-        if first and classes is None:
+        if is_first and classes is None:
             raise ValueError("the first call of partial_fit needs all classes: partial_fit(X, y, classes=...).")
         if classes is not None:
             classes = np.unique(to_numpy(classes))
-            if not first and not np.array_equal(classes, self.classes_):
+            if not is_first and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}.")
-        if first:
+        if is_first:
             self._begin(X, classes)
         self._append(X, self._targets(y))
         return self
 
     def decision_function(self, X: Any) -> Any:
-        """The values of the classes, (n, n_classes), or for two classes that of the second, (n,)."""
+        """Score of each class, (n, n_classes); for two classes the score of the second, (n,)."""
         check_is_fitted(self, "sums_")
         values = self._values(validate_data(self, X, accept_sparse="csr", reset=False), "decision_function")
         return values if self._many else values[:, 0]
 
     def predict(self, X: Any) -> Any:
-        """The class of each row, (n,)."""
+        """Predicted class of each row, (n,)."""
         check_is_fitted(self, "sums_")
         values = self._values(validate_data(self, X, accept_sparse="csr", reset=False), "predict")
         xp = namespace(values)
@@ -306,23 +307,23 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
         self._start(X, len(classes) if many else 1, many=many)
 
     def _targets(self, y: np.ndarray) -> np.ndarray:
-        """+1 and -1, (n, k)."""
+        """Targets (n, k): +1 for the class of a row, -1 for the others."""
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(f"y has labels {unknown} that are not among the classes {self.classes_}.")
-        own = self.classes_ if self._many else self.classes_[1:]
-        return np.where(y[:, None] == own, 1.0, -1.0)
+        positive_classes = self.classes_ if self._many else self.classes_[1:]
+        return np.where(y[:, None] == positive_classes, 1.0, -1.0)
 
 
 def labels_of(y: Any) -> np.ndarray:
-    """Labels on the host."""
+    """Class labels as a NumPy array, checked."""
     y = column_or_1d(to_numpy(y), warn=True)
     check_classification_targets(y)
     return y
 
 
 def check_penalty(alpha: Any) -> None:
-    """ValueError or TypeError unless alpha is a number of at least 0, some of them, or "gcv"."""
+    """Raise an error unless alpha is a number >= 0, a list of positive numbers, or "gcv"."""
     if isinstance(alpha, str):
         if alpha != "gcv":
             raise ValueError(f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.')
@@ -333,5 +334,5 @@ def check_penalty(alpha: Any) -> None:
         return
     if np.ndim(alpha) != 1 or not len(alpha):
         raise ValueError(f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.')
-    for one in alpha:
-        check_positive("each alpha", one)
+    for penalty in alpha:
+        check_positive("each alpha", penalty)

@@ -1,4 +1,4 @@
-"""Features of sparse rows by a sparse product, where a feature sees the row by inner products and its length alone."""
+"""Features of sparse rows by a sparse product, for features that need only inner products and the length of a row."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from randfeat.maps import FeatureMap
 
 __all__ = ["sparse_features"]
 
-BLOCK_NUMBERS = 2**22  # of the products that exist beside the features
+BLOCK_NUMBERS = 2**22  # inner products that are in memory at one time
 
 
 def sparse_features(phi: FeatureMap, x: Any) -> np.ndarray:
     """φ(x) of a SciPy sparse matrix (n, d) of float32 or float64 -> NumPy (n, num_features).
 
-    For waves and exponentials of `x·w + r(|x|)`; the zeros of x are neither stored nor multiplied by.
+    For waves and exponentials of `x·w + r(|x|)`. Zeros of x cost neither memory nor time.
     """
     kernel = phi.estimator.kernel
     form: Any = phi.fourier_form() or phi.exponential_form(keys=False)
-    # The units are a multiple of the input, and r the function of the length that the family is defined by.
+    # Kernel units must be a multiple of the input, and r must depend on the length of a row only.
     multiple = isinstance(kernel, ShiftInvariantKernel) or getattr(kernel, "unit_factor", None) is not None
     radial = form is not None and form.per_row in (
         getattr(phi.estimator, "log_factor", None), kernel.log_gaussian if isinstance(kernel, SoftmaxFamily) else None
@@ -42,7 +42,7 @@ def sparse_features(phi: FeatureMap, x: Any) -> np.ndarray:
 
 
 def fill(features: np.ndarray, form: Any, inner: np.ndarray, log_factor: np.ndarray) -> None:
-    """Write the features with these inner products (n, m), and logarithms of a factor of each row."""
+    """Write the features from inner products (n, m) and the logarithm of one factor per row."""
     if not isinstance(form, FourierForm):
         np.exp(inner + (form.log_weights + log_factor), out=features)
         return

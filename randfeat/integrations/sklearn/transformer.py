@@ -18,11 +18,11 @@ from randfeat.maps import FeatureMap
 
 __all__ = ["RandomFeatures"]
 
-SAMPLE = 1000  # rows that the median and fitted estimators look at
+SAMPLE = 1000  # rows for the median distance and for fitted estimators
 
 
 def can_follow_blocks(transformer: "RandomFeatures") -> bool:
-    """Whether `partial_fit` has a meaning; an AttributeError says why not."""
+    """True if `partial_fit` is possible; else an AttributeError says why not."""
     if isinstance(transformer.gamma, str) and transformer.gamma == "median":
         raise AttributeError('gamma="median" needs all rows at once: use fit, gamma="scale", or a number.')
     return True
@@ -45,25 +45,26 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "arccos0", "arccos1", "arccos2",           as on their pages, no scale       not used
         "angular", "relu", "optical"
 
-    gamma : a number; "scale", `1/(d Var)` with the variance of all entries of X, as scikit-learn has it (`1/(d √Var)`
-        for "laplacian"); or "median", ℓ the median distance of two of at most 1000 random rows.
-    degree, coef0 : of "polynomial", as in scikit-learn.
+    gamma : a number; or "scale", `1/(d Var)` with the variance of all entries of X, as in scikit-learn (`1/(d √Var)`
+        for "laplacian"); or "median", with ℓ the median distance between at most 1000 random rows.
+    degree, coef0 : parameters of "polynomial", as in scikit-learn.
     estimator : a name from the catalogue, the class without "Features" in snake case ("trigonometric", "positive",
-        "tensor_sketch", ...); "auto" for what fits the kernel; or an Estimator object, which carries its kernel and
-        coupling. Named estimators with parameters for data ("optimal_positive", ...) are fitted to at most 1000 rows.
-    coupling : of the rows, a name ("orthogonal", "independent", "simplex", ...) or a Coupling object.
-    n_components : the width of Z. Pairs of cosine and sine, the better variant, need an even one: at an odd width
-        "auto" takes random phases, and "trigonometric" is an error.
-    random_state : an int, RandomState or Generator, or None for fresh entropy. The features of an int are those of
+        "tensor_sketch", ...); "auto" for the default of the kernel; or an Estimator object, which carries its kernel
+        and coupling. Named estimators with fitted parameters ("optimal_positive", ...) are fitted to at most 1000 rows.
+    coupling : joint law of the random rows, a name ("orthogonal", "independent", "simplex", ...) or a Coupling object.
+    n_components : the width of Z. Pairs of cosine and sine, the better variant, need an even width. At an odd width
+        "auto" takes random phases, and "trigonometric" raises an error.
+    random_state : an int, RandomState or Generator, or None for fresh entropy. An int gives the features of
         `estimator.draw(dim, n_components, rng=random_state)`.
 
-    Attributes: `estimator_` (the law), `gamma_`, `arrays_` (what was drawn, by name), `feature_map_` (both together),
+    Attributes: `estimator_` (the law), `gamma_`, `arrays_` (the drawn arrays by name), `feature_map_` (law and arrays),
     `n_features_in_`, `feature_names_in_`.
 
-    Only the number of columns is needed from X, and what gamma asks for. `partial_fit` draws at the first block;
-    "scale" then follows the variance of all blocks, as a StandardScaler does, so go through the data first and
-    transform later. float32 stays float32. Sparse X goes through a sparse product where features are waves or
-    exponentials. With array API dispatch, arrays of PyTorch or CuPy are taken and returned.
+    Fitting uses the number of columns of X, and the entries only to choose gamma or to fit an estimator. `partial_fit`
+    draws the features at the first block. With "scale", gamma follows the variance of all blocks, like a
+    StandardScaler: pass all data to `partial_fit` first, and transform later. float32 stays float32. Sparse X goes
+    through a sparse product where features are waves or exponentials. With array API dispatch, arrays of PyTorch or
+    CuPy are taken and returned.
 
     >>> import numpy as np
     >>> from sklearn.metrics.pairwise import rbf_kernel
@@ -95,22 +96,22 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Draw features for the columns of X; y is not used."""
+        """Draw features for the columns of X; y is ignored."""
         return self._fit(validate_data(self, X, accept_sparse="csr"), Spread(), first=True)
 
     def _fit_rows(self, X: Any) -> Self:
-        """`fit` with rows that were validated elsewhere."""
+        """`fit` for rows that were validated elsewhere."""
         self.n_features_in_ = X.shape[1]
         return self._fit(X, Spread(), first=True)
 
     @available_if(can_follow_blocks)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Draw features at the first block of rows; with gamma="scale", follow the variance of all blocks."""
+        """Draw features at the first block of rows; with gamma="scale", update gamma with every block."""
         first = not hasattr(self, "estimator_")
         return self._fit(validate_data(self, X, accept_sparse="csr", reset=first), self._seen_before(first), first)
 
     def transform(self, X: Any) -> Any:
-        """The features of the rows of X, (n, d) -> (n, n_components), of X's library and dtype."""
+        """Features of the rows of X, (n, d) -> (n, n_components), in the library and dtype of X."""
         check_is_fitted(self, "arrays_")
         X = validate_data(self, X, accept_sparse="csr", reset=False)
         self._check_library(X, f"{type(self).__name__}.transform")
@@ -118,7 +119,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     @property
     def feature_map_(self) -> FeatureMap:
-        """The drawn map."""
+        """The drawn feature map."""
         check_is_fitted(self, "arrays_")
         return FeatureMap(self.estimator_, self.n_features_in_, self._n_features_out, self.arrays_)
 
@@ -130,7 +131,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return Spread() if first else self._spread
 
     def _fit(self, X: Any, spread: Spread, first: bool) -> Self:
-        """With validated rows."""
+        """`fit` or `partial_fit` for validated rows."""
         law, width = self._law, as_count(self.n_components, "n_components")
         law.check()
         rng = as_rng(self.random_state) if first else None
@@ -153,7 +154,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if is_sparse(X) else X
             phi = estimator.draw(X.shape[1], width, rng=rng, like=like)
             if is_sparse(X):
-                sparse_features(phi, X[:0])  # refuses what it cannot do before there is anything to do
+                sparse_features(phi, X[:0])  # raises its errors early
             self.arrays_ = dict(phi.arrays)
         self.estimator_, self.gamma_, self._spread, self._n_features_out = estimator, gamma, spread, width
         return self
@@ -162,7 +163,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         check_same_library(X, next(iter(self.arrays_.values())), method)
 
     def _features(self, X: Any) -> Any:
-        """The features of validated rows of the library of fit."""
+        """Features of validated rows."""
         phi = self.feature_map_
         if not is_sparse(X):
             return phi(as_floating(X, "X"))
