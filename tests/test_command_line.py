@@ -175,7 +175,7 @@ def test_bench_for_readers(capsys):
 def test_bench_leaves_out_what_takes_too_long(capsys, monkeypatch):
     """Nothing is called or allocated, and everything is said."""
     monkeypatch.setattr(Workload, "calls", None)
-    monkeypatch.setattr(benchmark, "measured_costs", lambda *_: costs(exact_pair=1.0, feature=1.0))
+    monkeypatch.setattr(benchmark, "measured_rates", lambda *_: vars(costs(exact_pair=1.0, feature=1.0)))
     assert main(SMALL) == 0
     _, table, remarks = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
     assert [line.split()[-4:] for line in table[1:]] == 8 * [4 * ["-"]]

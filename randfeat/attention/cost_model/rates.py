@@ -10,7 +10,7 @@ from randfeat._array import Array, dtype_name, library_of
 from randfeat.attention.cost_model.measurement import measured_rates, seconds
 from randfeat.attention.relations.work import Work
 
-__all__ = ["SHIPPED", "AttentionCosts"]
+__all__ = ["AttentionCosts"]
 
 
 @dataclass(frozen=True)
