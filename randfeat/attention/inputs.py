@@ -148,9 +148,9 @@ class Inputs:
         )
 
     def around(self, offset: int) -> "tuple[Inputs, Inputs, Inputs]":
-        """For query i at the position i + offset: what comes before both, queries and keys in pairs, what comes after.
+        """Three parts, with query i at the position i + offset: before both, queries and keys in pairs, after both.
 
-        Before are queries or keys, never both, and likewise after.
+        The first part has queries or keys, never both, and so has the last.
         """
         ahead, before = min(max(-offset, 0), self.num_queries), min(max(offset, 0), self.num_keys)
         both = min(self.num_queries - ahead, self.num_keys - before)
@@ -161,7 +161,7 @@ class Inputs:
 
     @property
     def key_columns(self) -> tuple[Array, Array, Array | None]:
-        """What has a row for each key: itself, its value, and the mask as (..., S, 1), if there is one."""
+        """Arrays with a row for each key: the keys, their values, and the mask as (..., S, 1) or None."""
         return self.key, self.value, None if self.key_mask is None else self.key_mask[..., None]
 
     def leading_shape(self, features: FeatureMap) -> tuple[int, ...]:

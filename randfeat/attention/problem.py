@@ -109,7 +109,7 @@ class Problem:
         return empty.merge(given)
 
     def restore(self, outputs: list[Array], state: AttentionState | None) -> Any:
-        """What the call returns: the output in the caller's layout and dtype, with the state if it was asked for."""
+        """The return value of the call: the output in the caller's layout and dtype, with the state if asked for."""
         output = self.inputs.restore(outputs)
         if not self.return_state:
             return output

@@ -34,12 +34,13 @@ class AttentionState:
         weighted (..., f, dv)       Σ_j values_jf exp(log_jf - c_f) v_j,
         total (..., f, 1)           Σ_j values_jf exp(log_jf - c_f).
 
-    States are an associative monoid: `append` adds keys, `merge` joins the states of two pieces of a sequence, cut
-    anywhere, `empty` is the identity. Reading adds c_f to the queries' scales, so nothing overflows at any finite
-    logit, and with positive features every denominator is at least its own largest term, 1 after scaling: no epsilon.
-    States are immutable and in the dtype that the values are computed in (float32 for float16 and bfloat16).
+    `append` adds keys. `merge` joins the states of two parts of a sequence, wherever it was cut; the order of merging
+    does not matter. `empty` changes nothing. Reading adds c_f to the queries' scales, so nothing overflows at any
+    finite logit. With positive features the largest term of every denominator is 1 after scaling: there is no epsilon.
+    States are immutable and in the computing dtype (float32 for float16 and bfloat16).
 
-    Source: the running maximum is that of online softmax (Milakov & Gimelshein 2018), one per feature.
+    Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax", for the running maximum; here there
+    is one per feature.
     """
 
     log_max: Array
@@ -50,7 +51,7 @@ class AttentionState:
 
     @property
     def fingerprint(self) -> str | None:
-        """That of the feature map, where it is known: computed on the host, and only when it is asked for."""
+        """The fingerprint of the feature map, or None where it is not known; computed on the host when asked for."""
         return self.origin.fingerprint if isinstance(self.origin, FeatureMap) else self.origin
 
     def check_origin(self, other: FeatureMap | str | None) -> None:

@@ -1,1 +1,1 @@
-"""How long linear and exact attention take, predicted from shapes: rates, their measurement, the faster method."""
+"""Predicted times of linear and exact attention: work, rates, their measurement, and the faster method."""

@@ -28,7 +28,7 @@ LINEAR = ("linear_call", "linear_head", "feature", "feature_dim", "causal_featur
 
 @dataclass(frozen=True)
 class Call:
-    """One call of attention: (heads, length, dims over `shrink`), by one of the methods."""
+    """Sizes of one timed call: number of heads, length, and the factor that divides all dimensions."""
 
     heads: int
     length: int

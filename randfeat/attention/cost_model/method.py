@@ -49,7 +49,7 @@ def attention_method(
     layout: str = "bhld",
     costs: AttentionCosts | None = None,
 ) -> AttentionMethod:
-    """Which method `linear_attention(..., method="auto")` takes for these arguments, and the predicted times of both.
+    """The method that `linear_attention(..., method="auto")` takes for these arguments, and the predicted times.
 
     A function of shapes, dtype, array library, estimator and options, never of values: the same in every call, under
     `jit`, and in every process. `costs` replaces the rates that the library holds, by `AttentionCosts.measure` for

@@ -15,7 +15,7 @@ WIDTHS = (4, 8)
 
 
 class Launch(Protocol):
-    """Runs one kernel with so many blocks; arguments are arrays and NumPy scalars, in the order of the source."""
+    """A function that launches one kernel: its name, the number of blocks, and its arguments in order."""
 
     def __call__(self, kernel: str, blocks: int, *arguments: Any) -> None:
         """Launch, and return before the kernel has run."""

@@ -1,4 +1,4 @@
-"""Where the heads of one call lie in memory: tables of offsets, so that nothing is broadcast or copied."""
+"""Tables of where the heads of one call lie in memory, so that nothing is broadcast or copied."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Matrices:
 
 
 def offsets(x: Array, lead: tuple[int, ...], trailing: int = 2) -> np.ndarray:
-    """Where in memory, in items from the start of `x`, each head begins, its leading dimensions broadcast to `lead`."""
+    """Offsets of the heads from the start of `x`, in items, with its leading dimensions broadcast to `lead`."""
     leading = x.ndim - trailing
     starts = np.zeros(lead, np.int64)
     for axis, (size, stride) in enumerate(zip(x.shape[:leading], x.strides[:leading], strict=True)):

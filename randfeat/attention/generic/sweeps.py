@@ -39,7 +39,7 @@ Parts = list[tuple[Array, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What the second sweep needs of each query, (..., n, 1) each: `ḡ = [G, -dot] / D`, D = divisor e^shift.
+    """Three numbers of each query for the second sweep, (..., n, 1) each: `ḡ = [G, -dot] / D`, D = divisor e^shift.
 
     A query without keys, or whose weights all vanish, has ḡ = 0: its divisor is infinite. Without keys its shift is
     infinite, too: it is not there.
@@ -115,7 +115,7 @@ def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: Feat
 def causal_sweeps(
     inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState, *, offset: int = 0
 ) -> Gradients:
-    """The same in chunks: beside the state of what lies before (behind), pairs j <= i within the chunk.
+    """Gradients in query, key and value, chunk by chunk: the state of earlier keys (later queries), and pairs j <= i.
 
     Between the sweeps three numbers are kept for each query; features are computed once more. With an offset, query i
     sees the keys j <= i + offset: the first `offset` keys are before all queries, the first `-offset` queries before

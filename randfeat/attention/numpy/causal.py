@@ -139,7 +139,7 @@ class CausalHead:
         return slice(positions.start + first, positions.start + last), ~accurate[first:last], earlier
 
     def sums_before_chunk(self, block: "KeyBlock | None", sums: Sums, place: int) -> tuple[int, Sums]:
-        """Where the chunk of a place in the block starts, or the block if sums there are too small; the sums before."""
+        """The start of the chunk around `place`, or of the block if its sums are too small; and the sums before."""
         if block is not None:
             earlier = block.sums_before(place // CHUNK)
             if earlier.total.min() >= self.key_side.limits.lowest:

@@ -22,7 +22,7 @@ FEWEST, MOST = 512, 2048  # rows in a block: below, call overhead dominates; abo
 
 
 def block_rows(num_features: int, dtype: np.dtype) -> int:
-    """How many rows to take at a time: depends on nothing but the features, as do sums over blocks, to the last bit."""
+    """The number of rows in a block. It depends on the features alone, so that sums over blocks do, to the last bit."""
     return min(max(BLOCK_BYTES // (num_features * dtype.itemsize), FEWEST), MOST) // FEWEST * FEWEST
 
 
@@ -103,7 +103,9 @@ class Exponents:
 
     @classmethod
     def of(cls, features: FeatureMap, factor: float, dtype: np.dtype, *, keys: bool) -> "Exponents | None":
-        """Of a single map, for inputs that `factor` takes to kernel units; None if its features are no exponentials."""
+        """Build the exponents of a map without a batch, None if its features are no exponentials.
+
+        factor : times an input, it is in kernel units."""
         arrays = {name: cast(array, dtype) for name, array in features.arrays.items()}
         form = FeatureMap(features.estimator, features.dim, features.num_features, arrays).exponential_form(keys=keys)
         if form is None:
@@ -159,12 +161,12 @@ class Exponents:
         np.matmul(wide, rows.T, out=out)
 
     def within_limit(self, exponents: np.ndarray, bound: float) -> bool:
-        """Whether no feature is above e^B: by the Cauchy-Schwarz bound, else by looking. False for NaN."""
+        """Whether all exponents are at most `limits.limit`: by their bound, else by their maximum. False for NaN."""
         return bound <= self.limits.limit or bool(exponents.max() <= self.limits.limit)
 
 
 def moderate(values: np.ndarray, limits: Limits, *, tiny: bool = False) -> np.ndarray:
-    """Which rows of values (n, dv) are zero, or neither huge nor, unless they may be, tiny: (n,). False for NaN."""
+    """A mask (n,) of values (n, dv) of moderate length, or zero; `tiny` lets tiny ones pass. NaN never does."""
     square = np.vecdot(values, values)
     bound = limits.largest_value**2
     if square.max() <= bound and (tiny or square.min() >= 1 / bound):  # as mostly

@@ -173,7 +173,7 @@ def pull_queries(
 
 @dataclass(frozen=True, eq=False)
 class KeySource:
-    """What keys of one head read in the backward sweep: `Q` (m, dv + 1), and logarithms of the sums over keys (m,).
+    """Tables that keys of one head read in the backward sweep: `Q` (m, dv + 1), and logs of the sums over keys (m,).
 
     `scaled` is Q times `power(reference - log_total)`, for keys that need no shift; None where it is out of range.
     """

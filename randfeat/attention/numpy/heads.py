@@ -132,7 +132,7 @@ class Heads:
         return self.initial_sums(which) if total is None else total
 
     def readout(self, sums: Sums, which: int) -> Readout:
-        """How the queries of one head read its sums."""
+        """The tables through which queries read the sums of one head."""
         return Readout.of(sums, self.queries[which], self.keys[which])
 
     def sums_in(self, state: AttentionState, which: int) -> Sums:

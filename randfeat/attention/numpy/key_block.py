@@ -23,7 +23,7 @@ def up_to_own(size: int, dtype: np.dtype) -> np.ndarray:
 
 
 def end_of_chunk(position: int) -> int:
-    """Where the chunk that holds a position of the block ends."""
+    """The end of the chunk that holds a position of the block."""
     return (position // CHUNK + 1) * CHUNK
 
 
@@ -240,7 +240,7 @@ class KeyBlock:
         return accurate
 
     def accurate_rows(self, total: np.ndarray, queries: Exponents) -> np.ndarray:
-        """Which queries see no bad key, and have a denominator that is large enough, or no key at all: (n,)."""
+        """A mask (n,) of the queries that see no bad key, and whose denominator is large enough, or that see no key."""
         num = len(total)
         if self.first_bad >= num and total.min() >= queries.limits.lowest:  # as mostly
             return np.ones(num, dtype=bool)
@@ -248,7 +248,7 @@ class KeyBlock:
 
 
 def reference_of(sums: Sums, first: float, keys: Exponents, *, plain: bool) -> np.ndarray | None:
-    """What the keys of a block are relative to, (m,): the sums so far, or their middle; without any, the first r(k).
+    """The reference (m,) of the keys of a block: the sums so far, or their middle; without any sums, the first r(k).
 
     None if the sums have lost a feature, which no reference brings back.
     """

@@ -135,10 +135,12 @@ def blocks(num_rows: int, size: int) -> list[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """What the queries of one head read: the mean of the values per feature, and the logarithm of its weight.
+    """Tables that queries of one head read: for each feature the mean of the values, and the logarithm of its weight.
 
-    log_weight (m,) is that of the sum over keys, of both log_weights and of the total; means (m, dv). `weights`, (m,),
-    relative to the largest, and `weighted`, the means times them, serve queries that need no shift.
+    log_weight (m,) : logarithm of the sum of the key features, with the features' weights for queries and keys.
+    means (m, dv) : the mean of the values under the key features.
+    weights (m,), weighted (m, dv) : `exp(log_weight)` relative to the largest, and the means times it, for queries
+        whose exponents are within the limits as they are.
     """
 
     queries: Exponents

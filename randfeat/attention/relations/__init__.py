@@ -1,4 +1,4 @@
-"""Which keys a query sees, and with what weight: one relation a file, and the option of a call that stands for each."""
+"""Relations: which keys a query sees, and with what weight. One relation a file, each with an option of the call."""
 
 from dataclasses import replace
 from typing import Any

@@ -20,7 +20,7 @@ __all__ = ["Relation", "Setting", "as_int", "check_leading"]
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What a relation is checked against: the inputs and the other options of the call."""
+    """The inputs and the other options of a call, against which a relation is checked."""
 
     inputs: Inputs
     is_causal: bool
@@ -34,7 +34,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Relation(abc.ABC):
-    """Which keys query i, at the position i + offset among the keys, sees, and the factor of each kernel value.
+    """A rule: which keys query i sees, at the position i + offset among them, and the factor of each kernel value.
 
     With `is_causal` a query sees no key behind its own position. A new relation is one subclass: `of` checks its
     option, `attend` is the linear-time pass, `log_factors` and `visible` define it pair by pair for exact attention.
@@ -71,7 +71,7 @@ class Relation(abc.ABC):
         return self
 
     def log_weights(self, start: int, stop: int, inputs: Inputs) -> Array | None:
-        """What is added to the logarithm of the kernel for the queries from `start` to `stop`, `-inf` where unseen.
+        """Logarithms of the kernel's factors for the queries from `start` to `stop`; `-inf` for keys not seen.
 
         For exact attention; None stands for zeros.
         """
@@ -88,7 +88,7 @@ class Relation(abc.ABC):
         return None
 
     def visible(self, start: int, stop: int, inputs: Inputs) -> Array | None:
-        """Which keys these queries see, (..., stop - start, S); None for all."""
+        """A mask of the keys that these queries see, (..., stop - start, S); None if they see all."""
         if not self.is_causal:
             return None
         queries, keys = positions(start, stop, inputs)

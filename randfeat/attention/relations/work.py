@@ -1,4 +1,4 @@
-"""How much work attention is, in the units of the cost model's rates."""
+"""The work of attention in the units of the cost model's rates."""
 
 import math
 from dataclasses import dataclass
