@@ -96,8 +96,8 @@ def measured(
     exact = estimator.kernel.relative(x, y)
     note, mean, variance = "", None, None
     try:
-        mean = estimator.mean_over_size(x, y, width)
-        variance = estimator.variance_over_size(x, y, width)
+        mean = estimator.mean_over_reference(x, y, width)
+        variance = estimator.variance_over_reference(x, y, width)
     except rf.NoClosedForm as reason:
         note = str(reason)
     draws = settings.num_draws

@@ -1,9 +1,10 @@
 """Features: the values of a feature map, with the scale that was taken out of them against overflow."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from randfeat._array import Array, exp_in_place, namespace, peak, replace_minus_inf, times_exp
+from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, times_exp
 
 __all__ = ["ExponentialForm", "Features", "FourierForm", "concatenate", "tensor_product"]
 
@@ -66,24 +67,57 @@ class Features:
 class ExponentialForm:
     """Features that are exponentials of affine maps: `φ_f(x) = exp((x - origin)·rows_f + log_weights_f + r(x))`.
 
-    rows : (..., m, d). log_weights : (..., 1, m). per_row : x (..., n, d) -> r(x) (..., n, 1), and row_slope : its
-    gradient, (..., n, d).
+    rows : (..., m, d). log_weights : (..., 1, m), or one number for all.
+    per_row : x (..., n, d) -> r(x) (..., n, 1), and row_slope : its gradient, (..., n, d).
     origin : (..., 1, d), or None for 0. It could be folded into log_weights, at the cost of digits where it is large.
+    antithetic : whether the rows make 2m features, first those of all rows, then those of all their negatives.
 
     Knowing the form, attention need not touch each feature but by one product and one exponential: r(x) of queries
     cancels, that of keys is a factor of their values, and log_weights are factors of the sums over keys.
     """
 
     rows: Array
-    log_weights: Array
+    log_weights: Array | float
     per_row: Callable[[Array], Array]
     row_slope: Callable[[Array], Array]
     origin: Array | None = None
+    antithetic: bool = False
 
     def log_features(self, x: Array) -> Array:
-        """`log φ(x)`: (..., n, d) -> (..., n, m)."""
-        moved = x if self.origin is None else x - self.origin
-        return moved @ namespace(x).matrix_transpose(self.rows) + self.log_weights + self.per_row(x)
+        """`log φ(x)`: (..., n, d) -> (..., n, m), or (..., n, 2m) where antithetic."""
+        xp = namespace(x)
+        exponents = (x if self.origin is None else x - self.origin) @ xp.matrix_transpose(self.rows)
+        if self.antithetic:
+            exponents = xp.concat([exponents, -exponents], axis=-1)
+        if isinstance(self.log_weights, float):
+            return exponents + (self.per_row(x) + self.log_weights)
+        return exponents + self._weights + self.per_row(x)
+
+    def features(self, x: Array) -> Features:
+        """φ(x): values 1, and all of it in the scale."""
+        xp, log = namespace(x), self.log_features(x)
+        return Features(xp.broadcast_to(xp.ones_like(x[..., :1]), log.shape), log)
+
+    def pull_back(self, x: Array, gradient: Array, row: Any) -> Array:
+        """`Σ_f g_f rows_f + row r'(x)`: the gradient in x from that in the features (`Estimator.pull_back`)."""
+        if self.antithetic:
+            half = gradient.shape[-1] // 2
+            gradient = gradient[..., :half] - gradient[..., half:]
+        return gradient @ self.rows + row * self.row_slope(x)
+
+    def written_out(self) -> "ExponentialForm":
+        """The same form with a row and a weight for every feature."""
+        rows = self.rows
+        if self.antithetic:
+            rows = namespace(rows).concat([rows, -rows], axis=-2)
+        log_weights = one_per_row(self.log_weights, rows) if isinstance(self.log_weights, float) else self._weights
+        return replace(self, rows=rows, log_weights=log_weights, antithetic=False)
+
+    @property
+    def _weights(self) -> Array:
+        """Those of all features, where they differ."""
+        weights: Array = self.log_weights
+        return namespace(weights).concat([weights, weights], axis=-1) if self.antithetic else weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +126,15 @@ class FourierForm:
 
     Without phases b they are pairs, first all cosines, then all sines: `e^{r(x)} [a_i cos(x·w_i), a_i sin(x·w_i)]_i`.
 
-    rows : w (..., m, d). amplitudes : a (..., 1, m). per_row : x (..., n, d) -> r(x) (..., n, 1).
+    rows : w (..., m, d). amplitudes : a (..., 1, m), or one number for all.
+    per_row : x (..., n, d) -> r(x) (..., n, 1), and row_slope : its gradient, (..., n, d).
     phases : b (..., 1, m), or None for pairs.
     """
 
     rows: Array
-    amplitudes: Array
+    amplitudes: Array | float
     per_row: Callable[[Array], Array]
+    row_slope: Callable[[Array], Array]
     phases: Array | None = None
 
     def features(self, x: Array) -> Features:
@@ -109,6 +145,28 @@ class FourierForm:
             return Features(self.amplitudes * xp.cos(angles + self.phases), self.per_row(x))
         waves = [self.amplitudes * xp.cos(angles), self.amplitudes * xp.sin(angles)]
         return Features(xp.concat(waves, axis=-1), self.per_row(x))
+
+    def pull_back(self, x: Array, values: Array, gradient: Array, row: Any) -> Array:
+        """`Σ_i h_i w_i + row r'(x)`, h the derivatives in the angles (`Estimator.pull_back`)."""
+        xp = namespace(x)
+        if self.phases is not None:
+            slopes = -self.amplitudes * xp.sin(x @ xp.matrix_transpose(self.rows) + self.phases) * gradient
+        else:
+            half = gradient.shape[-1] // 2
+            slopes = values[..., :half] * gradient[..., half:] - values[..., half:] * gradient[..., :half]
+        return slopes @ self.rows + row * self.row_slope(x)
+
+    def written_out(self) -> "FourierForm":
+        """The same form with an amplitude for every row."""
+        if not isinstance(self.amplitudes, float):
+            return self
+        return replace(self, amplitudes=one_per_row(self.amplitudes, self.rows))
+
+
+def one_per_row(number: float, rows: Array) -> Array:
+    """A number for each of the rows (..., m, d): (..., 1, m)."""
+    shape = (*rows.shape[:-2], 1, rows.shape[-2])
+    return namespace(rows).full(shape, number, dtype=rows.dtype, device=device_of(rows))
 
 
 def concatenate(*parts: Features) -> Features:

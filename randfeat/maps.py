@@ -96,12 +96,12 @@ class FeatureMap:
     def queries(self, x: Any) -> Features:
         """Features of queries, (..., n, dim) -> (..., n, num_features), with their scale."""
         x, arrays = self._inputs(x, "x")
-        return self._weighted(self.estimator.query_features(arrays, x), arrays)
+        return self.estimator.features(arrays, x, keys=False)
 
     def keys(self, y: Any) -> Features:
         """Features of keys, (..., k, dim) -> (..., k, num_features), with their scale."""
         y, arrays = self._inputs(y, "y")
-        return self._weighted(self.estimator.key_features(arrays, y), arrays)
+        return self.estimator.features(arrays, y, keys=True)
 
     def pull_back(
         self, x: Any, features: Features, gradient: Array, *, keys: bool = False, row: float | None = None
@@ -113,31 +113,36 @@ class FeatureMap:
         normalized attention), so that its derivative, zero up to rounding, is left out. Estimators that have no
         analytic gradient raise ValueError.
         """
-        unit, arrays = self._inputs(x, "x")
-        xp = namespace(unit)
-        total = xp.sum(features.values * gradient, axis=-1, keepdims=True) if row is None else row
+        x, arrays = self._inputs(x, "x")
+        kernel, unit = self.estimator.kernel, self.estimator.kernel.unit(x)
+        total = namespace(x).sum(features.values * gradient, axis=-1, keepdims=True) if row is None else row
         inner = self.estimator.pull_back(arrays, unit, features.values, gradient, total, keys=keys)
-        return self.estimator.kernel.unit_pull_back(cast(as_floating(x, "x"), unit.dtype), inner)
+        return kernel.unit_pull_back(x, inner)
 
     def exponential_form(self, *, keys: bool) -> ExponentialForm | None:
         """The features of queries or keys as exponentials of affine maps, for inputs in kernel units; None if not.
 
-        A subclass that changes the features of an estimator, but not their form, has none.
+        A row and a weight for every feature. A subclass that changes the features of an estimator, but not their form,
+        has none.
         """
-        form = self.estimator.exponential_form(self.arrays, keys=keys) if self._states("exponential_form") else None
-        if form is None or "log_row_weights" not in self.arrays:
+        form = self.estimator.exponential_form(self.arrays, keys=keys)
+        if form is None or not self.estimator.form_is_of_features("exponential_form"):
+            return None
+        form = form.written_out()
+        if "log_row_weights" not in self.arrays:
             return form
-        log_weights = form.log_weights + self.arrays["log_row_weights"]
-        return replace(form, log_weights=log_weights)
+        return replace(form, log_weights=form.log_weights + self.arrays["log_row_weights"])
 
     def fourier_form(self) -> FourierForm | None:
         """The features as waves, for inputs in kernel units; None if they are not, as in `exponential_form`."""
-        form = self.estimator.fourier_form(self.arrays) if self._states("fourier_form") else None
-        if form is None or "log_row_weights" not in self.arrays:
+        form = self.estimator.fourier_form(self.arrays)
+        if form is None or not self.estimator.form_is_of_features("fourier_form"):
+            return None
+        form = form.written_out()
+        if "log_row_weights" not in self.arrays:
             return form
         log_weights = self.arrays["log_row_weights"][..., : form.rows.shape[-2]]  # the same for sines as for cosines
-        amplitudes = form.amplitudes * namespace(log_weights).exp(log_weights)
-        return FourierForm(form.rows, amplitudes, form.per_row, form.phases)
+        return replace(form, amplitudes=form.amplitudes * namespace(log_weights).exp(log_weights))
 
     def estimate(self, x: Any, y: Any) -> Array:
         """The estimated Gram matrix: (..., n, dim), (..., k, dim) -> (..., n, k)."""
@@ -161,17 +166,6 @@ class FeatureMap:
         """A new, independent map of the same estimator, shape, namespace, dtype and device."""
         return self.estimator.draw(self.dim, self.num_features, rng=rng, like=self._first, batch_shape=self.batch_shape)
 
-    @staticmethod
-    def _weighted(features: Features, arrays: Mapping[str, Array]) -> Features:
-        """The features times the square roots of the weights of a quadrature rule, where the coupling is one."""
-        return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
-
-    def _states(self, form: str) -> bool:
-        """Whether the estimator states the form of its features where it defines them, or below."""
-        return defined_at(self.estimator, form) <= min(
-            defined_at(self.estimator, name) for name in ("query_features", "key_features")
-        )
-
     def _forms(self, x: Array) -> list[ExponentialForm | FourierForm] | None:
         """The form of each map of the batch in the dtype of x, if all is ready for `blockwise_features`."""
         if not all(isinstance(array, np.ndarray) for array in (x, *self.arrays.values())):
@@ -191,12 +185,12 @@ class FeatureMap:
         return forms
 
     def _inputs(self, x: Any, name: str) -> tuple[Array, dict[str, Array]]:
-        """The input in kernel units and the drawn arrays, both in the dtype to compute in."""
+        """The input and the drawn arrays, both in the dtype to compute in."""
         x = as_floating(x, name)
         self._check(x, name)
         dtype = compute_dtype(namespace(x, *self.arrays.values()), x.dtype)
         arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
-        return self.estimator.kernel.unit(cast(x, dtype)), arrays
+        return cast(x, dtype), arrays
 
     def _check(self, x: Array, name: str) -> None:
         """ValueError for an input of the wrong shape."""
@@ -216,11 +210,6 @@ class FeatureMap:
                 f"{name} has leading dimensions {tuple(x.shape[:-2])}, which do not broadcast against the batch_shape "
                 f"{self.batch_shape} of the features."
             ) from None
-
-
-def defined_at(thing: object, name: str) -> int:
-    """How far up among the ancestors of its class a method is defined: 0 for the class itself."""
-    return next(level for level, ancestor in enumerate(type(thing).__mro__) if name in vars(ancestor))
 
 
 def part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 Errors are relative, `K̂/K - 1`, so that pairs with very different kernel values fit in one table. Multiply by the kernel
 (an MSE by its square) for absolute errors. Kernels outside the softmax family may vanish: their errors are relative to
-`exp(kernel.log_size)` instead.
+`exp(kernel.log_reference)` instead.
 
 Limits: an MSE measured over N draws has the relative standard error √((κ - 1)/N), where κ is the kurtosis of the error.
 For positive features κ grows like e^{4u}, u = |x + y|². Beyond u of about 3 the measured MSE of single rows is noisy
@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host
+from randfeat._array import as_count, as_generator, as_host
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.couplings import Coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
-from randfeat.estimators.base import Estimator, as_count, as_generator
+from randfeat.estimators.base import Estimator
 from randfeat.maps import FeatureMap
 from randfeat.variance import NoClosedForm, unit_inputs
 
@@ -205,13 +205,13 @@ def collect(
     x, y = np.broadcast_arrays(as_host(x, "x"), as_host(y, "y"))
     shape, dim = x.shape[:-1], x.shape[-1]
     x, y = x.reshape(-1, dim), y.reshape(-1, dim)
-    log_size, exact = estimator.kernel.log_size(x, y)[:, None], estimator.kernel.relative(x, y)
+    log_reference, exact = estimator.kernel.log_reference(x, y)[:, None], estimator.kernel.relative(x, y)
     errors = np.empty((sum(sizes), len(x)))
 
     def batch(part: slice, size: int, generator: np.random.Generator, _: None) -> None:
         phi = estimator.draw(dim, num_features, rng=generator, batch_shape=(size,))
         for maps, out in batches_in_cache(phi, errors[part]):
-            out[...] = maps.queries(x).scaled(-log_size).pairwise(maps.keys(y)) - exact
+            out[...] = maps.queries(x).scaled(-log_reference).pairwise(maps.keys(y)) - exact
 
     batches = zip(parts(sizes), sizes, generators, strict=True)
     run_tasks([partial(batch, *arguments) for arguments in batches], lambda: None, resolve_num_threads(None))

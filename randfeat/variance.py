@@ -5,9 +5,9 @@ For rows w_1 .. w_m and K̂ = (1/m) Σ_i S(w_i),
     Var K̂ = (1/m²) [ m · Var S(w_1) + Σ_laws count · Cov(S(w_1), S(w_2)) ].
 
 The estimator knows the covariance of S under one joint law of two rows, the coupling lists its laws and their counts,
-and one row with itself is a law as well. Moments here are relative to `kernel.log_size`: to the kernel itself in the
-softmax family, where they are finite up to |x + y|² (or |x - y|², for trigonometric features) of about 700. All is
-float64 NumPy, broadcasting over (..., d).
+and one row with itself is a law as well. Moments here are over the reference, `exp(kernel.log_reference)`: the kernel
+itself in the softmax family, where they are finite up to |x + y|² (or |x - y|², for trigonometric features) of about
+700. All is float64 NumPy, broadcasting over (..., d).
 """
 
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.kernels import Kernel
 
-__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times_exp", "times_size", "unit_inputs"]
+__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times_exp", "times_reference", "unit_inputs"]
 
 
 class HasMoments(Protocol):
@@ -38,14 +38,14 @@ class HasMoments(Protocol):
         ...
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """E[S] / size for one row."""
+        """`E[S]` over the reference, for one row."""
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """Cov(S(w1), S(w2)) / size² under one joint law of two rows."""
+        """`Cov(S(w1), S(w2))` over the squared reference, under one joint law of two rows."""
 
 
 def assemble_mean(estimator: HasMoments, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-    """`E[K̂] / size`."""
+    """`E[K̂]` over the reference."""
     x, y = unit_inputs(estimator.kernel, x, y)
     coupling: Coupling = estimator.coupling
     dim = x.shape[-1]
@@ -54,7 +54,7 @@ def assemble_mean(estimator: HasMoments, x: Any, y: Any, num_features: int | Non
 
 
 def assemble_variance(estimator: HasMoments, x: Any, y: Any, num_features: int) -> np.ndarray:
-    """`Var[K̂] / size²`."""
+    """`Var[K̂]` over the squared reference."""
     x, y = unit_inputs(estimator.kernel, x, y)
     coupling: Coupling = estimator.coupling
     dim = x.shape[-1]
@@ -67,9 +67,9 @@ def assemble_variance(estimator: HasMoments, x: Any, y: Any, num_features: int) 
     return np.maximum(total, 0.0)
 
 
-def times_size(kernel: Kernel, relative: np.ndarray, x: Any, y: Any, *, power: int) -> np.ndarray:
-    """`relative * size^power`, multiplied in logs so that only a result out of range overflows."""
-    return times_exp(relative, power * kernel.log_size(x, y))
+def times_reference(kernel: Kernel, relative: np.ndarray, x: Any, y: Any, *, power: int) -> np.ndarray:
+    """`relative * reference^power`, multiplied in logs so that only a result out of range overflows."""
+    return times_exp(relative, power * kernel.log_reference(x, y))
 
 
 def times_exp(values: np.ndarray, log: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ class LinearKernel(rf.Kernel):
     def _pairwise(self, x, y):
         return (x * y).sum(axis=-1)
 
-    def log_size(self, x, y):
+    def log_reference(self, x, y):
         norms = (np.linalg.norm(side, axis=-1) for side in (x, y))
         return functools.reduce(operator.add, (np.log(np.where(n == 0, 1.0, n)) for n in norms))
 
@@ -201,7 +201,7 @@ def test_errors_of_construction():
 def test_length_scales_must_fit_the_inputs():
     kernel, x = rf.ArdKernel(GAUSSIAN, SCALES), np.zeros((2, 4))
     message = "the inputs have dimension 4, but there are 3 length_scales"
-    for call in (kernel, kernel.pairwise, kernel.log_gram, kernel.log_size, kernel.relative):
+    for call in (kernel, kernel.pairwise, kernel.log_gram, kernel.log_reference, kernel.relative):
         with pytest.raises(ValueError, match=message):
             call(x, x)
     estimator = rf.ArdFeatures(WAVES, SCALES)

@@ -19,16 +19,7 @@ DIM, ROWS = 4, 4
 def width_of(estimator):
     """A width that the estimator can have in dimension 4."""
     rows = estimator.coupling.nearest_num_rows(ROWS, DIM)[-1]
-    return least_width(estimator, rows * estimator.features_per_row)
-
-
-def least_width(estimator, wish):
-    """The wish, or the nearest width that the error names."""
-    try:
-        estimator.num_rows(wish, DIM)
-    except ValueError as error:
-        return int(str(error).rstrip(".").rpartition(" ")[2])
-    return wish
+    return estimator.nearest_num_features(rows * estimator.features_per_row, DIM)[-1]
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=repr)

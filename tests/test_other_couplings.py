@@ -453,7 +453,7 @@ def test_whitened_by_the_inverse_root_is_the_same_law():
     x = np.array([0.3, 0.4, -0.2])
     estimator = rf.PositiveFeatures(coupling="moment-matched")
     estimates = np.exp(rows @ (2 * x) - 2 * x @ x).mean(axis=1)
-    mean = estimator.mean_over_size(x, x, num)
+    mean = estimator.mean_over_reference(x, x, num)
     variance = estimator.relative_variance(x, x, num_features=num)
     assert abs(estimates.mean() - mean) < LIMIT * estimates.std() / np.sqrt(draws)
     squares = (estimates - mean) ** 2

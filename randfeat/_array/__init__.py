@@ -5,6 +5,7 @@ NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-stric
 which imports none of them.
 """
 
+from randfeat._array.arguments import as_count, as_generator, broadcasts_to
 from randfeat._array.arithmetic import (
     cumulative_sum,
     exp_in_place,
@@ -54,9 +55,12 @@ from randfeat._array.namespaces import (
 
 __all__ = [
     "Array",
+    "as_count",
     "as_floating",
+    "as_generator",
     "as_host",
     "as_integers",
+    "broadcasts_to",
     "cast",
     "compiled",
     "compiled_cuda",

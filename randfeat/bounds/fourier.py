@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from randfeat._array import as_count
 from randfeat.bounds.arguments import positive, probability
-from randfeat.estimators.base import as_count
 
 __all__ = [
     "attention_num_rows",

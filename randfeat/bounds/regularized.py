@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from randfeat._array import as_count
 from randfeat.bounds.arguments import not_negative
 from randfeat.couplings.orthogonal import Orthogonal
-from randfeat.estimators.base import as_count
 
 __all__ = ["log_products", "orthogonal_gain_bound", "regularized_softmax_bound"]
 

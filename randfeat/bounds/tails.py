@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from randfeat._array import as_count
 from randfeat.bounds.arguments import not_negative
 from randfeat.bounds.regularized import log_products
 from randfeat.couplings.base import block_sizes
-from randfeat.estimators.base import as_count
 
 __all__ = [
     "chernoff_bound",

@@ -5,7 +5,7 @@ from randfeat.estimators.angular_hybrid import AngularHybridFeatures
 from randfeat.estimators.arc_cosine import ArcCosineFeatures
 from randfeat.estimators.ard import ArdFeatures
 from randfeat.estimators.balanced import BalancedFeatures
-from randfeat.estimators.base import Estimator, UncoupledEstimator
+from randfeat.estimators.base import Estimator
 from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.complex_exponential import ComplexExponentialFeatures
 from randfeat.estimators.control_variate import ControlVariateFeatures
@@ -34,6 +34,7 @@ from randfeat.estimators.student import StudentPositiveFeatures
 from randfeat.estimators.sum import SumFeatures
 from randfeat.estimators.tensor_sketch import TensorSketchFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
+from randfeat.estimators.uncoupled import UncoupledEstimator
 
 __all__ = [
     "ActivationFeatures",

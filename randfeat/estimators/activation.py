@@ -49,15 +49,15 @@ class ActivationFeatures(Estimator):
 
     kernel: Kernel = field(default_factory=ActivationKernel)
 
-    acronyms: ClassVar[tuple[str, ...]] = ("GA", "Performer-ReLU")
+    acronyms = ("GA", "Performer-ReLU")
     kernel_type: ClassVar[type] = ActivationKernel
 
     @property
-    def positive(self) -> bool:  # type: ignore[override]
+    def positive(self) -> bool:
         return self._function.log is not None or (self._function.nonnegative and self._offset > 0)
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return self._function.bounded
 
     @property
@@ -108,19 +108,19 @@ class ActivationFeatures(Estimator):
     def _second_moment(self, x: np.ndarray, y: np.ndarray, sign: int) -> np.ndarray:
         """`E[h(a) h(sign·a) h(b) h(sign·b)]` under one Gaussian row, relative to the squared size."""
         function, offset = self._function, self._offset
-        pair, log_size = ProjectedPair(x, y, gram=False), self.kernel.log_size(x, y)
+        pair, log_reference = ProjectedPair(x, y, gram=False), self.kernel.log_reference(x, y)
         if function.exponentials:
             terms = shifted(function.exponentials, offset)
-            return exponential_mean(times_reflected(terms, sign), pair, 2 * log_size)
+            return exponential_mean(times_reflected(terms, sign), pair, 2 * log_reference)
         if offset == 0 and function.square is not None:
             if sign < 0 and function.symmetry == "one-sided":
-                return np.zeros_like(log_size)
-            return np.asarray(function.square(pair) * np.exp(-2 * log_size))
+                return np.zeros_like(log_reference)
+            return np.asarray(function.square(pair) * np.exp(-2 * log_reference))
 
         def product(a: np.ndarray) -> np.ndarray:
             return (function.value(a) + offset) * (function.value(sign * a) + offset)
 
-        return np.asarray(pair.mean(product, product) * np.exp(-2 * log_size))
+        return np.asarray(pair.mean(product, product) * np.exp(-2 * log_reference))
 
 
 def times_reflected(terms: dict[complex, complex], sign: int) -> dict[complex, complex]:

@@ -46,7 +46,7 @@ class ArcCosineFeatures(Estimator):
     kernel_type: ClassVar[type] = ArcCosineKernel
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return self._order == 0
 
     @property

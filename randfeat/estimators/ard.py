@@ -57,7 +57,7 @@ class ArdFeatures(WrappedEstimator):
         return self._kernel.divide(x)
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         self._kernel.check_dim(dim)
-        return super().draw_arrays(num_rows, dim, rng, batch_shape)
+        return super().draw_arrays(dim, num_rows, rng, batch_shape)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class BalancedFeatures(TransformedEstimator):
 
     matrix: np.ndarray = field(default_factory=lambda: np.eye(1))
 
-    acronyms: ClassVar[tuple[str, ...]] = ("ADERF", "SADERF")
+    acronyms = ("ADERF", "SADERF")
 
     @classmethod
     def example(cls) -> Self:

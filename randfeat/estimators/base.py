@@ -1,24 +1,24 @@
 """The interface of an estimator: a law, with its closed-form moments; no arrays, no randomness."""
 
 import abc
+import math
 import numbers
-import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from randfeat import variance
-from randfeat._array import Array, as_floating, host_to
-from randfeat.couplings import Coupling, Independent, Orthogonal
+from randfeat._array import Array, as_count, as_floating, as_generator, broadcasts_to, host_to
+from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
-__all__ = ["Estimator", "UncoupledEstimator"]
+__all__ = ["Estimator"]
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,18 @@ class Estimator(abc.ABC):
 
     Estimators add and multiply as their kernels do: `e1 + e2` concatenates features, `e1 * e2` tensors them, and
     `2.5 * e` scales them.
+
+    What an estimator states of itself, of which `query_features` and two moments are enough:
+
+    - features: `draw_arrays`, `query_features`, `key_features`; `symmetric`, `positive`, `bounded`;
+    - two moments: `relative_row_mean` and `relative_covariance`, or, where the estimate is no average over rows,
+      `mean_over_reference` and `variance_over_reference`;
+    - width: `features_per_row`, or `num_features` and `nearest_num_features`;
+    - closed forms, all optional: `pull_back`, `exponential_form`, `fourier_form`, `log_joint_moment`, `row_kurtosis`.
     """
 
     kernel: Kernel
     coupling: Coupling | str = field(default_factory=Orthogonal)
-
-    symmetric: ClassVar[bool] = True
-    """Whether query and key features are the same function."""
-
-    positive: ClassVar[bool] = False
-    """Whether every feature is positive, so that normalized attention is a convex combination of the values."""
-
-    bounded: ClassVar[bool] = False
-    """Whether the features of given inputs are bounded over all rows, so that no tail is heavy."""
-
-    features_per_row: ClassVar[int] = 1
-    """Features that one row makes. Features come in blocks of one per row, in the order of the rows."""
-
-    acronyms: ClassVar[tuple[str, ...]] = ()
-    """What papers call it."""
 
     kernel_type: ClassVar[type] = Kernel
     """The kernels that it estimates."""
@@ -118,15 +111,93 @@ class Estimator(abc.ABC):
         """An instance that stands for the class in `catalogue`: the default parameters, where there are any."""
         return cls()  # type: ignore[call-arg]
 
-    # one page each -------------------------------------------------------------------------------------------------
+    @property
+    def acronyms(self) -> tuple[str, ...]:
+        """What papers call it."""
+        return ()
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether query and key features are the same function."""
+        return True
+
+    @property
+    def positive(self) -> bool:
+        """Whether every feature is positive, so that normalized attention is a convex combination of the values."""
+        return False
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the features of given inputs are bounded over all rows, so that no tail is heavy."""
+        return False
+
+    def draw_arrays(
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Everything random, on the host in float64: arrays (*batch_shape, ·, ·) by name."""
+        return {"rows": self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)}
 
     @abc.abstractmethod
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """Features of queries in kernel units, from the drawn arrays; pure array API."""
+        """Features of queries in kernel units (..., n, d), from the drawn arrays; pure array API.
+
+        The arrays have the batch in front, rows are (*batch_shape, m, d): transpose them by `xp.matrix_transpose`.
+        """
 
     def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
         """Features of keys in kernel units; those of queries unless the estimator is asymmetric."""
         return self.query_features(arrays, y)
+
+    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
+        """`E[S(w)]` for one row over the reference (`kernel.log_reference`), inputs (..., d) in kernel units."""
+        raise variance.NoClosedForm(f"the mean of {type(self).__name__} is not known; use randfeat.montecarlo.")
+
+    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
+        """`Cov(S(w1), S(w2))` over the squared reference, under one joint law of two rows; inputs in kernel units.
+
+        same_row : whether both are one and the same row, with whatever else is drawn for it. Where the moment is
+        infinite, np.inf; where it is not known, NoClosedForm.
+        """
+        raise variance.NoClosedForm(f"the variance of {type(self).__name__} is not known; use randfeat.montecarlo.")
+
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+        """`E[K̂(x, y)]` over the reference, from the mean of one row; overridden where K̂ is no average over rows."""
+        return variance.assemble_mean(self, x, y, num_features)
+
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+        """`Var[K̂(x, y)]` over the squared reference, from the covariances of rows; overridden likewise."""
+        return variance.assemble_variance(self, x, y, num_features)
+
+    @property
+    def features_per_row(self) -> int:
+        """Features that one row makes. Features come in blocks of one per row, in the order of the rows."""
+        return 1
+
+    def num_features(self, num_rows: int, dim: int | None = None) -> int:
+        """The number of features that `num_rows` rows make, the inverse of `num_rows`."""
+        return self.features_per_row * num_rows
+
+    def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
+        """`(num_features,)` if a map can have this width, else the nearest below and above that it can.
+
+        Few estimators and couplings need to know `dim`; those that do say so. ValueError where no width is possible.
+
+        >>> from randfeat import TrigonometricFeatures
+        >>> TrigonometricFeatures().nearest_num_features(7), TrigonometricFeatures().nearest_num_features(8)
+        ((6, 8), (8,))
+        """
+        rows = (as_count(num_features, "num_features") - self.num_features(0, dim)) / self.features_per_row
+        guesses = {max(math.floor(rows), 1), max(math.ceil(rows), 1)}
+        possible = {n for guess in guesses for n in self._coupling.nearest_num_rows(guess, dim)}
+        return neighbors(num_features, [self.num_features(n, dim) for n in possible])
+
+    def num_rows(self, num_features: int, dim: int | None = None) -> int:
+        """The number m of rows that make `num_features` features; ValueError for a width that no map can have."""
+        nearest = self.nearest_num_features(num_features, dim)
+        if nearest != (num_features,):
+            listing = ", ".join(map(str, nearest)) or "unknown"
+            raise ValueError(f"{self!r} cannot have {num_features} features; nearest: {listing}.")
+        return (num_features - self.num_features(0, dim)) // self.features_per_row
 
     def pull_back(
         self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
@@ -146,32 +217,16 @@ class Estimator(abc.ABC):
     def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
         """The features of queries or keys as exponentials of affine maps of the inputs in kernel units, if they are.
 
-        Optional: attention and plain features are faster for estimators that state it.
+        Attention and plain features are faster with it. `ExponentialEstimator` has its features from the form.
         """
         return None
 
     def fourier_form(self, arrays: Mapping[str, Array]) -> FourierForm | None:
-        """The features as cosines and sines of affine maps of the inputs in kernel units, if they are. Optional."""
-        return None
+        """The features as cosines and sines of affine maps of the inputs in kernel units, if they are.
 
-    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """`E[S(w)] / size` for one row, inputs in kernel units; size as in `kernel.log_size`."""
-        raise variance.NoClosedForm(f"the mean of {type(self).__name__} is not known; use randfeat.montecarlo.")
-
-    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """`Cov(S(w1), S(w2)) / size²` under one joint law of two rows, inputs in kernel units.
-
-        `same_row` says that both are one and the same row, with whatever else is drawn for it.
+        `FourierEstimator` has its features from the form.
         """
-        raise variance.NoClosedForm(f"the variance of {type(self).__name__} is not known; use randfeat.montecarlo.")
-
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """`E[K̂(x, y)] / size`, from the mean of one row; estimators that are not averages over rows override it."""
-        return variance.assemble_mean(self, x, y, num_features)
-
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """`Var[K̂(x, y)] / size²`, from the covariances of rows; estimators that are no averages over rows override."""
-        return variance.assemble_variance(self, x, y, num_features)
+        return None
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`log E[S(w; x, y_j) S(w; x, y_k)] / (kernel_j kernel_k)` for one N(0, I) row and the keys of one query.
@@ -184,14 +239,6 @@ class Estimator(abc.ABC):
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
         """Kurtosis of `S(w)` for one N(0, I) row: how many draws an empirical MSE needs (`montecarlo`)."""
         raise variance.NoClosedForm(f"{type(self).__name__} has no closed kurtosis.")
-
-    def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
-        """Everything random, on the host in float64: arrays (*batch_shape, ·, ·) by name."""
-        return {"rows": self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)}
-
-    # the same for all ----------------------------------------------------------------------------------------------
 
     def draw(
         self,
@@ -216,38 +263,32 @@ class Estimator(abc.ABC):
         dim, num_features = as_count(dim, "dim"), as_count(num_features, "num_features")
         batch_shape = self.batch_shape if batch_shape is None else batch_shape
         batch_shape = tuple(as_count(size, "batch_shape") for size in batch_shape)
-        if not holds(batch_shape, self.batch_shape):
-            raise ValueError(f"batch_shape {batch_shape} does not hold the {self.batch_shape} sets of parameters.")
+        if not broadcasts_to(self.batch_shape, batch_shape):
+            raise ValueError(
+                f"batch_shape {batch_shape} does not hold the {self.batch_shape} sets of parameters; let it end with "
+                f"{self.batch_shape}, or leave it out."
+            )
         like = np.empty(0) if like is None else as_floating(like, "like")
         self.check_dim(dim)
         rows = self.num_rows(num_features, dim)
-        arrays = self.draw_arrays(rows, dim, as_generator(rng), batch_shape)
+        arrays = self.draw_arrays(dim, rows, as_generator(rng), batch_shape)
         weights = self._coupling.weights(rows, dim)
         if weights is not None:  # the features have 1/√m inside, so each is off by √(m weight)
             log_weights = np.tile(np.log(rows * weights) / 2, num_features // rows)
             arrays |= {"log_row_weights": np.broadcast_to(log_weights, (*batch_shape, 1, num_features))}
         return FeatureMap(self, dim, num_features, {name: host_to(array, like) for name, array in arrays.items()})
 
-    def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """The number m of rows that make `num_features` features of inputs of length `dim`.
+    def features(self, arrays: Mapping[str, Array], x: Array, *, keys: bool) -> Features:
+        """Features of inputs (..., n, d), not yet in kernel units, with the weights of a quadrature rule."""
+        evaluate = self.key_features if keys else self.query_features
+        features = evaluate(arrays, self.kernel.unit(x))
+        return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
-        Few estimators and couplings need to know `dim`; those that do say so.
-        """
-        rows = (num_features - self.num_features(0, dim)) / self.features_per_row
-        widths = sorted(
-            {
-                self.num_features(n, dim)
-                for guess in {max(int(np.floor(rows)), 1), max(int(np.ceil(rows)), 1)}
-                for n in self._coupling.nearest_num_rows(guess, dim)
-            }
-        )
-        if num_features not in widths:
-            raise ValueError(f"{self!r} cannot have {num_features} features; nearest: {', '.join(map(str, widths))}.")
-        return int(rows)
-
-    def num_features(self, num_rows: int, dim: int | None = None) -> int:
-        """The number of features that `num_rows` rows make, the inverse of `num_rows`."""
-        return self.features_per_row * num_rows
+    def form_is_of_features(self, form: str) -> bool:
+        """Whether the features are those that a form was stated for: a subclass may have changed them."""
+        cls = type(self)
+        author = next(ancestor for ancestor in cls.__mro__ if form in vars(ancestor))
+        return all(getattr(author, name, None) is getattr(cls, name) for name in ("query_features", "key_features"))
 
     def mean(self, x: Any, y: Any, *, num_features: int | None = None) -> np.ndarray:
         """`E[K̂(x, y)]`: the kernel itself where the coupling has exact marginals.
@@ -255,8 +296,8 @@ class Estimator(abc.ABC):
         num_features : needed only where the bias depends on it (`MomentMatched`, `GaussHermite`).
         """
         num_features = None if num_features is None else as_count(num_features, "num_features")
-        relative = self.mean_over_size(*self._pair(x, y), num_features)
-        return variance.times_size(self.kernel, relative, x, y, power=1)
+        relative = self.mean_over_reference(*self._pair(x, y), num_features)
+        return variance.times_reference(self.kernel, relative, x, y, power=1)
 
     def variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`Var[K̂(x, y)]`, exact.
@@ -264,23 +305,23 @@ class Estimator(abc.ABC):
         In the softmax family it is computed from the relative variance, and is inf where that overflows: for positive
         features beyond |x + y|² of about 700 in kernel units, for trigonometric ones beyond such |x - y|².
         """
-        relative = self.variance_over_size(*self._pair(x, y), as_count(num_features, "num_features"))
-        return variance.times_size(self.kernel, relative, x, y, power=2)
+        relative = self.variance_over_reference(*self._pair(x, y), as_count(num_features, "num_features"))
+        return variance.times_reference(self.kernel, relative, x, y, power=2)
 
     def relative_variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`Var[K̂(x, y)] / kernel(x, y)²`, exact, in the softmax family without overflow; inf (or NaN) where it is 0."""
-        relative = self.variance_over_size(*self._pair(x, y), as_count(num_features, "num_features"))
+        relative = self.variance_over_reference(*self._pair(x, y), as_count(num_features, "num_features"))
         with np.errstate(divide="ignore", invalid="ignore"):
             return relative / self.kernel.relative(x, y) ** 2
 
     def relative_mse(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`E[(K̂(x, y) / kernel(x, y) - 1)²]`: relative variance plus squared relative bias, exact."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._mse_over_size(x, y, num_features) / self.kernel.relative(x, y) ** 2
+            return self._mse_over_reference(x, y, num_features) / self.kernel.relative(x, y) ** 2
 
     def mse(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`E[(K̂(x, y) - kernel(x, y))²]`: variance plus squared bias, exact."""
-        return variance.times_size(self.kernel, self._mse_over_size(x, y, num_features), x, y, power=2)
+        return variance.times_reference(self.kernel, self._mse_over_reference(x, y, num_features), x, y, power=2)
 
     def _pair(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Host copies of a pair whose dimension fits."""
@@ -288,53 +329,14 @@ class Estimator(abc.ABC):
         self.check_dim(x.shape[-1])
         return x, y
 
-    def _mse_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def _mse_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         x, y = self._pair(x, y)
         num_features = as_count(num_features, "num_features")
-        bias = self.mean_over_size(x, y, num_features) - self.kernel.relative(x, y)
-        return self.variance_over_size(x, y, num_features) + bias**2
+        bias = self.mean_over_reference(x, y, num_features) - self.kernel.relative(x, y)
+        return self.variance_over_reference(x, y, num_features) + bias**2
 
 
-@dataclass(frozen=True)
-class UncoupledEstimator(Estimator):
-    """An estimator whose randomness is not Gaussian rows: it has no coupling to choose.
-
-    What it draws for different features is independent, or coupled as its page says.
-    """
-
-    coupling: Coupling | str = field(init=False, repr=False, default_factory=Independent)
-
-    @property
-    def has_coupling(self) -> bool:
-        return False
-
-    def with_coupling(self, coupling: Coupling | str) -> Self:
-        raise ValueError(f"{type(self).__name__} has no coupling to choose.")
-
-
-def holds(shape: tuple[int, ...], part: tuple[int, ...]) -> bool:
-    """Whether `part` broadcasts to `shape`."""
-    tail = shape[len(shape) - len(part) :]
-    return len(part) <= len(shape) and all(small in (1, full) for small, full in zip(part, tail, strict=True))
-
-
-def as_generator(rng: Any) -> np.random.Generator:
-    """`rng` as a NumPy Generator (SPEC 7)."""
-    try:
-        return np.random.default_rng(rng)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"rng must be None, a non-negative int, or a NumPy SeedSequence, BitGenerator or Generator, got {rng!r}; "
-            "features are drawn by NumPy on the host, so the seeds of other libraries do not apply."
-        ) from error
-
-
-def as_count(value: Any, name: str) -> int:
-    """A positive integer, or an error that names it."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a positive integer, got {value!r}.") from None
-    if count < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
-    return count
+def neighbors(width: int, possible: Iterable[int]) -> tuple[int, ...]:
+    """`(width,)` if it is possible, else the nearest possible below and above."""
+    below, above = ([n for n in possible if n <= width], [n for n in possible if n >= width])
+    return tuple(sorted({*([max(below)] if below else ()), *([min(above)] if above else ())}))

@@ -9,14 +9,15 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat import variance
-from randfeat._array import Array
-from randfeat.estimators.base import Estimator, UncoupledEstimator, as_count
+from randfeat._array import Array, as_count
+from randfeat.estimators.base import Estimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
+from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import Kernel, SoftmaxKernel
 from randfeat.kernels.algebra import check_parts
-from randfeat.maps import FeatureMap, part_of
+from randfeat.maps import part_of
 
 __all__ = ["CombinedEstimator", "least_width"]
 
@@ -67,7 +68,7 @@ class CombinedEstimator(UncoupledEstimator):
 
     @abc.abstractmethod
     def _multiples(self, num_rows: int) -> tuple[int, ...] | None:
-        """How many units each part has when there are `num_rows`; None where they cannot be divided well."""
+        """The number of units that each part has, of `num_rows`; None where they cannot be divided well."""
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -77,15 +78,15 @@ class CombinedEstimator(UncoupledEstimator):
         return tuple(share * common for share in shares)
 
     @property
-    def positive(self) -> bool:  # type: ignore[override]
+    def positive(self) -> bool:
         return all(part.positive for part in self.parts)
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return all(part.bounded for part in self.parts)
 
     @property
-    def symmetric(self) -> bool:  # type: ignore[override]
+    def symmetric(self) -> bool:
         return all(part.symmetric for part in self.parts)
 
     @property
@@ -94,33 +95,33 @@ class CombinedEstimator(UncoupledEstimator):
 
     def widths(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
         """How many features each part has, of `num_features`; ValueError, naming the nearest, where that cannot be."""
-        widths = self._widths(num_features, dim)
-        if widths is not None:
-            return widths
-        per_row = self.features_per_row
-        rows = num_features // per_row
-        steps = (range(rows, max(rows - SEARCHED, 0), -1), range(rows + 1, rows + SEARCHED))
-        near = (next((row * per_row for row in step if self._widths(row * per_row, dim)), None) for step in steps)
-        nearest = ", ".join(str(width) for width in near if width is not None)
-        raise ValueError(f"{self!r} cannot have {num_features} features; nearest: {nearest or 'unknown'}.")
+        return self._split(self.num_rows(num_features, dim)) or ()
 
-    def _widths(self, num_features: int, dim: int | None) -> tuple[int, ...] | None:
-        """The widths of the parts, or None where one of them cannot have its width."""
-        rows, rest = divmod(num_features, self.features_per_row)
-        multiples = None if rest or not rows else self._multiples(rows)
+    def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
+        unit = self.features_per_row
+        rows, rest = divmod(num_features, unit)
+        if rest == 0 and self._is_possible(rows, dim):
+            return (num_features,)
+        steps = (range(rows, max(rows - SEARCHED, 0), -1), range(rows + 1, rows + SEARCHED))
+        near = (next((row * unit for row in step if self._is_possible(row, dim)), None) for step in steps)
+        return tuple(width for width in near if width is not None)
+
+    def _split(self, num_rows: int) -> tuple[int, ...] | None:
+        """The widths of the parts for so many units; None where they cannot be divided well."""
+        multiples = self._multiples(num_rows) if num_rows else None
         if multiples is None:
             return None
-        widths = tuple(multiple * unit for multiple, unit in zip(multiples, self.units, strict=True))
-        possible = (can_have(part, width, dim) for part, width in zip(self.parts, widths, strict=True))
-        return widths if all(possible) else None
+        return tuple(multiple * unit for multiple, unit in zip(multiples, self.units, strict=True))
 
-    def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """How many units make `num_features` (of a product: how many in each part, multiplied)."""
-        self.widths(num_features, dim)
-        return num_features // self.features_per_row
+    def _is_possible(self, num_rows: int, dim: int | None) -> bool:
+        """Whether each part can have its width."""
+        widths = self._split(num_rows)
+        return widths is not None and all(
+            part.nearest_num_features(width, dim) == (width,) for part, width in zip(self.parts, widths, strict=True)
+        )
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         widths = self.widths(num_rows * self.features_per_row, dim)
         drawn = (
@@ -130,18 +131,13 @@ class CombinedEstimator(UncoupledEstimator):
         return {f"{i}.{name}": array for i, phi in enumerate(drawn) for name, array in phi.arrays.items()}
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        return self._combine_features([phi.queries(x) for phi in self._maps(arrays, x.shape[-1])])
+        return self._combine_features(self._part_features(arrays, x, keys=False))
 
     def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
-        return self._combine_features([phi.keys(y) for phi in self._maps(arrays, y.shape[-1])])
+        return self._combine_features(self._part_features(arrays, y, keys=True))
 
-    def _maps(self, arrays: Mapping[str, Array], dim: int) -> list[FeatureMap]:
-        """The maps of the parts, for evaluation."""
-        maps = []
-        for i, (part, unit) in enumerate(zip(self.parts, self.units, strict=True)):
-            own = part_of(arrays, f"{i}.")
-            maps.append(FeatureMap(part, dim, unit, own))  # features are as many as the arrays make
-        return maps
+    def _part_features(self, arrays: Mapping[str, Array], x: Array, *, keys: bool) -> list[Features]:
+        return [part.features(part_of(arrays, f"{i}."), x, keys=keys) for i, part in enumerate(self.parts)]
 
     def _part_moments(
         self, x: Any, y: Any, num_features: int | None
@@ -155,16 +151,4 @@ class CombinedEstimator(UncoupledEstimator):
 
 def least_width(estimator: Estimator) -> int:
     """The difference between neighbouring widths that an estimator can have: features of its least number of rows."""
-    rows = 1
-    while estimator._coupling.nearest_num_rows(rows) != (rows,):
-        rows += 1
-    return rows * estimator.features_per_row
-
-
-def can_have(estimator: Estimator, num_features: int, dim: int | None) -> bool:
-    """Whether an estimator can have this width."""
-    try:
-        estimator.num_rows(num_features, dim)
-    except ValueError:
-        return False
-    return True
+    return estimator._coupling.nearest_num_rows(1)[-1] * estimator.features_per_row

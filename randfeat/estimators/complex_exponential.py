@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,8 +54,8 @@ class ComplexExponentialFeatures(ParametricEstimator):
 
     matrix: complex | np.ndarray = 1.0
 
-    symmetric: ClassVar[bool] = False
-    acronyms: ClassVar[tuple[str, ...]] = ("CE",)
+    symmetric = False
+    acronyms = ("CE",)
 
     @classmethod
     def example(cls) -> Self:
@@ -84,15 +84,15 @@ class ComplexExponentialFeatures(ParametricEstimator):
         return not np.any(np.real(self.matrix))
 
     @property
-    def positive(self) -> bool:  # type: ignore[override]
+    def positive(self) -> bool:
         return self._is_real
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return self._is_imaginary
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         return 1 if self._is_real else 2
 
     @classmethod
@@ -144,9 +144,9 @@ class ComplexExponentialFeatures(ParametricEstimator):
         return matrix, np.swapaxes(np.linalg.inv(matrix), -1, -2)
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         arrays = {}
         for side, matrix in zip(("query", "key"), self._matrices(dim), strict=True):
             form = np.broadcast_to(np.swapaxes(matrix, -1, -2) @ matrix, (*batch_shape, dim, dim))

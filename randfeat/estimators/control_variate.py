@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class ControlVariateFeatures(SoftmaxEstimator):
 
     base: Literal["positive", "trigonometric"] = "positive"
 
-    symmetric: ClassVar[bool] = False
+    symmetric = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +55,7 @@ class ControlVariateFeatures(SoftmaxEstimator):
             raise ValueError(f"base must be 'positive' or 'trigonometric', got {self.base!r}.")
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         return 1 if self.base == "positive" else 2
 
     def num_features(self, num_rows: int, dim: int | None = None) -> int:
@@ -63,16 +63,17 @@ class ControlVariateFeatures(SoftmaxEstimator):
             raise ValueError("the control variate takes d + 2 features: pass dim, the length of the inputs.")
         return self.features_per_row * num_rows + dim + 2
 
-    def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        rows = super().num_rows(num_features, dim)
+    def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
+        nearest = super().nearest_num_features(num_features, dim)
+        rows = (nearest[0] - self.num_features(0, dim)) // self.features_per_row
         if dim is not None and self._coupling.weights(rows, dim) is not None:
             raise ValueError(f"control variates need rows of equal weight, which {self.coupling!r} does not have.")
-        return rows
+        return nearest
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         residual = np.eye(dim) - np.swapaxes(w, -1, -2) @ w / num_rows
         return {"rows": w, "mean": w.mean(axis=-2, keepdims=True), "residual": residual}
 

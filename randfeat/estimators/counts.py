@@ -10,9 +10,9 @@ import numpy as np
 
 from randfeat._array import Array, cast, namespace, squared_norm
 from randfeat.couplings import Coupling, Independent
-from randfeat.estimators.base import UncoupledEstimator
 from randfeat.estimators.parametric import ParametricEstimator
 from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
@@ -42,7 +42,7 @@ class CountFeatures(ParametricEstimator, UncoupledEstimator):
         """`log E S² / K²` of one feature, from the products x_l y_l (..., d) in kernel units."""
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         counts, log_weights = self.draw_counts((*batch_shape, num_rows, dim), rng)
         log_weights = np.sum(log_weights, axis=-1)[..., None, :] - math.log(num_rows) / 2
@@ -61,11 +61,11 @@ class CountFeatures(ParametricEstimator, UncoupledEstimator):
         log_scale = logs @ counts + arrays["log_weights"] + self.kernel.log_envelope(squared_norm(x))
         return Features(values, log_scale)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         x, y = unit_inputs(self.kernel, x, y)
         return np.exp(0 * np.sum(x * y, axis=-1))
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`(E S² / K² - 1) / m`."""
         x, y = unit_inputs(self.kernel, x, y)
         return np.expm1(self.log_second_moment(x * y)) / num_features

@@ -15,15 +15,15 @@ class DelegatingEstimator(Estimator):
     base: Estimator
 
     @property
-    def positive(self) -> bool:  # type: ignore[override]
+    def positive(self) -> bool:
         return self.base.positive
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return self.base.bounded
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         return self.base.features_per_row
 
     @property

@@ -2,24 +2,24 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import WeightedPositiveEstimator
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["DenseExponentialFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
+class DenseExponentialFeatures(ParametricEstimator, ExponentialEstimator):
     """Dense-exponential features with one exponent per axis: SDERF.
 
     `φ_i(x) = Π_l (1-4a_l)^{1/4} exp(Σ_l a_l w_il² + √(1-4a_l) w_il (Ux)_l - |x|²/2) / √m`: positive features whose rows
@@ -46,8 +46,7 @@ class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
     exponents: np.ndarray = field(default_factory=lambda: np.zeros(1))
     rotation: np.ndarray | None = None
 
-    positive: ClassVar[bool] = True
-    acronyms: ClassVar[tuple[str, ...]] = ("SDERF", "FAVOR#")
+    acronyms = ("SDERF", "FAVOR#")
 
     @classmethod
     def example(cls) -> Self:
@@ -72,7 +71,7 @@ class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
         object.__setattr__(self, "rotation", rotation)
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return bool(np.all(self.exponents < 0))
 
     @property
@@ -113,9 +112,9 @@ class DenseExponentialFeatures(ParametricEstimator, WeightedPositiveEstimator):
         return int(self.exponents.shape[-1])
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         a = self.exponents[..., None, :]
         log_weights = np.sum(a * w * w + np.log1p(-4 * a) / 4, axis=-1)[..., None, :] - math.log(num_rows) / 2
         return {"rows": (np.sqrt(1 - 4 * a) * w) @ self._axes, "log_weights": log_weights}

@@ -3,11 +3,11 @@
 import abc
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import Array, device_of, namespace
+from randfeat._array import Array
 from randfeat.estimators.base import Estimator
 from randfeat.features import Features, FourierForm
 
@@ -28,37 +28,39 @@ class FourierEstimator(Estimator):
             raise ValueError(f"variant must be 'pairs' or 'phase', got {self.variant!r}.")
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         return 2 if self.variant == "pairs" else 1
 
-    def draw_phases(
-        self, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+    def draw_rows(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> np.ndarray:
+        """The rows w (*batch_shape, num_rows, dim)."""
+        return self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+
+    def draw_arrays(
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        """Independent phases where the variant has them."""
-        if self.variant == "pairs":
-            return {}
-        return {"phases": rng.uniform(0.0, 2 * math.pi, size=(*batch_shape, 1, num_rows))}
+        """Rows, and independent phases where the variant has them."""
+        arrays = {"rows": self.draw_rows(dim, num_rows, rng, batch_shape)}
+        if self.variant == "phase":
+            arrays["phases"] = rng.uniform(0.0, 2 * math.pi, size=(*batch_shape, 1, num_rows))
+        return arrays
 
     @abc.abstractmethod
     def log_factor(self, x: Array) -> Array:
         """The logarithm of the factor before the waves, for inputs in kernel units: (..., n, d) -> (..., n, 1)."""
 
+    @abc.abstractmethod
+    def log_factor_slope(self, x: Array) -> Array:
+        """The gradient of `log_factor`: (..., n, d)."""
+
     def fourier_form(self, arrays: Mapping[str, Array]) -> FourierForm:
         rows, phases = arrays["rows"], arrays.get("phases")
         amplitude = 1 / math.sqrt(rows.shape[-2]) if phases is None else math.sqrt(2 / rows.shape[-2])
-        shape = (*rows.shape[:-2], 1, rows.shape[-2])
-        amplitudes = namespace(rows).full(shape, amplitude, dtype=rows.dtype, device=device_of(rows))
-        return FourierForm(rows, amplitudes, self.log_factor, phases)
+        return FourierForm(rows, amplitude, self.log_factor, self.log_factor_slope, phases)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         return self.fourier_form(arrays).features(x)
 
-    def angle_slopes(self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array) -> Array:
-        """The derivatives in the angles (..., n, m), from those in the cosines, and sines, of them (..., n, f)."""
-        xp = namespace(x)
-        if self.variant == "phase":
-            rows = arrays["rows"]
-            sines = xp.sin(x @ xp.matrix_transpose(rows) + arrays["phases"])
-            return -math.sqrt(2 / rows.shape[-2]) * sines * gradient
-        half = gradient.shape[-1] // 2
-        return values[..., :half] * gradient[..., half:] - values[..., half:] * gradient[..., :half]
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        return self.fourier_form(arrays).pull_back(x, values, gradient, row)

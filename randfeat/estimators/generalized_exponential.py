@@ -4,7 +4,7 @@ import cmath
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -51,9 +51,9 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
     parameter: complex = 0.0
     sign: int = 1
 
-    symmetric: ClassVar[bool] = False
-    features_per_row: ClassVar[int] = 2
-    acronyms: ClassVar[tuple[str, ...]] = ("GERF", "CRT")
+    symmetric = False
+    features_per_row = 2
+    acronyms = ("GERF", "CRT")
 
     @classmethod
     def example(cls) -> Self:
@@ -68,14 +68,14 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
             raise ValueError(f"sign must be 1 or -1, got {self.sign!r}.")
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return self.parameter.real < 0 or (self.parameter.real == 0 and self._slope.real == 0)
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         """Rows, and logarithm of modulus and argument of `(1-4A)^{d/4} e^{A|w|²} / √m`."""
-        w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         log = self.parameter * np.sum(w * w, axis=-1) + dim / 4 * cmath.log(1 - 4 * self.parameter)
         return {
             "rows": w,

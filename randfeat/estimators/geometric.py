@@ -1,7 +1,7 @@
 """Geometric features."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,8 +34,8 @@ class GeometricFeatures(CountFeatures):
 
     success_probability: float | np.ndarray = 0.8
 
-    bounded: ClassVar[bool] = True
-    acronyms: ClassVar[tuple[str, ...]] = ("GeomRF",)
+    bounded = True
+    acronyms = ("GeomRF",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

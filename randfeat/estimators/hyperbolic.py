@@ -1,25 +1,21 @@
 """Hyperbolic positive features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, device_of, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
-from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.estimators.weighted import positive_pull_back
-from randfeat.features import ExponentialForm, Features
 from randfeat.variance import unit_inputs
 
 __all__ = ["HyperbolicFeatures"]
 
 
 @dataclass(frozen=True)
-class HyperbolicFeatures(SoftmaxEstimator):
+class HyperbolicFeatures(ExponentialEstimator):
     """Hyperbolic positive features, `φ(x) = e^{-|x|²/2} [exp(w_i·x), exp(-w_i·x)]_i / √(2m)`: hyp+.
 
     For the softmax kernel; x and y in kernel units, `u = |x + y|²`. Positive features with antithetic rows ±w_i.
@@ -36,33 +32,8 @@ class HyperbolicFeatures(SoftmaxEstimator):
     np.float64(0.004243)
     """
 
-    positive: ClassVar[bool] = True
-    features_per_row: ClassVar[int] = 2
-    acronyms: ClassVar[tuple[str, ...]] = ("hyp+",)
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """`log φ = ±w_i·x - |x|²/2 - log(2m)/2`, all of it in the scale."""
-        xp = namespace(x)
-        rows, sqnorm = arrays["rows"], squared_norm(x)
-        log_norm = self.kernel.log_envelope(sqnorm) - sqnorm / 2 - math.log(2 * rows.shape[-2]) / 2
-        projection = x @ xp.matrix_transpose(rows)
-        log_scale = xp.concat([projection + log_norm, log_norm - projection], axis=-1)
-        return Features(xp.broadcast_to(xp.ones_like(log_norm), log_scale.shape), log_scale)
-
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i (g_i - g'_i) w_i - x Σ_i (g_i + g'_i)`, g' for the negative rows, and the envelope's."""
-        half = gradient.shape[-1] // 2
-        return positive_pull_back(self.kernel, arrays["rows"], x, gradient[..., :half] - gradient[..., half:], row)
-
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        """`±w_i·x - log(2m)/2`, and `-|x|²/2` with the envelope per row."""
-        xp = namespace(arrays["rows"])
-        rows = xp.concat([arrays["rows"], -arrays["rows"]], axis=-2)
-        shape = (*rows.shape[:-2], 1, rows.shape[-2])
-        log_weights = xp.full(shape, -math.log(rows.shape[-2]) / 2, dtype=rows.dtype, device=device_of(rows))
-        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian, self.kernel.log_gaussian_slope)
+    antithetic = True
+    acronyms = ("hyp+",)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cosh(w·(x+y))] e^{-u/2}`."""

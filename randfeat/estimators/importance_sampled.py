@@ -3,17 +3,17 @@
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
+from randfeat._array import as_count, as_generator
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import NoClosedForm, PairLaw
-from randfeat.estimators.base import as_count, as_generator
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.posterior import log_sum_exp, systematic
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import WeightedPositiveEstimator
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
@@ -21,7 +21,7 @@ __all__ = ["ImportanceSampledFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
+class ImportanceSampledFeatures(ParametricEstimator, ExponentialEstimator):
     """Positive features whose rows are drawn from a Gaussian mixture, `p(w) = Σ_c π_c N(w; μ_c, σ_c² I)`.
 
     `log φ_i(x) = w_i·x - |x|²/2 + ½ log(N(w_i; 0, I) / (m p(w_i)))`: each row carries the weight of the whole mixture
@@ -52,8 +52,6 @@ class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
     means: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
     variances: np.ndarray | None = None
     weights: np.ndarray | None = None
-
-    positive: ClassVar[bool] = True
 
     @classmethod
     def example(cls) -> Self:
@@ -90,7 +88,7 @@ class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
         )
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         present = np.asarray(self.weights) > 0
         return bool(np.all(np.any(present & (np.asarray(self.variances) > 1), axis=-1)))
 
@@ -161,7 +159,7 @@ class ImportanceSampledFeatures(ParametricEstimator, WeightedPositiveEstimator):
         return int(self.means.shape[-1])
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         means, variances, weights = self._parameters()
         extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]

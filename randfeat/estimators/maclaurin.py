@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from randfeat._array import Array, namespace, squared_norm
-from randfeat.estimators.base import UncoupledEstimator
 from randfeat.estimators.projection_products import fourth_moments, random_signs
+from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import DotProductKernel, Kernel, SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.base import check_positive
@@ -53,7 +53,7 @@ class MaclaurinFeatures(UncoupledEstimator):
     degree_law: Literal["series", "geometric"] = "series"
     rate: float | None = None
 
-    acronyms: ClassVar[tuple[str, ...]] = ("RM",)
+    acronyms = ("RM",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +75,7 @@ class MaclaurinFeatures(UncoupledEstimator):
         return self.rate
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         """Degrees, weights, and the k-th factor of the features that have one, `rows_k·x + constants_k`.
 
@@ -106,17 +106,17 @@ class MaclaurinFeatures(UncoupledEstimator):
         log_scale = arrays["degrees"] * log_norm
         return Features(values, log_scale + self._log_envelope(sqnorm))
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         return self.kernel.relative(x, y)
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`Σ_n a_n² T^n/q_n` over the squared size, less the squared relative kernel."""
         x, y = unit_inputs(self.kernel, x, y)
         a, b, c = fourth_moments(x, y)
         log_moment = self._log_second_moment(a + b + c)
         num = self.num_rows(num_features)
         if isinstance(self.kernel, DotProductKernel):
-            relative = np.exp(log_moment - 2 * self.kernel.log_size(x, y))
+            relative = np.exp(log_moment - 2 * self.kernel.log_reference(x, y))
             return np.maximum(relative - self.kernel.relative(x, y) ** 2, 0.0) / num
         return np.maximum(np.expm1(log_moment - 2 * np.sum(x * y, axis=-1)), 0.0) / num
 

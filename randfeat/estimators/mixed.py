@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class MixedEstimator(ParametricEstimator):
 
     shared_rows: bool = True
 
-    symmetric: ClassVar[bool] = False
+    symmetric = False
 
     @property
     @abc.abstractmethod
@@ -60,7 +60,7 @@ class MixedEstimator(ParametricEstimator):
         return tuple(block for block in blocks if block[0])
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         """`Σ_k f_k (1 + n_k) + f_{p+1} (1 + Σ n_k)`, less constant parts that are zero; n_k coordinates."""
         return sum(
             self.components[base].features_per_row * (1 if mixer is None else self.weights[mixer].size)
@@ -68,7 +68,7 @@ class MixedEstimator(ParametricEstimator):
         )
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return all(base.bounded for base in self.components)
 
     @property
@@ -77,20 +77,14 @@ class MixedEstimator(ParametricEstimator):
             *(base.batch_shape for base in self.components), *(mixer.batch_shape for mixer in self.weights)
         )
 
-    def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        rows = super().num_rows(num_features, dim)
-        for base in self.components:
-            base.num_rows(rows * base.features_per_row, dim)
-        return rows
-
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         seed = rng.integers(2**63, size=2)
         drawn = {}
         for k, base in enumerate(self.components):
             generator = np.random.default_rng(seed) if self.shared_rows else rng
-            drawn[f"base{k}."] = base.draw_arrays(num_rows, dim, generator, batch_shape)
+            drawn[f"base{k}."] = base.draw_arrays(dim, num_rows, generator, batch_shape)
         for k, mixer in enumerate(self.weights):
             drawn[f"mixer{k}."] = mixer.draw_arrays(dim, rng, batch_shape)
         return {prefix + name: array for prefix, arrays in drawn.items() for name, array in arrays.items()}
@@ -117,16 +111,14 @@ class MixedEstimator(ParametricEstimator):
             blocks.append(Features(block.values * factor, block.log_scale))
         return concatenate(*blocks)
 
-    # moments -------------------------------------------------------------------------------------------------------
-
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         """`Σ_k E λ̂_k E K̂_k`: 1 where no base is biased."""
         means, _ = self._weight_moments(*unit_inputs(self.kernel, x, y))
         rows = None if num_features is None else self.num_rows(num_features, np.shape(x)[-1])
         parts = (mean * self._base_mean(base, x, y, rows) for mean, base in zip(means, self.components, strict=True))
         return sum(parts, np.zeros(()))
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`Σ_kl E[λ̂_k λ̂_l] Cov(K̂_k, K̂_l) + Σ_kl Cov(λ̂_k, λ̂_l) b_k b_l`, b the biases of the bases."""
         unit_x, unit_y = unit_inputs(self.kernel, x, y)
         rows = self.num_rows(num_features, unit_x.shape[-1])
@@ -135,7 +127,7 @@ class MixedEstimator(ParametricEstimator):
         biases = [self._base_mean(base, x, y, rows) - exact for base in self.components]
         total = np.zeros(np.broadcast_shapes(unit_x.shape, unit_y.shape)[:-1])
         for k, base in enumerate(self.components):
-            own = base.variance_over_size(x, y, rows * base.features_per_row)
+            own = base.variance_over_reference(x, y, rows * base.features_per_row)
             total = total + times(means[k] ** 2 + covariances[k][k], own) + covariances[k][k] * biases[k] ** 2
             for j in range(k):
                 cross = self._cross_covariance(j, k, unit_x, unit_y, rows) if self.shared_rows else 0.0
@@ -145,7 +137,7 @@ class MixedEstimator(ParametricEstimator):
 
     @staticmethod
     def _base_mean(base: SoftmaxEstimator, x: Any, y: Any, rows: int | None) -> np.ndarray:
-        return base.mean_over_size(x, y, None if rows is None else rows * base.features_per_row)
+        return base.mean_over_reference(x, y, None if rows is None else rows * base.features_per_row)
 
     def _weight_moments(self, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
         """Means and covariances of all p + 1 weights: the last is one less the independent others."""

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, namespace
-from randfeat.estimators.base import as_count
+from randfeat._array import Array, as_count, namespace
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.projected_pair import ProjectedPair

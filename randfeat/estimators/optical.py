@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from randfeat._array import Array, namespace
-from randfeat.estimators.base import UncoupledEstimator
+from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import OpticalKernel
 from randfeat.kernels.norms import split_norm
@@ -42,12 +42,12 @@ class OpticalFeatures(UncoupledEstimator):
 
     kernel: OpticalKernel = field(default_factory=OpticalKernel)
 
-    positive: ClassVar[bool] = True
+    positive = True
     kernel_type: ClassVar[type] = OpticalKernel
-    acronyms: ClassVar[tuple[str, ...]] = ("OPU",)
+    acronyms = ("OPU",)
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         """Real and imaginary parts of the rows, N(0, 1/2) each."""
         parts = rng.standard_normal((2, *batch_shape, num_rows, dim)) * math.sqrt(0.5)
@@ -62,10 +62,10 @@ class OpticalFeatures(UncoupledEstimator):
         values = intensity if s == 1 else intensity**s
         return Features(values / math.sqrt(values.shape[-1]), 2 * s * log_norm)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         return self.kernel.relative(x, y)
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`k_{2s}/k² - 1`."""
         return (self._moment(x, y, 2) - self._moment(x, y, 1)) / self.num_rows(num_features)
 

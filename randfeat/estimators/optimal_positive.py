@@ -1,27 +1,24 @@
 """Optimal positive features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, namespace
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.estimators.weighted import positive_pull_back, weighted_form, weighted_positive_features
-from randfeat.features import ExponentialForm, Features, concatenate
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
 __all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OptimalPositiveFeatures(ParametricEstimator):
+class OptimalPositiveFeatures(ParametricEstimator, ExponentialEstimator):
     """Optimal positive features, `φ_i(x) = (1-4a)^{d/4} exp(a|w_i|² + √(1-4a) w_i·x - |x|²/2) / √m`: OPRF.
 
     exponent : a < 1/8; a < 0 makes the features bounded. One number, or an array with one for each head. 0 gives
@@ -49,8 +46,7 @@ class OptimalPositiveFeatures(ParametricEstimator):
     exponent: float | np.ndarray = 0.0
     antithetic: bool = False
 
-    positive: ClassVar[bool] = True
-    acronyms: ClassVar[tuple[str, ...]] = ("OPRF", "FAVOR++")
+    acronyms = ("OPRF", "FAVOR++")
 
     @classmethod
     def example(cls) -> Self:
@@ -64,11 +60,7 @@ class OptimalPositiveFeatures(ParametricEstimator):
         object.__setattr__(self, "exponent", exponent)
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
-        return 2 if self.antithetic else 1
-
-    @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return bool(np.all(np.asarray(self.exponent) < 0))
 
     @property
@@ -105,37 +97,14 @@ class OptimalPositiveFeatures(ParametricEstimator):
         return cls.for_sqnorm(sqnorm, x.shape[-1], kernel=kernel, coupling=coupling, antithetic=antithetic)
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         """Rows `√(1-4a) w_i` and weights `a|w_i|² + d/4 log(1-4a) - ½ log m`."""
-        w = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         a = np.asarray(self.exponent)[..., None, None]
         sqnorm = np.swapaxes(np.sum(w * w, axis=-1, keepdims=True), -1, -2)
         log_weights = a * sqnorm + dim / 4 * np.log1p(-4 * a) - math.log(self.features_per_row * num_rows) / 2
         return {"rows": np.sqrt(1 - 4 * a) * w, "log_weights": log_weights}
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        features = weighted_positive_features(self.kernel, arrays, x)
-        if not self.antithetic:
-            return features
-        negative = {"rows": -arrays["rows"], "log_weights": arrays["log_weights"]}
-        return concatenate(features, weighted_positive_features(self.kernel, negative, x))
-
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's; with `g_i - g'_i` for g_i in the first where antithetic."""
-        if self.antithetic:
-            half = gradient.shape[-1] // 2
-            gradient = gradient[..., :half] - gradient[..., half:]
-        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
-
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        if not self.antithetic:
-            return weighted_form(self.kernel, arrays)
-        xp, rows, log_weights = namespace(arrays["rows"]), arrays["rows"], arrays["log_weights"]
-        both = {"rows": xp.concat([rows, -rows], axis=-2), "log_weights": xp.concat([log_weights] * 2, axis=-1)}
-        return weighted_form(self.kernel, both)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """Mean of the tilted exponential over `e^{u/2}`."""

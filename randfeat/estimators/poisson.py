@@ -1,7 +1,7 @@
 """Poisson features."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class PoissonFeatures(CountFeatures):
 
     rate: float | np.ndarray = 0.25
 
-    acronyms: ClassVar[tuple[str, ...]] = ("PoisRF",)
+    acronyms = ("PoisRF",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,25 +1,20 @@
 """Positive features."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, device_of, namespace, squared_norm
 from randfeat.couplings.laws import PairLaw
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
-from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.estimators.weighted import positive_pull_back
-from randfeat.features import ExponentialForm, Features
 from randfeat.variance import unit_inputs
 
 __all__ = ["PositiveFeatures"]
 
 
 @dataclass(frozen=True)
-class PositiveFeatures(SoftmaxEstimator):
+class PositiveFeatures(ExponentialEstimator):
     """Positive features, `φ_i(x) = exp(w_i·x - |x|²/2) / √m`: FAVOR+.
 
     For the softmax kernel; x and y in kernel units, `u = |x + y|²`.
@@ -39,29 +34,7 @@ class PositiveFeatures(SoftmaxEstimator):
     array([0.00671204])
     """
 
-    positive: ClassVar[bool] = True
-    acronyms: ClassVar[tuple[str, ...]] = ("FAVOR+", "PRF")
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
-        """`log φ_i = w_i·x - |x|²/2 - log(m)/2`, all of it in the scale."""
-        xp = namespace(x)
-        rows, sqnorm = arrays["rows"], squared_norm(x)
-        log_norm = self.kernel.log_envelope(sqnorm) - sqnorm / 2 - math.log(rows.shape[-2]) / 2
-        log_scale = x @ xp.matrix_transpose(rows) + log_norm
-        return Features(xp.broadcast_to(xp.ones_like(log_norm), log_scale.shape), log_scale)
-
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i g_i w_i - x Σ_i g_i`, and the envelope's."""
-        return positive_pull_back(self.kernel, arrays["rows"], x, gradient, row)
-
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
-        """`w_i·x - log(m)/2`, and `-|x|²/2` with the envelope per row."""
-        xp, rows = namespace(arrays["rows"]), arrays["rows"]
-        shape = (*rows.shape[:-2], 1, rows.shape[-2])
-        log_weights = xp.full(shape, -math.log(rows.shape[-2]) / 2, dtype=rows.dtype, device=device_of(rows))
-        return ExponentialForm(rows, log_weights, self.kernel.log_gaussian, self.kernel.log_gaussian_slope)
+    acronyms = ("FAVOR+", "PRF")
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[exp(w·(x+y))] e^{-u/2}`."""

@@ -3,19 +3,19 @@
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
 from randfeat.couplings.laws import NoClosedForm, PairLaw
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import ParametricEstimator, frozen_array, real_array
-from randfeat.estimators.weighted import WeightedPositiveEstimator
 
 __all__ = ["PosteriorFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
+class PosteriorFeatures(ParametricEstimator, ExponentialEstimator):
     """Posterior features: positive features whose rows follow the attention of a few anchor queries.
 
     For one query x the proposal `p_x = Σ_j π_j(x) N(x + y_j, I)`, π(x) its attention row over keys y_j, has zero
@@ -54,8 +54,6 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
     log_biases: np.ndarray | None = None
     defensive_share: float = 0.1
     defensive_exponent: float | np.ndarray = 0.0
-
-    positive: ClassVar[bool] = True
 
     @classmethod
     def example(cls) -> Self:
@@ -103,7 +101,7 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
             object.__setattr__(self, name, value)
 
     @property
-    def bounded(self) -> bool:  # type: ignore[override]
+    def bounded(self) -> bool:
         return bool(np.all(np.asarray(self.defensive_exponent) < 0))
 
     @property
@@ -133,7 +131,7 @@ class PosteriorFeatures(ParametricEstimator, WeightedPositiveEstimator):
         return int(self.anchors.shape[-1])
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
         rows = np.empty((*batch_shape, num_rows, dim))

@@ -49,20 +49,20 @@ class ProductFeatures(CombinedEstimator):
     """
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         return math.prod(self.units)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         x, y, parts = self._part_moments(x, y, num_features)
-        return functools.reduce(operator.mul, (part.mean_over_size(x, y, width) for part, width in parts))
+        return functools.reduce(operator.mul, (part.mean_over_reference(x, y, width) for part, width in parts))
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`Π (V_i + M_i²) - Π M_i²`, factor by factor: all terms are positive, nothing cancels."""
         x, y, parts = self._part_moments(x, y, num_features)
         mean, variance = np.ones(()), np.zeros(())
         for part, width in parts:
-            m = part.mean_over_size(x, y, width)
-            v = part.variance_over_size(x, y, width or 0)
+            m = part.mean_over_reference(x, y, width)
+            v = part.variance_over_reference(x, y, width or 0)
             mean, variance = mean * m, variance * (v + m**2) + v * mean**2
         return variance
 

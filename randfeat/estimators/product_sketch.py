@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from randfeat._array import Array, namespace
-from randfeat.estimators.base import UncoupledEstimator
 from randfeat.estimators.projection_products import (
     fourth_moments,
     power_increment,
@@ -16,6 +15,7 @@ from randfeat.estimators.projection_products import (
     random_signs,
     unit_dim,
 )
+from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import PolynomialKernel
 from randfeat.kernels.norms import split_norm
@@ -66,15 +66,15 @@ class ProductSketchFeatures(UncoupledEstimator):
             raise ValueError(f"entries must be 'rademacher', 'gaussian' or 'complex', got {self.entries!r}.")
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         return 2 if self.entries == "complex" else 1
 
     @property
-    def acronyms(self) -> tuple[str, ...]:  # type: ignore[override]
+    def acronyms(self) -> tuple[str, ...]:
         return ("CtR",) if self.entries == "complex" else ()
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         shape = (*batch_shape, self.kernel.degree * num_rows, unit_dim(self.kernel, dim))
         if self.entries == "gaussian":
@@ -99,10 +99,10 @@ class ProductSketchFeatures(UncoupledEstimator):
             re, im = re * real[..., k, :] - im * imaginary[..., k, :], re * imaginary[..., k, :] + im * real[..., k, :]
         return Features(xp.concat([re, im], axis=-1) / root, degree * log_norm)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         return self.kernel.relative(x, y)
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         x, y = (split_norm(side)[0] for side in unit_inputs(self.kernel, x, y))
         degree, (a, b, c) = self.kernel.degree, fourth_moments(x, y)
         if self.entries == "complex":

@@ -1,21 +1,21 @@
 """Regularized softmax features."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.hypergeometric import log_hyp0f1
-from randfeat.couplings.laws import NoClosedForm, SpherePair
-from randfeat.estimators.positive import PositiveFeatures
+from randfeat.couplings.laws import NoClosedForm, PairLaw, SpherePair
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.variance import unit_inputs
 
 __all__ = ["RegularizedSoftmaxFeatures"]
 
 
 @dataclass(frozen=True)
-class RegularizedSoftmaxFeatures(PositiveFeatures):
+class RegularizedSoftmaxFeatures(ExponentialEstimator):
     """Positive features on rows of constant length, `φ_i(x) = exp(w_i·x - |x|²/2) / √m` with |w_i| = √d: SMREG.
 
     coupling : one whose rows all have the length √d: `Orthogonal(norms="constant")`, `Antithetic` of it.
@@ -38,8 +38,8 @@ class RegularizedSoftmaxFeatures(PositiveFeatures):
 
     coupling: Coupling | str = field(default_factory=lambda: Orthogonal(norms="constant"))
 
-    bounded: ClassVar[bool] = True
-    acronyms: ClassVar[tuple[str, ...]] = ("SMREG",)
+    bounded = True
+    acronyms = ("SMREG",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +57,14 @@ class RegularizedSoftmaxFeatures(PositiveFeatures):
             self.kernel.log_envelope(square) - square / 2 for square in (np.sum(v**2, axis=-1) for v in (x, y))
         )
         return np.asarray(np.exp(np.sqrt(dim * u) + envelope))
+
+    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
+        """`0F1(; d/2; du/4) e^{-u/2}`."""
+        return law.row_mean(np.sum((x + y) ** 2, axis=-1))
+
+    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
+        """`Cov(exp(w1·(x+y)), exp(w2·(x+y))) e^{-u}`."""
+        return law.covariance(np.sum((x + y) ** 2, axis=-1))
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`log 0F1(; d/2; d|z_j + z_k|²/4) - (|z_j|² + |z_k|²)/2`, z_j = x + y_j."""

@@ -38,8 +38,8 @@ class SignFeatures(Estimator):
 
     kernel: Kernel = field(default_factory=AngularKernel)
 
-    bounded: ClassVar[bool] = True
-    acronyms: ClassVar[tuple[str, ...]] = ("SRP", "SimHash")
+    bounded = True
+    acronyms = ("SRP", "SimHash")
     kernel_type: ClassVar[type] = AngularKernel
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:

@@ -1,8 +1,7 @@
 """Spectral features of shift-invariant kernels."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -50,27 +49,20 @@ class SpectralFeatures(FourierEstimator):
     kernel: ShiftInvariantKernel = field(default_factory=MaternKernel)
     variant: Literal["pairs", "phase"] = "pairs"
 
-    bounded: ClassVar[bool] = True
+    bounded = True
     kernel_type: ClassVar[type] = ShiftInvariantKernel
 
-    def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
-        arrays = super().draw_arrays(num_rows, dim, rng, batch_shape)
-        scales = self.kernel.sample_scales(
-            (*batch_shape, num_rows, dim if self.kernel.scales_per_coordinate else 1), rng
-        )
-        arrays["rows"] = np.sqrt(np.minimum(scales, LARGEST)) * arrays["rows"]
-        return arrays | self.draw_phases(num_rows, rng, batch_shape)
+    def draw_rows(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> np.ndarray:
+        rows = super().draw_rows(dim, num_rows, rng, batch_shape)
+        per_row = dim if self.kernel.scales_per_coordinate else 1
+        scales = self.kernel.sample_scales((*batch_shape, num_rows, per_row), rng)
+        return np.sqrt(np.minimum(scales, LARGEST)) * rows
 
     def log_factor(self, x: Array) -> Array:
         return namespace(x).zeros_like(x[..., :1])
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i g_i f_i`, g the derivatives in the angles."""
-        return self.angle_slopes(arrays, x, values, gradient) @ arrays["rows"]
+    def log_factor_slope(self, x: Array) -> Array:
+        return namespace(x).zeros_like(x)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cos(f·δ)]`: the kernel, unless norms are constant."""

@@ -2,20 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from randfeat.couplings.hypergeometric import log_hyp0f1
 from randfeat.couplings.laws import NoClosedForm, PairLaw
-from randfeat.estimators.weighted import WeightedPositiveEstimator
+from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.kernels.base import check_positive
 
 __all__ = ["StudentPositiveFeatures"]
 
 
 @dataclass(frozen=True)
-class StudentPositiveFeatures(WeightedPositiveEstimator):
+class StudentPositiveFeatures(ExponentialEstimator):
     """Positive features whose rows have a multivariate Student distribution, `w_i = g_i √(ν/χ²_ν)`.
 
     `log φ_i(x) = w_i·x - |x|²/2 + ½ log(N(w_i; 0, I) / (m t_ν(w_i)))`, t_ν the density of a row. The rows g_i follow
@@ -43,18 +42,17 @@ class StudentPositiveFeatures(WeightedPositiveEstimator):
 
     degrees_of_freedom: float = 4.0
 
-    positive: ClassVar[bool] = True
-    bounded: ClassVar[bool] = True
+    bounded = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "degrees_of_freedom", check_positive("degrees_of_freedom", self.degrees_of_freedom))
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         nu = self.degrees_of_freedom
-        g = super().draw_arrays(num_rows, dim, rng, batch_shape)["rows"]
+        g = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         rows = g * np.sqrt(nu / rng.chisquare(nu, size=(*batch_shape, num_rows, 1)))
         sqnorm = np.sum(rows**2, axis=-1)[..., None, :]
         log_ratio = -sqnorm / 2 - dim / 2 * math.log(2 * math.pi) - log_student(sqnorm, nu, dim)

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat.estimators.base import Estimator, as_count
+from randfeat._array import as_count
+from randfeat.estimators.base import Estimator
 from randfeat.estimators.combined import CombinedEstimator, least_width
 from randfeat.features import Features, concatenate
 from randfeat.kernels import Kernel
@@ -45,7 +46,7 @@ class SumFeatures(CombinedEstimator):
 
     @classmethod
     def for_pairs(cls, parts: Sequence[Estimator], x: Any, y: Any, *, num_features: int) -> Self:
-        """The shares with the least variance at `num_features`, in the mean over pairs x, y, relative to log_size.
+        """The shares with the least variance at `num_features`, in the mean over pairs x, y, relative to log_reference.
 
         Optimal for independent rows, whose variance is proportional to 1/D_i; for other couplings the variance at equal
         shares stands for it. Draw it at `num_features`, less the few that fit no part; that is a multiple of its
@@ -57,11 +58,11 @@ class SumFeatures(CombinedEstimator):
             raise ValueError(f"{equal!r} needs at least {sum(steps)} features, got {num_features}.")
         reference = max(left // equal.features_per_row, 1) * equal.features_per_row
         x, y = unit_inputs(equal.kernel, x, y)
-        size = equal.kernel.log_size(x, y)
+        size = equal.kernel.log_reference(x, y)
         single = []  # variance of one feature, as if features were independent
         for part, width in zip(parts, equal.widths(reference), strict=True):
-            relative = part.variance_over_size(x, y, width)
-            single.append(width * float(np.mean(times_exp(relative, 2 * (part.kernel.log_size(x, y) - size)))))
+            relative = part.variance_over_reference(x, y, width)
+            single.append(width * float(np.mean(times_exp(relative, 2 * (part.kernel.log_reference(x, y) - size)))))
         widths, left = list(steps), left - sum(steps)
         while fitting := [i for i, step in enumerate(steps) if step <= left]:
             best = max(fitting, key=lambda i: single[i] / (widths[i] * (widths[i] + steps[i])))
@@ -71,23 +72,23 @@ class SumFeatures(CombinedEstimator):
         return cls(equal.parts, tuple(width // divisor for width in widths))
 
     @property
-    def features_per_row(self) -> int:  # type: ignore[override]
+    def features_per_row(self) -> int:
         return sum(self.units)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         x, y, parts = self._part_moments(x, y, num_features)
-        means = (part.mean_over_size(x, y, width) for part, width in parts)
+        means = (part.mean_over_reference(x, y, width) for part, width in parts)
         return self._added(means, x, y, power=1)
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         x, y, parts = self._part_moments(x, y, num_features)
-        variances = (part.variance_over_size(x, y, width or 0) for part, width in parts)
+        variances = (part.variance_over_reference(x, y, width or 0) for part, width in parts)
         return self._added(variances, x, y, power=2)
 
     def _added(self, moments: Any, x: np.ndarray, y: np.ndarray, *, power: int) -> np.ndarray:
         """`Σ_i moment_i (size_i/size)^power`."""
-        size = self.kernel.log_size(x, y)
-        logs = (power * (part.kernel.log_size(x, y) - size) for part in self.parts)
+        size = self.kernel.log_reference(x, y)
+        logs = (power * (part.kernel.log_reference(x, y) - size) for part in self.parts)
         return functools.reduce(operator.add, (times_exp(m, log) for m, log in zip(moments, logs, strict=True)))
 
     def _combine_kernels(self, kernels: tuple[Kernel, ...]) -> Kernel:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from randfeat._array import Array, namespace
-from randfeat.estimators.base import UncoupledEstimator
 from randfeat.estimators.projection_products import (
     fourth_moments,
     power_increment,
@@ -15,6 +14,7 @@ from randfeat.estimators.projection_products import (
     random_signs,
     unit_dim,
 )
+from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import PolynomialKernel
 from randfeat.kernels.norms import split_norm
@@ -52,11 +52,11 @@ class TensorSketchFeatures(UncoupledEstimator):
 
     kernel: PolynomialKernel = field(default_factory=PolynomialKernel)
 
-    acronyms: ClassVar[tuple[str, ...]] = ("TS",)
+    acronyms = ("TS",)
     kernel_type: ClassVar[type] = PolynomialKernel
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         degree, dim = self.kernel.degree, unit_dim(self.kernel, dim)
         buckets = rng.integers(num_rows, size=(*batch_shape, degree, 1, dim))
@@ -73,10 +73,10 @@ class TensorSketchFeatures(UncoupledEstimator):
         transformed = xp.prod(xp.fft.rfft(sketches, axis=-1), axis=-2)
         return Features(xp.fft.irfft(transformed, n=sketches.shape[-1], axis=-1), self.kernel.degree * log_norm)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         return self.kernel.relative(x, y)
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """Mean over pairs of frequencies f, g of `E[S_f S_g]`: `(a + b [f+g=0] + c [f=g])^p`, less `a^p`."""
         x, y = (split_norm(side)[0] for side in unit_inputs(self.kernel, x, y))
         degree, (a, b, c) = self.kernel.degree, fourth_moments(x, y)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
     coupling: Coupling | str = field(init=False, default_factory=Independent)
     base: SoftmaxEstimator = field(default_factory=PositiveFeatures)
 
-    symmetric: ClassVar[bool] = False
+    symmetric = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, SoftmaxEstimator):
@@ -79,9 +79,9 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
         return dataclasses.replace(self, base=self.base.with_kernel(kernel))
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        drawn = self.base.draw_arrays(num_rows, dim, rng, batch_shape)
+        drawn = self.base.draw_arrays(dim, num_rows, rng, batch_shape)
         own = self.transform_arrays()
         if set(own) & set(drawn):
             raise ValueError(f"{type(self).__name__} cannot be applied twice; combine its parameters into one.")
@@ -105,8 +105,9 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
 
     def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
         core = self._core.exponential_form(arrays, keys=keys)
-        if core is None:
+        if core is None or not self._core.form_is_of_features("exponential_form"):
             return None
+        core = core.written_out()
         base_per_row, base_row_slope = core.per_row, core.row_slope
 
         def per_row(x: Array) -> Array:
@@ -136,11 +137,11 @@ class TransformedEstimator(ParametricEstimator, DelegatingEstimator):
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
         return self._core.relative_covariance(*self.moved_pair(x, y), law, same_row=same_row)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        return self._core.mean_over_size(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+        return self._core.mean_over_reference(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        return self._core.variance_over_size(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+        return self._core.variance_over_reference(*self.moved_pair(*unit_inputs(self.kernel, x, y)), num_features)
 
     def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
         return self._core.exponential_terms(*self.moved_pair(x, y))

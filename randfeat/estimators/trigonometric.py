@@ -1,9 +1,8 @@
 """Trigonometric features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,27 +43,17 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
 
     variant: Literal["pairs", "phase"] = "pairs"
 
-    positive: ClassVar[bool] = False
-    bounded: ClassVar[bool] = True
-    acronyms: ClassVar[tuple[str, ...]] = ("RFF",)
-
-    def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
-        arrays = super().draw_arrays(num_rows, dim, rng, batch_shape)
-        return arrays | self.draw_phases(num_rows, rng, batch_shape)
+    bounded = True
+    acronyms = ("RFF",)
 
     def log_factor(self, x: Array) -> Array:
         """`|x|²/2`, and the envelope."""
         sqnorm = squared_norm(x)
         return self.kernel.log_envelope(sqnorm) + sqnorm / 2
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
-        """`Σ_i g_i w_i + r x`, g the derivatives in the angles, and the envelope's."""
-        slopes = self.angle_slopes(arrays, x, values, gradient)
-        return slopes @ arrays["rows"] + row * (2 * self.kernel.envelope_slope(squared_norm(x)) + 1) * x
+    def log_factor_slope(self, x: Array) -> Array:
+        """x, and the envelope's."""
+        return (2 * self.kernel.envelope_slope(squared_norm(x)) + 1) * x
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[cos(w·(x-y))] e^{t/2}`."""

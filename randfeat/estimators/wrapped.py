@@ -50,7 +50,7 @@ class WrappedEstimator(DelegatingEstimator):
         return features
 
     @property
-    def symmetric(self) -> bool:  # type: ignore[override]
+    def symmetric(self) -> bool:
         return self.base.symmetric
 
     @property
@@ -62,9 +62,9 @@ class WrappedEstimator(DelegatingEstimator):
         return self.base.parameter_dim
 
     def draw_arrays(
-        self, num_rows: int, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
+        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
-        return self.base.draw_arrays(num_rows, dim, rng, batch_shape)
+        return self.base.draw_arrays(dim, num_rows, rng, batch_shape)
 
     def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
         return self._features(self.base.query_features(arrays, self.base.kernel.unit(self._inputs(x))))
@@ -80,13 +80,13 @@ class WrappedEstimator(DelegatingEstimator):
         x, y = (self.base.kernel.unit(self._inputs(side)) for side in (x, y))
         return self.base.relative_covariance(x, y, law, same_row=same_row)
 
-    def mean_over_size(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         x, y = variance.unit_inputs(self.kernel, x, y)
-        return self.base.mean_over_size(self._inputs(x), self._inputs(y), num_features)
+        return self.base.mean_over_reference(self._inputs(x), self._inputs(y), num_features)
 
-    def variance_over_size(self, x: Any, y: Any, num_features: int) -> np.ndarray:
+    def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         x, y = variance.unit_inputs(self.kernel, x, y)
-        return self.base.variance_over_size(self._inputs(x), self._inputs(y), num_features)
+        return self.base.variance_over_reference(self._inputs(x), self._inputs(y), num_features)
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
         x, y = variance.unit_inputs(self.kernel, x, y)

@@ -8,8 +8,9 @@ try:
 except ImportError as error:
     raise ImportError("randfeat.integrations.torch needs PyTorch: pip install 'randfeat[torch]'.") from error
 
+from randfeat._array import as_count
 from randfeat.attention import linear_attention
-from randfeat.estimators.base import Estimator, as_count
+from randfeat.estimators.base import Estimator
 from randfeat.integrations.masks import key_mask_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap

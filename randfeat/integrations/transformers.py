@@ -17,8 +17,9 @@ except ImportError as error:
         "pip install 'randfeat[transformers]'."
     ) from error
 
+from randfeat._array import as_count
 from randfeat.attention import linear_attention
-from randfeat.estimators.base import Estimator, as_count
+from randfeat.estimators.base import Estimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.integrations.masks import key_mask_of
 from randfeat.integrations.options import EVERY, check_options

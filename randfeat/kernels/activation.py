@@ -64,7 +64,7 @@ class ActivationKernel(Kernel):
         means = self.function.mean(pair.variance_x) + self.function.mean(pair.variance_y)
         return product + self.offset * means + self.offset**2
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """`½ log(k(x, x) k(y, y))`, where a product of 0 counts as 1; for exp `|x + y|²/2`."""
         x, y = as_host(x, "x"), as_host(y, "y")
         if self.activation == "exp":
@@ -79,7 +79,7 @@ class ActivationKernel(Kernel):
             return super().relative(x, y)
         x, y = as_host(x, "x"), as_host(y, "y")
         terms = shifted(self.function.exponentials, self.offset)
-        return exponential_mean(terms, ProjectedPair(x, y, gram=False), self.log_size(x, y))
+        return exponential_mean(terms, ProjectedPair(x, y, gram=False), self.log_reference(x, y))
 
 
 def check_offset(offset: Any) -> float:
@@ -96,11 +96,11 @@ def shifted(terms: dict[complex, complex], offset: float) -> dict[complex, compl
     return {**terms, 0: offset} if offset else terms
 
 
-def exponential_mean(terms: dict[complex, complex], pair: ProjectedPair, log_size: np.ndarray) -> np.ndarray:
-    """`E[h(a) h(b)] e^{-log_size}` for `h(a) = Σ coefficient · exp(exponent · a)`."""
+def exponential_mean(terms: dict[complex, complex], pair: ProjectedPair, log_reference: np.ndarray) -> np.ndarray:
+    """`E[h(a) h(b)] e^{-log_reference}` for `h(a) = Σ coefficient · exp(exponent · a)`."""
     total: Any = 0.0
     for left, first in terms.items():
         for right, second in terms.items():
             exponent = (left**2 * pair.variance_x + right**2 * pair.variance_y) / 2 + left * right * pair.covariance
-            total = total + (first * second * np.exp(exponent - log_size)).real
+            total = total + (first * second * np.exp(exponent - log_reference)).real
     return np.asarray(total)

@@ -54,8 +54,8 @@ class CombinedKernel(Kernel):
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         return self._combine_logs(part._log_pairwise(x, y) for part in self.parts)
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
-        return np.asarray(self._combine_logs(part.log_size(x, y) for part in self.parts))
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
+        return np.asarray(self._combine_logs(part.log_reference(x, y) for part in self.parts))
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class SumKernel(CombinedKernel):
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
         """`Σ_i relative_i · size_i / Σ_j size_j`, which cannot overflow."""
-        size = self.log_size(x, y)
-        return self._combine(part.relative(x, y) * np.exp(part.log_size(x, y) - size) for part in self.parts)
+        size = self.log_reference(x, y)
+        return self._combine(part.relative(x, y) * np.exp(part.log_reference(x, y) - size) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ class ScaledKernel(Kernel):
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         return self.base._log_pairwise(x, y) + math.log(self.factor)
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """`log factor` more than the base's."""
-        return self.base.log_size(x, y) + math.log(self.factor)
+        return self.base.log_reference(x, y) + math.log(self.factor)
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
         return self.base.relative(x, y)
@@ -213,9 +213,9 @@ class ArdKernel(Kernel):
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         return self.base._log_pairwise(self.divide(x), self.divide(y))
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """The base's at (x/ℓ, y/ℓ)."""
-        return self.base.log_size(self.divide(as_host(x, "x")), self.divide(as_host(y, "y")))
+        return self.base.log_reference(self.divide(as_host(x, "x")), self.divide(as_host(y, "y")))
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
         """The base's at (x/ℓ, y/ℓ)."""

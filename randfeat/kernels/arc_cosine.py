@@ -46,7 +46,7 @@ class ArcCosineKernel(Kernel):
     def _value(self, pair: ProjectedPair) -> Array:
         return (pair.norm_x * pair.norm_y) ** self.order * arc_cosine(self.order, pair)
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """`½ log(k(x, x) k(y, y)) = n (log|x| + log|y|) + log (2n-1)!!`, with 0 for the logarithm of a zero vector."""
         return self.order * log_norms(x, y) + math.log(parallel_value(self.order))
 

@@ -76,7 +76,7 @@ class Kernel(abc.ABC):
         x, y, dtype = self._inputs(x, y, gram=False)
         return cast(self._log_pairwise(x, y), dtype)
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """Logarithm of the positive number that errors and moments are relative to, one per pair, float64 NumPy.
 
         The kernel itself in the softmax family; 1 for other kernels, whose values may vanish.
@@ -86,7 +86,7 @@ class Kernel(abc.ABC):
     def relative(self, x: Any, y: Any) -> np.ndarray:
         """The kernel over that size, one number per pair, float64 NumPy."""
         x, y = as_host(x, "x"), as_host(y, "y")
-        return np.asarray(self.pairwise(x, y) * np.exp(-self.log_size(x, y)))
+        return np.asarray(self.pairwise(x, y) * np.exp(-self.log_reference(x, y)))
 
     def __add__(self, other: Any) -> "Kernel":
         from randfeat.kernels import SumKernel

@@ -63,7 +63,7 @@ class DotProductKernel(Kernel):
     def _pairwise(self, x: Array, y: Array) -> Array:
         return self._series(namespace(x).sum(x * y, axis=-1))
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """`log f(|x||y|)`; 0 where f vanishes there."""
         size = self.log_series(np.linalg.norm(as_host(x, "x"), axis=-1) * np.linalg.norm(as_host(y, "y"), axis=-1))
         return np.where(size == -np.inf, 0.0, size)
@@ -73,7 +73,7 @@ class DotProductKernel(Kernel):
         x, y = as_host(x, "x"), as_host(y, "y")
         terms = self.log_terms(np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1))
         cosine = np.sum(split_norm(x)[0] * split_norm(y)[0], axis=-1)[..., None]
-        weights = np.exp(terms - self.log_size(x, y)[..., None])
+        weights = np.exp(terms - self.log_reference(x, y)[..., None])
         return np.sum(weights * cosine ** np.arange(len(self.coefficients)), axis=-1)
 
     def log_terms(self, t: Any) -> np.ndarray:

@@ -65,7 +65,7 @@ class OpticalKernel(Kernel):
             total = total + weight * (gap + sine_square * product) ** s
         return math.gamma(1 + s) ** 2 * total
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         (x, x_log), (y, y_log) = split_norm(as_host(x, "x")), split_norm(as_host(y, "y"))
         value = self.pairwise(x, y)
         return 2 * self.exponent * (x_log + y_log)[..., 0] + np.log(np.where(value == 0, 1.0, value))

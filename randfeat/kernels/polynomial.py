@@ -53,7 +53,7 @@ class PolynomialKernel(Kernel):
     def _pairwise(self, x: Array, y: Array) -> Array:
         return (self.scale * namespace(x).sum(x * y, axis=-1) + self.offset) ** self.degree
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """`p (log|x'| + log|y'|)`."""
         x, y = (self.unit(as_host(side, name)) for side, name in ((x, "x"), (y, "y")))
         return self.degree * (split_norm(x)[1] + split_norm(y)[1])[..., 0]

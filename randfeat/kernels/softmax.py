@@ -64,11 +64,11 @@ class SoftmaxFamily(Kernel):
     def _pairwise(self, x: Array, y: Array) -> Array:
         return namespace(x).exp(self._log_pairwise(x, y))
 
-    def log_size(self, x: Any, y: Any) -> np.ndarray:
+    def log_reference(self, x: Any, y: Any) -> np.ndarray:
         return np.asarray(self.log_pairwise(as_host(x, "x"), as_host(y, "y")))
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        return np.exp(0 * self.log_size(x, y))
+        return np.exp(0 * self.log_reference(x, y))
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, host_to, namespace
-from randfeat.estimators.base import as_count, as_generator
+from randfeat._array import (
+    Array,
+    as_count,
+    as_floating,
+    as_generator,
+    cast,
+    compute_dtype,
+    device_of,
+    host_to,
+    namespace,
+)
 from randfeat.maps import FeatureMap
 
 __all__ = ["SampleFunctions", "prior_functions"]

@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import as_host
+from randfeat._array import as_count, as_generator, as_host
 from randfeat.attention import kernel_attention, linear_attention
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.balanced import BalancedFeatures, balancing_transform
-from randfeat.estimators.base import as_count, as_generator
 from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.dense_exponential import DenseExponentialFeatures
 from randfeat.estimators.optimal_positive import optimal_exponent

@@ -11,7 +11,6 @@ import numpy as np
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator
-from randfeat.estimators.combined import can_have
 from randfeat.kernels import Kernel
 from randfeat.variance import NoClosedForm
 
@@ -146,7 +145,7 @@ def is_unbiased(estimator: Estimator) -> bool:
     """Whether the mean is the kernel at a pair in general position."""
     x, y = example_pair(estimator)
     try:
-        mean = estimator.mean_over_size(x, y, example_width(estimator))
+        mean = estimator.mean_over_reference(x, y, example_width(estimator))
     except NoClosedForm:
         return False
     return bool(np.allclose(mean, estimator.kernel.relative(x, y), rtol=1e-9))
@@ -163,7 +162,7 @@ def has_variance(estimator: Estimator, coupling: str | None = None) -> bool:
     """Whether `variance` returns a number, with other rows if a coupling is named; not where they are refused."""
     try:
         estimator = estimator if coupling is None else estimator.with_coupling(coupling)
-        estimator.variance_over_size(*example_pair(estimator), example_width(estimator))
+        estimator.variance_over_reference(*example_pair(estimator), example_width(estimator))
     except ValueError:  # NoClosedForm, or a coupling that the estimator refuses
         return False
     return True
@@ -189,16 +188,13 @@ def example_width(estimator: Estimator) -> int:
     dim = example_dim(estimator)
     assert isinstance(estimator.coupling, Coupling)
     wish = estimator.coupling.nearest_num_rows(ROWS, dim)[-1] * estimator.features_per_row
-    for width in range(wish, 64 * wish):
-        if can_have(estimator, width, dim):
-            return width
-    raise ValueError(f"{estimator!r} can have no width from {wish} to {64 * wish}.")
+    return estimator.nearest_num_features(wish, dim)[-1]
 
 
 def widths(estimator: Estimator) -> str:
     """What `num_features` can be, from the widths that are refused up to a few dozen."""
     dim = example_dim(estimator)
-    possible = [width for width in range(1, 129) if can_have(estimator, width, dim)]
+    possible = [width for width in range(1, 129) if estimator.nearest_num_features(width, dim) == (width,)]
     if possible == list(range(1, 129)):
         return "any"
     step = possible[0] if possible else estimator.features_per_row

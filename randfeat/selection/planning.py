@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host
+from randfeat._array import as_count, as_generator, as_host
 from randfeat.attention.inputs import Inputs
 from randfeat.couplings.base import resolve_coupling
-from randfeat.estimators.base import Estimator, as_count, as_generator
-from randfeat.estimators.combined import can_have
+from randfeat.estimators.base import Estimator
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.base import check_positive
 from randfeat.variance import NoClosedForm
@@ -51,7 +50,7 @@ def width_at(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: float)
     dim = x.shape[-1]
 
     def error(width: int) -> float:
-        if not can_have(estimator, width, dim):  # a product of which one factor would get too little
+        if estimator.nearest_num_features(width, dim) != (width,):  # a product of which one factor would get too little
             return np.inf
         return float(estimator.relative_mse(x, y, num_features=width))
 

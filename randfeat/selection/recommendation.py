@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from randfeat import estimators as known
-from randfeat._array import as_host
+from randfeat._array import as_count, as_generator, as_host
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
-from randfeat.estimators.base import Estimator, as_count, as_generator
+from randfeat.estimators.base import Estimator
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.kernels import SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host, dtype_name, move_to
+from randfeat._array import as_count, as_host, broadcasts_to, dtype_name, move_to
 from randfeat.attention.state import AttentionState
 from randfeat.couplings import Coupling
 from randfeat.estimators import Estimator, Mixer
-from randfeat.estimators.base import as_count, holds
 from randfeat.features import ExponentialForm, FourierForm
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
@@ -217,7 +216,7 @@ def checked_map(phi: FeatureMap) -> FeatureMap:
         raise ValueError(f"a map needs arrays (*batch_shape, ., .), not empty, got {shapes}.")
     if {shape[:-2] for shape in shapes.values()} != {phi.batch_shape}:
         raise ValueError(f"the arrays of a map have one batch_shape, got {shapes}.")
-    if not holds(phi.batch_shape, phi.estimator.batch_shape):
+    if not broadcasts_to(phi.estimator.batch_shape, phi.batch_shape):
         raise ValueError(f"{phi.batch_shape} maps do not hold the {phi.estimator.batch_shape} sets of parameters.")
     check_floating(phi.arrays)
     phi.estimator.check_dim(dim)

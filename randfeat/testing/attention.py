@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import namespace_named
-from randfeat.estimators.base import as_count, as_generator
+from randfeat._array import as_count, as_generator, namespace_named
 from randfeat.kernels import SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.testing.attention_laws import LAWS

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
-from randfeat.estimators.base import as_generator
 from randfeat.montecarlo import BATCH_BYTES
 from randfeat.testing.report import POWER_Z, ROUNDING, Check, Report, bonferroni, conclude, possible_rows
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host, cast, dtype_name
-from randfeat.estimators.base import Estimator, as_generator
+from randfeat._array import as_generator, as_host, cast, dtype_name
+from randfeat.estimators.base import Estimator
 from randfeat.maps import FeatureMap
 from randfeat.testing.moments import MomentCase, sample_pairs
 from randfeat.testing.report import ROUNDING, Check, Report, bonferroni, conclude, possible_rows

@@ -36,13 +36,13 @@ class MomentCase:
         variance is only checked to be small.
         """
         try:
-            mean = self.estimator.mean_over_size(self.x, self.y, self.width)
+            mean = self.estimator.mean_over_reference(self.x, self.y, self.width)
         except NoClosedForm as reason:
             notes.append(f"mean and variance not checked: {reason}")
             return []
         relative_mean = mean - self.estimator.kernel.relative(self.x, self.y) + 1
         try:
-            variance = self.estimator.variance_over_size(self.x, self.y, self.width)
+            variance = self.estimator.variance_over_reference(self.x, self.y, self.width)
         except NoClosedForm as reason:
             notes.append(f"variance not checked: {reason}")
             return self.mean_only(generator, relative_mean)

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from randfeat._array import device_of, namespace, to_numpy
-from randfeat.estimators.base import as_generator
+from randfeat._array import as_generator, device_of, namespace, to_numpy
 
 __all__ = ["as_rng", "check_same_library", "is_sparse", "rows_of"]
 

@@ -8,8 +8,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from randfeat._array import as_floating
-from randfeat.estimators.base import as_count
+from randfeat._array import as_count, as_floating
 from randfeat.integrations.sklearn.bandwidths import Spread, resolve_gamma
 from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of
 from randfeat.integrations.sklearn.laws import Law, resolve_law

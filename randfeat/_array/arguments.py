@@ -1,0 +1,34 @@
+"""Arguments that are no arrays: counts, seeds, shapes."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+
+def as_generator(rng: Any) -> np.random.Generator:
+    """`rng` as a NumPy Generator (SPEC 7)."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"rng must be None, a non-negative int, or a NumPy SeedSequence, BitGenerator or Generator, got {rng!r}; "
+            "features are drawn by NumPy on the host, so the seeds of other libraries do not apply."
+        ) from error
+
+
+def as_count(value: Any, name: str) -> int:
+    """A positive integer, or an error that names it."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a positive integer, got {value!r}.") from None
+    if count < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+    return count
+
+
+def broadcasts_to(part: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether arrays of the shape `part` broadcast to `shape`."""
+    tail = shape[len(shape) - len(part) :]
+    return len(part) <= len(shape) and all(small in (1, full) for small, full in zip(part, tail, strict=True))

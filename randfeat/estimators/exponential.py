@@ -1,0 +1,56 @@
+"""Exponentials of projections: what positive features share."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from randfeat._array import Array
+from randfeat.estimators.softmax import SoftmaxEstimator
+from randfeat.features import ExponentialForm, Features
+
+__all__ = ["ExponentialEstimator"]
+
+
+class ExponentialEstimator(SoftmaxEstimator):
+    """An estimator whose features are exponentials of affine maps of the inputs, times a factor of each input.
+
+    `exponential_form` states them; features and gradients follow. Here it is that of importance-sampled positive
+    features,
+
+        φ_i(x) = exp(w_i·x - |x|²/2 + b_i),     b_i = ½ log(N(w_i; 0, I) / (m p_i(w_i)))     for w_i ~ p_i:
+
+    unbiased for exp(x·y), because `exp(w·x - |x|²/2) exp(w·y - |y|²/2)` has that mean under N(0, I). The weight of a
+    row is split evenly between its query and its key feature. `draw_arrays` gives "rows" w, and "log_weights" b
+    (*batch_shape, 1, m); without log_weights b is -½ log m, for rows that are N(0, I).
+    """
+
+    positive = True
+
+    @property
+    def antithetic(self) -> bool:
+        """Whether each row makes two features, w_i and -w_i; m is then the number of both."""
+        return False
+
+    @property
+    def features_per_row(self) -> int:
+        return 2 if self.antithetic else 1
+
+    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+        """`±w_i·x + b_i`, and `-|x|²/2` with the envelope per row."""
+        rows, kernel = arrays["rows"], self.kernel
+        log_weights = arrays.get("log_weights", -math.log(self.features_per_row * rows.shape[-2]) / 2)
+        per_row, row_slope = kernel.log_gaussian, kernel.log_gaussian_slope
+        return ExponentialForm(rows, log_weights, per_row, row_slope, antithetic=self.antithetic)
+
+    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+        return self.exponential_form(arrays, keys=False).features(x)
+
+    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+        if self.symmetric:
+            return self.query_features(arrays, y)
+        return self.exponential_form(arrays, keys=True).features(y)
+
+    def pull_back(
+        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
+    ) -> Array:
+        return self.exponential_form(arrays, keys=keys).pull_back(x, gradient, row)
