@@ -77,7 +77,7 @@ class ExponentialForm:
     """
 
     rows: Array
-    log_weights: Array | float
+    log_weights: Array
     per_row: Callable[[Array], Array]
     row_slope: Callable[[Array], Array]
     origin: Array | None = None
@@ -116,7 +116,7 @@ class ExponentialForm:
     @property
     def _weights(self) -> Array:
         """Those of all features, where they differ."""
-        weights: Array = self.log_weights
+        weights = self.log_weights
         return namespace(weights).concat([weights, weights], axis=-1) if self.antithetic else weights
 
 
@@ -132,7 +132,7 @@ class FourierForm:
     """
 
     rows: Array
-    amplitudes: Array | float
+    amplitudes: Array
     per_row: Callable[[Array], Array]
     row_slope: Callable[[Array], Array]
     phases: Array | None = None

@@ -14,11 +14,14 @@ from randfeat._array import Array, as_floating, cast, compute_dtype, host_or_non
 from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.features import ExponentialForm, Features, FourierForm
+from randfeat.kernels.base import stated_for
 
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator
 
 __all__ = ["FeatureMap", "part_of"]
+
+FEATURES = "query_features", "key_features"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,7 +129,7 @@ class FeatureMap:
         has none.
         """
         form = self.estimator.exponential_form(self.arrays, keys=keys)
-        if form is None or not self.estimator.form_is_of_features("exponential_form"):
+        if form is None or not stated_for(self.estimator, "exponential_form", *FEATURES):
             return None
         form = form.written_out()
         if "log_row_weights" not in self.arrays:
@@ -136,7 +139,7 @@ class FeatureMap:
     def fourier_form(self) -> FourierForm | None:
         """The features as waves, for inputs in kernel units; None if they are not, as in `exponential_form`."""
         form = self.estimator.fourier_form(self.arrays)
-        if form is None or not self.estimator.form_is_of_features("fourier_form"):
+        if form is None or not stated_for(self.estimator, "fourier_form", *FEATURES):
             return None
         form = form.written_out()
         if "log_row_weights" not in self.arrays:

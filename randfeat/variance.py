@@ -19,7 +19,7 @@ from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.kernels import Kernel
 
-__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times_exp", "times_reference", "unit_inputs"]
+__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times", "times_exp", "times_reference", "unit_inputs"]
 
 
 class HasMoments(Protocol):
@@ -76,6 +76,12 @@ def times_exp(values: np.ndarray, log: np.ndarray) -> np.ndarray:
     """`values * exp(log)`, where only a result out of range overflows, and infinite values stay infinite."""
     with np.errstate(divide="ignore", over="ignore"):
         return np.sign(values) * np.exp(np.log(np.abs(values)) + log)
+
+
+def times(a: Any, b: Any) -> np.ndarray:
+    """`a b`, and 0 where either is 0, even where the other is infinite."""
+    zero = (np.asarray(a) == 0) | (np.asarray(b) == 0)
+    return np.where(zero, 0.0, np.where(zero, 0.0, a) * np.where(zero, 0.0, b))
 
 
 def unit_inputs(kernel: Kernel, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:

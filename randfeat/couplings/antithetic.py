@@ -1,6 +1,7 @@
 """Antithetic rows: each row together with its negative."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -45,9 +46,7 @@ class Antithetic(Coupling):
         assert isinstance(self.base, Coupling)  # resolved in __post_init__
         return self.base
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         if num_rows % 2:
             raise ValueError(f"antithetic rows come in pairs: expected an even number of rows, got {num_rows}.")
         rows = self._base.sample(num_rows // 2, dim, rng=rng, batch_shape=batch_shape)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat.couplings.laws import PairLaw
+from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
 
 __all__ = ["Coupling", "coupling_names", "haar_rows", "register_coupling", "resolve_coupling"]
 
@@ -32,18 +32,23 @@ class Coupling(abc.ABC):
         return True
 
     @abc.abstractmethod
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
-        """Draw rows, float64 (*batch_shape, num_rows, dim); entries of the batch are independent."""
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Draw rows, float64 (*batch_shape, num_rows, dim); entries of the batch are independent.
 
-    @abc.abstractmethod
+        rng : as in SPEC 7: an int, SeedSequence, BitGenerator or Generator; None for fresh entropy.
+        """
+
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
         """The joint law of the pair (w, w), a row with itself, averaged over rows.
 
-        Raises ValueError if the law depends on the number of rows and `num_rows` is not given, and NoClosedForm if it
-        is not known.
+        N(0, I) where marginals are exact. Raises ValueError if the law depends on the number of rows and `num_rows` is
+        not given, and NoClosedForm if it is not known.
         """
+        if self.exact_marginals:
+            return GaussianPair(correlation=1.0)
+        raise NoClosedForm(
+            f"a row of {self!r} is not N(0, I), and its law is not known; use randfeat.montecarlo.sample_errors."
+        )
 
     @abc.abstractmethod
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:

@@ -1,9 +1,11 @@
 """Centered Gaussian rows, which sum to zero."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, register_coupling
 from randfeat.couplings.laws import GaussianPair, PairLaw
 
@@ -22,16 +24,11 @@ class CenteredGaussian(Coupling):
     Coupling for Backward and Forward Markov Chain Monte Carlo".
     """
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
-        rows = rng.standard_normal((*batch_shape, num_rows, dim))
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rows = as_generator(rng).standard_normal((*batch_shape, num_rows, dim))
         if num_rows < 2:
             return rows
         return np.sqrt(num_rows / (num_rows - 1)) * (rows - rows.mean(axis=-2, keepdims=True))
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         if num_rows < 2:

@@ -1,12 +1,14 @@
 """Rows of random circulant matrices with random signs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, register_coupling
 from randfeat.couplings.hadamard import random_signs
-from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
+from randfeat.couplings.laws import NoClosedForm, PairLaw
 
 __all__ = ["Circulant"]
 
@@ -42,17 +44,13 @@ class Circulant(Coupling):
     def rotation_invariant(self) -> bool:
         return False
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rng = as_generator(rng)
         blocks, rest = block_sizes(num_rows, dim)
         shape = (*batch_shape, blocks + bool(rest))
         places = np.arange(dim) - np.arange(dim)[:, None]  # l - i; negative indices count from the end
         rows = rng.standard_normal((*shape, dim))[..., places] * random_signs((*shape, 1, dim), rng)
         return rows.reshape(*batch_shape, shape[-1] * dim, dim)[..., :num_rows, :]
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         if num_rows == 1 or dim == 1:

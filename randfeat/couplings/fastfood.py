@@ -1,12 +1,14 @@
 """Fastfood rows: Gaussian rows as products of Hadamard and diagonal matrices."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
 from randfeat.couplings.hadamard import random_signs
-from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
+from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
 
 __all__ = ["Fastfood"]
@@ -35,9 +37,8 @@ class Fastfood(Coupling):
     def rotation_invariant(self) -> bool:
         return False
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rng = as_generator(rng)
         n = next_power_of_two(dim)
         full, rest = block_sizes(num_rows, n)
         shape = (*batch_shape, full + bool(rest))
@@ -48,9 +49,6 @@ class Fastfood(Coupling):
         lengths = chi_norms(n, (*shape, n), rng=rng) / np.linalg.norm(gauss, axis=-1)[..., None, None]
         rows = lengths * rows / np.sqrt(n)
         return rows.reshape(*batch_shape, shape[-1] * n, dim)[..., :num_rows, :]
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         if num_rows == 1 or dim == 1:

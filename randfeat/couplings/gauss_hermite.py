@@ -2,9 +2,11 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, haar_rows, register_coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
 from randfeat.couplings.laws import PairLaw
@@ -42,14 +44,12 @@ class GaussHermite(Coupling):
     def exact_marginals(self) -> bool:
         return False
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         """Draw rows (*batch_shape, num_rows, dim), to be used with `weights`."""
         self._check(num_rows, dim)
         nodes, _ = hermite_rule(self.nodes)
         grid = np.stack(np.meshgrid(*[nodes] * dim, indexing="ij"), axis=-1).reshape(num_rows, dim)
-        return grid @ haar_rows(dim, dim, rng=rng, batch_shape=batch_shape)
+        return grid @ haar_rows(dim, dim, rng=as_generator(rng), batch_shape=batch_shape)
 
     def weights(self, num_rows: int, dim: int) -> np.ndarray:
         self._check(num_rows, dim)

@@ -1,10 +1,11 @@
 """Rows of randomized Hadamard matrices (SORF)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
@@ -51,9 +52,8 @@ class Hadamard(Coupling):
     def rotation_invariant(self) -> bool:
         return False
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rng = as_generator(rng)
         padded = next_power_of_two(dim)
         full, rest = block_sizes(num_rows, padded)
         rows = self._products(padded, rng, (*batch_shape, full)).reshape(*batch_shape, full * padded, padded)
@@ -71,12 +71,6 @@ class Hadamard(Coupling):
         for _ in range(self.blocks - 1):
             product = walsh_hadamard(product) * random_signs((*shape, 1, n), rng) / np.sqrt(n)
         return product
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        raise NoClosedForm(
-            "rows of randomized Hadamard matrices are not N(0, I), and the bias depends on the axes of the data; "
-            "measure it with randfeat.montecarlo.sample_errors."
-        )
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         raise NoClosedForm(

@@ -1,9 +1,11 @@
 """Rows from scrambled Halton points."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import register_coupling
 from randfeat.couplings.quasi_random import QuasiRandom
 
@@ -27,10 +29,9 @@ class Halton(QuasiRandom):
     True
     """
 
-    def points(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def points(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         """Points `Σ_k π_k(digit_k) b^{-k} + b^{-K} remainder`, for the base b of each axis."""
+        rng = as_generator(rng)
         result = np.empty((*batch_shape, num_rows, dim))
         for axis, base in enumerate(first_primes(dim)):
             index, unit = np.arange(num_rows), 1.0

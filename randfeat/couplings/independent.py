@@ -1,11 +1,13 @@
 """Independent Gaussian rows, the reference coupling."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, register_coupling
-from randfeat.couplings.laws import GaussianPair, PairLaw
+from randfeat.couplings.laws import PairLaw
 
 __all__ = ["Independent"]
 
@@ -19,13 +21,8 @@ class Independent(Coupling):
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines".
     """
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
-        return rng.standard_normal((*batch_shape, num_rows, dim))
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0)
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        return as_generator(rng).standard_normal((*batch_shape, num_rows, dim))
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         return []

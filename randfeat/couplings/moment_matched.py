@@ -1,10 +1,11 @@
 """Gaussian rows with exact sample moments."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, orthonormal_columns, register_coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.couplings.matched_laws import ScaledGaussianPair, WhitenedPair
@@ -42,9 +43,8 @@ class MomentMatched(Coupling):
     def exact_marginals(self) -> bool:
         return False
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rng = as_generator(rng)
         self._check(num_rows, dim)
         rows = rng.standard_normal((*batch_shape, num_rows, dim))
         rows -= rows.mean(axis=-2, keepdims=True)

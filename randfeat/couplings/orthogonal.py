@@ -1,12 +1,13 @@
 """Rows that are orthogonal within blocks."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
-from randfeat.couplings.laws import GaussianPair, PairLaw, RadialPair, SpherePair
+from randfeat.couplings.laws import PairLaw, RadialPair, SpherePair
 
 __all__ = ["Orthogonal"]
 
@@ -39,9 +40,8 @@ class Orthogonal(Coupling):
     def exact_marginals(self) -> bool:
         return self.norms == "chi"
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rng = as_generator(rng)
         blocks, rest = block_sizes(num_rows, dim)
         directions = haar_rows(dim, dim, rng=rng, batch_shape=(*batch_shape, blocks))
         directions = directions.reshape(*batch_shape, blocks * dim, dim)
@@ -52,7 +52,7 @@ class Orthogonal(Coupling):
         return chi_norms(dim, (*batch_shape, num_rows), rng=rng) * directions
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0) if self.norms == "chi" else SpherePair(dim, cosine=1.0)
+        return super().row_law(dim) if self.exact_marginals else SpherePair(dim, cosine=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         blocks, rest = block_sizes(num_rows, dim)

@@ -1,11 +1,12 @@
 """Common base of couplings that use randomized quasi-random points."""
 
 import abc
+from typing import Any
 
 import numpy as np
 
 from randfeat.couplings.base import Coupling
-from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
+from randfeat.couplings.laws import NoClosedForm, PairLaw
 
 __all__ = ["QuasiRandom"]
 
@@ -22,20 +23,13 @@ class QuasiRandom(Coupling):
         return False
 
     @abc.abstractmethod
-    def points(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def points(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         """Draw randomized points in (0, 1), (*batch_shape, num_rows, dim)."""
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         from scipy.special import ndtri
 
         return ndtri(self.points(num_rows, dim, rng=rng, batch_shape=batch_shape))
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         if num_rows == 1:

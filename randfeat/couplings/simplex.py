@@ -1,11 +1,13 @@
 """Simplex rows: directions to the vertices of a regular simplex."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
-from randfeat.couplings.laws import GaussianPair, PairLaw, RadialPair
+from randfeat.couplings.laws import PairLaw, RadialPair
 
 __all__ = ["Simplex"]
 
@@ -25,9 +27,8 @@ class Simplex(Coupling):
     True
     """
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rng = as_generator(rng)
         blocks, rest = block_sizes(num_rows, dim)
         directions = simplex_vertices(dim) @ haar_rows(dim, dim, rng=rng, batch_shape=(*batch_shape, blocks))
         directions = directions.reshape(*batch_shape, blocks * dim, dim)
@@ -35,9 +36,6 @@ class Simplex(Coupling):
             last = simplex_vertices(rest) @ haar_rows(rest, dim, rng=rng, batch_shape=batch_shape)
             directions = np.concatenate([directions, last], axis=-2)
         return chi_norms(dim, (*batch_shape, num_rows), rng=rng) * directions
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         blocks, rest = block_sizes(num_rows, dim)

@@ -1,11 +1,13 @@
 """Simplex rows with directions adapted to the norms."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
-from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
+from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.couplings.simplex import Simplex, simplex_vertices
 
 __all__ = ["SimplexPlus"]
@@ -35,9 +37,8 @@ class SimplexPlus(Coupling):
         if not (isinstance(self.sweeps, int) and self.sweeps >= 0):
             raise ValueError(f"sweeps must be an integer, 0 or more, got {self.sweeps!r}.")
 
-    def sample(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
+        rng = as_generator(rng)
         blocks, rest = block_sizes(num_rows, dim)
         rows = self._blocks(dim, dim, rng, (*batch_shape, blocks)).reshape(*batch_shape, blocks * dim, dim)
         return np.concatenate([rows, self._blocks(rest, dim, rng, batch_shape)], axis=-2) if rest else rows
@@ -50,9 +51,6 @@ class SimplexPlus(Coupling):
             others = rows.sum(axis=-2) - rows[..., i, :]
             rows[..., i, :] = -norms[..., i, :] * others / np.linalg.norm(others, axis=-1, keepdims=True)
         return rows @ haar_rows(size, dim, rng=rng, batch_shape=shape)
-
-    def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        return GaussianPair(correlation=1.0)
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         if self.sweeps == 0 or min(num_rows, dim) <= 2:

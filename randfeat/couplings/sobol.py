@@ -1,9 +1,11 @@
 """Rows from scrambled Sobol' points."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from randfeat._array import as_generator
 from randfeat.couplings.base import register_coupling
 from randfeat.couplings.quasi_random import QuasiRandom
 
@@ -34,10 +36,9 @@ class Sobol(QuasiRandom):
     True
     """
 
-    def points(
-        self, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
-    ) -> np.ndarray:
+    def points(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         """Points `shift + Σ_b digit_b · column_b`, added in binary digits without carry."""
+        rng = as_generator(rng)
         from scipy.stats.qmc import Sobol as Generator
 
         digits = (num_rows - 1).bit_length()

@@ -10,6 +10,8 @@ from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.complex_exponential import ComplexExponentialFeatures
 from randfeat.estimators.control_variate import ControlVariateFeatures
 from randfeat.estimators.dense_exponential import DenseExponentialFeatures
+from randfeat.estimators.exponential import ExponentialEstimator
+from randfeat.estimators.fourier import FourierEstimator
 from randfeat.estimators.gaussian_hybrid import GaussianHybridFeatures
 from randfeat.estimators.generalized_exponential import GeneralizedExponentialFeatures
 from randfeat.estimators.geometric import GeometricFeatures
@@ -48,6 +50,8 @@ __all__ = [
     "ControlVariateFeatures",
     "DenseExponentialFeatures",
     "Estimator",
+    "ExponentialEstimator",
+    "FourierEstimator",
     "GaussianHybridFeatures",
     "GaussianMixer",
     "GeneralizedExponentialFeatures",

@@ -1,13 +1,11 @@
 """Features of a kernel with one length-scale per input dimension."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
-
-from randfeat._array import Array
+from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.positive import PositiveFeatures
-from randfeat.estimators.wrapped import WrappedEstimator
 from randfeat.kernels import Kernel
 from randfeat.kernels.algebra import ArdKernel
 
@@ -15,7 +13,7 @@ __all__ = ["ArdFeatures"]
 
 
 @dataclass(frozen=True)
-class ArdFeatures(WrappedEstimator):
+class ArdFeatures(DelegatingEstimator):
     """Features of a kernel with one length-scale per input dimension, `φ(x/ℓ)` [automatic relevance determination].
 
     base : an estimator of any kernel.
@@ -53,11 +51,10 @@ class ArdFeatures(WrappedEstimator):
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
         return ArdKernel(kernel, self.length_scales)
 
-    def _inputs(self, x: Array) -> Array:
-        return self._kernel.divide(x)
+    def move(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+        """`x/ℓ`."""
+        return self._kernel.divide(x), 0.0
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def check_dim(self, dim: int) -> None:
         self._kernel.check_dim(dim)
-        return super().draw_arrays(dim, num_rows, rng, batch_shape)
+        super().check_dim(dim)

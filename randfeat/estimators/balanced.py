@@ -55,8 +55,8 @@ class BalancedFeatures(TransformedEstimator):
     @classmethod
     def fit(
         cls,
-        queries: Any,
-        keys: Any,
+        query: Any,
+        key: Any,
         *,
         scale: float | None = None,
         base: SoftmaxEstimator | None = None,
@@ -64,7 +64,7 @@ class BalancedFeatures(TransformedEstimator):
     ) -> Self:
         """Balance the second moments of (..., L, d) queries and (..., S, d) keys. Raw inputs, scale of attention."""
         base = PositiveFeatures() if base is None else base
-        x, y = unit_pair(queries, keys, kernel=base.kernel, scale=scale)
+        x, y = unit_pair(query, key, kernel=base.kernel, scale=scale)
         moments = [np.swapaxes(side, -1, -2) @ side / side.shape[-2] for side in (x, y)]
         return cls(base=base, matrix=balancing_transform(*moments, kind=kind))
 
@@ -72,7 +72,7 @@ class BalancedFeatures(TransformedEstimator):
     def parameter_dim(self) -> int:
         return int(self.matrix.shape[-1])
 
-    def transform_arrays(self) -> dict[str, np.ndarray]:
+    def own_arrays(self) -> dict[str, np.ndarray]:
         return {"balance.query": self.matrix, "balance.key": np.swapaxes(np.linalg.inv(self.matrix), -1, -2)}
 
     def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:

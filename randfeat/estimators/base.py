@@ -284,12 +284,6 @@ class Estimator(abc.ABC):
         features = evaluate(arrays, self.kernel.unit(x))
         return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
-    def form_is_of_features(self, form: str) -> bool:
-        """Whether the features are those that a form was stated for: a subclass may have changed them."""
-        cls = type(self)
-        author = next(ancestor for ancestor in cls.__mro__ if form in vars(ancestor))
-        return all(getattr(author, name, None) is getattr(cls, name) for name in ("query_features", "key_features"))
-
     def mean(self, x: Any, y: Any, *, num_features: int | None = None) -> np.ndarray:
         """`E[K̂(x, y)]`: the kernel itself where the coupling has exact marginals.
 

@@ -50,10 +50,10 @@ class CenteredFeatures(TransformedEstimator):
             object.__setattr__(self, name, frozen_array(np.atleast_1d(getattr(self, name)), name))
 
     @classmethod
-    def fit(cls, queries: Any, keys: Any, *, scale: float | None = None, base: SoftmaxEstimator | None = None) -> Self:
+    def fit(cls, query: Any, key: Any, *, scale: float | None = None, base: SoftmaxEstimator | None = None) -> Self:
         """Shifts by the means of (..., L, d) queries and (..., S, d) keys. Raw inputs, scale of attention."""
         base = PositiveFeatures() if base is None else base
-        x, y = unit_pair(queries, keys, kernel=base.kernel, scale=scale)
+        x, y = unit_pair(query, key, kernel=base.kernel, scale=scale)
         return cls(base=base, query_shift=x.mean(axis=-2), key_shift=y.mean(axis=-2))
 
     @property
@@ -61,7 +61,7 @@ class CenteredFeatures(TransformedEstimator):
         longest = max(self.query_shift.shape[-1], self.key_shift.shape[-1])
         return longest if longest > 1 else self.base.parameter_dim
 
-    def transform_arrays(self) -> dict[str, np.ndarray]:
+    def own_arrays(self) -> dict[str, np.ndarray]:
         return {"center.query": self.query_shift[..., None, :], "center.key": self.key_shift[..., None, :]}
 
     def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:

@@ -12,8 +12,9 @@ from randfeat._array import Array, namespace, squared_norm
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, SpherePair
 from randfeat.estimators.generalized_exponential import sphere_moment
-from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.positive import PositiveFeatures
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.features import Features, concatenate
@@ -24,7 +25,7 @@ __all__ = ["ComplexExponentialFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ComplexExponentialFeatures(ParametricEstimator):
+class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
     """Positive features of the complex vectors Mx and M^{-ᵀ}y, whose bilinear product is x·y.
 
     `f(w, x') = exp(w·x' - x'ᵀx'/2)` at x' = Mx for queries and y' = M^{-ᵀ}y for keys, without conjugates; the estimate
@@ -109,8 +110,8 @@ class ComplexExponentialFeatures(ParametricEstimator):
     @classmethod
     def fit(
         cls,
-        queries: Any,
-        keys: Any,
+        query: Any,
+        key: Any,
         *,
         scale: float | None = None,
         kernel: SoftmaxFamily | None = None,
@@ -123,7 +124,7 @@ class ComplexExponentialFeatures(ParametricEstimator):
         fit on other data.
         """
         kernel = SoftmaxKernel() if kernel is None else kernel
-        x, y = unit_pair(queries, keys, kernel=kernel, scale=scale)
+        x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         squares = [np.mean(side * side, axis=-2) for side in (x, y)]
         if np.any((squares[0] == 0) != (squares[1] == 0)):
             raise ValueError("an axis is zero for the queries or the keys only; leave it out, it adds nothing to x·y.")

@@ -10,7 +10,8 @@ import numpy as np
 
 from randfeat._array import Array, cast, namespace, squared_norm
 from randfeat.couplings import Coupling, Independent
-from randfeat.estimators.parametric import ParametricEstimator
+from randfeat.estimators.parametric import Parametric
+from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
@@ -21,7 +22,7 @@ __all__ = ["CountFeatures", "product_scales"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CountFeatures(ParametricEstimator, UncoupledEstimator):
+class CountFeatures(Parametric, UncoupledEstimator, SoftmaxEstimator):
     """Features `φ_i(x) = Π_l x_l^{c_il} / √(c_i1! .. c_id! p(c_i) m)` of independent counts c_i ~ p.
 
     `exp(x·y) = Σ_c Π_l (x_l y_l)^{c_l} / c_l!` is a sum over all vectors of counts; drawing the terms from p and
@@ -71,9 +72,9 @@ class CountFeatures(ParametricEstimator, UncoupledEstimator):
         return np.expm1(self.log_second_moment(x * y)) / num_features
 
 
-def product_scales(queries: Any, keys: Any, *, kernel: SoftmaxFamily, scale: float | None) -> np.ndarray:
+def product_scales(query: Any, key: Any, *, kernel: SoftmaxFamily, scale: float | None) -> np.ndarray:
     """Root mean square of x_l y_l over all pairs, (..., d): mean of x_l² times mean of y_l², in O((L + S) d)."""
-    x, y = unit_pair(queries, keys, kernel=kernel, scale=scale)
+    x, y = unit_pair(query, key, kernel=kernel, scale=scale)
     scales = np.sqrt(np.mean(x * x, axis=-2) * np.mean(y * y, axis=-2))
     if not np.all(np.any(scales > 0, axis=-1)):
         raise ValueError("all products of queries and keys vanish along every axis; there is nothing to fit to.")

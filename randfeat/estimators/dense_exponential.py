@@ -11,7 +11,7 @@ from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
-from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
@@ -19,7 +19,7 @@ __all__ = ["DenseExponentialFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DenseExponentialFeatures(ParametricEstimator, ExponentialEstimator):
+class DenseExponentialFeatures(Parametric, ExponentialEstimator):
     """Dense-exponential features with one exponent per axis: SDERF.
 
     `φ_i(x) = Π_l (1-4a_l)^{1/4} exp(Σ_l a_l w_il² + √(1-4a_l) w_il (Ux)_l - |x|²/2) / √m`: positive features whose rows
@@ -81,8 +81,8 @@ class DenseExponentialFeatures(ParametricEstimator, ExponentialEstimator):
     @classmethod
     def fit(
         cls,
-        queries: Any,
-        keys: Any,
+        query: Any,
+        key: Any,
         *,
         scale: float | None = None,
         kernel: SoftmaxFamily | None = None,
@@ -94,7 +94,7 @@ class DenseExponentialFeatures(ParametricEstimator, ExponentialEstimator):
         O((L + S) d² + d³) for each of the leading dimensions. Raw inputs and the scale of `linear_attention`.
         """
         kernel = SoftmaxKernel() if kernel is None else kernel
-        x, y = unit_pair(queries, keys, kernel=kernel, scale=scale)
+        x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         cross = x.mean(axis=-2)[..., :, None] * y.mean(axis=-2)[..., None, :]
         second = sum(np.swapaxes(side, -1, -2) @ side / side.shape[-2] for side in (x, y))
         coupling = Orthogonal() if coupling is None else coupling

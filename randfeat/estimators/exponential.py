@@ -1,10 +1,14 @@
 """Exponentials of projections: what positive features share."""
 
+import abc
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from randfeat._array import Array
+from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import ExponentialForm, Features
 
@@ -22,6 +26,8 @@ class ExponentialEstimator(SoftmaxEstimator):
     unbiased for exp(x·y), because `exp(w·x - |x|²/2) exp(w·y - |y|²/2)` has that mean under N(0, I). The weight of a
     row is split evenly between its query and its key feature. `draw_arrays` gives "rows" w, and "log_weights" b
     (*batch_shape, 1, m); without log_weights b is -½ log m, for rows that are N(0, I).
+
+    Beside the form an author writes the two moments, or says by NoClosedForm that they are not known.
     """
 
     positive = True
@@ -54,3 +60,9 @@ class ExponentialEstimator(SoftmaxEstimator):
         self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
     ) -> Array:
         return self.exponential_form(arrays, keys=keys).pull_back(x, gradient, row)
+
+    @abc.abstractmethod
+    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray: ...
+
+    @abc.abstractmethod
+    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray: ...

@@ -49,7 +49,7 @@ class GeometricFeatures(CountFeatures):
         return np.shape(self.success_probability)
 
     @classmethod
-    def fit(cls, queries: Any, keys: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
+    def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
         """The p of least variance where every |x_l y_l| is its root mean square over pairs.
 
         The logarithm of the second moment is convex in p; its minimum is searched in one dimension. Raw inputs and the
@@ -57,7 +57,7 @@ class GeometricFeatures(CountFeatures):
         data.
         """
         kernel = SoftmaxKernel() if kernel is None else kernel
-        scales = product_scales(queries, keys, kernel=kernel, scale=scale)
+        scales = product_scales(query, key, kernel=kernel, scale=scale)
         best = np.empty(scales.shape[:-1])
         for head in np.ndindex(*best.shape):
             best[head] = optimal_probability(scales[head])

@@ -11,7 +11,7 @@ from randfeat._array import as_count, as_generator
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
-from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.posterior import log_sum_exp, systematic
 from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
@@ -21,7 +21,7 @@ __all__ = ["ImportanceSampledFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImportanceSampledFeatures(ParametricEstimator, ExponentialEstimator):
+class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
     """Positive features whose rows are drawn from a Gaussian mixture, `p(w) = Σ_c π_c N(w; μ_c, σ_c² I)`.
 
     `log φ_i(x) = w_i·x - |x|²/2 + ½ log(N(w_i; 0, I) / (m p(w_i)))`: each row carries the weight of the whole mixture
@@ -95,8 +95,8 @@ class ImportanceSampledFeatures(ParametricEstimator, ExponentialEstimator):
     @classmethod
     def fit(
         cls,
-        queries: Any,
-        keys: Any,
+        query: Any,
+        key: Any,
         *,
         num_components: int = 16,
         pooling: Literal["chunks", "k-means"] = "chunks",
@@ -116,7 +116,7 @@ class ImportanceSampledFeatures(ParametricEstimator, ExponentialEstimator):
         use fit on other data than it is used on.
         """
         kernel = SoftmaxKernel() if kernel is None else kernel
-        x, y = unit_pair(queries, keys, kernel=kernel, scale=scale)
+        x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         if pooling not in ("chunks", "k-means"):
             raise ValueError(f"pooling must be 'chunks' or 'k-means', got {pooling!r}.")
         shortest = min(x.shape[-2], y.shape[-2]) if pooling == "chunks" else x.shape[-2]

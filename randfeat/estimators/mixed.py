@@ -12,17 +12,17 @@ import numpy as np
 from randfeat._array import Array, namespace
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.mixers import Mixer
-from randfeat.estimators.parametric import ParametricEstimator
+from randfeat.estimators.parametric import Parametric
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features, concatenate, tensor_product
 from randfeat.maps import part_of
-from randfeat.variance import unit_inputs
+from randfeat.variance import times, unit_inputs
 
 __all__ = ["MixedEstimator"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MixedEstimator(ParametricEstimator):
+class MixedEstimator(Parametric, SoftmaxEstimator):
     """`K̂ = Σ_k λ̂_k K̂_k` with random weights of sum 1, independent of the base estimators K̂_1 .. K̂_{p+1}.
 
     p mixers λ̂_k = a_k + ρ_k(x)·ρ_k'(y), independent of each other, weigh the first p bases; the last one takes what is
@@ -156,8 +156,3 @@ class MixedEstimator(ParametricEstimator):
         laws: list[tuple[float, PairLaw]] = [*self._coupling.own_laws(rows, dim), *self._coupling.pair_laws(rows, dim)]
         parts = (first.covariance(second, law) * (count / rows**2) for count, law in laws)
         return sum(parts, np.zeros(()))
-
-
-def times(weight: np.ndarray, moment: np.ndarray | float) -> np.ndarray:
-    """`weight * moment`, 0 for a weight that is 0, even where the moment overflows."""
-    return np.where(weight == 0, 0.0, weight * np.where(weight == 0, 0.0, moment))

@@ -10,7 +10,7 @@ from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
-from randfeat.estimators.parametric import ParametricEstimator, frozen_array
+from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
@@ -18,7 +18,7 @@ __all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OptimalPositiveFeatures(ParametricEstimator, ExponentialEstimator):
+class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
     """Optimal positive features, `φ_i(x) = (1-4a)^{d/4} exp(a|w_i|² + √(1-4a) w_i·x - |x|²/2) / √m`: OPRF.
 
     exponent : a < 1/8; a < 0 makes the features bounded. One number, or an array with one for each head. 0 gives
@@ -75,8 +75,8 @@ class OptimalPositiveFeatures(ParametricEstimator, ExponentialEstimator):
     @classmethod
     def fit(
         cls,
-        queries: Any,
-        keys: Any,
+        query: Any,
+        key: Any,
         *,
         scale: float | None = None,
         kernel: SoftmaxFamily | None = None,
@@ -90,7 +90,7 @@ class OptimalPositiveFeatures(ParametricEstimator, ExponentialEstimator):
         estimates. For causal use fit on other data than it is used on.
         """
         kernel = SoftmaxKernel() if kernel is None else kernel
-        x, y = unit_pair(queries, keys, kernel=kernel, scale=scale)
+        x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         means = [np.mean(np.sum(side * side, axis=-1), axis=-1) for side in (x, y)]
         sqnorm = means[0] + means[1] + 2 * np.sum(x.mean(axis=-2) * y.mean(axis=-2), axis=-1)
         coupling = Orthogonal() if coupling is None else coupling

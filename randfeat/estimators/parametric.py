@@ -1,19 +1,18 @@
 """Estimators with array parameters, one set for each head: frozen, comparable, batched."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from randfeat.estimators.softmax import SoftmaxEstimator
-
-__all__ = ["Parametric", "ParametricEstimator", "frozen_array"]
+__all__ = ["Parametric", "frozen_array"]
 
 
 class Parametric:
     """A frozen dataclass with arrays as parameters, with optional leading batch dimensions (heads).
 
-    Parameters never change; two of a kind are equal when all their parameters are.
+    Parameters never change; two of a kind are equal when all their parameters are. A batched estimator draws one map
+    for each batch entry, and its closed forms take pairs (..., *batch_shape, n, d).
     """
 
     @property
@@ -41,14 +40,6 @@ class Parametric:
     @property
     def _names(self) -> tuple[str, ...]:
         return tuple(f.name for f in fields(self))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ParametricEstimator(Parametric, SoftmaxEstimator):
-    """An estimator whose law has arrays as parameters, with optional leading batch dimensions (heads).
-
-    A batched estimator draws one map for each batch entry, and its closed forms take pairs (..., *batch_shape, n, d).
-    """
 
 
 def frozen_array(value: Any, name: str, dtype: type = np.float64) -> np.ndarray:

@@ -49,14 +49,14 @@ class PoissonFeatures(CountFeatures):
         return np.shape(self.rate)
 
     @classmethod
-    def fit(cls, queries: Any, keys: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
+    def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
         """The rate of least mean `log E S²` over all pairs of (..., L, d) queries and (..., S, d) keys.
 
         That mean is `λd + Σ_l mean(x_l²) mean(y_l²)/λ`. Raw inputs and the scale of
         `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal use fit on other data.
         """
         kernel = SoftmaxKernel() if kernel is None else kernel
-        scales = product_scales(queries, keys, kernel=kernel, scale=scale)
+        scales = product_scales(query, key, kernel=kernel, scale=scale)
         return cls(rate=np.sqrt(np.mean(scales**2, axis=-1)), kernel=kernel)
 
     def draw_counts(self, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,13 @@ import numpy as np
 
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
-from randfeat.estimators.parametric import ParametricEstimator, frozen_array, real_array
+from randfeat.estimators.parametric import Parametric, frozen_array, real_array
 
 __all__ = ["PosteriorFeatures"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PosteriorFeatures(ParametricEstimator, ExponentialEstimator):
+class PosteriorFeatures(Parametric, ExponentialEstimator):
     """Posterior features: positive features whose rows follow the attention of a few anchor queries.
 
     For one query x the proposal `p_x = Σ_j π_j(x) N(x + y_j, I)`, π(x) its attention row over keys y_j, has zero

@@ -11,6 +11,7 @@ import numpy as np
 from randfeat.estimators.combined import CombinedEstimator
 from randfeat.features import Features, tensor_product
 from randfeat.kernels import Kernel
+from randfeat.variance import times
 
 __all__ = ["ProductFeatures"]
 
@@ -63,7 +64,7 @@ class ProductFeatures(CombinedEstimator):
         for part, width in parts:
             m = part.mean_over_reference(x, y, width)
             v = part.variance_over_reference(x, y, width or 0)
-            mean, variance = mean * m, variance * (v + m**2) + v * mean**2
+            mean, variance = mean * m, times(variance, v + m**2) + times(v, mean**2)
         return variance
 
     def _combine_kernels(self, kernels: tuple[Kernel, ...]) -> Kernel:

@@ -1,12 +1,12 @@
 """Features of a positive multiple of a kernel."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
+from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.positive import PositiveFeatures
-from randfeat.estimators.wrapped import WrappedEstimator
-from randfeat.features import Features
 from randfeat.kernels import Kernel
 from randfeat.kernels.algebra import ScaledKernel
 from randfeat.kernels.base import check_positive
@@ -15,7 +15,7 @@ __all__ = ["ScaledFeatures"]
 
 
 @dataclass(frozen=True)
-class ScaledFeatures(WrappedEstimator):
+class ScaledFeatures(DelegatingEstimator):
     """Features of a positive multiple of a kernel, `√factor · φ(x)`; written `factor * e`.
 
     base : an estimator of any kernel. factor : positive.
@@ -46,5 +46,6 @@ class ScaledFeatures(WrappedEstimator):
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
         return ScaledKernel(kernel, self.factor)
 
-    def _features(self, features: Features) -> Features:
-        return features.scaled(math.log(self.factor) / 2)
+    def move(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+        """x, and `½ log factor`."""
+        return x, math.log(self.factor) / 2

@@ -11,15 +11,15 @@ from randfeat.kernels.softmax import resolve_scale
 __all__ = ["unit_pair"]
 
 
-def unit_pair(queries: Any, keys: Any, *, kernel: SoftmaxFamily, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
+def unit_pair(query: Any, key: Any, *, kernel: SoftmaxFamily, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
     """Host copies of (..., L, d) queries and (..., S, d) keys in kernel units, after √scale on both sides."""
-    x, y = as_host(queries, "queries"), as_host(keys, "keys")
-    for name, array in (("queries", x), ("keys", y)):
+    x, y = as_host(query, "query"), as_host(key, "key")
+    for name, array in (("query", x), ("key", y)):
         if array.ndim < 2 or array.shape[-2] == 0:
             raise ValueError(f"{name} must have shape (..., length >= 1, d), got {array.shape}.")
         if not np.all(np.isfinite(array)):
-            raise ValueError(f"{name} hold NaN or infinity; leave out padding before fitting.")
+            raise ValueError(f"{name} holds NaN or infinity; leave out padding before fitting.")
     if x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"queries and keys must share their last dimension, got {x.shape[-1]} and {y.shape[-1]}.")
+        raise ValueError(f"query and key must share their last dimension, got {x.shape[-1]} and {y.shape[-1]}.")
     root = np.sqrt(resolve_scale(scale, kernel, x.shape[-1]))
     return kernel.unit(x * root), kernel.unit(y * root)

@@ -31,7 +31,7 @@ class CombinedKernel(Kernel):
         return cls(tuple(part for parts in nested for part in parts))
 
     @property
-    def has_logarithm(self) -> bool:  # type: ignore[override]
+    def has_logarithm(self) -> bool:
         return all(part.has_logarithm for part in self.parts)
 
     @abc.abstractmethod
@@ -79,9 +79,9 @@ class SumKernel(CombinedKernel):
         return functools.reduce(lambda a, b: namespace(a, b).logaddexp(a, b), logs)
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        """`Σ_i relative_i · size_i / Σ_j size_j`, which cannot overflow."""
-        size = self.log_reference(x, y)
-        return self._combine(part.relative(x, y) * np.exp(part.log_reference(x, y) - size) for part in self.parts)
+        """`Σ_i relative_i · reference_i / Σ_j reference_j`, which cannot overflow."""
+        log = self.log_reference(x, y)
+        return self._combine(part.relative(x, y) * np.exp(part.log_reference(x, y) - log) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class ScaledKernel(Kernel):
         object.__setattr__(self, "factor", check_positive("factor", self.factor))
 
     @property
-    def has_logarithm(self) -> bool:  # type: ignore[override]
+    def has_logarithm(self) -> bool:
         return self.base.has_logarithm
 
     def _gram(self, x: Array, y: Array) -> Array:
@@ -151,7 +151,6 @@ class ScaledKernel(Kernel):
         return self.base._log_pairwise(x, y) + math.log(self.factor)
 
     def log_reference(self, x: Any, y: Any) -> np.ndarray:
-        """`log factor` more than the base's."""
         return self.base.log_reference(x, y) + math.log(self.factor)
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
@@ -187,7 +186,7 @@ class ArdKernel(Kernel):
         object.__setattr__(self, "length_scales", tuple(scales))
 
     @property
-    def has_logarithm(self) -> bool:  # type: ignore[override]
+    def has_logarithm(self) -> bool:
         return self.base.has_logarithm
 
     def divide(self, x: Array) -> Array:
@@ -214,11 +213,9 @@ class ArdKernel(Kernel):
         return self.base._log_pairwise(self.divide(x), self.divide(y))
 
     def log_reference(self, x: Any, y: Any) -> np.ndarray:
-        """The base's at (x/ℓ, y/ℓ)."""
         return self.base.log_reference(self.divide(as_host(x, "x")), self.divide(as_host(y, "y")))
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        """The base's at (x/ℓ, y/ℓ)."""
         return self.base.relative(self.divide(as_host(x, "x")), self.divide(as_host(y, "y")))
 
 

@@ -1,10 +1,10 @@
-"""The interface of a kernel: exact values, and the size that errors are relative to."""
+"""The interface of a kernel: exact values, and the reference that errors are relative to."""
 
 import abc
 import math
 import numbers
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +24,12 @@ class Kernel(abc.ABC):
     Kernels add and multiply: `k1 + k2`, `k1 * k2` and `2.5 * k1` are kernels, with features of their own.
     """
 
-    has_logarithm: ClassVar[bool] = False
-    """Whether all values are positive, and `log_gram` and `log_pairwise` give their logarithms."""
-
     __array_ufunc__ = None  # so that NumPy numbers leave `number * kernel` to the kernel
+
+    @property
+    def has_logarithm(self) -> bool:
+        """Whether all values are positive, and `log_gram` and `log_pairwise` give their logarithms."""
+        return False
 
     @abc.abstractmethod
     def _gram(self, x: Array, y: Array) -> Array:
@@ -43,18 +45,23 @@ class Kernel(abc.ABC):
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         raise TypeError(f"{self!r} gives no logarithms (has_logarithm is False); use pairwise for its values.")
 
+    @property
+    def unit_factor(self) -> float | None:
+        """The number c of `unit(x) = c x`; None where units are not a multiple of the input."""
+        return 1.0 if type(self).unit is Kernel.unit else None
+
     def unit(self, x: Array) -> Array:
-        """The input in the units that estimators work in: the input itself, unless the kernel has a scale."""
-        return x
+        """The input in the units that estimators work in, `c x` with c the `unit_factor`."""
+        return x if self.unit_factor in (None, 1) else x * self.unit_factor
 
     def unit_pull_back(self, x: Array, gradient: Array) -> Array:
         """The gradient in x, from the gradient in `unit(x)`: `gradient` times the Jacobian matrix of `unit` at x."""
-        if type(self).unit is not Kernel.unit:
+        if self.unit_factor is None or not stated_for(self, "unit_factor", "unit"):
             raise ValueError(
                 f"{type(self).__name__} has units of its own and does not say how gradients pass through them "
                 "(unit_pull_back); differentiate linear_attention by PyTorch or JAX instead."
             )
-        return gradient
+        return self.unit(gradient)
 
     def __call__(self, x: Any, y: Any) -> Array:
         """The Gram matrix: (..., n, d), (..., k, d) -> (..., n, k)."""
@@ -77,14 +84,14 @@ class Kernel(abc.ABC):
         return cast(self._log_pairwise(x, y), dtype)
 
     def log_reference(self, x: Any, y: Any) -> np.ndarray:
-        """Logarithm of the positive number that errors and moments are relative to, one per pair, float64 NumPy.
+        """Logarithm of the reference: the positive number that moments are stated over, one per pair, float64 NumPy.
 
-        The kernel itself in the softmax family; 1 for other kernels, whose values may vanish.
+        The reference is the kernel itself in the softmax family, and 1 for other kernels, whose values may vanish.
         """
         return np.zeros(np.broadcast_shapes(as_host(x, "x").shape, as_host(y, "y").shape)[:-1])
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
-        """The kernel over that size, one number per pair, float64 NumPy."""
+        """The kernel over the reference, one number per pair, float64 NumPy."""
         x, y = as_host(x, "x"), as_host(y, "y")
         return np.asarray(self.pairwise(x, y) * np.exp(-self.log_reference(x, y)))
 
@@ -125,3 +132,10 @@ def check_positive(name: str, value: Any) -> float:
     if not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value!r}.")
     return float(value)
+
+
+def stated_for(thing: object, statement: str, *methods: str) -> bool:
+    """Whether a statement that a class inherits is about the methods that it has: none was overridden since."""
+    cls = type(thing)
+    author = next(ancestor for ancestor in cls.__mro__ if statement in vars(ancestor))
+    return all(getattr(author, name, None) is getattr(cls, name) for name in methods)

@@ -1,10 +1,11 @@
 """Exponentials of a distance: the exponential, the Laplacian and the exponential power kernel."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, as_generator, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, root
 
@@ -34,7 +35,7 @@ class ExponentialKernel(IsotropicKernel):
         """`exp(-√s)`."""
         return namespace(s).exp(-root(s))
 
-    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`1/χ²_1`."""
         return inverse_chi_square(size, rng)
 
@@ -59,7 +60,7 @@ class LaplacianKernel(SeparableKernel):
         """`exp(-√s)`."""
         return namespace(s).exp(-root(s))
 
-    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`1/χ²_1`."""
         return inverse_chi_square(size, rng)
 
@@ -97,17 +98,18 @@ class ExponentialPowerKernel(IsotropicKernel):
         """`exp(-s^{β/2})`."""
         return namespace(s).exp(-root(s, self.power / 2))
 
-    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`2 sin(αu) sin(u)^{-1/α} (sin((1-α)u)/E)^{(1-α)/α}`, α = β/2, u uniform on (0, π], E ~ Exp(1)."""
         alpha = self.power / 2
         if alpha == 1:
             return np.full(size, 2.0)
+        rng = as_generator(rng)
         u = np.pi * (1 - rng.random(size=size))
         log = np.log(np.sin(alpha * u)) - np.log(np.sin(u)) / alpha
         log += (1 - alpha) / alpha * np.log(np.sin((1 - alpha) * u) / rng.standard_exponential(size=size))
         return 2 * np.exp(np.minimum(log, 600.0))
 
 
-def inverse_chi_square(size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def inverse_chi_square(size: tuple[int, ...], rng: Any) -> np.ndarray:
     """`1/χ²_1`: the square of a Cauchy variable's scale, so that √τ g is a Cauchy variable."""
-    return 1 / rng.standard_normal(size=size) ** 2
+    return 1 / as_generator(rng).standard_normal(size=size) ** 2

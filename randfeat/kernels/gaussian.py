@@ -30,25 +30,20 @@ class GaussianKernel(SoftmaxFamily):
     def __post_init__(self) -> None:
         object.__setattr__(self, "length_scale", check_positive("length_scale", self.length_scale))
 
-    def unit(self, x: Array) -> Array:
-        """`x / ℓ`."""
-        return x if self.length_scale == 1 else x / self.length_scale
-
     @property
     def unit_factor(self) -> float:
         """`1/ℓ`."""
         return 1 / self.length_scale
 
+    def unit(self, x: Array) -> Array:
+        """`x / ℓ`, rounded once."""
+        return x if self.length_scale == 1 else x / self.length_scale
+
     def log_envelope(self, sqnorm: Any) -> Any:
         """`-|x|²/2`."""
         return -sqnorm / 2
 
-    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
-        """`gradient / ℓ`."""
-        return self.unit(gradient)
-
     def envelope_slope(self, sqnorm: Any) -> Any:
-        """-1/2."""
         return -0.5
 
     def _log_gram(self, x: Array, y: Array) -> Array:

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, as_generator, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, root
 
@@ -77,10 +78,10 @@ class MaternKernel(IsotropicKernel):
         value = np.where(small, leading_series(nu, np.where(small, a, 0.0) ** 2 / 4), value)
         return np.where(far, 0.0, value)
 
-    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`2ν/χ²_{2ν}`."""
         with np.errstate(divide="ignore", over="ignore"):  # small ν: a χ² variable may underflow, τ be infinite
-            return 2 * self.smoothness / rng.chisquare(2 * self.smoothness, size=size)
+            return 2 * self.smoothness / as_generator(rng).chisquare(2 * self.smoothness, size=size)
 
 
 def exponential_polynomial(degree: int, a: Array) -> Array:

@@ -1,10 +1,11 @@
 """The rational quadratic kernel, and the Cauchy kernel, its separable relative."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, as_generator, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel
 
@@ -42,9 +43,9 @@ class RationalQuadraticKernel(IsotropicKernel):
         xp = namespace(s)
         return xp.exp(-self.alpha * xp.log1p(s / (2 * self.alpha)))
 
-    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`Gamma(α)/α`."""
-        return rng.standard_gamma(self.alpha, size=size) / self.alpha
+        return as_generator(rng).standard_gamma(self.alpha, size=size) / self.alpha
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,6 @@ class CauchyKernel(SeparableKernel):
         """`1/(1 + s)`."""
         return 1 / (1 + s)
 
-    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`2 Exp(1)`."""
-        return 2 * rng.standard_exponential(size=size)
+        return 2 * as_generator(rng).standard_exponential(size=size)

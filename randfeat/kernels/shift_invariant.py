@@ -40,20 +40,21 @@ class ShiftInvariantKernel(Kernel):
         """`L(s) = E[exp(-τ s/2)]` for s >= 0 of any library, and for complex NumPy arrays off the negative axis."""
 
     @abc.abstractmethod
-    def sample_scales(self, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """Independent draws of τ, float64."""
+    def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
+        """Independent draws of τ, float64; `rng` as in SPEC 7."""
 
     @abc.abstractmethod
     def of_squares(self, squares: Array) -> Array:
         """The kernel from the squares of the coordinates of δ, (..., d) -> (...)."""
 
-    def unit(self, x: Array) -> Array:
-        """`x / ℓ`."""
-        return x if self.length_scale == 1 else x / self.length_scale
+    @property
+    def unit_factor(self) -> float:
+        """`1/ℓ`."""
+        return 1 / self.length_scale
 
-    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
-        """`gradient / ℓ`."""
-        return self.unit(gradient)
+    def unit(self, x: Array) -> Array:
+        """`x / ℓ`, rounded once."""
+        return x if self.length_scale == 1 else x / self.length_scale
 
     def _pairwise(self, x: Array, y: Array) -> Array:
         difference = self.unit(x - y)

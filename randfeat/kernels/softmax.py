@@ -3,7 +3,7 @@
 import abc
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,7 @@ class SoftmaxFamily(Kernel):
     and are computed from their logarithm.
     """
 
-    has_logarithm: ClassVar[bool] = True
-
-    @abc.abstractmethod
-    def unit(self, x: Array) -> Array:
-        """The input in the units in which the kernel is `e(x) exp(x·y) e(y)`."""
+    has_logarithm = True
 
     @abc.abstractmethod
     def log_envelope(self, sqnorm: Any) -> Any:
@@ -37,11 +33,6 @@ class SoftmaxFamily(Kernel):
             f"{type(self).__name__} does not give the derivative of its envelope (envelope_slope); differentiate "
             "linear_attention by PyTorch or JAX instead."
         )
-
-    @property
-    def unit_factor(self) -> float | None:
-        """The number c of `unit(x) = c x`, or None where units are not a multiple of the input."""
-        return None
 
     def log_gaussian(self, x: Array) -> Array:
         """`log e(x) - |x|²/2`, which positive features have per row: kernel units (..., n, d) -> (..., n, 1)."""
@@ -91,10 +82,6 @@ class SoftmaxKernel(SoftmaxFamily):
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
-    def unit(self, x: Array) -> Array:
-        """`√scale · x`."""
-        return x if self.scale == 1 else x * math.sqrt(self.scale)
-
     @property
     def unit_factor(self) -> float:
         """`√scale`."""
@@ -102,10 +89,6 @@ class SoftmaxKernel(SoftmaxFamily):
 
     def log_envelope(self, sqnorm: Any) -> Any:
         return 0.0
-
-    def unit_pull_back(self, x: Array, gradient: Array) -> Array:
-        """`√scale · gradient`."""
-        return self.unit(gradient)
 
     def envelope_slope(self, sqnorm: Any) -> Any:
         return 0.0

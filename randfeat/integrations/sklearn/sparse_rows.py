@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat.features import FourierForm
-from randfeat.kernels import ShiftInvariantKernel, SoftmaxFamily
+from randfeat.kernels import SoftmaxFamily
 from randfeat.maps import FeatureMap
 
 __all__ = ["sparse_features"]
@@ -21,7 +21,7 @@ def sparse_features(phi: FeatureMap, x: Any) -> np.ndarray:
     kernel = phi.estimator.kernel
     form: Any = phi.fourier_form() or phi.exponential_form(keys=False)
     # Kernel units must be a multiple of the input, and r must depend on the length of a row only.
-    multiple = isinstance(kernel, ShiftInvariantKernel) or getattr(kernel, "unit_factor", None) is not None
+    multiple = kernel.unit_factor is not None
     radial = form is not None and form.per_row in (
         getattr(phi.estimator, "log_factor", None), kernel.log_gaussian if isinstance(kernel, SoftmaxFamily) else None
     )  # fmt: skip

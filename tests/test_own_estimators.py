@@ -1,0 +1,166 @@
+"""Estimators that users write: formula and moments are enough, widths are found, infinite moments are said so."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from randfeat.estimators import ExponentialEstimator
+from randfeat.features import ExponentialForm
+from tests.cases import COUPLINGS, ESTIMATORS, OPEN, OTHER_COUPLINGS, OTHERS
+
+DIM, WIDEST = 4, 60
+
+
+@dataclass(frozen=True)
+class Tilted(ExponentialEstimator):
+    """Positive features with rows around c for queries and around -c for keys, c = (shift, ..., shift).
+
+    Shapes: (..., n, d) -> log_scale (..., n, m). Exact: the mean is the kernel, for every shift.
+    Error: relative variance `expm1(|x + y|²)/m`. Source: an exponential change of measure on each side.
+    """
+
+    shift: float = 0.5
+
+    symmetric = False
+
+    def exponential_form(self, arrays, *, keys):
+        rows = arrays["rows"]
+        shift = -self.shift if keys else self.shift
+        return ExponentialForm(
+            rows,
+            -math.log(rows.shape[-2]) / 2,
+            per_row=lambda x: shift * x.sum(-1)[..., None] + self.kernel.log_gaussian(x),
+            row_slope=lambda x: shift + self.kernel.log_gaussian_slope(x),
+        )
+
+    def relative_row_mean(self, x, y, law):
+        return np.exp(self.shift * np.sum(x - y, axis=-1)) * law.row_mean(np.sum((x + y) ** 2, axis=-1))
+
+    def relative_covariance(self, x, y, law, *, same_row):
+        factor = np.exp(2 * self.shift * np.sum(x - y, axis=-1))
+        return factor * law.covariance(np.sum((x + y) ** 2, axis=-1))
+
+
+def test_formula_and_moments_are_enough(rng):
+    """Features, gradients and the way by blocks of attention follow from the form of queries and that of keys."""
+    phi = Tilted(rf.GaussianKernel(1.3)).draw(DIM, 9, rng=0)
+    x, direction = rng.standard_normal((2, 5, DIM))
+    for keys in (False, True):
+        unit = x / 1.3
+        features = phi.keys(x) if keys else phi.queries(x)
+        shifted = (-0.5 if keys else 0.5) * unit.sum(-1)[:, None] - (unit**2).sum(-1)[:, None] - math.log(9) / 2
+        np.testing.assert_allclose(features.log_scale, unit @ phi.arrays["rows"].T + shifted, rtol=1e-13)
+        gradient = phi.pull_back(x, features, np.ones((5, 9)), keys=keys)
+        ends = [(phi.keys if keys else phi.queries)(x + s * 1e-5 * direction).log_scale.sum() for s in (1, -1)]
+        assert np.sum(gradient * direction) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-7)
+    query, key, value = rng.standard_normal((3, 300, DIM)) / 2
+    phi = Tilted().draw(DIM, 64, rng=0)
+    assert phi.exponential_form(keys=True) is not None
+    weights = phi.estimate(query / DIM**0.25, key / DIM**0.25)
+    expected = weights @ value / weights.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(rf.linear_attention(query, key, value, phi), expected, rtol=1e-10, atol=1e-12)
+
+
+class Halved:
+    """Not an estimator: changes the features of whatever it stands before."""
+
+    def query_features(self, arrays, x):
+        return super().query_features(arrays, x).scaled(-math.log(2))
+
+
+@pytest.mark.parametrize("base", [rf.PositiveFeatures, rf.TrigonometricFeatures, rf.CenteredFeatures])
+def test_a_form_is_not_believed_where_features_were_changed(base):
+    class Changed(Halved, base):
+        pass
+
+    class Again(Changed):
+        pass
+
+    for cls in (Changed, Again):
+        phi = cls().draw(DIM, 8, rng=0)
+        assert phi.exponential_form(keys=False) is None
+        assert phi.fourier_form() is None
+    plain = base().draw(DIM, 8, rng=0)
+    assert (plain.exponential_form(keys=False) or plain.fourier_form()) is not None
+
+
+@pytest.mark.parametrize("estimator", [*ESTIMATORS[::9], *OTHERS, *OPEN], ids=repr)
+def test_nearest_widths_are_the_neighbors_that_can_be_drawn(estimator):
+    """`num_rows` accepts the widths that are their own neighbor, and refuses the others; neighbors are among these."""
+    possible = []
+    for width in range(1, WIDEST + 1):
+        if estimator.nearest_num_features(width, DIM) == (width,):
+            assert estimator.num_features(estimator.num_rows(width, DIM), DIM) == width
+            possible.append(width)
+        else:
+            with pytest.raises(ValueError, match=f"cannot have {width} features; nearest: "):
+                estimator.num_rows(width, DIM)
+    assert possible
+    for width in range(1, possible[-1] + 1):
+        below = [w for w in possible if w <= width][-1:]
+        above = [w for w in possible if w >= width][:1]
+        assert estimator.nearest_num_features(width, DIM) == tuple(sorted({*below, *above}))
+    assert estimator.draw(DIM, possible[0], rng=0).queries(np.zeros((2, DIM))).values.shape == (2, possible[0])
+
+
+def test_nearest_widths_ask_for_a_number():
+    with pytest.raises(ValueError, match="num_features must be a positive integer, got 0"):
+        rf.PositiveFeatures().nearest_num_features(0)
+    with pytest.raises(ValueError, match=r"3\^20 rows in dimension 20.*use another coupling"):
+        rf.PositiveFeatures(coupling=rf.GaussHermite()).nearest_num_features(9, 20)
+    with pytest.raises(ValueError, match="control variates need rows of equal weight"):
+        rf.ControlVariateFeatures(coupling=rf.GaussHermite(nodes=2)).nearest_num_features(22, DIM)
+
+
+@dataclass(frozen=True)
+class HeavyTailed(rf.SoftmaxEstimator):
+    """Features whose second moment is infinite at every pair but x = -y."""
+
+    coupling: rf.Coupling | str = field(default_factory=rf.Independent)
+
+    def query_features(self, arrays, x):
+        return rf.PositiveFeatures().query_features(arrays, x)
+
+    def relative_row_mean(self, x, y, law):
+        return law.row_mean(np.sum((x + y) ** 2, axis=-1))
+
+    def relative_covariance(self, x, y, law, *, same_row):
+        return np.where(np.all(x + y == 0, axis=-1), 0.0, np.inf)
+
+
+def test_infinite_moments_stay_infinite():
+    """Beside finite ones, in sums, products, multiples, and at moved inputs."""
+    x, y = np.full(3, 0.5), np.array([[0.5, 0.5, 0.5], [-0.5, -0.5, -0.5]])
+    plain = HeavyTailed()
+    moved = rf.CenteredFeatures(base=plain, query_shift=np.full(3, 0.1), key_shift=np.full(3, -0.1))
+    for estimator in (plain, 2.0 * plain, moved):
+        for moment in (estimator.variance, estimator.relative_variance, estimator.mse, estimator.relative_mse):
+            np.testing.assert_array_equal(moment(x, y, num_features=8), [np.inf, 0.0])
+    for estimator in (plain + rf.PositiveFeatures(), plain * rf.PositiveFeatures()):
+        np.testing.assert_array_equal(estimator.variance(x, y, num_features=16), [np.inf, 0.0])
+    with pytest.raises(ValueError, match="does not reach a relative MSE"):
+        rf.num_features_for(plain, x, y[0])
+
+
+@pytest.mark.parametrize("coupling", [*COUPLINGS, *OTHER_COUPLINGS], ids=repr)
+def test_couplings_draw_by_every_seed_of_spec_7(coupling):
+    (rows,) = coupling.nearest_num_rows(8, 3)
+    expected = coupling.sample(rows, 3, rng=np.random.default_rng(5), batch_shape=(2,))
+    for rng in (5, np.int64(5), np.random.SeedSequence(5), np.random.PCG64(5)):
+        np.testing.assert_array_equal(coupling.sample(rows, 3, rng=rng, batch_shape=(2,)), expected)
+    assert not np.array_equal(coupling.sample(rows, 3), coupling.sample(rows, 3))
+    with pytest.raises((TypeError, ValueError), match="rng must be None, a non-negative int"):
+        coupling.sample(rows, 3, rng="seed")
+
+
+def test_scales_draw_by_every_seed_of_spec_7():
+    for kernel in (
+        rf.MaternKernel(), rf.RationalQuadraticKernel(), rf.ExponentialKernel(), rf.LaplacianKernel(),
+        rf.CauchyKernel(), rf.ExponentialPowerKernel(),
+    ):  # fmt: skip
+        expected = kernel.sample_scales((4, 1), np.random.default_rng(2))
+        for rng in (2, np.random.SeedSequence(2)):
+            np.testing.assert_array_equal(kernel.sample_scales((4, 1), rng), expected)
