@@ -3,14 +3,13 @@
 import functools
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
+from randfeat._array import Array, Arrays, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
 from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.features import ExponentialForm, Features, FourierForm
@@ -42,7 +41,7 @@ class FeatureMap:
     estimator: "Estimator"
     dim: int
     num_features: int
-    arrays: Mapping[str, Array]
+    arrays: Arrays
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
@@ -215,6 +214,6 @@ class FeatureMap:
             ) from None
 
 
-def part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+def part_of(arrays: Arrays, prefix: str) -> dict[str, Array]:
     """The arrays whose names have this prefix, without it: those of one map among several that were drawn together."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

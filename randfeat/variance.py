@@ -10,54 +10,32 @@ itself in the softmax family, where they are finite up to |x + y|² (or |x - y|�
 700. All is float64 NumPy, broadcasting over (..., d).
 """
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from randfeat._array import as_host
-from randfeat.couplings import Coupling
-from randfeat.couplings.laws import NoClosedForm, PairLaw
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.kernels import Kernel
+
+if TYPE_CHECKING:
+    from randfeat.estimators.base import Estimator
 
 __all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times", "times_exp", "times_reference", "unit_inputs"]
 
 
-class HasMoments(Protocol):
-    """What the assembly needs of an estimator."""
-
-    @property
-    def kernel(self) -> Kernel:
-        """What is estimated."""
-
-    @property
-    def coupling(self) -> Any:
-        """The joint law of the rows."""
-
-    def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """Rows that make this many features."""
-        ...
-
-    def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """`E[S]` over the reference, for one row."""
-
-    def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """`Cov(S(w1), S(w2))` over the squared reference, under one joint law of two rows."""
-
-
-def assemble_mean(estimator: HasMoments, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+def assemble_mean(estimator: "Estimator", x: Any, y: Any, num_features: int | None) -> np.ndarray:
     """`E[K̂]` over the reference."""
     x, y = unit_inputs(estimator.kernel, x, y)
-    coupling: Coupling = estimator.coupling
     dim = x.shape[-1]
     rows = None if num_features is None else estimator.num_rows(num_features, dim)
-    return estimator.relative_row_mean(x, y, coupling.row_law(dim, rows))
+    return estimator.relative_row_mean(x, y, estimator._coupling.row_law(dim, rows))
 
 
-def assemble_variance(estimator: HasMoments, x: Any, y: Any, num_features: int) -> np.ndarray:
+def assemble_variance(estimator: "Estimator", x: Any, y: Any, num_features: int) -> np.ndarray:
     """`Var[K̂]` over the squared reference."""
     x, y = unit_inputs(estimator.kernel, x, y)
-    coupling: Coupling = estimator.coupling
-    dim = x.shape[-1]
+    coupling, dim = estimator._coupling, x.shape[-1]
     rows = estimator.num_rows(num_features, dim)
     total = np.zeros(np.broadcast_shapes(x.shape, y.shape)[:-1])
     for same_row, laws in ((True, coupling.own_laws(rows, dim)), (False, coupling.pair_laws(rows, dim))):

@@ -41,6 +41,8 @@ from randfeat._array.loops import (
 )
 from randfeat._array.namespaces import (
     Array,
+    Arrays,
+    Drawn,
     device_name,
     device_of,
     devices,
@@ -55,6 +57,8 @@ from randfeat._array.namespaces import (
 
 __all__ = [
     "Array",
+    "Arrays",
+    "Drawn",
     "as_count",
     "as_floating",
     "as_generator",

@@ -2,12 +2,15 @@
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_cupy_array, is_jax_array, is_torch_array
 
 Array: TypeAlias = Any
+Arrays: TypeAlias = Mapping[str, Array]
+Drawn: TypeAlias = dict[str, np.ndarray]  # arrays by name, still on the host in float64
 
 _HALF = ("float16", "bfloat16")
 _FLOATING = (*_HALF, "float32", "float64")

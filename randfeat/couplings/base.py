@@ -50,12 +50,16 @@ class Coupling(abc.ABC):
             f"a row of {self!r} is not N(0, I), and its law is not known; use randfeat.montecarlo.sample_errors."
         )
 
-    @abc.abstractmethod
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         """The dependent ordered pairs of different rows, as (number of pairs, joint law); other pairs are independent.
 
         Raises NoClosedForm, naming what to use instead, if the joint law is not known.
         """
+        if num_rows == 1:
+            return []
+        raise NoClosedForm(
+            f"the joint law of two rows of {self!r} has no closed form; use randfeat.montecarlo.sample_errors."
+        )
 
     def own_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         """The pairs of each row with itself, as (number of pairs, law); with weights a pair counts m² weight²."""

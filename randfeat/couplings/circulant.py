@@ -8,7 +8,7 @@ import numpy as np
 from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, register_coupling
 from randfeat.couplings.hadamard import random_signs
-from randfeat.couplings.laws import NoClosedForm, PairLaw
+from randfeat.couplings.laws import PairLaw
 
 __all__ = ["Circulant"]
 
@@ -53,11 +53,7 @@ class Circulant(Coupling):
         return rows.reshape(*batch_shape, shape[-1] * dim, dim)[..., :num_rows, :]
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        if num_rows == 1 or dim == 1:
-            return []
-        raise NoClosedForm(
-            "the joint law of circulant rows depends on the axes of the data; use randfeat.montecarlo.sample_errors."
-        )
+        return [] if dim == 1 else super().pair_laws(num_rows, dim)
 
 
 register_coupling("circulant", Circulant)

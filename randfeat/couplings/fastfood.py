@@ -8,7 +8,7 @@ import numpy as np
 from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
 from randfeat.couplings.hadamard import random_signs
-from randfeat.couplings.laws import NoClosedForm, PairLaw
+from randfeat.couplings.laws import PairLaw
 from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
 
 __all__ = ["Fastfood"]
@@ -51,9 +51,7 @@ class Fastfood(Coupling):
         return rows.reshape(*batch_shape, shape[-1] * n, dim)[..., :num_rows, :]
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        if num_rows == 1 or dim == 1:
-            return []
-        raise NoClosedForm("Fastfood rows have no closed-form joint law; use randfeat.montecarlo.sample_errors.")
+        return [] if dim == 1 else super().pair_laws(num_rows, dim)
 
 
 register_coupling("fastfood", Fastfood)

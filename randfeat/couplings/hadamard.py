@@ -7,7 +7,6 @@ import numpy as np
 
 from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
-from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
 
 __all__ = ["Hadamard"]
@@ -71,11 +70,6 @@ class Hadamard(Coupling):
         for _ in range(self.blocks - 1):
             product = walsh_hadamard(product) * random_signs((*shape, 1, n), rng) / np.sqrt(n)
         return product
-
-    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        raise NoClosedForm(
-            "randomized Hadamard rows have no closed-form joint law; use randfeat.montecarlo.sample_errors."
-        )
 
 
 def random_signs(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from randfeat.couplings.base import Coupling
-from randfeat.couplings.laws import NoClosedForm, PairLaw
 
 __all__ = ["QuasiRandom"]
 
@@ -30,10 +29,3 @@ class QuasiRandom(Coupling):
         from scipy.special import ndtri
 
         return ndtri(self.points(num_rows, dim, rng=rng, batch_shape=batch_shape))
-
-    def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        if num_rows == 1:
-            return []
-        raise NoClosedForm(
-            f"the points of {type(self).__name__} have no closed-form joint law; use randfeat.montecarlo.sample_errors."
-        )

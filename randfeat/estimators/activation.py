@@ -1,20 +1,18 @@
 """Activation features: generalized attention."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, Arrays, namespace
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.own_pairs import own_pair, radial_factor
 from randfeat.features import Features
-from randfeat.kernels import ActivationKernel, Kernel
+from randfeat.kernels import ActivationKernel
 from randfeat.kernels.activation import exponential_mean, shifted
-from randfeat.kernels.activations import Activation
 from randfeat.kernels.projected_pair import ProjectedPair
 
 __all__ = ["ActivationFeatures"]
@@ -47,47 +45,37 @@ class ActivationFeatures(Estimator):
     (True, array([[0.08]]), array([0.0749]))
     """
 
-    kernel: Kernel = field(default_factory=ActivationKernel)
+    kernel: ActivationKernel = field(default_factory=ActivationKernel)
 
     acronyms = ("GA", "Performer-ReLU")
     kernel_type: ClassVar[type] = ActivationKernel
 
     @property
     def positive(self) -> bool:
-        return self._function.log is not None or (self._function.nonnegative and self._offset > 0)
+        return self.kernel.function.log is not None or (self.kernel.function.nonnegative and self.kernel.offset > 0)
 
     @property
     def bounded(self) -> bool:
-        return self._function.bounded
-
-    @property
-    def _function(self) -> Activation:
-        assert isinstance(self.kernel, ActivationKernel)  # checked in __post_init__
-        return self.kernel.function
-
-    @property
-    def _offset(self) -> float:
-        assert isinstance(self.kernel, ActivationKernel)  # checked in __post_init__
-        return self.kernel.offset
+        return self.kernel.function.bounded
 
     @property
     def _degree(self) -> int | None:
         """The degree of f + offset, where that is homogeneous."""
-        return self._function.degree if self._offset == 0 else None
+        return self.kernel.function.degree if self.kernel.offset == 0 else None
 
     @property
     def _is_exponential(self) -> bool:
-        return self._function.exponentials == {1: 1.0} and self._offset == 0
+        return self.kernel.function.exponentials == {1: 1.0} and self.kernel.offset == 0
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         xp, rows = namespace(x), arrays["rows"]
         projection, num_rows = x @ xp.matrix_transpose(rows), rows.shape[-2]
-        if self._function.log is None:
-            values = (self._function.value(projection) + self._offset) / math.sqrt(num_rows)
+        if self.kernel.function.log is None:
+            values = (self.kernel.function.value(projection) + self.kernel.offset) / math.sqrt(num_rows)
             return Features(values, xp.zeros_like(values[..., :1]))
-        log = self._function.log(projection)
-        if self._offset > 0:
-            log = xp.logaddexp(log, xp.full_like(log, math.log(self._offset)))
+        log = self.kernel.function.log(projection)
+        if self.kernel.offset > 0:
+            log = xp.logaddexp(log, xp.full_like(log, math.log(self.kernel.offset)))
         return Features(xp.ones_like(log), log - math.log(num_rows) / 2)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
@@ -106,8 +94,8 @@ class ActivationFeatures(Estimator):
         return self._second_moment(x, y, sign) * radial_factor(law, degree, name) - mean**2
 
     def _second_moment(self, x: np.ndarray, y: np.ndarray, sign: int) -> np.ndarray:
-        """`E[h(a) h(sign·a) h(b) h(sign·b)]` under one Gaussian row, relative to the squared size."""
-        function, offset = self._function, self._offset
+        """`E[h(a) h(sign·a) h(b) h(sign·b)]` under one Gaussian row, over the squared reference."""
+        function, offset = self.kernel.function, self.kernel.offset
         pair, log_reference = ProjectedPair(x, y, gram=False), self.kernel.log_reference(x, y)
         if function.exponentials:
             terms = shifted(function.exponentials, offset)

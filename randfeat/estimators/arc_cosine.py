@@ -1,18 +1,17 @@
 """Arc-cosine features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, cast, namespace
+from randfeat._array import Array, Arrays, cast, namespace
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.own_pairs import own_pair, radial_factor
 from randfeat.features import Features
-from randfeat.kernels import ArcCosineKernel, Kernel
+from randfeat.kernels import ArcCosineKernel
 from randfeat.kernels.arc_cosine import arc_cosine, parallel_value
 from randfeat.kernels.projected_pair import ProjectedPair
 
@@ -41,31 +40,26 @@ class ArcCosineFeatures(Estimator):
     array([0.])
     """
 
-    kernel: Kernel = field(default_factory=ArcCosineKernel)
+    kernel: ArcCosineKernel = field(default_factory=ArcCosineKernel)
 
     kernel_type: ClassVar[type] = ArcCosineKernel
 
     @property
     def bounded(self) -> bool:
-        return self._order == 0
+        return self.kernel.order == 0
 
-    @property
-    def _order(self) -> int:
-        assert isinstance(self.kernel, ArcCosineKernel)  # checked in __post_init__
-        return self.kernel.order
-
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         xp, rows = namespace(x), arrays["rows"]
         projection = x @ xp.matrix_transpose(rows)
         positive = xp.where(xp.isnan(projection), projection, cast(projection > 0, projection.dtype))
-        if self._order:
-            positive = xp.where(projection < 0, xp.zeros_like(projection), projection) ** self._order
+        if self.kernel.order:
+            positive = xp.where(projection < 0, xp.zeros_like(projection), projection) ** self.kernel.order
         values = positive * math.sqrt(2 / rows.shape[-2])
         return Features(values, xp.zeros_like(values[..., :1]))
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`J_n(θ)/J_n(0)`, times the radial factor of rows that are not Gaussian."""
-        return self.kernel.relative(x, y) * radial_factor(law, 2 * self._order, type(self).__name__)
+        return self.kernel.relative(x, y) * radial_factor(law, 2 * self.kernel.order, type(self).__name__)
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
         """`2 k_2n - k_n²` of a row with itself, `-k_n²` of a row with its negative."""
@@ -73,5 +67,9 @@ class ArcCosineFeatures(Estimator):
         sign, mean = own_pair(law, name), self.relative_row_mean(x, y, law)
         if sign < 0:
             return -(mean**2)
-        second = 2 * arc_cosine(2 * self._order, ProjectedPair(x, y, gram=False)) / parallel_value(self._order) ** 2
-        return second * radial_factor(law, 4 * self._order, name) - mean**2
+        second = (
+            2
+            * arc_cosine(2 * self.kernel.order, ProjectedPair(x, y, gram=False))
+            / parallel_value(self.kernel.order) ** 2
+        )
+        return second * radial_factor(law, 4 * self.kernel.order, name) - mean**2

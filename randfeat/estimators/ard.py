@@ -1,9 +1,9 @@
 """Features of a kernel with one length-scale per input dimension."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from randfeat._array import Arrays
 from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.kernels import Kernel
@@ -51,7 +51,7 @@ class ArdFeatures(DelegatingEstimator):
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
         return ArdKernel(kernel, self.length_scales)
 
-    def move(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+    def move(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """`x/ℓ`."""
         return self._kernel.divide(x), 0.0
 

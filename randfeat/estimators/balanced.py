@@ -1,12 +1,11 @@
 """Balanced features."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from randfeat._array import Array
+from randfeat._array import Array, Arrays, Drawn
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -72,19 +71,17 @@ class BalancedFeatures(TransformedEstimator):
     def parameter_dim(self) -> int:
         return int(self.matrix.shape[-1])
 
-    def own_arrays(self) -> dict[str, np.ndarray]:
+    def own_arrays(self) -> Drawn:
         return {"balance.query": self.matrix, "balance.key": np.swapaxes(np.linalg.inv(self.matrix), -1, -2)}
 
-    def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+    def transform(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """`Tx` or `T^{-ᵀ}y`."""
         return matvec(arrays["balance.key" if keys else "balance.query"], x), 0.0
 
-    def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
+    def transform_pull_back(self, arrays: Arrays, gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
         return gradient @ arrays["balance.key" if keys else "balance.query"]
 
-    def pull_back_rows(
-        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
-    ) -> tuple[Array, Array | None]:
+    def pull_back_rows(self, arrays: Arrays, rows: Array, origin: Any, *, keys: bool) -> tuple[Array, Array | None]:
         """`(Ax - o)·w = (x - A^{-1}o)·Aᵀw`; T and T^{-ᵀ} are the inverse transposes of each other."""
         matrix, inverse = arrays["balance.query"], arrays["balance.key"]
         if keys:

@@ -3,14 +3,14 @@
 import abc
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from randfeat import variance
-from randfeat._array import Array, as_count, as_floating, as_generator, broadcasts_to, host_to
+from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_generator, broadcasts_to, host_to
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import PairLaw
@@ -131,20 +131,18 @@ class Estimator(abc.ABC):
         """Whether the features of given inputs are bounded over all rows, so that no tail is heavy."""
         return False
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Everything random, on the host in float64: arrays (*batch_shape, ·, ·) by name."""
         return {"rows": self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)}
 
     @abc.abstractmethod
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """Features of queries in kernel units (..., n, d), from the drawn arrays; pure array API.
 
         The arrays have the batch in front, rows are (*batch_shape, m, d): transpose them by `xp.matrix_transpose`.
         """
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         """Features of keys in kernel units; those of queries unless the estimator is asymmetric."""
         return self.query_features(arrays, y)
 
@@ -199,9 +197,7 @@ class Estimator(abc.ABC):
             raise ValueError(f"{self!r} cannot have {num_features} features; nearest: {listing}.")
         return (num_features - self.num_features(0, dim)) // self.features_per_row
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
+    def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         """The gradient in x, in kernel units, from the gradient in the features at x; pure array API.
 
         values : those of the query or key features at x. gradient (..., n, f) : the derivatives in them.
@@ -214,14 +210,14 @@ class Estimator(abc.ABC):
             "differentiation of PyTorch or JAX."
         )
 
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
+    def exponential_form(self, arrays: Arrays, *, keys: bool) -> ExponentialForm | None:
         """The features of queries or keys as exponentials of affine maps of the inputs in kernel units, if they are.
 
         Attention and plain features are faster with it. `ExponentialEstimator` has its features from the form.
         """
         return None
 
-    def fourier_form(self, arrays: Mapping[str, Array]) -> FourierForm | None:
+    def fourier_form(self, arrays: Arrays) -> FourierForm | None:
         """The features as cosines and sines of affine maps of the inputs in kernel units, if they are.
 
         `FourierEstimator` has its features from the form.
@@ -278,7 +274,7 @@ class Estimator(abc.ABC):
             arrays |= {"log_row_weights": np.broadcast_to(log_weights, (*batch_shape, 1, num_features))}
         return FeatureMap(self, dim, num_features, {name: host_to(array, like) for name, array in arrays.items()})
 
-    def features(self, arrays: Mapping[str, Array], x: Array, *, keys: bool) -> Features:
+    def features(self, arrays: Arrays, x: Array, *, keys: bool) -> Features:
         """Features of inputs (..., n, d), not yet in kernel units, with the weights of a quadrature rule."""
         evaluate = self.key_features if keys else self.query_features
         features = evaluate(arrays, self.kernel.unit(x))

@@ -1,12 +1,11 @@
 """Centered features."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, Arrays, Drawn, namespace
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -61,10 +60,10 @@ class CenteredFeatures(TransformedEstimator):
         longest = max(self.query_shift.shape[-1], self.key_shift.shape[-1])
         return longest if longest > 1 else self.base.parameter_dim
 
-    def own_arrays(self) -> dict[str, np.ndarray]:
+    def own_arrays(self) -> Drawn:
         return {"center.query": self.query_shift[..., None, :], "center.key": self.key_shift[..., None, :]}
 
-    def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+    def transform(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """`x - c1` with log-weight `x·c2`, or `y - c2` with log-weight `c1·(y - c2)`."""
         query_shift, key_shift = arrays["center.query"], arrays["center.key"]
         if not keys:
@@ -72,12 +71,10 @@ class CenteredFeatures(TransformedEstimator):
         moved = x - key_shift
         return moved, inner(moved, query_shift)
 
-    def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
+    def transform_pull_back(self, arrays: Arrays, gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
         return gradient + log_gradient * arrays["center.query" if keys else "center.key"]
 
-    def pull_back_rows(
-        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
-    ) -> tuple[Array, Array | None]:
+    def pull_back_rows(self, arrays: Arrays, rows: Array, origin: Any, *, keys: bool) -> tuple[Array, Array | None]:
         shift = arrays["center.key" if keys else "center.query"]
         return rows, shift if origin is None else origin + shift
 

@@ -2,14 +2,13 @@
 
 import abc
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from randfeat import variance
-from randfeat._array import Array, as_count
+from randfeat._array import Array, Arrays, Drawn, as_count
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
@@ -120,9 +119,7 @@ class CombinedEstimator(UncoupledEstimator):
             part.nearest_num_features(width, dim) == (width,) for part, width in zip(self.parts, widths, strict=True)
         )
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         widths = self.widths(num_rows * self.features_per_row, dim)
         drawn = (
             part.draw(dim, width, rng=rng, batch_shape=batch_shape)
@@ -130,13 +127,13 @@ class CombinedEstimator(UncoupledEstimator):
         )
         return {f"{i}.{name}": array for i, phi in enumerate(drawn) for name, array in phi.arrays.items()}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         return self._combine_features(self._part_features(arrays, x, keys=False))
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         return self._combine_features(self._part_features(arrays, y, keys=True))
 
-    def _part_features(self, arrays: Mapping[str, Array], x: Array, *, keys: bool) -> list[Features]:
+    def _part_features(self, arrays: Arrays, x: Array, *, keys: bool) -> list[Features]:
         return [part.features(part_of(arrays, f"{i}."), x, keys=keys) for i, part in enumerate(self.parts)]
 
     def _part_moments(

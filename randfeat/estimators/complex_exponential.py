@@ -2,22 +2,22 @@
 
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, SpherePair
+from randfeat.estimators.complex_parts import in_modulus_and_argument, real_and_imaginary
 from randfeat.estimators.generalized_exponential import sphere_moment
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.trigonometric import TrigonometricFeatures
-from randfeat.features import Features, concatenate
+from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
@@ -144,9 +144,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
             raise ValueError(f"matrix is for dimension {matrix.shape[-1]}, the inputs have dimension {dim}.")
         return matrix, np.swapaxes(np.linalg.inv(matrix), -1, -2)
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         arrays = {}
         for side, matrix in zip(("query", "key"), self._matrices(dim), strict=True):
@@ -157,15 +155,15 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
                     arrays[f"{side}.{name}.imag"] = np.ascontiguousarray(value.imag)
         return arrays
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """`[Re f, Im f]` at Mx."""
         return self._parts(arrays, x, "query")
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         """`[Re f, -Im f]` at M^{-ᵀ}y."""
         return self._parts(arrays, y, "key")
 
-    def _parts(self, arrays: Mapping[str, Array], v: Array, side: str) -> Features:
+    def _parts(self, arrays: Arrays, v: Array, side: str) -> Features:
         xp = namespace(v)
 
         def exponent(part: str) -> Array:
@@ -178,18 +176,14 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         log_scale = exponent("real") + per_row
         if self._is_real:
             return Features(xp.ones_like(log_scale), log_scale)
-        argument = exponent("imag")
-        sine = -xp.sin(argument) if side == "key" else xp.sin(argument)
-        return concatenate(Features(xp.cos(argument), log_scale), Features(sine, log_scale))
+        return real_and_imaginary(log_scale, exponent("imag"), conjugate=side == "key")
 
     def _zeta(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`Mx + M^{-ᵀ}y`, (..., d), complex."""
         query, key = (np.swapaxes(matrix, -1, -2) for matrix in self._matrices(x.shape[-1]))
         return x @ query + y @ key
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
+    def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         """`Σ_i Re(g_i w'_i) - Re(Σ_i g_i F) x`, g the derivatives in complex exponents, F the form; the envelope's."""
         side = "key" if keys else "query"
 
@@ -200,12 +194,9 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         envelope = 2 * self.kernel.envelope_slope(squared_norm(x)) * row * x
         if self._is_real:
             return exponent("real", gradient, row) + envelope
-        half = gradient.shape[-1] // 2
-        cosine, sine = values[..., :half], values[..., half:]
-        in_cosine, in_sine = gradient[..., :half], gradient[..., half:]
-        argument = sine * in_cosine - cosine * in_sine if keys else cosine * in_sine - sine * in_cosine
+        modulus, argument = in_modulus_and_argument(values, gradient, conjugate=keys)
         total = namespace(x).sum(argument, axis=-1, keepdims=True)
-        real = exponent("real", cosine * in_cosine + sine * in_sine, row)
+        real = exponent("real", modulus, row)
         return real + exponent("imag", argument, total) + envelope
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:

@@ -1,13 +1,12 @@
 """Features with control variates."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -70,22 +69,20 @@ class ControlVariateFeatures(SoftmaxEstimator):
             raise ValueError(f"control variates need rows of equal weight, which {self.coupling!r} does not have.")
         return nearest
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         residual = np.eye(dim) - np.swapaxes(w, -1, -2) @ w / num_rows
         return {"rows": w, "mean": w.mean(axis=-2, keepdims=True), "residual": residual}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """The base's, and `[g(x), 1, x]`."""
         return self._with_control(arrays, x, keys=False)
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         """The base's, and `[1, g(y), By]`."""
         return self._with_control(arrays, y, keys=True)
 
-    def _with_control(self, arrays: Mapping[str, Array], v: Array, *, keys: bool) -> Features:
+    def _with_control(self, arrays: Arrays, v: Array, *, keys: bool) -> Features:
         """`g(v) = ½ vᵀBv - w̄·v` for the positive base, `-½ vᵀBv` for the trigonometric one."""
         xp = namespace(v)
         base: Any = PositiveFeatures if self.base == "positive" else TrigonometricFeatures

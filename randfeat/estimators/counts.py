@@ -2,13 +2,12 @@
 
 import abc
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, cast, namespace, squared_norm
+from randfeat._array import Array, Arrays, Drawn, cast, namespace, squared_norm
 from randfeat.couplings import Coupling, Independent
 from randfeat.estimators.parametric import Parametric
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -42,14 +41,12 @@ class CountFeatures(Parametric, UncoupledEstimator, SoftmaxEstimator):
     def log_second_moment(self, product: np.ndarray) -> np.ndarray:
         """`log E S² / K²` of one feature, from the products x_l y_l (..., d) in kernel units."""
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         counts, log_weights = self.draw_counts((*batch_shape, num_rows, dim), rng)
         log_weights = np.sum(log_weights, axis=-1)[..., None, :] - math.log(num_rows) / 2
         return {"counts": counts.astype(np.float64), "log_weights": log_weights}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """Sign and logarithm of the monomials, each by one matrix product; a factor `0^c` is 1 for c = 0, else 0."""
         xp = namespace(x)
         counts = xp.matrix_transpose(arrays["counts"])
@@ -61,10 +58,6 @@ class CountFeatures(Parametric, UncoupledEstimator, SoftmaxEstimator):
         values = xp.where(num_zero > 0, xp.zeros_like(sign), sign)
         log_scale = logs @ counts + arrays["log_weights"] + self.kernel.log_envelope(squared_norm(x))
         return Features(values, log_scale)
-
-    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        x, y = unit_inputs(self.kernel, x, y)
-        return np.exp(0 * np.sum(x * y, axis=-1))
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`(E S² / K² - 1) / m`."""

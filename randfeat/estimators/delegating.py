@@ -2,13 +2,12 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array
+from randfeat._array import Array, Arrays, Drawn
 from randfeat.couplings import Coupling, Independent
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
@@ -47,14 +46,14 @@ class DelegatingEstimator(Parametric, Estimator):
         """The estimator that is evaluated at moved inputs."""
         return self.base
 
-    def move(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+    def move(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """What the base sees instead of x (..., n, d), before its own units, and the logarithm of the factor.
 
         x is in units of the kernel of the whole; the logarithm is (..., n, 1), or a number. Pure array API.
         """
         return x, 0.0
 
-    def own_arrays(self) -> dict[str, np.ndarray]:
+    def own_arrays(self) -> Drawn:
         """The parameters that `move` needs, by names of their own, (*batch_shape, ·, ·)."""
         return {}
 
@@ -97,19 +96,17 @@ class DelegatingEstimator(Parametric, Estimator):
     def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
         return self.base.nearest_num_features(num_features, dim)
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         drawn, own = self.base.draw_arrays(dim, num_rows, rng, batch_shape), self.own_arrays()
         if set(own) & set(drawn):
             raise ValueError(f"{type(self).__name__} cannot be applied twice; combine its parameters into one.")
         return drawn | {name: np.broadcast_to(a, (*batch_shape, *a.shape[-2:])) for name, a in own.items()}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         moved, log_factor = self.move(arrays, x, keys=False)
         return self._core.query_features(arrays, self._core.kernel.unit(moved)).scaled(log_factor)
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         moved, log_factor = self.move(arrays, y, keys=True)
         return self._core.key_features(arrays, self._core.kernel.unit(moved)).scaled(log_factor)
 

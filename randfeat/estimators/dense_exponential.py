@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from randfeat._array import Drawn
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
@@ -111,9 +112,7 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
     def parameter_dim(self) -> int:
         return int(self.exponents.shape[-1])
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         a = self.exponents[..., None, :]
         log_weights = np.sum(a * w * w + np.log1p(-4 * a) / 4, axis=-1)[..., None, :] - math.log(num_rows) / 2

@@ -2,12 +2,11 @@
 
 import abc
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array
+from randfeat._array import Array, Arrays
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import ExponentialForm, Features
@@ -41,24 +40,22 @@ class ExponentialEstimator(SoftmaxEstimator):
     def features_per_row(self) -> int:
         return 2 if self.antithetic else 1
 
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm:
+    def exponential_form(self, arrays: Arrays, *, keys: bool) -> ExponentialForm:
         """`±w_i·x + b_i`, and `-|x|²/2` with the envelope per row."""
         rows, kernel = arrays["rows"], self.kernel
         log_weights = arrays.get("log_weights", -math.log(self.features_per_row * rows.shape[-2]) / 2)
         per_row, row_slope = kernel.log_gaussian, kernel.log_gaussian_slope
         return ExponentialForm(rows, log_weights, per_row, row_slope, antithetic=self.antithetic)
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         return self.exponential_form(arrays, keys=False).features(x)
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         if self.symmetric:
             return self.query_features(arrays, y)
         return self.exponential_form(arrays, keys=True).features(y)
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
+    def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         return self.exponential_form(arrays, keys=keys).pull_back(x, gradient, row)
 
     @abc.abstractmethod

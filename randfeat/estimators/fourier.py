@@ -2,12 +2,11 @@
 
 import abc
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import Array
+from randfeat._array import Array, Arrays, Drawn
 from randfeat.estimators.base import Estimator
 from randfeat.features import Features, FourierForm
 
@@ -35,9 +34,7 @@ class FourierEstimator(Estimator):
         """The rows w (*batch_shape, num_rows, dim)."""
         return self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Rows, and independent phases where the variant has them."""
         arrays = {"rows": self.draw_rows(dim, num_rows, rng, batch_shape)}
         if self.variant == "phase":
@@ -52,15 +49,13 @@ class FourierEstimator(Estimator):
     def log_factor_slope(self, x: Array) -> Array:
         """The gradient of `log_factor`: (..., n, d)."""
 
-    def fourier_form(self, arrays: Mapping[str, Array]) -> FourierForm:
+    def fourier_form(self, arrays: Arrays) -> FourierForm:
         rows, phases = arrays["rows"], arrays.get("phases")
         amplitude = 1 / math.sqrt(rows.shape[-2]) if phases is None else math.sqrt(2 / rows.shape[-2])
         return FourierForm(rows, amplitude, self.log_factor, self.log_factor_slope, phases)
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         return self.fourier_form(arrays).features(x)
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
+    def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         return self.fourier_form(arrays).pull_back(x, values, gradient, row)

@@ -2,18 +2,18 @@
 
 import cmath
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
 from randfeat.couplings.matched_laws import ScaledGaussianPair
+from randfeat.estimators.complex_parts import in_modulus_and_argument, real_and_imaginary
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.features import Features, concatenate
+from randfeat.features import Features
 
 __all__ = ["GeneralizedExponentialFeatures"]
 
@@ -71,9 +71,7 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
     def bounded(self) -> bool:
         return self.parameter.real < 0 or (self.parameter.real == 0 and self._slope.real == 0)
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Rows, and logarithm of modulus and argument of `(1-4A)^{d/4} e^{A|w|²} / √m`."""
         w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         log = self.parameter * np.sum(w * w, axis=-1) + dim / 4 * cmath.log(1 - 4 * self.parameter)
@@ -88,34 +86,27 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
         """B."""
         return cmath.sqrt(self.sign * (1 - 4 * self.parameter))
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """`[Re f, Im f]`."""
         return self._parts(arrays, x, self._slope, conjugate=False)
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         """`[Re f, -Im f]` with sB for B."""
         return self._parts(arrays, y, self.sign * self._slope, conjugate=True)
 
-    def _parts(self, arrays: Mapping[str, Array], x: Array, slope: complex, *, conjugate: bool) -> Features:
+    def _parts(self, arrays: Arrays, x: Array, slope: complex, *, conjugate: bool) -> Features:
         xp = namespace(x)
         sqnorm = squared_norm(x)
         projection = x @ xp.matrix_transpose(arrays["rows"])
         per_row: Any = self.kernel.log_envelope(sqnorm) - self.sign * sqnorm / 2
         log_scale = slope.real * projection + arrays["log_weights"] + per_row
         argument = slope.imag * projection + arrays["arguments"]
-        sine = -xp.sin(argument) if conjugate else xp.sin(argument)
-        return concatenate(Features(xp.cos(argument), log_scale), Features(sine, log_scale))
+        return real_and_imaginary(log_scale, argument, conjugate=conjugate)
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
+    def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         """`Σ_i (Re B g_i + Im B h_i) w_i - s r x`, g and h those in log-modulus and argument; the envelope's."""
         slope = self.sign * self._slope if keys else self._slope
-        half = gradient.shape[-1] // 2
-        cosine, sine = values[..., :half], values[..., half:]
-        in_cosine, in_sine = gradient[..., :half], gradient[..., half:]
-        modulus = cosine * in_cosine + sine * in_sine
-        argument = sine * in_cosine - cosine * in_sine if keys else cosine * in_sine - sine * in_cosine
+        modulus, argument = in_modulus_and_argument(values, gradient, conjugate=keys)
         slopes = slope.real * modulus + slope.imag * argument
         return slopes @ arrays["rows"] + row * (2 * self.kernel.envelope_slope(squared_norm(x)) - self.sign) * x
 

@@ -7,12 +7,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from randfeat._array import as_count, as_generator
+from randfeat._array import Drawn, as_count, as_generator
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import Parametric, frozen_array
-from randfeat.estimators.posterior import log_sum_exp, systematic
+from randfeat.estimators.proposals import draw_by_head, log_sum_exp, shuffled_rows, systematic
 from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
@@ -158,21 +158,15 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
     def parameter_dim(self) -> int:
         return int(self.means.shape[-1])
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
-        means, variances, weights = self._parameters()
-        extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
-        rows = np.empty((*batch_shape, num_rows, dim))
-        log_weights = np.empty((*batch_shape, 1, num_rows))
-        for entry in np.ndindex(*batch_shape[len(extra) :]):
-            head = tuple(min(i, size - 1) for i, size in zip(entry, self.batch_shape, strict=True))
-            w, log_ratio = draw_mixture(
-                means[head], variances[head], weights[head], self._coupling, (*extra, num_rows, dim), rng
-            )
-            rows[(..., *entry, slice(None), slice(None))] = w
-            log_weights[(..., *entry, 0, slice(None))] = -(log_ratio + math.log(num_rows)) / 2
-        return {"rows": rows, "log_weights": log_weights}
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
+        parameters = self._parameters()
+
+        def draw(head: tuple[int, ...], extra: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+            means, variances, weights = (parameter[head] for parameter in parameters)
+            rows, log_ratio = draw_mixture(means, variances, weights, self._coupling, (*extra, num_rows, dim), rng)
+            return rows, -(log_ratio + math.log(num_rows)) / 2
+
+        return draw_by_head(batch_shape, self.batch_shape, draw)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         if self.means.shape[-2] == 1:
@@ -203,12 +197,11 @@ def draw_mixture(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows (*extra, m, d) of one mixture, and `log p(w)/N(w; 0, I)` (*extra, m)."""
     *extra, num_rows, dim = shape
-    rows = coupling.sample(num_rows, dim, rng=rng, batch_shape=tuple(extra))
-    if len(means) > 1:  # in random order, so that the coupling knows nothing of the strata
-        order = np.argsort(rng.random((*extra, num_rows)), axis=-1)
-        rows = np.take_along_axis(rows, order[..., None], axis=-2)
+    if len(means) > 1:
+        rows = shuffled_rows(coupling, num_rows, dim, rng, tuple(extra))
         component = systematic(weights, num_rows, rng, tuple(extra))
     else:
+        rows = coupling.sample(num_rows, dim, rng=rng, batch_shape=tuple(extra))
         component = np.zeros((*extra, num_rows), dtype=np.int64)
     rows = means[component] + np.sqrt(variances)[component][..., None] * rows
     with np.errstate(divide="ignore"):

@@ -1,13 +1,12 @@
 """Random Maclaurin features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
 from randfeat.estimators.projection_products import fourth_moments, random_signs
 from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
@@ -74,9 +73,7 @@ class MaclaurinFeatures(UncoupledEstimator):
         assert isinstance(self.rate, float)  # resolved in __post_init__
         return self.rate
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Degrees, weights, and the k-th factor of the features that have one, `rows_k·x + constants_k`.
 
         Sorted by degree, they are the first ones. Where the maps of a batch differ in how many, the factor 1 fills up.
@@ -94,7 +91,7 @@ class MaclaurinFeatures(UncoupledEstimator):
             arrays[f"constants_{k}"] = np.where(present, 0.0, 1.0)[..., None, :]
         return arrays
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """Weighted products of the projections of `x/|x|`; `n log|x|` in the scale."""
         xp, sqnorm = namespace(x), squared_norm(x)
         x, log_norm = split_norm(x)
@@ -105,9 +102,6 @@ class MaclaurinFeatures(UncoupledEstimator):
             values = xp.concat([values[..., :width] * factor, values[..., width:]], axis=-1) if k else values * factor
         log_scale = arrays["degrees"] * log_norm
         return Features(values, log_scale + self._log_envelope(sqnorm))
-
-    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        return self.kernel.relative(x, y)
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`Σ_n a_n² T^n/q_n` over the squared size, less the squared relative kernel."""

@@ -3,13 +3,12 @@
 import abc
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, Arrays, Drawn, namespace
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.mixers import Mixer
 from randfeat.estimators.parametric import Parametric
@@ -77,9 +76,7 @@ class MixedEstimator(Parametric, SoftmaxEstimator):
             *(base.batch_shape for base in self.components), *(mixer.batch_shape for mixer in self.weights)
         )
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         seed = rng.integers(2**63, size=2)
         drawn = {}
         for k, base in enumerate(self.components):
@@ -89,13 +86,13 @@ class MixedEstimator(Parametric, SoftmaxEstimator):
             drawn[f"mixer{k}."] = mixer.draw_arrays(dim, rng, batch_shape)
         return {prefix + name: array for prefix, arrays in drawn.items() for name, array in arrays.items()}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         return self._composite(arrays, x, keys=False)
 
-    def key_features(self, arrays: Mapping[str, Array], y: Array) -> Features:
+    def key_features(self, arrays: Arrays, y: Array) -> Features:
         return self._composite(arrays, y, keys=True)
 
-    def _composite(self, arrays: Mapping[str, Array], x: Array, *, keys: bool) -> Features:
+    def _composite(self, arrays: Arrays, x: Array, *, keys: bool) -> Features:
         bases, coordinates = [], []
         for k, base in enumerate(self.components):
             make = base.key_features if keys else base.query_features

@@ -1,13 +1,12 @@
 """Mixers: the random weights of hybrid features."""
 
 import abc
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, as_count, namespace
+from randfeat._array import Array, Arrays, Drawn, as_count, namespace
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.projected_pair import ProjectedPair
@@ -32,15 +31,15 @@ class Mixer(Parametric, abc.ABC):
         """The length of ρ."""
 
     @abc.abstractmethod
-    def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Everything random, on the host in float64: arrays (*batch_shape, ·, ·) by name."""
 
     @abc.abstractmethod
-    def query_coordinates(self, arrays: Mapping[str, Array], x: Array) -> Array:
+    def query_coordinates(self, arrays: Arrays, x: Array) -> Array:
         """ρ(x): (..., n, d) -> (..., n, size), in kernel units; pure array API."""
 
     @abc.abstractmethod
-    def key_coordinates(self, arrays: Mapping[str, Array], y: Array) -> Array:
+    def key_coordinates(self, arrays: Arrays, y: Array) -> Array:
         """ρ'(y): (..., n, d) -> (..., n, size), in kernel units; pure array API."""
 
     @abc.abstractmethod
@@ -77,15 +76,15 @@ class AngularMixer(Mixer):
     def size(self) -> int:
         return self.num_signs
 
-    def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         return {"directions": rng.standard_normal((*batch_shape, self.num_signs, dim))}
 
-    def query_coordinates(self, arrays: Mapping[str, Array], x: Array) -> Array:
+    def query_coordinates(self, arrays: Arrays, x: Array) -> Array:
         """`sgn(τ·x) / √(2n)`."""
         xp = namespace(x)
         return xp.sign(x @ xp.matrix_transpose(arrays["directions"])) / (2 * self.num_signs) ** 0.5
 
-    def key_coordinates(self, arrays: Mapping[str, Array], y: Array) -> Array:
+    def key_coordinates(self, arrays: Arrays, y: Array) -> Array:
         """`-sgn(τ·y) / √(2n)`."""
         return -self.query_coordinates(arrays, y)
 
@@ -142,7 +141,7 @@ class GaussianMixer(Mixer):
     def size(self) -> int:
         return 2 * self.num_frequencies
 
-    def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """`ν/τ`, the same times M for keys, and `ν·c/τ`."""
         for name, array in (("matrix", self.matrix), ("anchor", self.anchor)):
             if np.ndim(array) and np.shape(array)[-1] not in (1, dim):
@@ -157,11 +156,11 @@ class GaussianMixer(Mixer):
             "phases": np.sum(frequencies * self.anchor[..., None, :], axis=-1)[..., None, :],
         }
 
-    def query_coordinates(self, arrays: Mapping[str, Array], x: Array) -> Array:
+    def query_coordinates(self, arrays: Arrays, x: Array) -> Array:
         """`[cos, sin](ν·(x - c)/τ) / √n`."""
         return self._coordinates(x, arrays["frequencies"], arrays["phases"], sign=1)
 
-    def key_coordinates(self, arrays: Mapping[str, Array], y: Array) -> Array:
+    def key_coordinates(self, arrays: Arrays, y: Array) -> Array:
         """`[cos, -sin](ν·My/τ) / √n`."""
         return self._coordinates(y, arrays["key_frequencies"], 0.0, sign=-1)
 

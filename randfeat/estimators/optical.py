@@ -1,13 +1,12 @@
 """Optical random features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, Arrays, Drawn, namespace
 from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import OpticalKernel
@@ -46,14 +45,12 @@ class OpticalFeatures(UncoupledEstimator):
     kernel_type: ClassVar[type] = OpticalKernel
     acronyms = ("OPU",)
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Real and imaginary parts of the rows, N(0, 1/2) each."""
         parts = rng.standard_normal((2, *batch_shape, num_rows, dim)) * math.sqrt(0.5)
         return {"rows": parts[0], "imaginary_rows": parts[1]}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """Powers of the intensities of `x/|x|`; `2s log|x|` in the scale."""
         xp, s = namespace(x), self.kernel.exponent
         x, log_norm = split_norm(x)
@@ -61,9 +58,6 @@ class OpticalFeatures(UncoupledEstimator):
         intensity = re * re + im * im
         values = intensity if s == 1 else intensity**s
         return Features(values / math.sqrt(values.shape[-1]), 2 * s * log_norm)
-
-    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        return self.kernel.relative(x, y)
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """`k_{2s}/k² - 1`."""

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from randfeat._array import Drawn
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
@@ -96,9 +97,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         coupling = Orthogonal() if coupling is None else coupling
         return cls.for_sqnorm(sqnorm, x.shape[-1], kernel=kernel, coupling=coupling, antithetic=antithetic)
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Rows `√(1-4a) w_i` and weights `a|w_i|² + d/4 log(1-4a) - ½ log m`."""
         w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         a = np.asarray(self.exponent)[..., None, None]

@@ -7,9 +7,11 @@ from typing import Self
 
 import numpy as np
 
+from randfeat._array import Drawn
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import Parametric, frozen_array, real_array
+from randfeat.estimators.proposals import draw_by_head, log_sum_exp, shuffled_rows, systematic
 
 __all__ = ["PosteriorFeatures"]
 
@@ -130,24 +132,17 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
     def parameter_dim(self) -> int:
         return int(self.anchors.shape[-1])
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
-        extra = batch_shape[: len(batch_shape) - len(self.batch_shape)]
-        rows = np.empty((*batch_shape, num_rows, dim))
-        log_weights = np.empty((*batch_shape, 1, num_rows))
-        for entry in np.ndindex(*batch_shape[len(extra) :]):
-            mixture = self._mixture(entry)
-            rows[(..., *entry, slice(None), slice(None))], log_weights[(..., *entry, 0, slice(None))] = (
-                self._draw_mixture(mixture, num_rows, rng, extra)
-            )
-        return {"rows": rows, "log_weights": log_weights}
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
+        def draw(head: tuple[int, ...], extra: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+            return self._draw_mixture(self._mixture(head), num_rows, rng, extra)
 
-    def _mixture(self, entry: tuple[int, ...]) -> "Mixture":
-        """The proposal of one batch entry."""
+        return draw_by_head(batch_shape, self.batch_shape, draw)
+
+    def _mixture(self, head: tuple[int, ...]) -> "Mixture":
+        """The proposal of one set of parameters."""
         batch = self.batch_shape
         take = [
-            np.broadcast_to(value, batch + value.shape[value.ndim - trailing :])[entry]
+            np.broadcast_to(value, batch + value.shape[value.ndim - trailing :])[head]
             for value, trailing in (
                 (self.anchors, 2),
                 (np.asarray(self.log_masses), 1),
@@ -165,19 +160,12 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
         wide = self.num_defensive(num_rows)
         focused = num_rows - wide
         centers = mixture.sample_centers(focused, rng, extra)
-        noise = [self._shuffled_noise(n, mixture.dim, rng, extra) for n in (focused, wide)]
+        noise = [shuffled_rows(self._coupling, n, mixture.dim, rng, extra) for n in (focused, wide)]
         rows = np.concatenate([centers + noise[0], math.sqrt(mixture.variance) * noise[1]], axis=-2)
         log_density = math.log(wide) + mixture.log_wide(rows)
         if focused:
             log_density = np.logaddexp(math.log(focused) + mixture.log_focused(rows), log_density)
         return rows, -log_density / 2
-
-    def _shuffled_noise(self, num: int, dim: int, rng: np.random.Generator, extra: tuple[int, ...]) -> np.ndarray:
-        """Coupled rows in random order, so that the coupling knows nothing of the strata."""
-        if num == 0:
-            return np.empty((*extra, 0, dim))
-        noise = self._coupling.sample(num, dim, rng=rng, batch_shape=extra)
-        return np.take_along_axis(noise, np.argsort(rng.random((*extra, num)), axis=-1)[..., None], axis=-2)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         return np.exp(0 * np.sum(x + y, axis=-1))
@@ -235,17 +223,3 @@ class Mixture:
         """`log N(w; 0, σ²I)/N(w; 0, I) = |w|²/2 (1 - 1/σ²) - d log σ`."""
         sqnorm = np.sum(rows**2, axis=-1)
         return sqnorm / 2 * (1 - 1 / self.variance) - self.dim / 2 * math.log(self.variance)
-
-
-def log_sum_exp(x: np.ndarray) -> np.ndarray:
-    """Along the last axis; entries may be -inf, not all of them."""
-    top = np.max(x, axis=-1, keepdims=True)
-    return np.log(np.sum(np.exp(x - top), axis=-1)) + top[..., 0]
-
-
-def systematic(masses: np.ndarray, size: int, rng: np.random.Generator, extra: tuple[int, ...] = ()) -> np.ndarray:
-    """Indices (*extra, size) with probabilities proportional to `masses`, one from each of `size` equal strata."""
-    edges = np.cumsum(masses)
-    points = (np.arange(size) + rng.random((*extra, size))) * (edges[-1] / max(size, 1))
-    last = int(np.flatnonzero(masses)[-1])  # rounding must not step beyond the last mass
-    return np.minimum(np.searchsorted(edges, points, side="right"), last)

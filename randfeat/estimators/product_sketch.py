@@ -1,13 +1,12 @@
 """Products of random projections."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, Arrays, Drawn, namespace
 from randfeat.estimators.projection_products import (
     fourth_moments,
     power_increment,
@@ -32,8 +31,8 @@ class ProductSketchFeatures(UncoupledEstimator):
         uniform on {1, -1, i, -i}, with the real and the imaginary part of each product as two real features
         (complex-to-real, CtR).
 
-    x and y in kernel units, which append the offset. Moments over the size `(|x||y|)^{2p}`; for x and y of norm 1
-    `a = (x·y)²`, `b = 1 - Σ_l x_l² y_l²`, `c = a - Σ_l x_l² y_l²`.
+    x and y in kernel units, which append the offset. Variances are over the squared reference, `(|x||y|)^{2p}`; for x
+    and y of norm 1 `a = (x·y)²`, `b = 1 - Σ_l x_l² y_l²`, `c = a - Σ_l x_l² y_l²`.
 
     Shapes: (..., n, d) -> values (..., n, num_features), of either sign; log_scale `p log|x|`, (..., n, 1). Any width
         for real entries, even ones for complex.
@@ -73,9 +72,7 @@ class ProductSketchFeatures(UncoupledEstimator):
     def acronyms(self) -> tuple[str, ...]:
         return ("CtR",) if self.entries == "complex" else ()
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         shape = (*batch_shape, self.kernel.degree * num_rows, unit_dim(self.kernel, dim))
         if self.entries == "gaussian":
             return {"rows": rng.standard_normal(shape)}
@@ -85,7 +82,7 @@ class ProductSketchFeatures(UncoupledEstimator):
         imaginary = rng.integers(2, size=shape, dtype=np.int8)
         return {"rows": signs * (1 - imaginary), "imaginary_rows": signs * imaginary}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """Products of the projections of `x/|x|`; `p log|x|` in the scale."""
         xp, degree = namespace(x), self.kernel.degree
         x, log_norm = split_norm(x)
@@ -98,9 +95,6 @@ class ProductSketchFeatures(UncoupledEstimator):
         for k in range(1, degree):
             re, im = re * real[..., k, :] - im * imaginary[..., k, :], re * imaginary[..., k, :] + im * real[..., k, :]
         return Features(xp.concat([re, im], axis=-1) / root, degree * log_norm)
-
-    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        return self.kernel.relative(x, y)
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         x, y = (split_norm(side)[0] for side in unit_inputs(self.kernel, x, y))

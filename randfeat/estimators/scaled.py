@@ -1,10 +1,10 @@
 """Features of a positive multiple of a kernel."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from randfeat._array import Arrays
 from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.kernels import Kernel
@@ -46,6 +46,6 @@ class ScaledFeatures(DelegatingEstimator):
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
         return ScaledKernel(kernel, self.factor)
 
-    def move(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+    def move(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """x, and `½ log factor`."""
         return x, math.log(self.factor) / 2

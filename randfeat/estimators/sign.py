@@ -1,13 +1,12 @@
 """Sign features."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, Arrays, namespace
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.own_pairs import own_pair, radial_factor
@@ -42,7 +41,7 @@ class SignFeatures(Estimator):
     acronyms = ("SRP", "SimHash")
     kernel_type: ClassVar[type] = AngularKernel
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         xp, rows = namespace(x), arrays["rows"]
         values = xp.sign(x @ xp.matrix_transpose(rows)) / math.sqrt(rows.shape[-2])
         return Features(values, xp.zeros_like(values[..., :1]))

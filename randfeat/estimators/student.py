@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from randfeat._array import Drawn
 from randfeat.couplings.hypergeometric import log_hyp0f1
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
@@ -48,9 +49,7 @@ class StudentPositiveFeatures(ExponentialEstimator):
         super().__post_init__()
         object.__setattr__(self, "degrees_of_freedom", check_positive("degrees_of_freedom", self.degrees_of_freedom))
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         nu = self.degrees_of_freedom
         g = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
         rows = g * np.sqrt(nu / rng.chisquare(nu, size=(*batch_shape, num_rows, 1)))

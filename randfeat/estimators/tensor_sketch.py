@@ -1,12 +1,11 @@
 """TensorSketch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, Arrays, Drawn, namespace
 from randfeat.estimators.projection_products import (
     fourth_moments,
     power_increment,
@@ -30,8 +29,8 @@ class TensorSketchFeatures(UncoupledEstimator):
     `φ(x) = F^{-1}[Π_{k<=p} F C_k x]` with F the Fourier transform of length D = num_features, and `(C_k x)_j` the sum
     of `s_k(l) x_l` over the l with `h_k(l) = j`: hashes h uniform on D buckets and signs s, all independent.
 
-    x and y in kernel units, which append the offset. Moments over the size `(|x||y|)^{2p}`; for x and y of norm 1
-    `a = (x·y)²`, `b = 1 - Σ_l x_l² y_l²`, `c = a - Σ_l x_l² y_l²`.
+    x and y in kernel units, which append the offset. Variances are over the squared reference, `(|x||y|)^{2p}`; for x
+    and y of norm 1 `a = (x·y)²`, `b = 1 - Σ_l x_l² y_l²`, `c = a - Σ_l x_l² y_l²`.
 
     Shapes: (..., n, d) -> values (..., n, D), of either sign; log_scale `p log|x|`, (..., n, 1). Any width.
     Exact: `E[φ(x)·φ(y)] = (x·y)^p`; in one dimension in every draw.
@@ -55,9 +54,7 @@ class TensorSketchFeatures(UncoupledEstimator):
     acronyms = ("TS",)
     kernel_type: ClassVar[type] = PolynomialKernel
 
-    def draw_arrays(
-        self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]
-    ) -> dict[str, np.ndarray]:
+    def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         degree, dim = self.kernel.degree, unit_dim(self.kernel, dim)
         buckets = rng.integers(num_rows, size=(*batch_shape, degree, 1, dim))
         signs = random_signs(rng, (*batch_shape, degree, 1, dim))
@@ -65,16 +62,13 @@ class TensorSketchFeatures(UncoupledEstimator):
         np.put_along_axis(sketches, buckets, signs, axis=-2)
         return {"sketches": sketches.reshape(*batch_shape, degree * num_rows, dim)}
 
-    def query_features(self, arrays: Mapping[str, Array], x: Array) -> Features:
+    def query_features(self, arrays: Arrays, x: Array) -> Features:
         """Convolved count sketches of `x/|x|`; `p log|x|` in the scale."""
         xp = namespace(x)
         x, log_norm = split_norm(x)
         sketches = projected_factors(arrays["sketches"], x, self.kernel.degree)
         transformed = xp.prod(xp.fft.rfft(sketches, axis=-1), axis=-2)
         return Features(xp.fft.irfft(transformed, n=sketches.shape[-1], axis=-1), self.kernel.degree * log_norm)
-
-    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        return self.kernel.relative(x, y)
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
         """Mean over pairs of frequencies f, g of `E[S_f S_g]`: `(a + b [f+g=0] + c [f=g])^p`, less `a^p`."""

@@ -3,13 +3,12 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, namespace, squared_norm
+from randfeat._array import Array, Arrays, namespace, squared_norm
 from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.positive import PositiveFeatures
@@ -46,17 +45,15 @@ class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
         return kernel
 
     @abc.abstractmethod
-    def transform(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+    def transform(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """x' (or y') and its log-weight (..., n, 1), or 0.0; pure array API, for inputs in kernel units."""
 
     @abc.abstractmethod
-    def transform_pull_back(self, arrays: Mapping[str, Any], gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
+    def transform_pull_back(self, arrays: Arrays, gradient: Any, log_gradient: Any, *, keys: bool) -> Any:
         """The gradient in x (or y), from those in x' (or y') and in its log-weight; both are linear in x."""
 
     @abc.abstractmethod
-    def pull_back_rows(
-        self, arrays: Mapping[str, Array], rows: Array, origin: Array | None, *, keys: bool
-    ) -> tuple[Array, Array | None]:
+    def pull_back_rows(self, arrays: Arrays, rows: Array, origin: Any, *, keys: bool) -> tuple[Array, Array | None]:
         """Rows and origin with `(x' - origin)·rows = (x - its origin)·(its rows)`; pure array API."""
 
     @functools.cached_property
@@ -67,20 +64,18 @@ class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
     def with_kernel(self, kernel: SoftmaxFamily) -> Self:
         return dataclasses.replace(self, base=self.base.with_kernel(kernel))
 
-    def move(self, arrays: Mapping[str, Any], x: Any, *, keys: bool) -> tuple[Any, Any]:
+    def move(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """x' or y', and its log-weight with the envelope of x or y."""
         moved, log_weight = self.transform(arrays, x, keys=keys)
         return moved, log_weight + self.kernel.log_envelope(squared_norm(x))
 
-    def pull_back(
-        self, arrays: Mapping[str, Array], x: Array, values: Array, gradient: Array, row: Any, *, keys: bool
-    ) -> Array:
+    def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         moved, _ = self.transform(arrays, x, keys=keys)
         moved_gradient = self._core.pull_back(arrays, moved, values, gradient, row, keys=keys)
         own = 2 * self.kernel.envelope_slope(squared_norm(x)) * row * x
         return self.transform_pull_back(arrays, moved_gradient, row, keys=keys) + own
 
-    def exponential_form(self, arrays: Mapping[str, Array], *, keys: bool) -> ExponentialForm | None:
+    def exponential_form(self, arrays: Arrays, *, keys: bool) -> ExponentialForm | None:
         core = self._core.exponential_form(arrays, keys=keys)
         if core is None or not stated_for(self._core, "exponential_form", *FEATURES):
             return None

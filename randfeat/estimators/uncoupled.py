@@ -1,7 +1,9 @@
 """Estimators whose randomness is not Gaussian rows."""
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 from randfeat.couplings import Coupling, Independent
 from randfeat.estimators.base import Estimator
@@ -13,13 +15,12 @@ __all__ = ["UncoupledEstimator"]
 class UncoupledEstimator(Estimator):
     """An estimator whose randomness is not Gaussian rows: it has no coupling to choose.
 
-    It states what is drawn, the features, and mean and variance as a whole: `draw_arrays`, `query_features`,
-    `mean_over_reference` and `variance_over_reference`. Drawn arrays are (*batch_shape, ·, ·), with the batch in front.
-    What is drawn for different features is independent, or coupled as its page says.
+    It states what is drawn, the features, and the variance as a whole: `draw_arrays`, `query_features`,
+    `variance_over_reference`; and `mean_over_reference` where it is biased. Drawn arrays are (*batch_shape, ·, ·), with
+    the batch in front. What is drawn for different features is independent, or coupled as its page says.
 
     Random coordinates, `φ_i(x) = √(d/m) x_l` with l uniform, for the inner product:
 
-    >>> import numpy as np
     >>> from randfeat import DotProductKernel, Features
     >>> class Coordinates(UncoupledEstimator):
     ...     def draw_arrays(self, dim, num_rows, rng, batch_shape):
@@ -28,8 +29,6 @@ class UncoupledEstimator(Estimator):
     ...     def query_features(self, arrays, x):
     ...         values = x @ np.swapaxes(arrays["rows"], -1, -2)
     ...         return Features(values, np.zeros_like(values[..., :1]))
-    ...     def mean_over_reference(self, x, y, num_features):
-    ...         return self.kernel.relative(x, y)
     ...     def variance_over_reference(self, x, y, num_features):
     ...         second = x.shape[-1] * np.sum((x * y) ** 2, axis=-1) * np.exp(-2 * self.kernel.log_reference(x, y))
     ...         return (second - self.kernel.relative(x, y) ** 2) / num_features
@@ -46,6 +45,10 @@ class UncoupledEstimator(Estimator):
     @property
     def has_coupling(self) -> bool:
         return False
+
+    def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
+        """The kernel over the reference: unbiased."""
+        return self.kernel.relative(x, y)
 
     def with_coupling(self, coupling: Coupling | str) -> Self:
         raise ValueError(f"{type(self).__name__} has no coupling to choose.")

@@ -1,13 +1,12 @@
 """The polynomial kernel."""
 
 import math
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_host, namespace
+from randfeat._array import Array, as_count, as_host, namespace
 from randfeat.kernels.base import Kernel, check_positive
 from randfeat.kernels.norms import split_norm
 
@@ -36,7 +35,7 @@ class PolynomialKernel(Kernel):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "degree", check_degree(self.degree))
+        object.__setattr__(self, "degree", as_count(self.degree, "degree"))
         offset = self.offset if self.offset == 0 else check_positive("offset", self.offset)
         object.__setattr__(self, "offset", float(offset))
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
@@ -62,14 +61,3 @@ class PolynomialKernel(Kernel):
         """`cos(x', y')^p`; 0 for a zero vector."""
         x, y = (self.unit(as_host(side, name)) for side, name in ((x, "x"), (y, "y")))
         return np.asarray(np.sum(split_norm(x)[0] * split_norm(y)[0], axis=-1) ** self.degree)
-
-
-def check_degree(value: Any) -> int:
-    """A positive integer as a Python int."""
-    try:
-        degree = operator.index(value)
-    except TypeError:
-        raise TypeError(f"degree must be a positive integer, got {value!r}.") from None
-    if degree < 1 or isinstance(value, bool):
-        raise ValueError(f"degree must be a positive integer, got {value!r}.")
-    return degree

@@ -15,7 +15,8 @@ from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.dense_exponential import DenseExponentialFeatures
 from randfeat.estimators.optimal_positive import optimal_exponent
 from randfeat.estimators.positive import PositiveFeatures
-from randfeat.estimators.posterior import PosteriorFeatures, log_sum_exp
+from randfeat.estimators.posterior import PosteriorFeatures
+from randfeat.estimators.proposals import log_sum_exp
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
