@@ -126,7 +126,7 @@ class FourierForm:
 
     Without phases b they are pairs, first all cosines, then all sines: `e^{r(x)} [a_i cos(x·w_i), a_i sin(x·w_i)]_i`.
 
-    rows : w (..., m, d). amplitudes : a (..., 1, m), or one number for all.
+    rows : w (..., m, d). amplitudes : a (..., 1, m).
     per_row : x (..., n, d) -> r(x) (..., n, 1), and row_slope : its gradient, (..., n, d).
     phases : b (..., 1, m), or None for pairs.
     """
@@ -155,12 +155,6 @@ class FourierForm:
             half = gradient.shape[-1] // 2
             slopes = values[..., :half] * gradient[..., half:] - values[..., half:] * gradient[..., :half]
         return slopes @ self.rows + row * self.row_slope(x)
-
-    def written_out(self) -> "FourierForm":
-        """The same form with an amplitude for every row."""
-        if not isinstance(self.amplitudes, float):
-            return self
-        return replace(self, amplitudes=one_per_row(self.amplitudes, self.rows))
 
 
 def one_per_row(number: float, rows: Array) -> Array:

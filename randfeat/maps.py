@@ -140,7 +140,6 @@ class FeatureMap:
         form = self.estimator.fourier_form(self.arrays)
         if form is None or not stated_for(self.estimator, "fourier_form", *FEATURES):
             return None
-        form = form.written_out()
         if "log_row_weights" not in self.arrays:
             return form
         log_weights = self.arrays["log_row_weights"][..., : form.rows.shape[-2]]  # the same for sines as for cosines

@@ -68,7 +68,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class ErrorSample:
-    """Relative errors `(K̂ - K)/size` of independent draws; `errors` has shape (num_draws, ...), one column per pair."""
+    """Errors K̂ - K of independent draws over the reference: `errors` (num_draws, ...), one column per pair."""
 
     errors: np.ndarray
 

@@ -40,9 +40,7 @@ class Circulant(Coupling):
     True
     """
 
-    @property
-    def rotation_invariant(self) -> bool:
-        return False
+    rotation_invariant = False
 
     def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         rng = as_generator(rng)

@@ -33,9 +33,7 @@ class Fastfood(Coupling):
     (6, 3)
     """
 
-    @property
-    def rotation_invariant(self) -> bool:
-        return False
+    rotation_invariant = False
 
     def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         rng = as_generator(rng)

@@ -40,9 +40,7 @@ class GaussHermite(Coupling):
         if not (isinstance(self.nodes, int) and 2 <= self.nodes <= MOST_NODES):
             raise ValueError(f"nodes must be an integer from 2 to {MOST_NODES}, got {self.nodes!r}.")
 
-    @property
-    def exact_marginals(self) -> bool:
-        return False
+    exact_marginals = False
 
     def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         """Draw rows (*batch_shape, num_rows, dim), to be used with `weights`."""

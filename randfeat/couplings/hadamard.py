@@ -43,13 +43,8 @@ class Hadamard(Coupling):
         if self.norms not in ("chi", "constant"):
             raise ValueError(f"norms must be 'chi' or 'constant', got {self.norms!r}.")
 
-    @property
-    def exact_marginals(self) -> bool:
-        return False
-
-    @property
-    def rotation_invariant(self) -> bool:
-        return False
+    exact_marginals = False
+    rotation_invariant = False
 
     def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         rng = as_generator(rng)

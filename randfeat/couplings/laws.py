@@ -230,9 +230,7 @@ class SpherePair(PairLaw):
     dim: int
     cosine: float
 
-    @property
-    def exact_marginals(self) -> bool:
-        return False
+    exact_marginals = False
 
     def second_moment(self, dim: int) -> float:
         return 1.0

@@ -89,10 +89,7 @@ class WhitenedPair(PairLaw):
     num_rows: int
     cosine: float
 
-    @property
-    def exact_marginals(self) -> bool:
-        """Always False: the length of a row is at most √(m-1)."""
-        return False
+    exact_marginals = False
 
     @property
     def _sphere(self) -> SpherePair:

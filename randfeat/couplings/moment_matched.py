@@ -39,9 +39,7 @@ class MomentMatched(Coupling):
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {self.order!r}.")
 
-    @property
-    def exact_marginals(self) -> bool:
-        return False
+    exact_marginals = False
 
     def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         rng = as_generator(rng)

@@ -17,9 +17,7 @@ class QuasiRandom(Coupling):
     unbiased. The joint law of the points of one draw has no closed form.
     """
 
-    @property
-    def rotation_invariant(self) -> bool:
-        return False
+    rotation_invariant = False
 
     @abc.abstractmethod
     def points(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:

@@ -25,6 +25,7 @@ class ArdFeatures(DelegatingEstimator):
     Source: MacKay 1994, "Bayesian nonlinear modeling for the prediction competition"; Rahimi & Recht 2007, "Random
         Features for Large-Scale Kernel Machines": an anisotropic Gaussian is a rescaled isotropic one.
 
+    >>> import numpy as np
     >>> from randfeat import GaussianKernel, TrigonometricFeatures
     >>> estimator = ArdFeatures(TrigonometricFeatures(GaussianKernel()), length_scales=(2.0, None))
     >>> phi = estimator.draw(dim=2, num_features=512, rng=0)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
-from randfeat.couplings import Coupling, Orthogonal
+from randfeat.couplings import Coupling
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, SpherePair
 from randfeat.estimators.complex_parts import in_modulus_and_argument, real_and_imaginary
 from randfeat.estimators.generalized_exponential import sphere_moment
@@ -18,7 +18,8 @@ from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.features import Features
-from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels import SoftmaxFamily
+from randfeat.kernels.softmax import SOFTMAX
 from randfeat.variance import unit_inputs
 
 __all__ = ["ComplexExponentialFeatures"]
@@ -98,7 +99,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
 
     @classmethod
     def for_pair(
-        cls, x: Any, y: Any, *, kernel: SoftmaxFamily | None = None, coupling: Coupling | str | None = None
+        cls, x: Any, y: Any, *, kernel: SoftmaxFamily = SOFTMAX, coupling: Coupling | str = "orthogonal"
     ) -> Self:
         """The diagonal matrix of zero variance at one pair of inputs (..., d), the centers of two clusters for example.
 
@@ -114,8 +115,8 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         key: Any,
         *,
         scale: float | None = None,
-        kernel: SoftmaxFamily | None = None,
-        coupling: Coupling | str | None = None,
+        kernel: SoftmaxFamily = SOFTMAX,
+        coupling: Coupling | str = "orthogonal",
     ) -> Self:
         """The real or imaginary diagonal entries of least mean η over all pairs of (..., L, d) and (..., S, d).
 
@@ -123,7 +124,6 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         inputs and the scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal use
         fit on other data.
         """
-        kernel = SoftmaxKernel() if kernel is None else kernel
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         squares = [np.mean(side * side, axis=-2) for side in (x, y)]
         if np.any((squares[0] == 0) != (squares[1] == 0)):
@@ -133,7 +133,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         alike = x.mean(axis=-2) * y.mean(axis=-2) > 0
         diagonal = size**0.25 * np.where(alike, 1j, 1.0)
         matrix = diagonal if diagonal.ndim == 1 else diagonal[..., None] * np.eye(x.shape[-1])
-        return cls(matrix=matrix, kernel=kernel, coupling=Orthogonal() if coupling is None else coupling)
+        return cls(matrix=matrix, kernel=kernel, coupling=coupling)
 
     def _matrices(self, dim: int) -> tuple[np.ndarray, np.ndarray]:
         """M and M^{-ᵀ}, (*batch_shape, d, d)."""
@@ -236,7 +236,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         return inner if self._is_real else np.logaddexp(inner, -inner) - math.log(2)
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
-        """That of positive features at x + y = ζ for a real matrix, of trigonometric ones at x - y = ζ/i otherwise."""
+        """Kurtosis of positive features at x + y = ζ for a real matrix, else of trigonometric ones at x - y = ζ/i."""
         zeta = self._zeta(*unit_inputs(self.kernel, x, y))
         if not (self._is_real or self._is_imaginary):
             return super().row_kurtosis(x, y)

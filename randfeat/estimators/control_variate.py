@@ -75,11 +75,11 @@ class ControlVariateFeatures(SoftmaxEstimator):
         return {"rows": w, "mean": w.mean(axis=-2, keepdims=True), "residual": residual}
 
     def query_features(self, arrays: Arrays, x: Array) -> Features:
-        """The base's, and `[g(x), 1, x]`."""
+        """`[φ(x), g(x), 1, x]`, φ the features of the base."""
         return self._with_control(arrays, x, keys=False)
 
     def key_features(self, arrays: Arrays, y: Array) -> Features:
-        """The base's, and `[1, g(y), By]`."""
+        """`[φ(y), 1, g(y), By]`."""
         return self._with_control(arrays, y, keys=True)
 
     def _with_control(self, arrays: Arrays, v: Array, *, keys: bool) -> Features:

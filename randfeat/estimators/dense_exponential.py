@@ -7,14 +7,15 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn
-from randfeat.couplings import Coupling, Orthogonal
+from randfeat.couplings import Coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels import SoftmaxFamily
+from randfeat.kernels.softmax import SOFTMAX
 
 __all__ = ["DenseExponentialFeatures"]
 
@@ -86,19 +87,17 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
         key: Any,
         *,
         scale: float | None = None,
-        kernel: SoftmaxFamily | None = None,
-        coupling: Coupling | str | None = None,
+        kernel: SoftmaxFamily = SOFTMAX,
+        coupling: Coupling | str = "orthogonal",
     ) -> Self:
         """The optimum for the second moments of x + y over all pairs of (..., L, d) queries and (..., S, d) keys.
 
         Axes are the eigenvectors of `mean (x_i + y_j)(x_i + y_j)ᵀ`, and each exponent is optimal for its eigenvalue.
         O((L + S) d² + d³) for each of the leading dimensions. Raw inputs and the scale of `linear_attention`.
         """
-        kernel = SoftmaxKernel() if kernel is None else kernel
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         cross = x.mean(axis=-2)[..., :, None] * y.mean(axis=-2)[..., None, :]
         second = sum(np.swapaxes(side, -1, -2) @ side / side.shape[-2] for side in (x, y))
-        coupling = Orthogonal() if coupling is None else coupling
         return cls.for_second_moment(second + cross + np.swapaxes(cross, -1, -2), kernel=kernel, coupling=coupling)
 
     @classmethod
@@ -124,20 +123,19 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
         return self.rotation
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """Mean of the tilted exponential over `e^{u/2}`."""
+        """`E[T(w)] e^{-|z|²/2}`, T the tilted exponential of `PairLaw`."""
         return law.tilted_row_mean(self._along_axes(x + y), self.per_pair(self.exponents))
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """Covariance of tilted exponentials over `e^u`."""
+        """`Cov(T(w1), T(w2)) e^{-|z|²}`."""
         return law.tilted_covariance(self._along_axes(x + y), self.per_pair(self.exponents))
 
     def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
-        """As for `OptimalPositiveFeatures`, axis by axis: the row is drawn along the axes."""
+        """`Π_l (1-4a_l)^{1/2} exp(Σ_l [2a_l w_l² + √(1-4a_l) w_l z_l] - |z|²/2)`, the row along the axes."""
         z = self._along_axes(x + y)
         return tilted_terms(z, np.broadcast_to(self.per_pair(self.exponents), z.shape))
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """As for `OptimalPositiveFeatures`, axis by axis."""
         return tilted_joint_moment(self._along_axes(x + y), self.exponents)
 
     def _along_axes(self, z: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ class ExponentialSum:
 
 
 def unknown(where: str) -> NoClosedForm:
-    """The error that says so."""
+    """The error for a covariance that is not known there."""
     return NoClosedForm(
         f"the covariance of different estimators at different rows is not known {where}; use independent or orthogonal "
         "rows, bases with rows of their own (shared_rows=False), or randfeat.montecarlo."

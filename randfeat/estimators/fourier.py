@@ -8,7 +8,7 @@ import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
 from randfeat.estimators.base import Estimator
-from randfeat.features import Features, FourierForm
+from randfeat.features import Features, FourierForm, one_per_row
 
 __all__ = ["FourierEstimator"]
 
@@ -52,7 +52,8 @@ class FourierEstimator(Estimator):
     def fourier_form(self, arrays: Arrays) -> FourierForm:
         rows, phases = arrays["rows"], arrays.get("phases")
         amplitude = 1 / math.sqrt(rows.shape[-2]) if phases is None else math.sqrt(2 / rows.shape[-2])
-        return FourierForm(rows, amplitude, self.log_factor, self.log_factor_slope, phases)
+        amplitudes = one_per_row(amplitude, rows)
+        return FourierForm(rows, amplitudes, self.log_factor, self.log_factor_slope, phases)
 
     def query_features(self, arrays: Arrays, x: Array) -> Features:
         return self.fourier_form(arrays).features(x)

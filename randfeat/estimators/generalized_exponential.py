@@ -83,7 +83,7 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
 
     @property
     def _slope(self) -> complex:
-        """B."""
+        """`B = √(s(1-4A))`."""
         return cmath.sqrt(self.sign * (1 - 4 * self.parameter))
 
     def query_features(self, arrays: Arrays, x: Array) -> Features:
@@ -153,7 +153,7 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
 
 
 def no_moments(law: PairLaw) -> NoClosedForm:
-    """The error under a law that is none of those above."""
+    """The error for a law under which moments are not known."""
     return NoClosedForm(
         f"generalized exponential features have no closed moments under {type(law).__name__}; use randfeat.montecarlo."
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from randfeat.couplings import Coupling, Independent, Orthogonal
+from randfeat.couplings import Coupling, Independent
 from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.hyperbolic import HyperbolicFeatures
 from randfeat.estimators.mixed import MixedEstimator
@@ -14,6 +14,7 @@ from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels.softmax import SOFTMAX
 
 __all__ = ["HybridFeatures"]
 
@@ -75,8 +76,8 @@ class HybridFeatures(MixedEstimator):
         *,
         width: float = 1.0,
         num_frequencies: int = 8,
-        kernel: SoftmaxFamily | None = None,
-        coupling: Coupling | str | None = None,
+        kernel: SoftmaxFamily = SOFTMAX,
+        coupling: Coupling | str = "orthogonal",
         shared_rows: bool = True,
     ) -> Self:
         """Exact wherever x + y is one of the `anchors` (p, d) far from the others; trigonometric elsewhere.
@@ -88,7 +89,6 @@ class HybridFeatures(MixedEstimator):
         anchors = frozen_array(anchors, "anchors")
         if anchors.ndim != 2:
             raise ValueError(f"anchors must have shape (p, d), got {anchors.shape}.")
-        kernel, coupling = kernel or SoftmaxKernel(), Orthogonal() if coupling is None else coupling
         hyperbolic = HyperbolicFeatures(kernel, coupling)
         bases = [CenteredFeatures(base=hyperbolic, key_shift=anchor) for anchor in anchors]
         mixers = [GaussianMixer(num_frequencies, width, anchor=anchor) for anchor in anchors]

@@ -8,13 +8,14 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Drawn, as_count, as_generator
-from randfeat.couplings import Coupling, Orthogonal
+from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.proposals import draw_by_head, log_sum_exp, shuffled_rows, systematic
 from randfeat.estimators.statistics import unit_pair
-from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels import SoftmaxFamily
+from randfeat.kernels.softmax import SOFTMAX
 from randfeat.variance import unit_inputs
 
 __all__ = ["ImportanceSampledFeatures"]
@@ -102,8 +103,8 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
         pooling: Literal["chunks", "k-means"] = "chunks",
         rng: Any = 0,
         scale: float | None = None,
-        kernel: SoftmaxFamily | None = None,
-        coupling: Coupling | str | None = None,
+        kernel: SoftmaxFamily = SOFTMAX,
+        coupling: Coupling | str = "orthogonal",
     ) -> Self:
         """Unit-variance components for (..., L, d) queries and (..., S, d) keys, one mixture for each head.
 
@@ -115,7 +116,6 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
         Raw inputs and the scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal
         use fit on other data than it is used on.
         """
-        kernel = SoftmaxKernel() if kernel is None else kernel
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         if pooling not in ("chunks", "k-means"):
             raise ValueError(f"pooling must be 'chunks' or 'k-means', got {pooling!r}.")
@@ -130,7 +130,7 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
                 means[head] = chunk_means(x[head], num_components) + chunk_means(y[head], num_components)
             else:
                 means[head], weights[head] = attended_centers(x[head], y[head], num_components, generator)
-        return cls(means=means, weights=weights, kernel=kernel, coupling=Orthogonal() if coupling is None else coupling)
+        return cls(means=means, weights=weights, kernel=kernel, coupling=coupling)
 
     def second_moment_bound(self, x: Any, y: Any) -> np.ndarray:
         """`1 / Σ_c (π_c/M_c)`: bound of `E S² / K²` for one row drawn from the mixture; exact for one component."""

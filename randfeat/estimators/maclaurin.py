@@ -104,7 +104,7 @@ class MaclaurinFeatures(UncoupledEstimator):
         return Features(values, log_scale + self._log_envelope(sqnorm))
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """`Σ_n a_n² T^n/q_n` over the squared size, less the squared relative kernel."""
+        """`Σ_n a_n² T^n/q_n` over the squared reference, less the squared relative kernel."""
         x, y = unit_inputs(self.kernel, x, y)
         a, b, c = fourth_moments(x, y)
         log_moment = self._log_second_moment(a + b + c)

@@ -7,13 +7,14 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn
-from randfeat.couplings import Coupling, Orthogonal
+from randfeat.couplings import Coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.statistics import unit_pair
-from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels import SoftmaxFamily
+from randfeat.kernels.softmax import SOFTMAX
 
 __all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
 
@@ -80,8 +81,8 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         key: Any,
         *,
         scale: float | None = None,
-        kernel: SoftmaxFamily | None = None,
-        coupling: Coupling | str | None = None,
+        kernel: SoftmaxFamily = SOFTMAX,
+        coupling: Coupling | str = "orthogonal",
         antithetic: bool = False,
     ) -> Self:
         """The estimator for the mean of |x + y|² over all pairs of (..., L, d) queries and (..., S, d) keys.
@@ -90,11 +91,9 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         the leading dimensions. Raw inputs and the scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel
         estimates. For causal use fit on other data than it is used on.
         """
-        kernel = SoftmaxKernel() if kernel is None else kernel
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         means = [np.mean(np.sum(side * side, axis=-1), axis=-1) for side in (x, y)]
         sqnorm = means[0] + means[1] + 2 * np.sum(x.mean(axis=-2) * y.mean(axis=-2), axis=-1)
-        coupling = Orthogonal() if coupling is None else coupling
         return cls.for_sqnorm(sqnorm, x.shape[-1], kernel=kernel, coupling=coupling, antithetic=antithetic)
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
@@ -106,11 +105,11 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         return {"rows": np.sqrt(1 - 4 * a) * w, "log_weights": log_weights}
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """Mean of the tilted exponential over `e^{u/2}`."""
+        """`E[T(w)] e^{-u/2}`, T the tilted exponential of `PairLaw`."""
         return law.tilted_row_mean(x + y, self._tilt())
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """Covariance of tilted exponentials over `e^u`."""
+        """`Cov(T(w1), T(w2)) e^{-u}`."""
         return law.tilted_covariance(x + y, self._tilt(), even=self.antithetic)
 
     def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:

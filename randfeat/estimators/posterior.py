@@ -189,12 +189,12 @@ class Mixture:
 
     @property
     def dim(self) -> int:
-        """d."""
+        """d, the length of the inputs."""
         return int(self.anchors.shape[-1])
 
     @property
     def variance(self) -> float:
-        """Of the wide Gaussian, 1-4a."""
+        """1-4a, the variance of the wide Gaussian."""
         return 1 - 4 * float(self.exponent)
 
     @functools.cached_property

@@ -58,11 +58,12 @@ class SumFeatures(CombinedEstimator):
             raise ValueError(f"{equal!r} needs at least {sum(steps)} features, got {num_features}.")
         reference = max(left // equal.features_per_row, 1) * equal.features_per_row
         x, y = unit_inputs(equal.kernel, x, y)
-        size = equal.kernel.log_reference(x, y)
+        log_reference = equal.kernel.log_reference(x, y)
         single = []  # variance of one feature, as if features were independent
         for part, width in zip(parts, equal.widths(reference), strict=True):
             relative = part.variance_over_reference(x, y, width)
-            single.append(width * float(np.mean(times_exp(relative, 2 * (part.kernel.log_reference(x, y) - size)))))
+            log_ratio = part.kernel.log_reference(x, y) - log_reference
+            single.append(width * float(np.mean(times_exp(relative, 2 * log_ratio))))
         widths, left = list(steps), left - sum(steps)
         while fitting := [i for i, step in enumerate(steps) if step <= left]:
             best = max(fitting, key=lambda i: single[i] / (widths[i] * (widths[i] + steps[i])))
@@ -86,9 +87,9 @@ class SumFeatures(CombinedEstimator):
         return self._added(variances, x, y, power=2)
 
     def _added(self, moments: Any, x: np.ndarray, y: np.ndarray, *, power: int) -> np.ndarray:
-        """`Σ_i moment_i (size_i/size)^power`."""
-        size = self.kernel.log_reference(x, y)
-        logs = (power * (part.kernel.log_reference(x, y) - size) for part in self.parts)
+        """`Σ_i moment_i (reference_i/reference)^power`."""
+        log_reference = self.kernel.log_reference(x, y)
+        logs = (power * (part.kernel.log_reference(x, y) - log_reference) for part in self.parts)
         return functools.reduce(operator.add, (times_exp(m, log) for m, log in zip(moments, logs, strict=True)))
 
     def _combine_kernels(self, kernels: tuple[Kernel, ...]) -> Kernel:

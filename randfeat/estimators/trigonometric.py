@@ -47,12 +47,12 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
     acronyms = ("RFF",)
 
     def log_factor(self, x: Array) -> Array:
-        """`|x|²/2`, and the envelope."""
+        """`log e(x) + |x|²/2`."""
         sqnorm = squared_norm(x)
         return self.kernel.log_envelope(sqnorm) + sqnorm / 2
 
     def log_factor_slope(self, x: Array) -> Array:
-        """x, and the envelope's."""
+        """`(2 e' + 1) x`, e' the derivative of `log e` in |x|²."""
         return (2 * self.kernel.envelope_slope(squared_norm(x)) + 1) * x
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:

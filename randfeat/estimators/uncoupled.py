@@ -42,9 +42,7 @@ class UncoupledEstimator(Estimator):
 
     coupling: Coupling | str = field(init=False, repr=False, default_factory=Independent)
 
-    @property
-    def has_coupling(self) -> bool:
-        return False
+    has_coupling = False
 
     def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         """The kernel over the reference: unbiased."""

@@ -65,8 +65,8 @@ class DotProductKernel(Kernel):
 
     def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """`log f(|x||y|)`; 0 where f vanishes there."""
-        size = self.log_series(np.linalg.norm(as_host(x, "x"), axis=-1) * np.linalg.norm(as_host(y, "y"), axis=-1))
-        return np.where(size == -np.inf, 0.0, size)
+        log = self.log_series(np.linalg.norm(as_host(x, "x"), axis=-1) * np.linalg.norm(as_host(y, "y"), axis=-1))
+        return np.where(log == -np.inf, 0.0, log)
 
     def relative(self, x: Any, y: Any) -> np.ndarray:
         """`Σ_n a_n |x|^n |y|^n cos^n / f(|x||y|)`."""

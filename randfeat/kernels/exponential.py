@@ -27,9 +27,7 @@ class ExponentialKernel(IsotropicKernel):
 
     length_scale: float = 1.0
 
-    @property
-    def smooth(self) -> bool:
-        return False
+    smooth = False
 
     def mixture(self, s: Array) -> Array:
         """`exp(-√s)`."""

@@ -25,7 +25,8 @@ class OpticalKernel(Kernel):
         k(x, y) = Γ(1+s)² |x|^{2s} |y|^{2s} 2F1(-s, -s; 1; c²),
 
     for integers s the polynomial `Σ_i (s!)² binom(s, i)² c^{2i}`. Otherwise a quadrature of 64 nodes, relative error
-    below 1e-12 for 0.05 <= s <= 12. It is positive, and its own size; 1 for zero vectors, where it vanishes.
+    below 1e-12 for 0.05 <= s <= 12. It is positive, and its own reference,
+    which is 1 for zero vectors, where the kernel vanishes.
     Limits: devices whose `E|r_l|²` is 2 (real and imaginary part N(0, 1)) give `4^s` times that.
     Source: Saade et al. 2016, "Random Projections through Multiple Optical Scattering"; Ohana et al. 2020, "Kernel
     Computations from Large-Scale Random Features Obtained by Optical Processing Units".

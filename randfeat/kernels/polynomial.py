@@ -22,7 +22,7 @@ class PolynomialKernel(Kernel):
     scale : positive; scikit-learn's `gamma`, with `coef0` for the offset.
 
     In kernel units `x' = [√scale x, √offset]`, one coordinate longer where there is an offset, it is homogeneous:
-    `(x'·y')^p`. Moments are relative to its size `(|x'||y'|)^p`, with 1 for the norm of a zero vector.
+    `(x'·y')^p`. Moments are over the reference `(|x'||y'|)^p`, with 1 for the norm of a zero vector.
 
     >>> import numpy as np
     >>> PolynomialKernel(degree=3, offset=1.0)(np.eye(2), np.array([[1.0, 2.0]]))

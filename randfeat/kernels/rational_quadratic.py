@@ -34,9 +34,7 @@ class RationalQuadraticKernel(IsotropicKernel):
         super().__post_init__()
         object.__setattr__(self, "alpha", check_positive("alpha", self.alpha))
 
-    @property
-    def smooth(self) -> bool:
-        return True
+    smooth = True
 
     def mixture(self, s: Array) -> Array:
         """`(1 + s/2α)^{-α}`."""

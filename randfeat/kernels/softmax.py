@@ -10,7 +10,7 @@ import numpy as np
 from randfeat._array import Array, as_host, namespace, squared_norm
 from randfeat.kernels.base import Kernel, check_positive
 
-__all__ = ["SoftmaxFamily", "SoftmaxKernel", "resolve_scale"]
+__all__ = ["SOFTMAX", "SoftmaxFamily", "SoftmaxKernel", "resolve_scale"]
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,15 @@ class SoftmaxKernel(SoftmaxFamily):
         return self.scale * namespace(x).sum(x * y, axis=-1)
 
 
+SOFTMAX = SoftmaxKernel()
+"""`exp(x·y)`: the kernel that is meant where none is named."""
+
+
 def resolve_scale(scale: float | None, kernel: Kernel, dim: int) -> float:
     """The scale of the logits that attention applies once: 1/√d by default, for the plain softmax kernel only."""
     if scale is not None:
         return check_positive("scale", scale)
-    if kernel != SoftmaxKernel():
+    if kernel != SOFTMAX:
         raise ValueError(
             f"the kernel {kernel} has a scale of its own, so the default scale 1/√d would be a second one; "
             "pass scale=1.0 to use the kernel as it is, or use features of SoftmaxKernel()."
