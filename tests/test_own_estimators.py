@@ -151,7 +151,7 @@ def test_couplings_draw_by_every_seed_of_spec_7(coupling):
     expected = coupling.sample(rows, 3, rng=np.random.default_rng(5), batch_shape=(2,))
     for rng in (5, np.int64(5), np.random.SeedSequence(5), np.random.PCG64(5)):
         np.testing.assert_array_equal(coupling.sample(rows, 3, rng=rng, batch_shape=(2,)), expected)
-    assert not np.array_equal(coupling.sample(rows, 3), coupling.sample(rows, 3))
+    assert not np.array_equal(coupling.sample(rows, 3, batch_shape=(20,)), coupling.sample(rows, 3, batch_shape=(20,)))
     with pytest.raises((TypeError, ValueError), match="rng must be None, a non-negative int"):
         coupling.sample(rows, 3, rng="seed")
 
