@@ -7,7 +7,7 @@ import numpy as np
 
 from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
-from randfeat.couplings.laws import PairLaw
+from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.couplings.simplex import Simplex, simplex_vertices
 
 __all__ = ["SimplexPlus"]
@@ -55,7 +55,9 @@ class SimplexPlus(Coupling):
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
         if self.sweeps == 0 or min(num_rows, dim) <= 2:
             return Simplex().pair_laws(num_rows, dim)
-        return super().pair_laws(num_rows, dim)
+        raise NoClosedForm(
+            "the joint law of two SimRF+ rows has no closed form; use randfeat.montecarlo.gram_variance."
+        )
 
 
 register_coupling("simplex-plus", SimplexPlus)

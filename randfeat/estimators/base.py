@@ -3,7 +3,7 @@
 import abc
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -19,6 +19,10 @@ from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
 __all__ = ["Estimator"]
+
+
+OPERATIONS: dict[str, Callable[..., "Estimator"]] = {}
+"""The estimators that `+`, `*` and a factor make, "sum", "product" and "multiple": their modules name them here."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,12 @@ class Estimator(abc.ABC):
     __array_ufunc__ = None  # so that NumPy numbers leave `number * estimator` to the estimator
 
     def __add__(self, other: Any) -> "Estimator":
-        from randfeat.estimators import SumFeatures
-
-        return SumFeatures.of(self, other) if isinstance(other, Estimator) else NotImplemented
+        return OPERATIONS["sum"](self, other) if isinstance(other, Estimator) else NotImplemented
 
     def __mul__(self, other: Any) -> "Estimator":
-        from randfeat.estimators import ProductFeatures, ScaledFeatures
-
         if isinstance(other, numbers.Real):
-            return ScaledFeatures(self, other)  # type: ignore[arg-type]
-        return ProductFeatures.of(self, other) if isinstance(other, Estimator) else NotImplemented
+            return OPERATIONS["multiple"](self, other)
+        return OPERATIONS["product"](self, other) if isinstance(other, Estimator) else NotImplemented
 
     def __rmul__(self, other: Any) -> "Estimator":
         return self * other if isinstance(other, numbers.Real) else NotImplemented

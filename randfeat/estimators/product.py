@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from randfeat.estimators.base import OPERATIONS
 from randfeat.estimators.combined import CombinedEstimator
 from randfeat.features import Features, tensor_product
 from randfeat.kernels import Kernel
@@ -88,3 +89,6 @@ def even_factors(number: int, count: int) -> tuple[int, ...]:
     above = math.ceil(number ** (1 / count)) + 1
     first = next(f for f in range(above, 0, -1) if number % f == 0 and f**count <= number)
     return tuple(sorted((first, *even_factors(number // first, count - 1))))
+
+
+OPERATIONS["product"] = ProductFeatures.of

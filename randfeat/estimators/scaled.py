@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from randfeat._array import Arrays
+from randfeat.estimators.base import OPERATIONS
 from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.kernels import Kernel
@@ -49,3 +50,6 @@ class ScaledFeatures(DelegatingEstimator):
     def move(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
         """x, and `½ log factor`."""
         return x, math.log(self.factor) / 2
+
+
+OPERATIONS["multiple"] = ScaledFeatures

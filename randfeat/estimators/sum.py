@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import as_count
-from randfeat.estimators.base import Estimator
+from randfeat.estimators.base import OPERATIONS, Estimator
 from randfeat.estimators.combined import CombinedEstimator, least_width
 from randfeat.features import Features, concatenate
 from randfeat.kernels import Kernel
@@ -100,3 +100,6 @@ class SumFeatures(CombinedEstimator):
 
     def _multiples(self, num_rows: int) -> tuple[int, ...]:
         return (num_rows,) * len(self.parts)
+
+
+OPERATIONS["sum"] = SumFeatures.of

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, as_host, device_of, namespace
-from randfeat.kernels.base import Kernel, check_positive
+from randfeat.kernels.base import OPERATIONS, Kernel, check_positive
 
 __all__ = ["ArdKernel", "CombinedKernel", "ProductKernel", "ScaledKernel", "SumKernel"]
 
@@ -233,3 +233,6 @@ def check_kernel(base: Any) -> None:
     """A TypeError unless `base` is a kernel."""
     if not isinstance(base, Kernel):
         raise TypeError(f"base must be a Kernel, got {base!r}.")
+
+
+OPERATIONS |= {"sum": SumKernel.of, "product": ProductKernel.of, "multiple": ScaledKernel}

@@ -3,6 +3,7 @@
 import abc
 import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,10 @@ import numpy as np
 from randfeat._array import Array, as_floating, as_host, cast, compute_dtype, namespace
 
 __all__ = ["Kernel", "check_positive"]
+
+
+OPERATIONS: dict[str, Callable[..., "Kernel"]] = {}
+"""The kernels that `+`, `*` and a factor make, "sum", "product" and "multiple": `algebra.py` names its classes here."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +101,12 @@ class Kernel(abc.ABC):
         return np.asarray(self.pairwise(x, y) * np.exp(-self.log_reference(x, y)))
 
     def __add__(self, other: Any) -> "Kernel":
-        from randfeat.kernels import SumKernel
-
-        return SumKernel.of(self, other) if isinstance(other, Kernel) else NotImplemented
+        return OPERATIONS["sum"](self, other) if isinstance(other, Kernel) else NotImplemented
 
     def __mul__(self, other: Any) -> "Kernel":
-        from randfeat.kernels import ProductKernel, ScaledKernel
-
         if isinstance(other, numbers.Real):
-            return ScaledKernel(self, other)  # type: ignore[arg-type]
-        return ProductKernel.of(self, other) if isinstance(other, Kernel) else NotImplemented
+            return OPERATIONS["multiple"](self, other)
+        return OPERATIONS["product"](self, other) if isinstance(other, Kernel) else NotImplemented
 
     def __rmul__(self, other: Any) -> "Kernel":
         return self * other if isinstance(other, numbers.Real) else NotImplemented
