@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, times_exp
@@ -89,8 +90,8 @@ class ExponentialForm:
         exponents = (x if self.origin is None else x - self.origin) @ xp.matrix_transpose(self.rows)
         if self.antithetic:
             exponents = xp.concat([exponents, -exponents], axis=-1)
-        if isinstance(self.log_weights, float):
-            return exponents + (self.per_row(x) + self.log_weights)
+        if isinstance(self.log_weights, Real):  # added where it is one number for each row
+            return exponents + (self.per_row(x) + float(self.log_weights))
         return exponents + self._weights + self.per_row(x)
 
     def features(self, x: Array) -> Features:
@@ -110,12 +111,13 @@ class ExponentialForm:
         rows = self.rows
         if self.antithetic:
             rows = namespace(rows).concat([rows, -rows], axis=-2)
-        log_weights = one_per_row(self.log_weights, rows) if isinstance(self.log_weights, float) else self._weights
+        is_number = isinstance(self.log_weights, Real)
+        log_weights = one_per_row(float(self.log_weights), rows) if is_number else self._weights
         return replace(self, rows=rows, log_weights=log_weights, antithetic=False)
 
     @property
     def _weights(self) -> Array:
-        """Those of all features, where they differ."""
+        """Weights of all features, where they differ."""
         weights = self.log_weights
         return namespace(weights).concat([weights, weights], axis=-1) if self.antithetic else weights
 
