@@ -70,8 +70,7 @@ def test_num_features_is_the_least_that_suffices(cls, coupling):
     estimator = cls(coupling=coupling)
     x, y = np.array([[0.3, 0.1, 0.0], [0.6, 0.0, 0.2]]), np.array([0.2, -0.2, 0.4])
     needed = rf.num_features_for(estimator, x, y, rel_error=0.2, confidence=0.9)
-    step = min(w for w in range(1, 9) if w in {estimator.features_per_row * n for n in
-               estimator.coupling.nearest_num_rows(max(1, w // estimator.features_per_row))})  # fmt: skip
+    (step,) = estimator.nearest_num_features(1)[-1:]
     for pair, width in zip(x, needed, strict=True):
         assert estimator.relative_variance(pair, y, num_features=int(width)) <= 0.1 * 0.2**2
         assert width == step or estimator.relative_variance(pair, y, num_features=int(width) - step) > 0.1 * 0.2**2
