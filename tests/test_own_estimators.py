@@ -16,10 +16,10 @@ DIM, WIDEST = 4, 60
 
 @dataclass(frozen=True)
 class Tilted(ExponentialEstimator):
-    """Positive features with rows around c for queries and around -c for keys, c = (shift, ..., shift).
+    """Positive features times `e^{c·x}` for queries and `e^{-c·y}` for keys, c = (shift, ..., shift).
 
-    Shapes: (..., n, d) -> log_scale (..., n, m). Exact: the mean is the kernel, for every shift.
-    Error: relative variance `expm1(|x + y|²)/m`. Source: an exponential change of measure on each side.
+    Shapes: (..., n, d) -> log_scale (..., n, m). Exact: the mean is `e^{c·(x-y)}` times the kernel, so it is biased.
+    Error: the variance of positive features times `e^{2c·(x-y)}`. Source: none, a case with two forms.
     """
 
     shift: float = 0.5
@@ -56,6 +56,7 @@ def test_formula_and_moments_are_enough(rng):
         gradient = phi.pull_back(x, features, np.ones((5, 9)), keys=keys)
         ends = [(phi.keys if keys else phi.queries)(x + s * 1e-5 * direction).log_scale.sum() for s in (1, -1)]
         assert np.sum(gradient * direction) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-7)
+    rf.testing.check_estimator(Tilted(shift=0.2), num_rows=[5])
     query, key, value = rng.standard_normal((3, 300, DIM)) / 2
     phi = Tilted().draw(DIM, 64, rng=0)
     assert phi.exponential_form(keys=True) is not None
@@ -109,6 +110,8 @@ def test_nearest_widths_are_the_neighbors_that_can_be_drawn(estimator):
 def test_nearest_widths_ask_for_a_number():
     with pytest.raises(ValueError, match="num_features must be a positive integer, got 0"):
         rf.PositiveFeatures().nearest_num_features(0)
+    with pytest.raises(ValueError, match="num_features must be a positive integer, got -3"):
+        (rf.PositiveFeatures() * rf.PositiveFeatures()).nearest_num_features(-3)
     with pytest.raises(ValueError, match=r"3\^20 rows in dimension 20.*use another coupling"):
         rf.PositiveFeatures(coupling=rf.GaussHermite()).nearest_num_features(9, 20)
     with pytest.raises(ValueError, match="control variates need rows of equal weight"):

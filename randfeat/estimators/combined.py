@@ -98,7 +98,7 @@ class CombinedEstimator(UncoupledEstimator):
 
     def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
         unit = self.features_per_row
-        rows, rest = divmod(num_features, unit)
+        rows, rest = divmod(as_count(num_features, "num_features"), unit)
         if rest == 0 and self._is_possible(rows, dim):
             return (num_features,)
         steps = (range(rows, max(rows - SEARCHED, 0), -1), range(rows + 1, rows + SEARCHED))
