@@ -6,7 +6,6 @@ from randfeat._array import Array, namespace
 from randfeat.attention.cuda.executor import CudaExecutor
 from randfeat.attention.generic.sweeps import Gradients, causal_sweeps, full_sweeps
 from randfeat.attention.numpy.executor import NumPyExecutor
-from randfeat.attention.partial import PartialOutput
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
 
@@ -32,12 +31,8 @@ class GenericExecutor:
     """Any problem on any array library, by the pass that its relation asks for."""
 
     def attend(self, problem: Problem) -> Attended:
-        """Attend within each sequence, and normalize."""
-        start = state = problem.start()
-        outputs: list[PartialOutput] = []
-        for _, part, relation in problem.relation.sequences(problem.inputs.prepared()):
-            more, state = relation.attend(part, problem.features, start)
-            outputs += more
+        """Partial outputs by the relation's pass, normalized."""
+        outputs, state = problem.relation.attend(problem.inputs.prepared(), problem.features, problem.start())
         return [output.normalized() for output in outputs], state
 
     def pull_back(

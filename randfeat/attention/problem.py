@@ -87,11 +87,10 @@ class Problem:
         same_length = self.inputs.num_queries == self.inputs.num_keys
         return self.relation.is_plain and (same_length or not self.relation.is_causal)
 
-    def empty_state(self, value_dim: int | None = None) -> AttentionState:
+    def empty_state(self) -> AttentionState:
         """The state before the first key."""
-        value_dim = self.inputs.value.shape[-1] if value_dim is None else value_dim
-        num_features = self.features.num_features
-        return AttentionState.empty(num_features, value_dim, like=self.inputs.value, batch_shape=self.lead)
+        num_features, value = self.features.num_features, self.inputs.value
+        return AttentionState.empty(num_features, value.shape[-1], like=value, batch_shape=self.lead)
 
     def start(self) -> AttentionState:
         """The state that the sums over keys start from."""
