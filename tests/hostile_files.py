@@ -18,7 +18,7 @@ DIM = 4
 
 def fitted_estimators():
     query, key = np.random.default_rng(0).standard_normal((2, 2, 12, DIM))
-    for level in ("centre", "balance", "exponent", "posterior"):
+    for level in ("center", "balance", "dense", "posterior"):
         yield rf.adapt(query, key, level=level, num_features=8, rng=0, anchor_scale="rule")
     yield rf.PoissonFeatures(rate=[0.4, 0.6])
     yield rf.OptimalPositiveFeatures.fit(query, key)

@@ -8,7 +8,7 @@ import pytest
 import randfeat as rf
 from randfeat.testing import check_estimator
 
-LEVELS = ("centre", "balance", "exponent", "weighted", "posterior")
+LEVELS = ("center", "balance", "dense", "weighted", "posterior")
 RNG = np.random.default_rng(11)
 SHIFT, ROTATION = np.array([0.2, -0.1, 0.1, 0.0]), np.linalg.qr(RNG.standard_normal((4, 4)))[0]
 MATRIX = np.diag([1.1, 0.9, 1.2, 0.8]) + 0.05
@@ -104,7 +104,7 @@ Q, K = Q * SPREAD + 0.7, K * SPREAD[::-1] + 0.7  # off-center, anisotropic, and 
 def test_levels_estimate_attention(level):
     """The error falls with the width towards exact attention: at 4096 features below half of that at 256.
 
-    Its order is m^{-1/2}, a factor of 4, where the estimate has converged; less at level "centre", where it has not.
+    Its order is m^{-1/2}, a factor of 4, where the estimate has converged; less at level "center", where it has not.
     """
     estimator = rf.adapt(Q, K, level=level, num_features=256, rng=0)
     assert estimator.batch_shape == (3,)
@@ -114,7 +114,7 @@ def test_levels_estimate_attention(level):
         maps = (estimator.draw(8, width, rng=seed) for seed in range(10))
         return np.median([np.linalg.norm(rf.linear_attention(Q, K, V, phi) - exact) for phi in maps])
 
-    assert error(4096) < (0.65 if level == "centre" else 0.5) * error(256)
+    assert error(4096) < (0.65 if level == "center" else 0.5) * error(256)
 
 
 def test_each_level_lowers_the_error():
@@ -145,7 +145,7 @@ def test_adapt_is_frozen_deterministic_and_comparable():
 
 def test_heads_are_fitted_apart():
     """A head fitted alone and among others has the same parameters at levels without random choices."""
-    for level in ("centre", "balance", "exponent"):
+    for level in ("center", "balance", "dense"):
         together, alone = rf.adapt(Q, K, level=level), rf.adapt(Q[1], K[1], level=level)
         np.testing.assert_allclose(together.query_shift[1], alone.query_shift, rtol=1e-12)
     phi = rf.adapt(Q, K, num_features=32).draw(8, 32, rng=0)
@@ -201,8 +201,15 @@ def test_degenerate_inputs_stay_finite(level, queries, keys):
     assert np.all((out >= values.min(axis=0) - rounding) & (out <= values.max(axis=0) + rounding))
 
 
+@pytest.mark.parametrize(("spelling", "level"), [("centre", "center"), ("exponent", "dense")])
+def test_other_spellings_of_levels(spelling, level):
+    assert rf.adapt(Q, K, level=spelling) == rf.adapt(Q, K, level=level)
+
+
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="level must be one of 'centre'"):
+    with pytest.raises(
+        ValueError, match="level must be one of 'center', 'balance', 'dense', 'weighted', 'posterior', got"
+    ):
         rf.adapt(Q, K, level="best")
     with pytest.raises(ValueError, match="anchor_scale must be 'checked', 'rule' or a positive number, got 'best'"):
         rf.adapt(Q, K, anchor_scale="best")
@@ -221,7 +228,7 @@ def test_mistakes_are_named():
 
 def test_earlier_dimensions_are_pooled():
     """Two passages of the same heads are one calibration: the fit is that of their concatenation."""
-    for level in ("centre", "balance", "exponent"):
+    for level in ("center", "balance", "dense"):
         pooled = rf.adapt(np.stack([Q, 2 * Q]), np.stack([K, K - 1]), level=level)
         joined = rf.adapt(np.concatenate([Q, 2 * Q], axis=1), np.concatenate([K, K - 1], axis=1), level=level)
         assert pooled.batch_shape == (3,)
@@ -233,8 +240,8 @@ def test_masked_queries_do_not_count():
     mask = np.arange(60) < 40
     q = Q.copy()
     q[:, 40:] = 1e6
-    masked = rf.adapt(q, K, level="exponent", query_mask=np.broadcast_to(mask, (3, 60)))
-    assert masked == rf.adapt(Q[:, :40], K, level="exponent")
+    masked = rf.adapt(q, K, level="dense", query_mask=np.broadcast_to(mask, (3, 60)))
+    assert masked == rf.adapt(Q[:, :40], K, level="dense")
 
 
 @pytest.mark.parametrize("rule", ["rule", 1.0, 2.0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from randfeat.estimators.positive import PositiveFeatures
 from randfeat.integrations.masks import key_mask_of
 from randfeat.integrations.options import EVERY, check_options
 from randfeat.maps import FeatureMap
-from randfeat.selection.adaptation import adapt
+from randfeat.selection.adaptation import Level, adapt
 
 __all__ = ["ModelAttention", "calibrate", "register"]
 
@@ -145,7 +145,7 @@ def calibrate(
     inputs: Mapping[str, Any],
     num_features: int = 256,
     *,
-    level: Literal["centre", "balance", "exponent", "weighted", "posterior"] = "posterior",
+    level: Level = "posterior",
     rng: int = 0,
     **options: Any,
 ) -> dict[int, Estimator]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import as_count, as_generator, as_host
+from randfeat._array import as_count, as_generator
 from randfeat.attention import kernel_attention, linear_attention
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import resolve_coupling
@@ -21,11 +21,13 @@ from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.base import check_positive
+from randfeat.selection.heads import Head, pooled_heads
 
 __all__ = ["adapt"]
 
-Level = Literal["centre", "balance", "exponent", "weighted", "posterior"]
-LEVELS = ("centre", "balance", "exponent", "weighted", "posterior")
+Level = Literal["center", "balance", "dense", "weighted", "posterior", "centre", "exponent"]
+LEVELS = ("center", "balance", "dense", "weighted", "posterior")
+OTHER_SPELLINGS: dict[str, Level] = {"centre": "center", "exponent": "dense"}
 SCALES = (1.0, 2.0, 4.0)
 CHECKED_ROWS = 32
 
@@ -55,9 +57,10 @@ def adapt(
     ----------
     query (..., L, d), key (..., S, d) : raw inputs, as for `linear_attention`. Dimension -3, where there is one, is the
         heads: each gets its own parameters. Earlier dimensions are pooled as more queries and keys of the same heads.
-    level : "centre", subtract the means; "balance", also give both sides the same covariance; "exponent", also an
-        optimal exponent for each axis; "weighted", the same with keys weighted by the attention that they get from
-        anchor queries; "posterior", rows drawn where the anchors attend (`PosteriorFeatures`).
+    level : "center", subtract the means; "balance", also give both sides the same covariance; "dense", also an optimal
+        exponent for each axis (`DenseExponentialFeatures`); "weighted", the same with keys weighted by the attention
+        that they get from anchor queries; "posterior", rows drawn where the anchors attend (`PosteriorFeatures`).
+        "centre" and "exponent" are accepted for "center" and "dense".
     num_features : the width that the map will have; sets the number of anchors, a quarter of it, and the scale.
     value (..., S, dv) : with anchor_scale="checked", compare outputs for these values; the keys themselves by default.
     scale, kernel, coupling, enable_gqa : as for `linear_attention` and the estimators.
@@ -77,6 +80,7 @@ def adapt(
     >>> phi.batch_shape
     (8,)
     """
+    level = OTHER_SPELLINGS.get(level, level)
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {level!r}.")
     kernel = SoftmaxKernel() if kernel is None else kernel
@@ -136,7 +140,7 @@ class HeadFit:
         moment = x.T @ x / len(x)
         matrix = np.eye(dim)
         anchors, masses = np.zeros((1, dim)), np.ones(1)
-        if level != "centre":
+        if level != "center":
             matrix = balancing_transform(moment, (y * weights[:, None]).T @ y)
         if level in ("weighted", "posterior"):
             anchors, masses = anchor_queries(x, x @ matrix.T, min(num_anchors, len(x) // 4), rng)
@@ -199,12 +203,12 @@ def anchor_queries(
 def gaussian(
     fits: list[HeadFit], batched: bool, level: str, kernel: SoftmaxFamily, coupling: Coupling
 ) -> SoftmaxEstimator:
-    """Positive features at centered and balanced inputs, from level "exponent" on with an exponent for each axis."""
+    """Positive features at centered and balanced inputs, from level "dense" on with an exponent for each axis."""
     base: SoftmaxEstimator = PositiveFeatures(kernel, coupling)
-    if level in ("exponent", "weighted"):
+    if level in ("dense", "weighted"):
         moment = stacked([fit.query_moment + fit.key_moment for fit in fits], batched)
         base = DenseExponentialFeatures.for_second_moment(moment, kernel=kernel, coupling=coupling)
-    return transformed(base, fits, batched, balanced=level != "centre")
+    return transformed(base, fits, batched, balanced=level != "center")
 
 
 def posterior(fits: list[HeadFit], batched: bool, **options: Any) -> SoftmaxEstimator:
@@ -239,64 +243,6 @@ def transformed(base: SoftmaxEstimator, fits: list[HeadFit], batched: bool, *, b
 def stacked(parameters: list[Any], batched: bool) -> np.ndarray:
     """One parameter set, or one for each head."""
     return np.stack(parameters) if batched else np.asarray(parameters[0])
-
-
-# the inputs, head by head -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """Raw inputs of one head: queries (L, d), keys (S, d), values (S, dv), and which keys are there."""
-
-    query: np.ndarray
-    key: np.ndarray
-    value: np.ndarray
-    present: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Heads:
-    """All heads, and whether the inputs had a dimension for them."""
-
-    heads: list[Head]
-    batched: bool
-
-
-def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: Any, enable_gqa: bool) -> Heads:
-    """Inputs (..., heads, length, dim) as one pair of matrices for each head."""
-    q, k = as_host(query, "query"), as_host(key, "key")
-    v = k if value is None else as_host(value, "value")
-    for name, array in (("query", q), ("key", k), ("value", v)):
-        if array.ndim < 2 or 0 in array.shape:
-            raise ValueError(f"{name} must have shape (..., length >= 1, dim), got {array.shape}.")
-    if q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
-        raise ValueError(f"query, key and value do not fit together: {q.shape}, {k.shape}, {v.shape}.")
-    batched = max(q.ndim, k.ndim) > 2
-    masks = [
-        np.ones(side.shape[:-1], bool) if mask is None else np.broadcast_to(np.asarray(mask, bool), side.shape[:-1])
-        for mask, side in ((query_mask, q), (key_mask, k))
-    ]
-    q, k, v = (a if a.ndim > 2 else a[None] for a in (q, k, v))
-    query_present, key_present = (np.atleast_2d(mask) for mask in masks)
-    heads, key_heads = q.shape[-3], k.shape[-3]
-    if heads != key_heads and not (enable_gqa and heads % key_heads == 0) and 1 not in (heads, key_heads):
-        raise ValueError(f"{heads} query heads and {key_heads} key heads do not fit (grouped heads: enable_gqa=True).")
-    count = max(heads, key_heads)
-    result = []
-    for i in range(count):
-        a, b = i * heads // count, i * key_heads // count
-        queries = flat(q[..., a, :, :])[query_present[..., a, :].ravel()]
-        present = key_present[..., b, :].ravel()
-        if not len(queries) or not present.any():
-            raise ValueError(f"head {i} has no query or no key that takes part.")
-        keys = np.where(present[:, None], flat(k[..., b, :, :]), 0.0)
-        result.append(Head(queries, keys, np.where(present[:, None], flat(v[..., b, :, :]), 0.0), present))
-    return Heads(result, batched)
-
-
-def flat(x: np.ndarray) -> np.ndarray:
-    """(..., n, d) -> (everything, d)."""
-    return x.reshape(-1, x.shape[-1])
 
 
 def choose_scale(

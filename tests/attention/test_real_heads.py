@@ -20,7 +20,7 @@ def test_outputs_of_positive_features_stay_within_the_values(name, dtype):
     low, high = value_range(head)
     largest = np.abs(head.value).max()
     slack = largest * (len(k) * np.finfo(np.float32).eps + 2 * np.finfo(dtype).eps)
-    for estimator in (rf.PositiveFeatures(), rf.HyperbolicFeatures(), rf.adapt(q, k, level="exponent")):
+    for estimator in (rf.PositiveFeatures(), rf.HyperbolicFeatures(), rf.adapt(q, k, level="dense")):
         phi = estimator.draw(head.dim, 64, rng=0, like=q)
         out = rf.linear_attention(q, k, v, phi, is_causal=head.is_causal)
         assert out.dtype == dtype
