@@ -1,6 +1,8 @@
-"""Examples of integrations are collected where their library is installed."""
+"""Examples of integrations are collected where their library is installed; what a test registers, it alone sees."""
 
 from importlib.util import find_spec
+
+import pytest
 
 EXAMPLES = {
     "randfeat/integrations/torch.py": ("torch",),
@@ -20,3 +22,17 @@ EXAMPLES = {
 }
 
 collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]
+
+
+@pytest.fixture(autouse=True)
+def own_registrations():
+    """Classes that a test or an example registers are forgotten after it."""
+    from randfeat.couplings.base import _BY_NAME
+    from randfeat.storage.registry import _REGISTERED
+
+    tables = (_BY_NAME, _REGISTERED)
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)

@@ -13,10 +13,11 @@ Describe an estimator, draw a feature map, use its features:
 True
 """
 
-from randfeat import bounds, couplings, estimators, kernels, montecarlo, testing
+from typing import TYPE_CHECKING
+
+from randfeat._hints import lazy_modules as _lazy_modules
 from randfeat.attention import (
     AttentionCosts,
-    AttentionMethod,
     AttentionState,
     attention_method,
     kernel_attention,
@@ -24,39 +25,174 @@ from randfeat.attention import (
     linear_attention_vjp,
     softmax_attention,
 )
-from randfeat.couplings import *
-from randfeat.estimators import *
-from randfeat.features import Features, concatenate, tensor_product
-from randfeat.kernels import *
+from randfeat.couplings import (
+    Antithetic,
+    CenteredGaussian,
+    Circulant,
+    Coupling,
+    Fastfood,
+    GaussHermite,
+    Hadamard,
+    Halton,
+    Independent,
+    MomentMatched,
+    Orthogonal,
+    Simplex,
+    SimplexPlus,
+    Sobol,
+    SphericalRadial,
+)
+from randfeat.estimators import (
+    ActivationFeatures,
+    AngularHybridFeatures,
+    ArcCosineFeatures,
+    ArdFeatures,
+    BalancedFeatures,
+    CenteredFeatures,
+    ComplexExponentialFeatures,
+    ControlVariateFeatures,
+    DenseExponentialFeatures,
+    Estimator,
+    GaussianHybridFeatures,
+    GeneralizedExponentialFeatures,
+    GeometricFeatures,
+    HybridFeatures,
+    HyperbolicFeatures,
+    ImportanceSampledFeatures,
+    MaclaurinFeatures,
+    OpticalFeatures,
+    OptimalPositiveFeatures,
+    PoissonFeatures,
+    PositiveFeatures,
+    PosteriorFeatures,
+    ProductFeatures,
+    ProductSketchFeatures,
+    RegularizedSoftmaxFeatures,
+    ScaledFeatures,
+    SignFeatures,
+    SpectralFeatures,
+    StudentPositiveFeatures,
+    SumFeatures,
+    TensorSketchFeatures,
+    TrigonometricFeatures,
+)
+from randfeat.features import Features
+from randfeat.kernels import (
+    ActivationKernel,
+    AngularKernel,
+    ArcCosineKernel,
+    ArdKernel,
+    CauchyKernel,
+    DotProductKernel,
+    ExponentialKernel,
+    ExponentialPowerKernel,
+    GaussianKernel,
+    Kernel,
+    LaplacianKernel,
+    MaternKernel,
+    NormalizedSoftmaxKernel,
+    OpticalKernel,
+    PolynomialKernel,
+    RationalQuadraticKernel,
+    SoftmaxKernel,
+)
 from randfeat.maps import FeatureMap
-from randfeat.regression.feature_moments import FeatureMoments
-from randfeat.regression.gaussian_process import SampleFunctions, prior_functions
-from randfeat.selection.adaptation import adapt
+from randfeat.regression import FeatureMoments, prior_functions
+from randfeat.selection import (
+    adapt,
+    attention_diagnostics,
+    num_features_for,
+    predict_attention_error,
+    recommend,
+)
 from randfeat.selection.catalogue import catalogue
-from randfeat.selection.diagnostics import AttentionDiagnostics, attention_diagnostics
-from randfeat.selection.planning import num_features_for, predict_attention_error
-from randfeat.selection.recommendation import recommend
-from randfeat.storage import load, save
+from randfeat.storage import load, register, save
 from randfeat.variance import NoClosedForm
+
+if TYPE_CHECKING:
+    from randfeat import bounds, integrations, montecarlo, testing
+else:
+    __getattr__, __dir__ = _lazy_modules("randfeat", ["bounds", "integrations", "montecarlo", "testing"])
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationFeatures",
+    "ActivationKernel",
+    "AngularHybridFeatures",
+    "AngularKernel",
+    "Antithetic",
+    "ArcCosineFeatures",
+    "ArcCosineKernel",
+    "ArdFeatures",
+    "ArdKernel",
     "AttentionCosts",
-    "AttentionDiagnostics",
-    "AttentionMethod",
     "AttentionState",
+    "BalancedFeatures",
+    "CauchyKernel",
+    "CenteredFeatures",
+    "CenteredGaussian",
+    "Circulant",
+    "ComplexExponentialFeatures",
+    "ControlVariateFeatures",
+    "Coupling",
+    "DenseExponentialFeatures",
+    "DotProductKernel",
+    "Estimator",
+    "ExponentialKernel",
+    "ExponentialPowerKernel",
+    "Fastfood",
     "FeatureMap",
     "FeatureMoments",
     "Features",
+    "GaussHermite",
+    "GaussianHybridFeatures",
+    "GaussianKernel",
+    "GeneralizedExponentialFeatures",
+    "GeometricFeatures",
+    "Hadamard",
+    "Halton",
+    "HybridFeatures",
+    "HyperbolicFeatures",
+    "ImportanceSampledFeatures",
+    "Independent",
+    "Kernel",
+    "LaplacianKernel",
+    "MaclaurinFeatures",
+    "MaternKernel",
+    "MomentMatched",
     "NoClosedForm",
-    "SampleFunctions",
+    "NormalizedSoftmaxKernel",
+    "OpticalFeatures",
+    "OpticalKernel",
+    "OptimalPositiveFeatures",
+    "Orthogonal",
+    "PoissonFeatures",
+    "PolynomialKernel",
+    "PositiveFeatures",
+    "PosteriorFeatures",
+    "ProductFeatures",
+    "ProductSketchFeatures",
+    "RationalQuadraticKernel",
+    "RegularizedSoftmaxFeatures",
+    "ScaledFeatures",
+    "SignFeatures",
+    "Simplex",
+    "SimplexPlus",
+    "Sobol",
+    "SoftmaxKernel",
+    "SpectralFeatures",
+    "SphericalRadial",
+    "StudentPositiveFeatures",
+    "SumFeatures",
+    "TensorSketchFeatures",
+    "TrigonometricFeatures",
     "adapt",
     "attention_diagnostics",
     "attention_method",
     "bounds",
     "catalogue",
-    "concatenate",
+    "integrations",
     "kernel_attention",
     "linear_attention",
     "linear_attention_vjp",
@@ -66,11 +202,8 @@ __all__ = [
     "predict_attention_error",
     "prior_functions",
     "recommend",
+    "register",
     "save",
     "softmax_attention",
-    "tensor_product",
     "testing",
 ]
-__all__ += couplings.__all__
-__all__ += estimators.__all__
-__all__ += kernels.__all__

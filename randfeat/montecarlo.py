@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count, as_generator, as_host
+from randfeat._hints import hinted
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.couplings import Coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
@@ -117,6 +118,7 @@ class Comparison:
         return Measured(ratio, influence.std(axis=0, ddof=1) / np.sqrt(len(a)))
 
 
+@hinted
 def sample_errors(
     estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
 ) -> ErrorSample:
@@ -134,6 +136,7 @@ def sample_errors(
     return sample
 
 
+@hinted
 def compare(
     first: Estimator, second: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
 ) -> Comparison:
@@ -152,6 +155,7 @@ def compare(
     return Comparison(*samples)
 
 
+@hinted
 def gram_variance(
     estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
 ) -> Measured:

@@ -99,7 +99,7 @@ OTHERS: list[rf.Estimator] = [
             rf.PositiveFeatures(coupling=rf.Orthogonal(norms="constant")),
             rf.TrigonometricFeatures(coupling=rf.Orthogonal(norms="constant"), variant="phase"),
         ),
-        mixers=(rf.AngularMixer(num_signs=1),),
+        mixers=(rf.estimators.AngularMixer(num_signs=1),),
         shared_rows=False,
     ),
     rf.ArcCosineFeatures(rf.ArcCosineKernel(order=0), rf.Antithetic()),

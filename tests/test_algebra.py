@@ -133,7 +133,7 @@ EXPRESSIONS = [kernel for kernel, _ in COMBINED] + [
 
 @pytest.mark.parametrize("thing", EXPRESSIONS, ids=repr)
 def test_expressions_are_values(thing):
-    again = eval(repr(thing), vars(rf))
+    again = eval(repr(thing), {**vars(rf), **vars(rf.kernels)})
     assert again == thing
     assert hash(again) == hash(thing)
     assert thing + thing == thing + again
@@ -169,14 +169,17 @@ def test_operators(a, b, c):
 
 
 def test_errors_of_construction():
-    for cls, kind, part in ((rf.SumKernel, "Kernel", GAUSSIAN), (rf.ProductFeatures, "Estimator", WAVES)):
+    for cls, kind, part in (
+        (rf.kernels.SumKernel, "Kernel", GAUSSIAN),
+        (rf.ProductFeatures, "Estimator", WAVES),
+    ):
         with pytest.raises(TypeError, match=f"parts must be a tuple of {kind}s"):
             cls(part)
         with pytest.raises(TypeError, match=f"parts must be a tuple of {kind}s"):
             cls(())
         with pytest.raises(TypeError, match=f"each part must be of type {kind}"):
             cls((part, "gaussian"))
-    for cls, kind in ((rf.ScaledKernel, "Kernel"), (rf.ScaledFeatures, "Estimator")):
+    for cls, kind in ((rf.kernels.ScaledKernel, "Kernel"), (rf.ScaledFeatures, "Estimator")):
         with pytest.raises(TypeError, match=f"base must be an? {kind}"):
             cls("gaussian", 2.0)
     for scales, error, message in (

@@ -64,18 +64,18 @@ def test_concatenate_and_tensor_product(xp, rng, scales, per_feature):
     first, second = wide(*a) @ wide(*a2).T, wide(*b) @ wide(*b2).T
     error = rounding(wide(*a), wide(*a2), 610), rounding(wide(*b), wide(*b2), 610)
     rows = [(make(xp, *left), make(xp, *right)) for left, right in ((a, b), (a2, b2))]
-    together = [rf.concatenate(*pair) for pair in rows]
+    together = [rf.features.concatenate(*pair) for pair in rows]
     assert together[0].num_features == 7
     actual = to_numpy(together[0].dot(together[1]))
     assert np.all(np.abs(actual - (first + second)) <= error[0] + error[1])
     # A small part counts where it stands alone: drop the other.
-    crossed = [rf.tensor_product(*pair) for pair in rows]
+    crossed = [rf.features.tensor_product(*pair) for pair in rows]
     assert crossed[0].num_features == 12
     sizes = np.abs(wide(*a)) @ np.abs(wide(*a2)).T, np.abs(wide(*b)) @ np.abs(wide(*b2)).T
     actual = to_numpy(crossed[0].dot(crossed[1]))
     assert np.all(np.abs(actual - first * second) <= error[0] * sizes[1] + sizes[0] * error[1])
     assert np.all(np.isfinite(actual))
-    partner = rf.tensor_product(make(xp, *(x[:4] for x in a2)), make(xp, *(x[:4] for x in b2)))
+    partner = rf.features.tensor_product(make(xp, *(x[:4] for x in a2)), make(xp, *(x[:4] for x in b2)))
     pairs = to_numpy(crossed[0].pairwise(partner))
     np.testing.assert_allclose(pairs, np.diagonal(actual), rtol=1e-9)
 
@@ -84,14 +84,14 @@ def test_concatenate_keeps_parts_of_very_different_size(xp):
     """A part 600 below the other in the exponent is there to the last digit where the other vanishes."""
     big, small = ([[1.0, 1.0]], [[300.0]]), ([[2.0]], [[-300.0]])
     nothing = ([[0.0, 0.0]], [[0.0]])
-    both = rf.concatenate(make(xp, *big), make(xp, *small))
-    probe = rf.concatenate(make(xp, *nothing), make(xp, [[1.0]], [[290.0]]))
+    both = rf.features.concatenate(make(xp, *big), make(xp, *small))
+    probe = rf.features.concatenate(make(xp, *nothing), make(xp, [[1.0]], [[290.0]]))
     np.testing.assert_allclose(to_numpy(both.dot(probe)), 2 * np.exp(-10.0), rtol=1e-12)
 
 
 def test_many_parts(xp, rng):
     parts = [signed_features(rng, 3, f) for f in (1, 2, 3)]
-    together = rf.concatenate(*(make(xp, *part) for part in parts))
+    together = rf.features.concatenate(*(make(xp, *part) for part in parts))
     plain = np.concatenate([values * np.exp(log) for values, log in parts], axis=-1)
     np.testing.assert_allclose(to_numpy(together.to_array()), plain, rtol=1e-14)
 
@@ -105,8 +105,8 @@ def test_features_of_sums_and_products_of_kernels(xp, rng):
 
     def estimates(x, y):
         queries, keys = (one.queries(x), two.queries(x)), (one.keys(y), two.keys(y))
-        total = rf.concatenate(*queries).dot(rf.concatenate(*keys))
-        product = rf.tensor_product(*queries).dot(rf.tensor_product(*keys))
+        total = rf.features.concatenate(*queries).dot(rf.features.concatenate(*keys))
+        product = rf.features.tensor_product(*queries).dot(rf.features.tensor_product(*keys))
         return one.estimate(x, y), two.estimate(x, y), total, product
 
     a, b, total, product = map(to_numpy, compiled(xp, estimates)(x, y))

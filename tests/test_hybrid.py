@@ -145,10 +145,10 @@ def test_covariances_that_are_not_known_say_so():
 # mixers ----------------------------------------------------------------------------------------------------------
 
 MIXERS = [
-    rf.AngularMixer(num_signs=3),
-    rf.GaussianMixer(num_frequencies=2),
-    rf.GaussianMixer(num_frequencies=2, width=0.7, matrix=-1.0, anchor=[0.2, 0.1, -0.3]),
-    rf.GaussianMixer(num_frequencies=3, matrix=ROTATION),
+    rf.estimators.AngularMixer(num_signs=3),
+    rf.estimators.GaussianMixer(num_frequencies=2),
+    rf.estimators.GaussianMixer(num_frequencies=2, width=0.7, matrix=-1.0, anchor=[0.2, 0.1, -0.3]),
+    rf.estimators.GaussianMixer(num_frequencies=3, matrix=ROTATION),
 ]
 
 
@@ -172,7 +172,7 @@ def test_mean_and_variance_of_weights(mixer):
 
 def test_angles_are_exact_at_their_ends_and_zero_has_none():
     x = np.array([[1e-8, 0.3, 0.0], [2.0, 1.0, 1e3]])
-    mixer = rf.AngularMixer()
+    mixer = rf.estimators.AngularMixer()
     assert np.all(mixer.mean(x, 3 * x) < 1e-15)
     np.testing.assert_allclose(mixer.mean(x, -2 * x), 1.0, rtol=1e-15)
     assert np.all(mixer.variance(x, -2 * x) < 1e-15)
@@ -185,7 +185,7 @@ def test_angles_are_exact_at_their_ends_and_zero_has_none():
 
 
 def test_a_gaussian_weight_is_one_at_its_anchor():
-    mixer = rf.GaussianMixer(anchor=[1.0, 0.0, 0.5], matrix=np.diag([1.0, 2.0, 1.0]))
+    mixer = rf.estimators.GaussianMixer(anchor=[1.0, 0.0, 0.5], matrix=np.diag([1.0, 2.0, 1.0]))
     y = np.array([0.5, 1.0, 0.0])
     x = np.array([0.5, -2.0, 0.5])
     assert mixer.mean(x, y) == 1
@@ -196,16 +196,22 @@ def test_a_gaussian_weight_is_one_at_its_anchor():
 
 
 def test_mixers_are_values_and_say_what_is_wrong():
-    assert rf.GaussianMixer(anchor=[1.0]) == rf.GaussianMixer(anchor=[1.0]) != rf.GaussianMixer(anchor=[2.0])
-    assert len({rf.AngularMixer(), rf.AngularMixer(), rf.AngularMixer(num_signs=2)}) == 2
+    assert (
+        rf.estimators.GaussianMixer(anchor=[1.0])
+        == rf.estimators.GaussianMixer(anchor=[1.0])
+        != rf.estimators.GaussianMixer(anchor=[2.0])
+    )
+    assert (
+        len({rf.estimators.AngularMixer(), rf.estimators.AngularMixer(), rf.estimators.AngularMixer(num_signs=2)}) == 2
+    )
     with pytest.raises(ValueError, match="num_signs must be a positive integer, got 0"):
-        rf.AngularMixer(num_signs=0)
+        rf.estimators.AngularMixer(num_signs=0)
     with pytest.raises(ValueError, match="width must be positive"):
-        rf.GaussianMixer(width=-1.0)
+        rf.estimators.GaussianMixer(width=-1.0)
     with pytest.raises(ValueError, match=r"matrix must be a number or \(..., d, d\), got shape \(2, 3\)"):
-        rf.GaussianMixer(matrix=np.ones((2, 3)))
+        rf.estimators.GaussianMixer(matrix=np.ones((2, 3)))
     with pytest.raises(ValueError, match="the anchor has dimension 2; draw with dim=2"):
-        rf.HybridFeatures(mixers=(rf.GaussianMixer(anchor=[1.0, 2.0]),)).draw(3, 66)
+        rf.HybridFeatures(mixers=(rf.estimators.GaussianMixer(anchor=[1.0, 2.0]),)).draw(3, 66)
 
 
 # the composite map -----------------------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ def twin(estimator, phi, x, y):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Certain(rf.AngularMixer):
+class Certain(rf.estimators.AngularMixer):
     """A weight with a constant part beyond one, so that the last base has a negative one."""
 
     constant = 1.75
@@ -247,7 +253,7 @@ HYBRIDS = [
     rf.HybridFeatures.multipolar(np.eye(D)[:2], num_frequencies=2),
     rf.HybridFeatures(
         bases=(rf.TrigonometricFeatures(variant="phase"), BASES[3], BASES[5], BASES[8]),
-        mixers=(rf.AngularMixer(2), rf.GaussianMixer(1, 2.0), rf.AngularMixer(1)),
+        mixers=(rf.estimators.AngularMixer(2), rf.estimators.GaussianMixer(1, 2.0), rf.estimators.AngularMixer(1)),
     ),
     rf.HybridFeatures(mixers=(Certain(2),)),
     rf.HybridFeatures(bases=(rf.HybridFeatures(), rf.PositiveFeatures()), shared_rows=False),
@@ -269,7 +275,7 @@ def test_widths():
     assert rf.GaussianHybridFeatures(num_frequencies=8).features_per_row == 66
     three = rf.HybridFeatures(
         bases=(rf.PositiveFeatures(), rf.HyperbolicFeatures(), rf.TrigonometricFeatures()),
-        mixers=(rf.AngularMixer(3), rf.GaussianMixer(2)),
+        mixers=(rf.estimators.AngularMixer(3), rf.estimators.GaussianMixer(2)),
     )
     assert three.features_per_row == 1 * (1 + 3) + 2 * 4 + 2 * (1 + 3 + 4)
     with pytest.raises(ValueError, match=r"cannot have 100 features; nearest: 72, 108"):
@@ -305,7 +311,7 @@ def test_one_anchor_for_each_head():
     x, y = np.random.default_rng(2).standard_normal((2, 2, 4, D)) / 2
 
     def make(anchor):
-        return rf.HybridFeatures(mixers=(rf.GaussianMixer(2, anchor=anchor, matrix=ROTATION),))
+        return rf.HybridFeatures(mixers=(rf.estimators.GaussianMixer(2, anchor=anchor, matrix=ROTATION),))
 
     batched = make(anchors)
     assert batched.batch_shape == (2,)
@@ -341,7 +347,7 @@ def test_hybrids_say_what_is_wrong():
     with pytest.raises(TypeError, match="bases must be a tuple of SoftmaxEstimators"):
         rf.HybridFeatures(bases=(positive, "trigonometric"))
     with pytest.raises(TypeError, match="mixers must be a tuple of Mixers"):
-        rf.HybridFeatures(mixers=rf.AngularMixer())
+        rf.HybridFeatures(mixers=rf.estimators.AngularMixer())
     with pytest.raises(ValueError, match=r"same kernel, got SoftmaxKernel\(scale=1.0\), GaussianKernel"):
         rf.HybridFeatures(bases=(positive, rf.TrigonometricFeatures(rf.GaussianKernel())))
     with pytest.raises(ValueError, match=r"same coupling, got Orthogonal\(norms='chi'\), Independent\(\)"):
@@ -357,10 +363,12 @@ def test_hybrids_say_what_is_wrong():
 COMPOSED = [
     rf.HybridFeatures(
         bases=(BASES[3], rf.GeneralizedExponentialFeatures(parameter=0.04j, sign=-1), rf.PositiveFeatures()),
-        mixers=(rf.AngularMixer(1), rf.GaussianMixer(1, 4.0, matrix=-1.0, anchor=[0.2])),
+        mixers=(rf.estimators.AngularMixer(1), rf.estimators.GaussianMixer(1, 4.0, matrix=-1.0, anchor=[0.2])),
     ),
     rf.HybridFeatures.multipolar(np.eye(D)[:2] / 2, num_frequencies=1, width=3.0),
-    rf.HybridFeatures(bases=(rf.AngularHybridFeatures(num_signs=1), BASES[0]), mixers=(rf.GaussianMixer(1, 4.0),)),
+    rf.HybridFeatures(
+        bases=(rf.AngularHybridFeatures(num_signs=1), BASES[0]), mixers=(rf.estimators.GaussianMixer(1, 4.0),)
+    ),
     rf.AngularHybridFeatures(coupling="antithetic-orthogonal", num_signs=2),
 ]
 

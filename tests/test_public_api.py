@@ -31,8 +31,15 @@ def is_ours(thing):
     return getattr(thing, "__module__", "").startswith("randfeat")
 
 
+MOST_NAMES = 90
+HOMES = (rf, rf.kernels, rf.estimators, rf.couplings, rf.features, rf.attention, rf.regression, rf.selection)
+NAMES = {getattr(home, name): f"{home.__name__}.{name}" for home in HOMES for name in home.__all__}
+PUBLIC = {name: thing for thing, name in NAMES.items() if not inspect.ismodule(thing)}
+
+
 def test_names_are_complete():
-    assert len(set(rf.__all__)) == len(rf.__all__)
+    assert len(set(rf.__all__)) == len(rf.__all__) <= MOST_NAMES
+    assert rf.__all__ == sorted(rf.__all__)
     bound = {name for name, thing in vars(rf).items() if not name.startswith("_") and is_ours(thing)}
     assert bound - set(rf.__all__) == set(), "imported into the package, but not public"
     for name in rf.__all__:
@@ -67,14 +74,17 @@ def test_every_estimator_coupling_and_kernel_is_public():
     for base in (rf.Estimator, rf.Coupling, rf.Kernel):
         found = [c for c in leaves(base) if is_ours(c) and not inspect.isabstract(c) and not c.__name__.startswith("_")]
         assert len(found) >= 2
+        package = importlib.import_module(f"randfeat.{base.__name__.lower()}s")
         for cls in found:
-            assert cls.__name__ in rf.__all__, f"{cls.__module__}.{cls.__name__} is not public"
+            assert cls.__name__ in package.__all__, f"{cls.__module__}.{cls.__name__} is not public"
+            if base is not rf.Kernel:  # operators make kernels that nobody names
+                assert cls.__name__ in rf.__all__, f"{cls.__name__} is not at the top level"
 
 
-@pytest.mark.parametrize("name", rf.__all__)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented(name):
     """A docstring with content of its own: for functions and classes, and for their public methods and properties."""
-    thing = getattr(rf, name)
+    thing = PUBLIC[name]
     documented(thing, name)
     if inspect.isclass(thing):
         for attribute, value in vars(thing).items():
@@ -94,10 +104,10 @@ def documented(thing, name):
     assert text.split("\n\n")[0].rstrip()[-1] in ".:`", f"{name}: the first sentence has no end: {text!r}"
 
 
-@pytest.mark.parametrize("name", [name for name in rf.__all__ if callable(getattr(rf, name))])
+@pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if callable(thing)])
 def test_public_signatures_have_types(name):
     """Parameters of public functions and constructors are annotated."""
-    thing = getattr(rf, name)
+    thing = PUBLIC[name]
     if issubclass_safe(thing, Exception):
         assert issubclass(thing, ValueError | TypeError | UserWarning)
         return
@@ -123,6 +133,26 @@ def test_importing_imports_nothing_optional():
     assert "randfeat.attention.linear" in loaded
     assert "numpy" in loaded
     assert sorted(set(OPTIONAL) & set(loaded)) == []
+    lazy = {f"randfeat.{name}" for name in ("bounds", "montecarlo", "testing", "integrations", "cli")}
+    assert sorted(lazy & set(loaded)) == []
+
+
+def test_modules_are_imported_when_they_are_used():
+    """By their names alone, and once; `dir` knows them before."""
+    code = (
+        "import randfeat as rf, sys; names = ('bounds', 'montecarlo', 'testing', 'integrations'); "
+        "assert set(names) <= set(dir(rf)); assert not any(f'randfeat.{name}' in sys.modules for name in names); "
+        "assert 'sklearn' in dir(rf.integrations); assert not hasattr(rf, 'plot_everything'); "
+        "rf.bounds.chernoff_bound, rf.montecarlo.compare, rf.testing.check_estimator; "
+        "assert rf.bounds is sys.modules['randfeat.bounds']; assert rf.__getattr__('bounds') is rf.bounds"
+    )
+    run_python(code)
+
+
+def test_integrations_are_reached_from_the_package():
+    pytest.importorskip("sklearn")
+    code = "import randfeat as rf; print(rf.integrations.sklearn.RandomFeatureRidge.__name__)"
+    assert run_python(code) == ["RandomFeatureRidge"]
 
 
 def test_using_numpy_imports_no_other_array_library():

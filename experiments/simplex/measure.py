@@ -65,7 +65,7 @@ class SimplexSettings(Settings):
     most_points: int = 4000
 
 
-def ratio(estimator: rf.SoftmaxEstimator, dim: int, distance: float, num_rows: int) -> float:
+def ratio(estimator: rf.estimators.SoftmaxEstimator, dim: int, distance: float, num_rows: int) -> float:
     """Closed-form variance over that of independent rows at equal numbers of rows, at |x + y|² or |x - y|²."""
     x, y = pair(dim, distance, opposite=isinstance(estimator, rf.TrigonometricFeatures))
     width = estimator.num_features(num_rows, dim)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
+from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs, intervals
 from randfeat.attention.problem import checked
 from randfeat.attention.relations import Relation
@@ -15,6 +16,7 @@ __all__ = ["BLOCK", "exact_outputs", "kernel_attention", "softmax_attention"]
 BLOCK = 512  # queries at a time, so that memory is linear in the length
 
 
+@hinted
 def softmax_attention(
     query: Any,
     key: Any,
@@ -53,6 +55,7 @@ def softmax_attention(
     )  # fmt: skip
 
 
+@hinted
 def kernel_attention(
     query: Any,
     key: Any,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from randfeat._array import Array, as_floating, cast, device_of, namespace
+from randfeat._hints import hinted
 from randfeat.attention.executors import pull_back
 from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.inputs import Inputs, swap_heads
@@ -13,6 +14,7 @@ from randfeat.maps import FeatureMap
 __all__ = ["check_analytic", "check_stateless", "linear_attention_vjp"]
 
 
+@hinted
 def linear_attention_vjp(
     query: Any,
     key: Any,

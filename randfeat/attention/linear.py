@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from randfeat._hints import hinted
 from randfeat.attention.cost_model.method import is_exact
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.executors import attend
@@ -12,6 +13,7 @@ from randfeat.maps import FeatureMap
 __all__ = ["linear_attention"]
 
 
+@hinted
 def linear_attention(
     query: Any,
     key: Any,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._hints import Hinted
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
 
 __all__ = ["Coupling", "coupling_names", "haar_rows", "register_coupling", "resolve_coupling"]
@@ -13,7 +14,7 @@ __all__ = ["Coupling", "coupling_names", "haar_rows", "register_coupling", "reso
 _BY_NAME: dict[str, Callable[[], "Coupling"]] = {}
 
 
-class Coupling(abc.ABC):
+class Coupling(Hinted, abc.ABC):
     """The joint law of the rows `w_1 .. w_m` in R^d.
 
     A coupling draws rows, and states what a variance depends on: how many pairs of rows are dependent, and their joint

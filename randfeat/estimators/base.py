@@ -11,6 +11,7 @@ import numpy as np
 
 from randfeat import variance
 from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_generator, broadcasts_to, host_to
+from randfeat._hints import Hinted, hinted
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import PairLaw
@@ -26,7 +27,7 @@ OPERATIONS: dict[str, Callable[..., "Estimator"]] = {}
 
 
 @dataclass(frozen=True)
-class Estimator(abc.ABC):
+class Estimator(Hinted, abc.ABC):
     """A random-feature estimator `K̂(x, y) = φ_q(x)·φ_k(y) = (1/m) Σ_i S(w_i; x, y)` of a kernel.
 
     kernel : which number is estimated.
@@ -236,6 +237,7 @@ class Estimator(abc.ABC):
         """Kurtosis of `S(w)` for one N(0, I) row: how many draws an empirical MSE needs (`montecarlo`)."""
         raise variance.NoClosedForm(f"{type(self).__name__} has no closed kurtosis.")
 
+    @hinted
     def draw(
         self,
         dim: int,
@@ -280,6 +282,7 @@ class Estimator(abc.ABC):
         features = evaluate(arrays, self.kernel.unit(x))
         return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
+    @hinted
     def mean(self, x: Any, y: Any, *, num_features: int | None = None) -> np.ndarray:
         """`E[K̂(x, y)]`: the kernel itself where the coupling has exact marginals.
 
@@ -289,6 +292,7 @@ class Estimator(abc.ABC):
         relative = self.mean_over_reference(*self._pair(x, y), num_features)
         return variance.times_reference(self.kernel, relative, x, y, power=1)
 
+    @hinted
     def variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`Var[K̂(x, y)]`, exact.
 
@@ -298,17 +302,20 @@ class Estimator(abc.ABC):
         relative = self.variance_over_reference(*self._pair(x, y), as_count(num_features, "num_features"))
         return variance.times_reference(self.kernel, relative, x, y, power=2)
 
+    @hinted
     def relative_variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`Var[K̂(x, y)] / kernel(x, y)²`, exact, in the softmax family without overflow; inf (or NaN) where it is 0."""
         relative = self.variance_over_reference(*self._pair(x, y), as_count(num_features, "num_features"))
         with np.errstate(divide="ignore", invalid="ignore"):
             return relative / self.kernel.relative(x, y) ** 2
 
+    @hinted
     def relative_mse(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`E[(K̂(x, y) / kernel(x, y) - 1)²]`: relative variance plus squared relative bias, exact."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._mse_over_reference(x, y, num_features) / self.kernel.relative(x, y) ** 2
 
+    @hinted
     def mse(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`E[(K̂(x, y) - kernel(x, y))²]`: variance plus squared bias, exact."""
         return variance.times_reference(self.kernel, self._mse_over_reference(x, y, num_features), x, y, power=2)

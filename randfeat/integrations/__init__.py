@@ -1,4 +1,4 @@
-"""Linear attention and random features behind the interfaces of other libraries. Not imported with `randfeat`.
+"""Linear attention and random features behind the interfaces of other libraries, each imported when it is used.
 
     randfeat.integrations.torch          an nn.Module, and a function with the signature of PyTorch's attention
     randfeat.integrations.jax            a function with the signature of JAX's attention, and one for Flax
@@ -10,4 +10,13 @@
 Each module needs its library; if it is missing, the error names the command: `pip install 'randfeat[torch]'` and so on.
 """
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+from randfeat._hints import lazy_modules
+
+__all__ = ["dask", "jax", "jax_autograd", "sklearn", "torch", "torch_autograd", "transformers"]
+
+if TYPE_CHECKING:
+    from randfeat.integrations import dask, jax, jax_autograd, sklearn, torch, torch_autograd, transformers
+else:
+    __getattr__, __dir__ = lazy_modules("randfeat.integrations", __all__)

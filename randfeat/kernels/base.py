@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, as_host, cast, compute_dtype, namespace
+from randfeat._hints import Hinted
 
 __all__ = ["Kernel", "check_positive"]
 
@@ -19,7 +20,7 @@ OPERATIONS: dict[str, Callable[..., "Kernel"]] = {}
 
 
 @dataclass(frozen=True)
-class Kernel(abc.ABC):
+class Kernel(Hinted, abc.ABC):
     """A kernel `k(x, y)` with exact values.
 
     Inputs are (..., n, d) and (..., k, d) for the Gram matrix, and broadcast over (..., d) for `pairwise`. The output

@@ -15,6 +15,7 @@ from randfeat._array import (
     host_to,
     namespace,
 )
+from randfeat._hints import hinted
 from randfeat.maps import FeatureMap
 
 __all__ = ["SampleFunctions", "prior_functions"]
@@ -63,6 +64,7 @@ class SampleFunctions:
             return values
         return values + self.features.estimator.kernel(x, cast(self.points, x.dtype)) @ cast(self.update, x.dtype)
 
+    @hinted
     def given(self, x: Any, y: Any, *, noise_variance: float, rng: Any = None) -> Self:
         """Posterior functions, given observations y (n,) at x (n, d) with independent noise of this variance.
 
@@ -92,6 +94,7 @@ class SampleFunctions:
         return cast(x, compute_dtype(namespace(x), x.dtype))
 
 
+@hinted
 def prior_functions(features: FeatureMap, num_samples: int = 1, *, rng: Any = None) -> SampleFunctions:
     """Draw functions from the Gaussian process of mean 0 whose kernel the features estimate.
 

@@ -1,1 +1,17 @@
 """Choosing features for given data: fit, rank, predict errors, diagnose denominators, list what exists."""
+
+from randfeat.selection.adaptation import adapt
+from randfeat.selection.diagnostics import AttentionDiagnostics, attention_diagnostics
+from randfeat.selection.planning import num_features_for, predict_attention_error
+from randfeat.selection.recommendation import Candidate, Recommendation, recommend
+
+__all__ = [
+    "AttentionDiagnostics",
+    "Candidate",
+    "Recommendation",
+    "adapt",
+    "attention_diagnostics",
+    "num_features_for",
+    "predict_attention_error",
+    "recommend",
+]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import as_count, as_generator
+from randfeat._hints import hinted
 from randfeat.attention import kernel_attention, linear_attention
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import resolve_coupling
@@ -32,6 +33,7 @@ SCALES = (1.0, 2.0, 4.0)
 CHECKED_ROWS = 32
 
 
+@hinted
 def adapt(
     query: Any,
     key: Any,

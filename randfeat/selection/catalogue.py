@@ -12,6 +12,7 @@ from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator
 from randfeat.kernels import Kernel
+from randfeat.storage.registry import registered
 from randfeat.variance import NoClosedForm
 
 __all__ = ["Entry", "catalogue"]
@@ -48,7 +49,7 @@ class Entry:
 
 
 def catalogue(kind: str | None = None) -> list[Entry]:
-    """Every estimator, coupling and kernel of the library, in the order of their names.
+    """Every estimator, coupling and kernel of the library, and those that were registered, in the order of their names.
 
     kind : "estimator", "coupling" or "kernel"; all of them by default.
 
@@ -66,7 +67,7 @@ def catalogue(kind: str | None = None) -> list[Entry]:
 
 
 def concrete(base: type) -> list[Any]:
-    """The public classes of this library that derive from `base`, by name."""
+    """The public classes of this library that derive from `base`, and registered ones, by name."""
 
     def leaves(cls: Any) -> Iterator[type]:
         for child in cls.__subclasses__():
@@ -74,7 +75,8 @@ def concrete(base: type) -> list[Any]:
             yield from leaves(child)
 
     ours = {cls for cls in leaves(base) if cls.__module__.startswith("randfeat.") and not inspect.isabstract(cls)}
-    return sorted((cls for cls in ours if not cls.__name__.startswith("_")), key=lambda cls: cls.__name__)
+    public = [cls for cls in ours if not cls.__name__.startswith("_")]
+    return sorted([*public, *registered(base)], key=lambda cls: cls.__name__)
 
 
 def source(cls: type) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_floating, as_host
+from randfeat._hints import hinted
 from randfeat.attention.cost_model.method import AttentionMethod, faster_method
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.linear import linear_attention
@@ -44,6 +45,7 @@ class AttentionDiagnostics:
     distance_to_mean: np.ndarray | None = None
 
 
+@hinted
 def attention_diagnostics(
     query: Any,
     key: Any,

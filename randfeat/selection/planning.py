@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count, as_generator, as_host
+from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.base import Estimator
@@ -17,6 +18,7 @@ __all__ = ["num_features_for", "predict_attention_error"]
 MOST_FEATURES = 2**40
 
 
+@hinted
 def num_features_for(
     estimator: Estimator, x: Any, y: Any, *, rel_error: float = 0.1, confidence: float = 0.95
 ) -> np.ndarray:
@@ -76,6 +78,7 @@ def possible_width(estimator: Estimator, rows: int, dim: int) -> int:
     return estimator.num_features(resolve_coupling(estimator.coupling).nearest_num_rows(rows, dim)[-1], dim)
 
 
+@hinted
 def predict_attention_error(
     estimator: Estimator,
     query: Any,

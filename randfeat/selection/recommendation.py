@@ -9,6 +9,7 @@ import numpy as np
 
 from randfeat import estimators as known
 from randfeat._array import as_count, as_generator, as_host
+from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator
@@ -90,6 +91,7 @@ class Recommendation(Sequence[Candidate]):
         return "\n".join([*lines, *(f"not tried: {name}: {reason}" for name, reason in self.refused.items())])
 
 
+@hinted
 def recommend(
     query: Any,
     key: Any,

@@ -2,35 +2,31 @@
 
 import dataclasses
 import os
-import sys
 from typing import Any
 
 import numpy as np
 
 from randfeat._array import as_count, as_host, broadcasts_to, dtype_name, move_to
 from randfeat.attention.state import AttentionState
-from randfeat.couplings import Coupling
-from randfeat.estimators import Estimator, Mixer
+from randfeat.estimators import Estimator
 from randfeat.features import ExponentialForm, FourierForm
-from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 from randfeat.storage import archive
+from randfeat.storage.registry import LAWS, classes
 
 __all__ = ["load", "save"]
 
 FORMAT, VERSION = "randfeat", 1
 STATE_ARRAYS = ("log_max", "weighted", "total")
-MODULES = ("randfeat.kernels", "randfeat.couplings", "randfeat.estimators")
-LAWS = Kernel | Coupling | Estimator | Mixer
 LONGEST_REASON = 400
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write a feature map, an estimator, kernel or coupling of this library, or an attention state to a file.
+    """Write a feature map, an estimator, kernel or coupling, or an attention state to a file.
 
     The file is an npz archive: the arrays with all their digits, and a header in JSON with the names of classes and
-    their fields. It holds no code and is read without pickle. A state carries the
-    fingerprint of its feature map along.
+    their fields. It holds no code and is read without pickle. A state carries the fingerprint of its feature map along.
+    Classes of your own are registered first (`register`), here and where the file is loaded.
 
     It has exactly the name that is given: no suffix is added. A file of that name is replaced when the new one is
     complete, in one step: a save that fails or is interrupted leaves it as it was.
@@ -89,20 +85,15 @@ def is_stored(obj: Any) -> bool:
 
 def refusal(obj: Any) -> str:
     """What is said of an object that cannot be saved."""
+    if isinstance(obj, LAWS) and dataclasses.is_dataclass(obj):
+        name = type(obj).__name__
+        return (
+            f"cannot save a {name}, which is no class of randfeat: register it first, with randfeat.register({name})."
+        )
     return (
         f"cannot save a {type(obj).__name__}: expected a feature map, an attention state, or an estimator, kernel or "
         "coupling of randfeat, with parameters that are numbers, strings, tuples or arrays."
     )
-
-
-def classes() -> dict[str, type]:
-    """The frozen dataclasses of this library that describe laws, by name."""
-    found: dict[str, type] = {}
-    for name, module in list(sys.modules.items()):
-        if name.startswith(MODULES):
-            own = (thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == name)
-            found |= {cls.__name__: cls for cls in own if issubclass(cls, LAWS) and dataclasses.is_dataclass(cls)}
-    return found
 
 
 # objects in JSON's terms ------------------------------------------------------------------------------------------
@@ -194,8 +185,8 @@ def law(name: str, fields: dict[str, Any]) -> Any:
     cls = classes().get(name)
     if cls is None:
         raise ValueError(
-            f"this randfeat has no class {name!r}: the file was written by another version, or holds a class "
-            "of its own, which cannot be loaded."
+            f"this randfeat has no class {name!r}: if it is one of your own, import the module that registers it "
+            "(randfeat.register) before the file is loaded; else the file was written by another version."
         )
     unknown = sorted(set(fields) - {f.name for f in dataclasses.fields(cls) if f.init})
     if unknown:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_generator
+from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
@@ -15,6 +16,7 @@ from randfeat.testing.report import POWER_Z, ROUNDING, Check, Report, bonferroni
 __all__ = ["check_coupling"]
 
 
+@hinted
 def check_coupling(
     coupling: Coupling | str,
     *,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_generator, as_host, cast, dtype_name
+from randfeat._hints import hinted
 from randfeat.estimators.base import Estimator
 from randfeat.maps import FeatureMap
 from randfeat.testing.moments import MomentCase, sample_pairs
@@ -15,6 +16,7 @@ from randfeat.testing.report import ROUNDING, Check, Report, bonferroni, conclud
 __all__ = ["check_estimator", "check_namespace"]
 
 
+@hinted
 def check_estimator(
     estimator: Estimator,
     *,

@@ -89,7 +89,7 @@ def test_what_exact_cannot_do_is_refused(rng):
         with pytest.raises(ValueError, match=message):
             rf.linear_attention(query, key, value, phi, method="exact", **options)
         found = rf.attention_method(query, key, value, phi, **options, costs=costs(linear_call=1.0))
-        assert found == rf.AttentionMethod("linear", 1.0, math.inf)
+        assert found == rf.attention.AttentionMethod("linear", 1.0, math.inf)
     out, _ = rf.linear_attention(query, key, value, phi, method="auto", return_state=True)
     assert same_bits(out, rf.linear_attention(query, key, value, phi))
     for wrong in ("fast", None, True):

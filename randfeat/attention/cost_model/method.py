@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from randfeat._array import Array
+from randfeat._hints import hinted
 from randfeat.attention.cost_model.rates import AttentionCosts
 from randfeat.attention.cost_model.work import exact_work, linear_work
 from randfeat.attention.problem import Problem
@@ -27,6 +28,7 @@ class AttentionMethod:
     exact_seconds: float
 
 
+@hinted
 def attention_method(
     query: Any,
     key: Any,

@@ -1,0 +1,70 @@
+"""Names that a package does not have: modules that are imported when they are used, and hints."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from randfeat._hints.words import HOMES, NAMES
+
+__all__ = ["lazy_modules"]
+
+
+def lazy_modules(
+    package: str, modules: Sequence[str]
+) -> tuple[Callable[[str], ModuleType], Callable[[], Sequence[str]]]:
+    """`__getattr__` and `__dir__` of a package that imports these modules when they are first used.
+
+    Any other name is an AttributeError with a hint.
+    """
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in modules:
+            return importlib.import_module(f"{package}.{name}")
+        message = f"module {package!r} has no attribute {name!r}"
+        if name.startswith("_"):  # asked by tools, not by people
+            raise AttributeError(message)
+        hint = name_hint(name, sys.modules[package], modules)
+        raise AttributeError(f"{message}; {hint}" if hint else message)
+
+    def __dir__() -> Sequence[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return __getattr__, __dir__
+
+
+def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:
+    """Where the thing is that is meant by `name`: known elsewhere, in a package below, an acronym, or nearly a name."""
+    plain = squeezed(name)
+    if package.__name__ == "randfeat":
+        for other, sentence in NAMES.items():
+            if squeezed(other) == plain:
+                return sentence
+        for home in HOMES:
+            if name in getattr(package, home).__all__:
+                return f"it is rf.{home}.{name}"
+        for acronym, estimator in acronyms(package):
+            if squeezed(acronym) == plain:
+                return f"{acronym} is {estimator}"
+    offered = {squeezed(found): found for found in (*package.__all__, *modules)}
+    close = difflib.get_close_matches(plain, offered, n=1)
+    return f"did you mean {package.__name__.replace('randfeat', 'rf')}.{offered[close[0]]}?" if close else None
+
+
+def squeezed(name: str) -> str:
+    """A name without what people spell in different ways: case, underscores, signs."""
+    return name.replace("++", "plusplus").replace("+", "plus").replace("#", "sharp").replace("_", "").casefold()
+
+
+def acronyms(package: Any) -> Iterator[tuple[str, str]]:
+    """What papers call estimators, and what they are here."""
+    for name in package.estimators.__all__:
+        cls = getattr(package.estimators, name)
+        found = getattr(cls, "acronyms", ())
+        where = "rf" if name in package.__all__ else "rf.estimators"
+        for acronym in (
+            found if isinstance(found, tuple) else cls.example().acronyms
+        ):  # the class may leave it to objects
+            yield acronym, f"{where}.{name}"
