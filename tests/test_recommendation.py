@@ -1,11 +1,13 @@
 """Recommendations: the table, the ranking, what is refused and why; and that a best choice is a good one."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 import randfeat as rf
 from randfeat.selection import recommendation
-from randfeat.selection.recommendation import Pilot
+from randfeat.selection.pilot import Pilot, Sequences
 
 CHEAP = {"couplings": ["orthogonal"], "num_queries": 16}
 
@@ -44,11 +46,18 @@ def test_best_is_a_frozen_fit_for_all_heads(sharp):
     assert error < 0.7
 
 
+def pilot_of(query, key, value, *, kernel=None, scale=1.0, is_causal=False, key_mask=None, query_mask=None, gqa=False):
+    """With all queries in it."""
+    sequences = Sequences.of(query, key, value, key_mask=key_mask, query_mask=query_mask, enable_gqa=gqa)
+    rows = np.arange(sequences.query.shape[-2])
+    return Pilot.of(sequences, rows, kernel=kernel or rf.SoftmaxKernel(), scale=scale, is_causal=is_causal)
+
+
 def test_predicted_errors_are_measured_errors(sharp):
     """With all queries in the pilot, the error of a draw is that of linear attention, to rounding."""
     query, key, value = (x[0] for x in sharp)
     for is_causal in (False, True):
-        pilot = Pilot.of(query, key, value, np.arange(150), scale=8**-0.5, is_causal=is_causal)
+        pilot = pilot_of(query, key, value, scale=8**-0.5, is_causal=is_causal)
         exact = rf.softmax_attention(query, key, value, is_causal=is_causal)
         np.testing.assert_allclose(pilot.exact, exact, atol=1e-12)
         for estimator in (rf.PositiveFeatures(), rf.adapt(query, key, num_features=32)):
@@ -108,13 +117,141 @@ def test_a_recipe_that_cannot_be_fitted_is_reported_not_raised(sharp, monkeypatc
 
 def test_mistakes_are_named(sharp):
     query, key, value = sharp
-    with pytest.raises(ValueError, match=r"query must have shape .*, got \(1, 2, 150, 8\)"):
-        rf.recommend(query[None], key, value)
+    with pytest.raises(ValueError, match=r"query must have shape .*, got \(8,\)"):
+        rf.recommend(query[0, 0], key, value)
     with pytest.raises(ValueError, match="do not fit together"):
         rf.recommend(query, key, value[:, :10])
     with pytest.raises(ValueError, match="key holds NaN or infinity; leave out padding"):
         rf.recommend(query, np.where(key > 5, np.nan, key), value)
     with pytest.raises(ValueError, match="unknown coupling 'ortho'"):
         rf.recommend(query, key, value, couplings=["ortho"])
+    with pytest.raises(ValueError, match=r"enable_gqa=True\): \(6, 25, 16\)"):
+        rf.recommend(query.reshape(6, 25, 16), key.reshape(3, 50, 16))
+    with pytest.raises(ValueError, match=r"key_mask must have the shape \(2, 150\) .*, got \(149,\)"):
+        rf.recommend(query, key, value, key_mask=np.ones(149, bool))
+    with pytest.raises(
+        TypeError, match=r"estimators must be estimators, classes of them, or names: 'built-in'.*got 'FAVOR"
+    ):
+        rf.recommend(query, key, value, estimators=["FAVOR+"])
+    with pytest.raises(TypeError, match=r"got <class 'randfeat.estimators.base.Estimator'>"):
+        rf.recommend(query, key, value, estimators=[rf.Estimator])
+    with pytest.raises(ValueError, match=r"no estimator could be tried. PositiveFeatures, Antithetic"):
+        rf.recommend(query, key, value, num_features=33, estimators=rf.PositiveFeatures(coupling="antithetic"))
     with pytest.raises(ValueError, match="num_draws must be a positive integer"):
         rf.recommend(query, key, value, num_draws=0)
+
+
+@dataclass(frozen=True)
+class Mirrored(rf.PositiveFeatures):
+    """An estimator that is not of the library: positive features of the opposite inputs, of the same law."""
+
+    def query_features(self, arrays, x):
+        return super().query_features(arrays, -x)
+
+
+def test_estimators_of_ones_own(sharp):
+    """A list is exactly what is tried: objects as they are, classes with every coupling, names of the table."""
+    mine = Mirrored(coupling="simplex")
+    given = [mine, Mirrored, "TrigonometricFeatures"]
+    ranking = rf.recommend(*sharp, num_features=32, estimators=given, couplings=["orthogonal", "independent"])
+    assert ranking.refused == {}
+    tried = sorted((candidate.name, candidate.coupling) for candidate in ranking)
+    orthogonal, independent, simplex = (repr(c()) for c in (rf.Orthogonal, rf.Independent, rf.Simplex))
+    assert tried == [
+        ("Mirrored", independent),
+        ("Mirrored", orthogonal),
+        ("Mirrored", simplex),
+        ("TrigonometricFeatures", independent),
+        ("TrigonometricFeatures", orthogonal),
+    ]
+    assert any(candidate.estimator is mine for candidate in ranking)
+    beside = rf.recommend(*sharp, num_features=32, estimators=[mine, "built-in"], num_draws=1, **CHEAP)
+    alone = rf.recommend(*sharp, num_features=32, num_draws=1, **CHEAP)
+    assert {c.name for c in beside} == {c.name for c in alone} | {"Mirrored"}
+    assert set(beside.refused) == set(alone.refused)
+
+
+def test_objects_of_one_class_have_names_of_their_own(sharp):
+    given = [rf.OptimalPositiveFeatures(exponent=exponent) for exponent in (-0.05, -0.1)]
+    names = {candidate.name for candidate in rf.recommend(*sharp, num_features=32, estimators=given)}
+    assert len(names) == 2
+    assert all(name.startswith("OptimalPositiveFeatures(exponent=") for name in names)
+
+
+def test_estimators_of_another_kernel_are_refused_with_the_reason(sharp):
+    given = [rf.PositiveFeatures(), rf.TrigonometricFeatures(rf.GaussianKernel(2.0))]
+    ranking = rf.recommend(*sharp, num_features=32, estimators=given)
+    assert [candidate.name for candidate in ranking] == ["PositiveFeatures"]
+    assert (
+        "of GaussianKernel(length_scale=2.0), not of SoftmaxKernel(scale=1.0)"
+        in ranking.refused["TrigonometricFeatures"]
+    )
+
+
+@pytest.mark.parametrize("kernel", [rf.SoftmaxKernel(0.5), rf.GaussianKernel(3.0), rf.NormalizedSoftmaxKernel(2.0)])
+def test_other_kernels_of_the_family(sharp, kernel):
+    """The errors are those of `linear_attention` against `kernel_attention`; every estimator of the kernel is tried."""
+    query, key, value = (x[0] for x in sharp)
+    pilot = pilot_of(query, key, value, kernel=kernel)
+    exact = rf.kernel_attention(query, key, value, kernel, scale=1.0)
+    np.testing.assert_allclose(pilot.exact, exact, atol=1e-12)
+    ranking = rf.recommend(query, key, value, kernel=kernel, scale=1.0, num_features=32, num_draws=1, **CHEAP)
+    assert len(ranking) >= 15
+    for candidate in ranking:
+        assert candidate.estimator.kernel == kernel
+        phi = candidate.estimator.draw(8, 32, rng=np.random.default_rng(3))
+        output = rf.linear_attention(query, key, value, phi, scale=1.0)
+        expected = np.linalg.norm(output - exact) / np.linalg.norm(exact)
+        actual = pilot.error(candidate.estimator, 32, np.random.default_rng(3))
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, err_msg=candidate.name)
+    with pytest.raises(ValueError, match="has a scale of its own"):
+        rf.recommend(query, key, value, kernel=kernel)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_batches_masks_and_groups(rng, is_causal):
+    """(batch, heads, L, d) with padding and grouped heads: one error a head, that of `linear_attention`."""
+    query, key, value = rng.standard_normal((2, 4, 30, 8)), *rng.standard_normal((2, 2, 2, 30, 8))
+    mask = np.arange(30) < np.array([30, 20])[:, None, None]
+    options = {"is_causal": is_causal, "key_mask": mask, "enable_gqa": True}
+    exact = rf.softmax_attention(query, key, value, **options)
+    pilot = pilot_of(query, key, value, is_causal=is_causal, scale=8**-0.5, key_mask=mask, query_mask=mask, gqa=True)
+    counted = np.broadcast_to(mask[..., None], exact.shape)
+    np.testing.assert_allclose(pilot.exact[counted], exact[counted], atol=1e-12)
+    for estimator in (rf.PositiveFeatures(), rf.adapt(query, key, key_mask=mask, enable_gqa=True, num_features=32)):
+        phi = estimator.draw(8, 32, rng=np.random.default_rng(3))
+        output = rf.linear_attention(query, key, value, phi, **options)
+        norms = [np.sqrt(np.sum(np.where(counted, x * x, 0.0), axis=(0, 2, 3))) for x in (output - exact, exact)]
+        actual = pilot.error(estimator, 32, np.random.default_rng(3))
+        assert actual.shape == (4,)
+        np.testing.assert_allclose(actual, norms[0] / norms[1], rtol=1e-9)
+    both = {"num_features": 32, "num_draws": 1, "couplings": "orthogonal", **options, "query_mask": mask}
+    ranking = rf.recommend(query, key, value, **both)
+    assert ranking[-1].errors.shape == (1, 4)
+    assert ranking.best.draw(8, 32, rng=0).batch_shape in ((), (4,))
+    spoiled = [np.where(mask[..., None], x, np.nan) for x in (query, key, value)]  # what padding holds does not matter
+    again = rf.recommend(*spoiled, **both)
+    assert [(c.name, c.error) for c in again] == [(c.name, c.error) for c in ranking]
+    with pytest.raises(ValueError, match="query holds NaN or infinity; leave out padding, by key_mask or query_mask"):
+        rf.recommend(*spoiled, **{**both, "query_mask": None})
+
+
+def test_masked_is_truncated(sharp):
+    """One length of padding for all heads: the ranking is that of the shorter keys."""
+    query, key, value = sharp
+    mask = np.arange(150) < 100
+    options = {"num_features": 32, "num_draws": 1, **CHEAP}
+    masked = rf.recommend(query, key, value, key_mask=mask, **options)
+    truncated = rf.recommend(query, key[:, :100], value[:, :100], **options)
+    for one, other in zip(masked, truncated, strict=True):
+        assert one.name == other.name
+        np.testing.assert_allclose(one.errors, other.errors, rtol=1e-6)
+
+
+def test_queries_without_keys_do_not_count(sharp):
+    """Causal queries of which every key is masked have no output to compare."""
+    query, key, value = sharp
+    mask = np.arange(150) >= 100
+    ranking = rf.recommend(query, key, value, key_mask=mask, is_causal=True, num_features=32, num_draws=1, **CHEAP)
+    assert np.all(np.isfinite([candidate.errors for candidate in ranking if candidate.name == "PositiveFeatures"]))
+    assert np.isfinite(ranking.average_error)

@@ -31,6 +31,8 @@ def hinted(function: F) -> F:
 
 def create(cls: type["Hinted"], *args: Any, **keywords: Any) -> "Hinted":
     """The object, not yet initialized, if the constructor has these keywords."""
+    if (args or keywords) and cls.__init__ is object.__init__:
+        raise TypeError(f"{cls.__name__}() takes no arguments")
     if keywords and not keywords.keys() <= parameters(cls.__init__) and not takes_any(cls.__init__):
         refuse_keywords(cls.__name__, parameters(cls.__init__), keywords)
     return super(Hinted, cls).__new__(cls)

@@ -39,9 +39,9 @@ def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:
     """Where the thing is that is meant by `name`: known elsewhere, in a package below, an acronym, or nearly a name."""
     plain = squeezed(name)
     if package.__name__ == "randfeat":
-        for other, sentence in NAMES.items():
-            if squeezed(other) == plain:
-                return sentence
+        for other in (name, *NAMES):
+            if other in NAMES and squeezed(other) == plain:
+                return NAMES[other]
         for home in HOMES:
             if name in getattr(package, home).__all__:
                 return f"it is rf.{home}.{name}"

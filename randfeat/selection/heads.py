@@ -7,7 +7,7 @@ import numpy as np
 
 from randfeat._array import as_host
 
-__all__ = ["Head", "Heads", "pooled_heads"]
+__all__ = ["Head", "Heads", "as_mask", "pooled_heads"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,7 @@ def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: An
     if q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
         raise ValueError(f"query, key and value do not fit together: {q.shape}, {k.shape}, {v.shape}.")
     batched = max(q.ndim, k.ndim) > 2
-    masks = [
-        np.ones(side.shape[:-1], bool) if mask is None else np.broadcast_to(np.asarray(mask, bool), side.shape[:-1])
-        for mask, side in ((query_mask, q), (key_mask, k))
-    ]
+    masks = [as_mask(query_mask, q, "query_mask"), as_mask(key_mask, k, "key_mask")]
     q, k, v = (a if a.ndim > 2 else a[None] for a in (q, k, v))
     query_present, key_present = (np.atleast_2d(mask) for mask in masks)
     heads, key_heads = q.shape[-3], k.shape[-3]
@@ -58,6 +55,17 @@ def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: An
         keys = np.where(present[:, None], flat(k[..., b, :, :]), 0.0)
         result.append(Head(queries, keys, np.where(present[:, None], flat(v[..., b, :, :]), 0.0), present))
     return Heads(result, batched)
+
+
+def as_mask(mask: Any, side: np.ndarray, name: str) -> np.ndarray:
+    """Which of the queries or keys (..., n, d) take part, bool (..., n); all of them without a mask."""
+    if mask is None:
+        return np.ones(side.shape[:-1], bool)
+    given = np.asarray(mask, bool)
+    try:
+        return np.broadcast_to(given, side.shape[:-1])
+    except ValueError:
+        raise ValueError(f"{name} must have the shape {side.shape[:-1]} (1 broadcasts), got {given.shape}.") from None
 
 
 def flat(x: np.ndarray) -> np.ndarray:

@@ -1,36 +1,39 @@
 """Which features for these data: estimators and couplings tried on a sample of the queries, ranked by their error."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from randfeat import estimators as known
-from randfeat._array import as_count, as_generator, as_host
+from randfeat._array import as_count, as_generator
 from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
-from randfeat.estimators.base import Estimator
-from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.kernels import SoftmaxKernel
+from randfeat.estimators import Estimator
+from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
-from randfeat.selection.adaptation import LEVELS, adapt
+from randfeat.selection.heads import pooled_heads
+from randfeat.selection.pilot import Pilot, Sequences
+from randfeat.selection.recipes import RECIPES, Fit, FitInputs, other_kernels
 
 __all__ = ["Candidate", "Recommendation", "recommend"]
 
 FINALISTS = 8
 COUPLINGS = ("orthogonal", "independent", "simplex", "antithetic-orthogonal")
-Fit = Callable[[np.ndarray, np.ndarray, int, float, np.random.Generator], Estimator]
+BUILT_IN = "built-in"
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One estimator, fitted to the data, and its pilot errors.
 
-    name : of the recipe. estimator : frozen, with its coupling; draw maps from it. errors (num_draws, heads) : relative
-    error of the attention output on the sampled queries.
+    name : of the estimator, and how it was fitted. estimator : frozen, with its coupling; draw maps from it.
+    errors (num_draws, heads) : relative error of the attention output on the sampled queries.
     """
 
     name: str
@@ -52,9 +55,9 @@ class Candidate:
 class Recommendation(Sequence[Candidate]):
     """The candidates, best first; printed, a table.
 
-    candidates : ranked. refused : what was not tried, with the reason. average_error : what attention errs by that
-    returns the average of the values. exact_is_cheaper : whether exact attention takes no more arithmetic than features
-    of this width, D >= LS/(L + S).
+    candidates : ranked. refused : what was not tried, with the reason. average_error : error of the baseline that
+    returns the mean of the visible values. exact_is_cheaper : whether exact attention takes no more arithmetic than
+    features of this width, D >= LS/(L + S).
     """
 
     candidates: tuple[Candidate, ...]
@@ -97,9 +100,14 @@ def recommend(
     key: Any,
     value: Any = None,
     *,
+    estimators: Sequence[Any] | Any = None,
     num_features: int = 256,
     scale: float | None = None,
+    kernel: SoftmaxFamily | None = None,
     is_causal: bool = False,
+    key_mask: Any = None,
+    query_mask: Any = None,
+    enable_gqa: bool = False,
     couplings: Sequence[Coupling | str] | Coupling | str = COUPLINGS,
     num_queries: int = 64,
     num_draws: int = 3,
@@ -107,16 +115,21 @@ def recommend(
 ) -> Recommendation:
     """Rank estimators and couplings by their error on these queries and keys, at equal width.
 
-    Each estimator of the softmax kernel is fitted where it has parameters, drawn `num_draws` times, and compared with
-    exact attention on a random subset of `num_queries` queries over all keys. Closed forms do not rank features on
-    sharp heads, where relative variances are astronomical and every real error is about 1; pilot maps do.
+    Each estimator is fitted where it has parameters, drawn `num_draws` times, and compared with exact attention on a
+    random subset of `num_queries` queries over all keys. Closed forms do not rank features on sharp heads, where
+    relative variances are astronomical and every real error is about 1; pilot maps do.
 
     Parameters
     ----------
-    query (L, d) or (heads, L, d), key (..., S, d), value (..., S, dv) : raw inputs, as for `linear_attention`; without
-        values the outputs for the keys themselves are compared.
-    num_features, scale, is_causal : as for `linear_attention`. A causal map should be fitted to other data than it
-        is used on; the recommendation is about the data given here.
+    query (..., L, d), key (..., S, d), value (..., S, dv) : raw inputs, as for `linear_attention`; without values the
+        outputs for the keys themselves are compared. Dimension -3, where there is one, is the heads, each with a fit
+        and an error of its own; earlier dimensions are more sequences of the same heads.
+    estimators : what to try; by default every estimator of the library that is of this kernel. A list is exactly what
+        is tried: estimators of your own, as they are; classes, of which `example()` is tried with every coupling;
+        names of the table, as "OptimalPositiveFeatures.fit"; and "built-in" for all that is tried by default.
+    num_features, is_causal : as for `linear_attention`. A causal map should be fitted to other data than it is used
+        on; the recommendation is about the data given here.
+    scale, kernel, key_mask, query_mask, enable_gqa : as for `adapt`.
     couplings : which to try with every estimator that has a choice, one or several; "all" for every one.
     num_queries, num_draws, rng : size of the pilot, and its seed; the best eight candidates are drawn three times as
         often.
@@ -124,37 +137,48 @@ def recommend(
     Returns the ranking; `recommendation.best` is a fitted estimator, `print(recommendation)` the table, with what was
     not tried and why. Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate, and the fits.
 
+    >>> import randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 200, 8))
     >>> ranking = recommend(q, k, v, num_features=32, couplings=["orthogonal"], rng=0)
     >>> ranking[0].error < ranking.average_error, ranking.exact_is_cheaper
     (True, False)
     >>> phi = ranking.best.draw(dim=8, num_features=32, rng=1)
+    >>> two = recommend(q, k, v, estimators=[rf.PositiveFeatures(), rf.HyperbolicFeatures()])
+    >>> sorted(candidate.name for candidate in two)
+    ['HyperbolicFeatures', 'PositiveFeatures']
     """
-    q, k, v = pilot_inputs(query, key, value)
+    sequences = Sequences.of(query, key, value, key_mask=key_mask, query_mask=query_mask, enable_gqa=enable_gqa)
     num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
-    scale = resolve_scale(scale, SoftmaxKernel(), q.shape[-1])
-    generator = as_generator(rng)
-    rows = np.sort(generator.permutation(q.shape[-2])[: as_count(num_queries, "num_queries")])
-    pilot = Pilot.of(q, k, v, rows, scale=scale, is_causal=is_causal)
-    candidates: list[Candidate] = []
+    kernel = SoftmaxKernel() if kernel is None else kernel
+    scale = resolve_scale(scale, kernel, sequences.query.shape[-1])
     chosen: Sequence[Any] = [couplings] if isinstance(couplings, str | Coupling) else couplings
-    if couplings == "all":
-        chosen = coupling_names()
-    laws = [resolve_coupling(coupling) for coupling in chosen]
-    refused = other_kernels()
-    for name, fit in RECIPES.items():
+    laws = [resolve_coupling(coupling) for coupling in (coupling_names() if couplings == "all" else chosen)]
+    trials, refused = what_is_tried(estimators, laws)
+    generator = as_generator(rng)
+    present = np.flatnonzero(sequences.query_mask.any(axis=tuple(range(sequences.query_mask.ndim - 1))))
+    rows = present[np.sort(generator.permutation(len(present))[: as_count(num_queries, "num_queries")])]
+    pilot = Pilot.of(sequences, rows, kernel=kernel, scale=scale, is_causal=is_causal)
+    pooled = without_padding(query, key, key_mask, query_mask, enable_gqa, generator)
+    inputs = FitInputs(*pooled, num_features, scale, kernel, generator)
+    candidates: list[Candidate] = []
+    for trial in trials:
         try:
-            fitted = fit(q, k, num_features, scale, generator)
+            fitted = trial.fit(inputs)
+            if fitted.kernel != kernel:
+                raise ValueError(f"of {fitted.kernel!r}, not of {kernel!r}; pass that kernel to recommend.")
         except ValueError as reason:
-            refused[name] = str(reason)
+            refused[trial.name] = str(reason)
             continue
-        for estimator in with_rows(fitted, laws):
+        for estimator in with_rows(fitted, trial.couplings):
             try:
                 errors = [pilot.error(estimator, num_features, generator) for _ in range(num_draws)]
             except ValueError as reason:
-                refused[f"{name}, {estimator.coupling!r}"] = str(reason)
+                refused[f"{trial.name}, {estimator.coupling!r}"] = str(reason)
                 continue
-            candidates.append(Candidate(name, estimator, np.asarray(errors)))
+            candidates.append(Candidate(trial.name, estimator, np.asarray(errors)))
+    if not candidates:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise ValueError(f"no estimator could be tried. {reasons}")
     candidates.sort(key=order)
     # The first of many noisy errors is too good by chance: the best few are drawn again before one is put first.
     finalists = candidates[:FINALISTS]
@@ -162,7 +186,7 @@ def recommend(
         more = [pilot.error(candidate.estimator, num_features, generator) for _ in range(2 * num_draws)]
         finalists[i] = replace(candidate, errors=np.concatenate([candidate.errors, more]))
     candidates[:FINALISTS] = sorted(finalists, key=order)
-    length, keys = q.shape[-2], k.shape[-2]
+    length, keys = sequences.query.shape[-2], sequences.key.shape[-2]
     return Recommendation(
         candidates=tuple(candidates),
         refused=refused,
@@ -177,130 +201,65 @@ def order(candidate: Candidate) -> tuple[bool, float]:
     return bool(np.isnan(candidate.error)), candidate.error
 
 
-# what is tried ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Trial:
+    """A name of the table, how the estimator is fitted, and the couplings to try it with, none for its own."""
+
+    name: str
+    fit: Fit
+    couplings: Sequence[Coupling]
 
 
-def balanced_optimal(
-    q: np.ndarray, k: np.ndarray, num_features: int, scale: float, rng: np.random.Generator
-) -> SoftmaxEstimator:
-    """Diagonal balancing, then one optimal exponent: SADERF."""
-    balanced = known.BalancedFeatures.fit(q, k, scale=scale, kind="diagonal")
-    root = np.sqrt(scale)
-    base = known.OptimalPositiveFeatures.fit(*balanced.moved_pair(root * q, root * k), scale=1.0)
-    return known.BalancedFeatures(base=base, matrix=balanced.matrix)
+def what_is_tried(estimators: Any, couplings: Sequence[Coupling]) -> tuple[list[Trial], dict[str, str]]:
+    """The trials, and the estimators of the library that are not tried, with the reason."""
+    single = estimators is None or isinstance(estimators, str | Estimator | type)
+    wanted: list[Any] = [BUILT_IN if estimators is None else estimators] if single else list(estimators)
+    own = Counter(type(each).__name__ for each in wanted if isinstance(each, Estimator))
+    trials: list[Trial] = []
+    refused: dict[str, str] = {}
+    for each in wanted:
+        if isinstance(each, Estimator):
+            name = type(each).__name__ if own[type(each).__name__] == 1 else with_parameters(each)
+            trials.append(Trial(name, lambda inputs, each=each: each, ()))  # type: ignore[misc]
+        elif isinstance(each, type) and issubclass(each, Estimator) and not inspect.isabstract(each):
+            trials.append(Trial(each.__name__, lambda inputs, each=each: each.example(), couplings))  # type: ignore[misc]
+        elif each == BUILT_IN:
+            trials.extend(Trial(name, fit, couplings) for name, fit in RECIPES.items())
+            refused = other_kernels()
+        elif isinstance(each, str) and each in RECIPES:
+            trials.append(Trial(each, RECIPES[each], couplings))
+        else:
+            raise TypeError(
+                f"estimators must be estimators, classes of them, or names: {BUILT_IN!r}, "
+                f"{', '.join(map(repr, RECIPES))}; got {each!r}."
+            )
+    return trials, refused
 
 
-def adapted(level: Any) -> Fit:
-    """A level of `adapt`."""
-    return lambda q, k, width, scale, rng: adapt(q, k, level=level, num_features=width, scale=scale, rng=rng)
+def with_parameters(estimator: Estimator) -> str:
+    """The name of the class and its own fields, in one line of the table."""
+    names = [field.name for field in dataclasses.fields(estimator) if field.name not in ("kernel", "coupling")]
+    text = ", ".join(f"{name}={' '.join(repr(getattr(estimator, name)).split())}" for name in names)
+    return f"{type(estimator).__name__}({text if len(text) <= 60 else text[:57] + '...'})"
 
 
-RECIPES: dict[str, Fit] = {
-    "PositiveFeatures": lambda q, k, width, scale, rng: known.PositiveFeatures(),
-    "HyperbolicFeatures": lambda q, k, width, scale, rng: known.HyperbolicFeatures(),
-    "TrigonometricFeatures": lambda q, k, width, scale, rng: known.TrigonometricFeatures(),
-    "OptimalPositiveFeatures.fit": lambda q, k, width, scale, rng: known.OptimalPositiveFeatures.fit(q, k, scale=scale),
-    "OptimalPositiveFeatures.fit, antithetic": lambda q, k, width, scale, rng: known.OptimalPositiveFeatures.fit(
-        q, k, scale=scale, antithetic=True
-    ),
-    "DenseExponentialFeatures.fit": lambda q, k, width, scale, rng: known.DenseExponentialFeatures.fit(
-        q, k, scale=scale
-    ),
-    "balanced OptimalPositiveFeatures": balanced_optimal,
-    "StudentPositiveFeatures": lambda q, k, width, scale, rng: known.StudentPositiveFeatures(),
-    "RegularizedSoftmaxFeatures": lambda q, k, width, scale, rng: known.RegularizedSoftmaxFeatures(),
-    "ControlVariateFeatures": lambda q, k, width, scale, rng: known.ControlVariateFeatures(),
-    "AngularHybridFeatures": lambda q, k, width, scale, rng: known.AngularHybridFeatures(num_signs=3),
-    "MaclaurinFeatures": lambda q, k, width, scale, rng: known.MaclaurinFeatures(),
-    "PoissonFeatures.fit": lambda q, k, width, scale, rng: known.PoissonFeatures.fit(q, k, scale=scale),
-    "GeometricFeatures.fit": lambda q, k, width, scale, rng: known.GeometricFeatures.fit(q, k, scale=scale),
-    "ComplexExponentialFeatures.fit": lambda q, k, width, scale, rng: known.ComplexExponentialFeatures.fit(
-        q, k, scale=scale
-    ),
-    "ImportanceSampledFeatures.fit": lambda q, k, width, scale, rng: known.ImportanceSampledFeatures.fit(
-        q, k, scale=scale, pooling="k-means", rng=rng
-    ),
-    **{f"adapt, level {level!r}": adapted(level) for level in LEVELS},
-}
-"""How every estimator of the softmax kernel is fitted: (query, key, num_features, scale, rng) -> estimator."""
-
-
-def with_rows(estimator: Estimator, couplings: list[Coupling]) -> list[Estimator]:
+def with_rows(estimator: Estimator, couplings: Sequence[Coupling]) -> list[Estimator]:
     """The estimator under each coupling that it takes, or under its own where there is nothing to choose."""
     result: list[Estimator] = []
-    for coupling in couplings if estimator.has_coupling else []:
+    for coupling in couplings if estimator.has_coupling else ():
         with contextlib.suppress(ValueError):  # rows of constant norm only, say
             result.append(estimator.with_coupling(coupling))
     return result or [estimator]
 
 
-def other_kernels() -> dict[str, str]:
-    """Estimators that are never tried, and why: they are of other kernels."""
-    examples = {name: getattr(known, name).example() for name in known.__all__ if name.endswith("Features")}
-    kernels = {name: type(estimator.kernel).__name__ for name, estimator in examples.items()}
-    return {
-        name: f"of a {kernel}, not of the softmax kernel"
-        for name, kernel in kernels.items()
-        if kernel != "SoftmaxKernel"
-    }
-
-
-# the pilot --------------------------------------------------------------------------------------------------------
-
-
-def pilot_inputs(query: Any, key: Any, value: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Checked host copies; the keys stand in for missing values."""
-    q, k = as_host(query, "query"), as_host(key, "key")
-    v = k if value is None else as_host(value, "value")
-    for name, array in (("query", q), ("key", k), ("value", v)):
-        if array.ndim not in (2, 3) or 0 in array.shape:
-            raise ValueError(f"{name} must have shape (length, dim) or (heads, length, dim), got {array.shape}.")
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"{name} holds NaN or infinity; leave out padding.")
-    if q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1] or q.shape[:-2] != k.shape[:-2]:
-        raise ValueError(f"query, key and value do not fit together: {q.shape}, {k.shape}, {v.shape}.")
-    return q, k, v
-
-
-@dataclass(frozen=True, eq=False)
-class Pilot:
-    """Sampled queries, all keys in kernel units after √scale, and the exact outputs, head by head."""
-
-    query: np.ndarray
-    key: np.ndarray
-    value: np.ndarray
-    visible: np.ndarray
-    """(queries, keys), what each query sees."""
-    log_top: np.ndarray
-    """Largest exact logit of each query, (..., queries, 1)."""
-    exact: np.ndarray
-
-    @classmethod
-    def of(
-        cls, q: np.ndarray, k: np.ndarray, v: np.ndarray, rows: np.ndarray, *, scale: float, is_causal: bool
-    ) -> "Pilot":
-        """The sample of these rows."""
-        x, y = np.sqrt(scale) * q[..., rows, :], np.sqrt(scale) * k
-        visible = rows[:, None] >= np.arange(k.shape[-2]) if is_causal else np.ones((len(rows), k.shape[-2]), bool)
-        logits = np.where(visible, x @ np.swapaxes(y, -1, -2), -np.inf)
-        top = np.max(logits, axis=-1, keepdims=True)
-        weights = np.exp(logits - top)
-        return cls(x, y, v, visible, top, weights @ v / weights.sum(axis=-1, keepdims=True))
-
-    def error(self, estimator: Estimator, num_features: int, rng: np.random.Generator) -> np.ndarray:
-        """Relative error of one draw for each head, (heads,)."""
-        phi = estimator.draw(self.query.shape[-1], num_features, rng=rng)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # signed features may do all of these
-            weights = phi.queries(self.query).scaled(-self.log_top).dot(phi.keys(self.key))
-            weights = np.where(self.visible, weights, 0.0)
-            return self.relative(weights @ self.value / weights.sum(axis=-1, keepdims=True))
-
-    def average_error(self) -> float:
-        """That of the average of the values that each query sees."""
-        average = self.visible @ self.value / self.visible.sum(axis=-1, keepdims=True)
-        return float(np.median(self.relative(average)))
-
-    def relative(self, output: np.ndarray) -> np.ndarray:
-        """`|output - exact| / |exact|`, Frobenius, (heads,)."""
-        size = np.linalg.norm(self.exact, axis=(-2, -1))
-        return np.atleast_1d(np.linalg.norm(output - self.exact, axis=(-2, -1)) / size)
+def without_padding(
+    query: Any, key: Any, key_mask: Any, query_mask: Any, enable_gqa: bool, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and keys that take part, (heads, L, d) or (L, d): of heads with more of them, a random subset."""
+    raw = pooled_heads(query, key, None, key_mask, query_mask, enable_gqa)
+    sides = [head.query for head in raw.heads], [head.key[head.present] for head in raw.heads]
+    for side in sides:
+        least = min(map(len, side))
+        side[:] = [x if len(x) == least else x[np.sort(rng.permutation(len(x))[:least])] for x in side]
+    query, key = (np.stack(side) if raw.batched else side[0] for side in sides)
+    return query, key
