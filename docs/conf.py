@@ -76,10 +76,21 @@ def write_lists() -> None:
     }
     for package, sentence in about.items():
         names = importlib.import_module(f"randfeat.{package}").__all__
-        listing = "\n".join(f"   {name}" for name in names)
-        table = f".. currentmodule:: randfeat\n\n.. autosummary::\n   :toctree: generated\n\n{listing}"
-        page = f"# {package.capitalize()}\n\n{sentence}\n\n```{{eval-rst}}\n{table}\n```\n"
+        at_the_top = set(importlib.import_module("randfeat").__all__)
+        page = f"# {package.capitalize()}\n\n{sentence}\n\n"
+        page += table_of("randfeat", [name for name in names if name in at_the_top])
+        inside = [name for name in names if name not in at_the_top]
+        if inside:
+            page += f"\n## In `rf.{package}`\n\nTo derive from, and what operators make.\n\n"
+            page += table_of(f"randfeat.{package}", inside)
         (HERE / "api" / f"{package}.md").write_text(page)
+
+
+def table_of(module: str, names: list[str]) -> str:
+    """The directive that lists these names and writes a page for each."""
+    listing = "\n".join(f"   {name}" for name in names)
+    table = f".. currentmodule:: {module}\n\n.. autosummary::\n   :toctree: generated\n\n{listing}"
+    return f"```{{eval-rst}}\n{table}\n```\n"
 
 
 write_lists()

@@ -1,6 +1,5 @@
 """Keywords that a function or a constructor does not have: a TypeError that names the right word."""
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -69,6 +68,8 @@ def keyword_hint(slip: str, known: frozenset[str]) -> str:
         if word in known and slip in others.split():
             note = f" ({NOTES[slip]})" if slip in NOTES else ""
             return f"the word here is {word}{note}"
+    import difflib  # where it is needed, as it takes long to import
+
     taken = sorted(known - {"self", "cls"})
     close = difflib.get_close_matches(slip, taken, n=1)
     if close:

@@ -1,7 +1,7 @@
 """Names that a package does not have: modules that are imported when they are used, and hints."""
 
-import difflib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -37,6 +37,8 @@ def lazy_modules(
 
 def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:
     """Where the thing is that is meant by `name`: known elsewhere, in a package below, an acronym, or nearly a name."""
+    import difflib  # where it is needed, as in `keyword_hint`
+
     plain = squeezed(name)
     if package.__name__ == "randfeat":
         for other in (name, *NAMES):
@@ -62,7 +64,9 @@ def acronyms(package: Any) -> Iterator[tuple[str, str]]:
     """What papers call estimators, and what they are here."""
     for name in package.estimators.__all__:
         cls = getattr(package.estimators, name)
-        found = getattr(cls, "acronyms", ())
+        if inspect.isabstract(cls) or not hasattr(cls, "acronyms"):
+            continue
+        found = cls.acronyms
         where = "rf" if name in package.__all__ else "rf.estimators"
         for acronym in (
             found if isinstance(found, tuple) else cls.example().acronyms
