@@ -139,7 +139,7 @@ def test_signatures_pickles_and_examples_stay():
         assert pickle.loads(pickle.dumps(thing)) == thing
         assert copy.deepcopy(thing) == thing
     assert rf.linear_attention.__globals__ is vars(inspect.getmodule(rf.linear_attention))  # doctest asks this
-    assert not inspect.isfunction(rf.MaternKernel.__new__)  # documentation would show its signature
+    assert not inspect.isfunction(rf.MaternKernel.__new__)  # Sphinx would show its signature
 
 
 def test_errors_from_inside_are_left_alone():
@@ -163,5 +163,8 @@ def test_constructors_that_take_any_keyword_say_themselves_what_they_take():
 
     assert Open(nu=1).options == {"nu": 1}
     assert isinstance(Plain(), Plain)
-    with pytest.raises(TypeError, match="takes no arguments"):
+    with pytest.raises(TypeError, match=r"Plain\(\) got an unexpected keyword argument 'nu'; it takes none"):
         Plain(nu=1)
+    with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+        Plain(1)
+    assert str(inspect.signature(rf.Coupling)) == "() -> None"

@@ -30,8 +30,6 @@ def hinted(function: F) -> F:
 
 def create(cls: type["Hinted"], *args: Any, **keywords: Any) -> "Hinted":
     """The object, not yet initialized, if the constructor has these keywords."""
-    if (args or keywords) and cls.__init__ is object.__init__:
-        raise TypeError(f"{cls.__name__}() takes no arguments")
     if keywords and not keywords.keys() <= parameters(cls.__init__) and not takes_any(cls.__init__):
         refuse_keywords(cls.__name__, parameters(cls.__init__), keywords)
     return super(Hinted, cls).__new__(cls)
@@ -41,8 +39,11 @@ class Hinted:
     """Hints for keywords that the constructor of a class does not have."""
 
     if not TYPE_CHECKING:
-        # No function, whose signature documentation would show in place of that of the constructor.
-        __new__ = staticmethod(functools.partial(create))
+        # Not the function itself, whose signature `inspect` and Sphinx would take for that of the class.
+        __new__ = staticmethod(create.__call__)
+
+    def __init__(self) -> None:
+        """No parameters, where a subclass has none."""
 
 
 @functools.cache
@@ -74,4 +75,4 @@ def keyword_hint(slip: str, known: frozenset[str]) -> str:
     close = difflib.get_close_matches(slip, taken, n=1)
     if close:
         return f"perhaps {close[0]} was meant"
-    return f"it takes {', '.join(taken)}"
+    return f"it takes {', '.join(taken) or 'none'}"

@@ -68,7 +68,6 @@ def acronyms(package: Any) -> Iterator[tuple[str, str]]:
             continue
         found = cls.acronyms
         where = "rf" if name in package.__all__ else "rf.estimators"
-        for acronym in (
-            found if isinstance(found, tuple) else cls.example().acronyms
-        ):  # the class may leave it to objects
-            yield acronym, f"{where}.{name}"
+        if not isinstance(found, tuple):  # a property, which depends on parameters
+            found = cls.example().acronyms
+        yield from ((acronym, f"{where}.{name}") for acronym in found)

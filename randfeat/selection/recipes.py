@@ -12,11 +12,11 @@ from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily
 from randfeat.selection.adaptation import LEVELS, adapt
 
-__all__ = ["RECIPES", "Fit", "FitInputs", "other_kernels"]
+__all__ = ["RECIPES", "Recipe", "RecipeInputs", "other_kernels"]
 
 
 @dataclass(frozen=True, eq=False)
-class FitInputs:
+class RecipeInputs:
     """What an estimator is fitted to: raw queries (heads, L, d) or (L, d) and keys, without padding."""
 
     query: np.ndarray
@@ -37,10 +37,10 @@ class FitInputs:
         return {"scale": self.scale, "kernel": self.kernel}
 
 
-Fit = Callable[[FitInputs], Estimator]
+Recipe = Callable[[RecipeInputs], Estimator]
 
 
-def balanced_optimal(inputs: FitInputs) -> SoftmaxEstimator:
+def balanced_optimal(inputs: RecipeInputs) -> SoftmaxEstimator:
     """Diagonal balancing, then one optimal exponent: SADERF."""
     plain = known.PositiveFeatures(inputs.kernel)
     balanced = known.BalancedFeatures.fit(*inputs.pair, scale=inputs.scale, kind="diagonal", base=plain)
@@ -50,14 +50,14 @@ def balanced_optimal(inputs: FitInputs) -> SoftmaxEstimator:
     )
 
 
-def adapted(level: Any) -> Fit:
+def adapted(level: Any) -> Recipe:
     """A level of `adapt`."""
     return lambda inputs: adapt(
         *inputs.pair, level=level, num_features=inputs.num_features, rng=inputs.rng, **inputs.options
     )
 
 
-RECIPES: dict[str, Fit] = {
+RECIPES: dict[str, Recipe] = {
     "PositiveFeatures": lambda inputs: known.PositiveFeatures(inputs.kernel),
     "HyperbolicFeatures": lambda inputs: known.HyperbolicFeatures(inputs.kernel),
     "TrigonometricFeatures": lambda inputs: known.TrigonometricFeatures(inputs.kernel),

@@ -19,7 +19,7 @@ from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.selection.heads import pooled_heads
 from randfeat.selection.pilot import Pilot, Sequences
-from randfeat.selection.recipes import RECIPES, Fit, FitInputs, other_kernels
+from randfeat.selection.recipes import RECIPES, Recipe, RecipeInputs, other_kernels
 
 __all__ = ["Candidate", "Recommendation", "recommend"]
 
@@ -159,7 +159,7 @@ def recommend(
     rows = present[np.sort(generator.permutation(len(present))[: as_count(num_queries, "num_queries")])]
     pilot = Pilot.of(sequences, rows, kernel=kernel, scale=scale, is_causal=is_causal)
     pooled = without_padding(query, key, key_mask, query_mask, enable_gqa, generator)
-    inputs = FitInputs(*pooled, num_features, scale, kernel, generator)
+    inputs = RecipeInputs(*pooled, num_features, scale, kernel, generator)
     candidates: list[Candidate] = []
     for trial in trials:
         try:
@@ -206,7 +206,7 @@ class Trial:
     """A name of the table, how the estimator is fitted, and the couplings to try it with, none for its own."""
 
     name: str
-    fit: Fit
+    fit: Recipe
     couplings: Sequence[Coupling]
 
 
