@@ -139,7 +139,8 @@ def test_signatures_pickles_and_examples_stay():
         assert pickle.loads(pickle.dumps(thing)) == thing
         assert copy.deepcopy(thing) == thing
     assert rf.linear_attention.__globals__ is vars(inspect.getmodule(rf.linear_attention))  # doctest asks this
-    assert not inspect.isfunction(rf.MaternKernel.__new__)  # Sphinx would show its signature
+    assert isinstance(rf.MaternKernel.__signature__, inspect.Signature)  # Sphinx shows it
+    assert list(inspect.signature(rf.MaternKernel()).parameters) == ["x", "y"]
 
 
 def test_errors_from_inside_are_left_alone():

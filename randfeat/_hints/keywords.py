@@ -28,19 +28,27 @@ def hinted(function: F) -> F:
     return cast(F, functools.update_wrapper(same_module, function))
 
 
-def create(cls: type["Hinted"], *args: Any, **keywords: Any) -> "Hinted":
-    """The object, not yet initialized, if the constructor has these keywords."""
-    if keywords and not keywords.keys() <= parameters(cls.__init__) and not takes_any(cls.__init__):
-        refuse_keywords(cls.__name__, parameters(cls.__init__), keywords)
-    return super(Hinted, cls).__new__(cls)
+class ConstructorSignature:
+    """The signature of a class is that of its constructor, behind which `__new__` steps back."""
+
+    def __get__(self, thing: object, cls: type) -> inspect.Signature:
+        if thing is not None:
+            raise AttributeError("__signature__")  # objects that are called have one of their own
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class Hinted:
     """Hints for keywords that the constructor of a class does not have."""
 
-    if not TYPE_CHECKING:
-        # Not the function itself, whose signature `inspect` and Sphinx would take for that of the class.
-        __new__ = staticmethod(create.__call__)
+    __signature__ = ConstructorSignature()
+
+    if not TYPE_CHECKING:  # which would take its parameters for those of the constructor
+
+        def __new__(cls, *args: Any, **keywords: Any) -> Any:
+            if keywords and not keywords.keys() <= parameters(cls.__init__) and not takes_any(cls.__init__):
+                refuse_keywords(cls.__name__, parameters(cls.__init__), keywords)
+            return super().__new__(cls)
 
     def __init__(self) -> None:
         """No parameters, where a subclass has none."""
