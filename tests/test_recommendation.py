@@ -137,6 +137,8 @@ def test_mistakes_are_named(sharp):
         rf.recommend(query, key, value, estimators=[rf.Estimator])
     with pytest.raises(ValueError, match=r"no estimator could be tried. PositiveFeatures, Antithetic"):
         rf.recommend(query, key, value, num_features=33, estimators=rf.PositiveFeatures(coupling="antithetic"))
+    with pytest.raises(TypeError, match=r"kernel must be of the softmax family, .* got MaternKernel\("):
+        rf.recommend(query, key, value, kernel=rf.MaternKernel(), scale=1.0)
     with pytest.raises(ValueError, match="num_draws must be a positive integer"):
         rf.recommend(query, key, value, num_draws=0)
 

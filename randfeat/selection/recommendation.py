@@ -150,6 +150,8 @@ def recommend(
     sequences = Sequences.of(query, key, value, key_mask=key_mask, query_mask=query_mask, enable_gqa=enable_gqa)
     num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
     kernel = SoftmaxKernel() if kernel is None else kernel
+    if not isinstance(kernel, SoftmaxFamily):
+        raise TypeError(f"kernel must be of the softmax family, as SoftmaxKernel or GaussianKernel, got {kernel!r}.")
     scale = resolve_scale(scale, kernel, sequences.query.shape[-1])
     chosen: Sequence[Any] = [couplings] if isinstance(couplings, str | Coupling) else couplings
     laws = [resolve_coupling(coupling) for coupling in (coupling_names() if couplings == "all" else chosen)]
