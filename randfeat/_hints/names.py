@@ -36,7 +36,7 @@ def lazy_modules(
 
 
 def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:
-    """Where the thing is that is meant by `name`: known elsewhere, in a package below, an acronym, or nearly a name."""
+    """The name here of what other libraries, packages of this one, or papers call `name`, or a similar name."""
     import difflib  # where it is needed, as in `keyword_hint`
 
     plain = squeezed(name)
@@ -61,7 +61,7 @@ def squeezed(name: str) -> str:
 
 
 def acronyms(package: Any) -> Iterator[tuple[str, str]]:
-    """What papers call estimators, and what they are here."""
+    """Acronyms of papers, each with its estimator."""
     for name in package.estimators.__all__:
         cls = getattr(package.estimators, name)
         if inspect.isabstract(cls) or not hasattr(cls, "acronyms"):
