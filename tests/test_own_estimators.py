@@ -119,7 +119,7 @@ def test_nearest_widths_ask_for_a_number():
 
 
 @dataclass(frozen=True)
-class HeavyTailed(rf.SoftmaxEstimator):
+class HeavyTailed(rf.estimators.SoftmaxEstimator):
     """Features whose second moment is infinite at every pair but x = -y."""
 
     coupling: rf.Coupling | str = field(default_factory=rf.Independent)
