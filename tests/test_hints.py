@@ -92,7 +92,7 @@ def mentioned(text):
     return re.findall(r"\brf(?:\.\w+)+", text)
 
 
-@pytest.mark.parametrize("sentence", {*NAMES.values(), *NOTES.values()})
+@pytest.mark.parametrize("sentence", sorted({*NAMES.values(), *NOTES.values()}))
 def test_hints_name_what_exists(sentence):
     for path in mentioned(sentence):
         thing = rf
