@@ -60,7 +60,7 @@ class Features:
         return times_exp(xp.sum(terms, axis=-1), top[..., 0])
 
     def scaled(self, log_weight: Array) -> "Features":
-        """These features times `exp(log_weight)`: (..., n, 1), one weight per row, or (..., 1, f), one per feature."""
+        """The features times `exp(log_weight)`: (..., n, 1), one weight per row, or (..., 1, f), one per feature."""
         return Features(self.values, self.log_scale + log_weight)
 
 

@@ -87,7 +87,7 @@ class Estimator(Hinted, abc.ABC):
 
     @property
     def has_coupling(self) -> bool:
-        """Whether there is a coupling to choose."""
+        """True if the estimator has rows, and so a coupling to choose."""
         return True
 
     def with_coupling(self, coupling: Coupling | str) -> Self:
@@ -114,7 +114,7 @@ class Estimator(Hinted, abc.ABC):
 
     @property
     def acronyms(self) -> tuple[str, ...]:
-        """What papers call it."""
+        """Names that papers use for the estimator."""
         return ()
 
     @property

@@ -93,7 +93,7 @@ class CombinedEstimator(UncoupledEstimator):
         return np.broadcast_shapes(*(part.batch_shape for part in self.parts))
 
     def widths(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
-        """How many features each part has, of `num_features`; ValueError, naming the nearest, where that cannot be."""
+        """Numbers of features of the parts, `num_features` in all; ValueError if that cannot be had."""
         return self._split(self.num_rows(num_features, dim)) or ()
 
     def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:

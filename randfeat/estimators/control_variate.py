@@ -120,7 +120,7 @@ class ControlVariateFeatures(SoftmaxEstimator):
 
 
 def gaussian_covariance(s: np.ndarray, rho: float, *, even: bool) -> np.ndarray:
-    """By degree: the Hermite coefficients 1 and 2 are multiplied by 1 - e^{-s/2}, the others are as they were.
+    """Degree by degree: the Hermite coefficients 1 and 2 are multiplied by 1 - e^{-s/2}, the others are unchanged.
 
     `r(ρs) + (1 - e^{-s/2})² (ρs + ρ²s²/2)`, r(x) = e^x - 1 - x - x²/2; even degrees only: cosh for exp, and no ρs.
     """

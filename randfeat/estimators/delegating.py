@@ -47,7 +47,7 @@ class DelegatingEstimator(Parametric, Estimator):
         return self.base
 
     def move(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
-        """What the base sees instead of x (..., n, d), before its own units, and the logarithm of the factor.
+        """The input of the base in place of x (..., n, d), before its own units, and the logarithm of the factor.
 
         x is in units of the kernel of the whole; the logarithm is (..., n, 1), or a number. Pure array API.
         """
@@ -111,7 +111,7 @@ class DelegatingEstimator(Parametric, Estimator):
         return self._core.key_features(arrays, self._core.kernel.unit(moved)).scaled(log_factor)
 
     def moved_pair(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the base sees instead of a pair in kernel units, broadcasting over (..., d)."""
+        """The inputs of the base in place of a pair in kernel units, broadcasting over (..., d)."""
         arrays, single = self.own_arrays(), not self.batch_shape
         moved = [
             self.move(arrays, np.atleast_2d(side) if single else side, keys=bool(keys))[0]

@@ -44,7 +44,7 @@ class MixedEstimator(Parametric, SoftmaxEstimator):
     @property
     @abc.abstractmethod
     def weights(self) -> tuple[Mixer, ...]:
-        """The p mixers."""
+        """The p mixers, one for each base."""
 
     @functools.cached_property
     def _blocks(self) -> tuple[tuple[float, int | None, int], ...]:

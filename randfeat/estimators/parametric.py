@@ -69,7 +69,7 @@ def hashable(value: Any) -> Any:
 
 
 def described(value: Any) -> str:
-    """The value's repr; long arrays by their shape."""
+    """A repr of `value`, with long arrays as their shape."""
     if not isinstance(value, np.ndarray):
         return repr(value)
     return repr(value.tolist()) if value.size <= 4 else f"<array of shape {value.shape}>"

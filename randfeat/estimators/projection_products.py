@@ -1,4 +1,4 @@
-"""What products of independent projections share: one factor's moments, powers of them, random signs."""
+"""Products of independent projections: moments of one factor, powers of them, random signs."""
 
 from typing import Any
 

@@ -74,7 +74,7 @@ class RegularizedSoftmaxFeatures(ExponentialEstimator):
         return log_hyp0f1(dim / 2, dim * np.maximum(halves + z @ z.T, 0.0) / 2) - halves
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
-        """From `E S^k ∝ 0F1(; d/2; d k² u/4)`, k up to 4."""
+        """`E S^k ∝ 0F1(; d/2; d k² u/4)`, k up to 4."""
         x, y = unit_inputs(self.kernel, x, y)
         dim = x.shape[-1]
         u = np.clip(np.sum((x + y) ** 2, axis=-1), 0.01, 50.0)  # the limits cancel and overflow

@@ -1,4 +1,4 @@
-"""What estimators of the softmax family share."""
+"""The common base of the estimators of the softmax family."""
 
 import dataclasses
 from dataclasses import dataclass, field

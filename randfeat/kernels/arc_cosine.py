@@ -128,7 +128,7 @@ def parallel_value(order: int) -> int:
 
 
 def check_order(order: Any) -> int:
-    """A non-negative integer."""
+    """`order` as a non-negative integer; TypeError or ValueError for anything else."""
     try:
         value = operator.index(order)
     except TypeError:

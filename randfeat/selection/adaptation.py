@@ -109,7 +109,7 @@ def adapt(
 
 @dataclass(frozen=True, eq=False)
 class HeadFit:
-    """What is fitted to one head: shifts, balance, and in balanced coordinates queries, keys, anchors."""
+    """The fit of one head: shifts, balance, and in balanced coordinates queries, keys, anchors."""
 
     query_shift: np.ndarray
     key_shift: np.ndarray

@@ -194,7 +194,7 @@ def example_width(estimator: Estimator) -> int:
 
 
 def widths(estimator: Estimator) -> str:
-    """What `num_features` can be, from the widths that are refused up to a few dozen."""
+    """The values that `num_features` can have, as a sentence, from the widths up to a few dozen."""
     dim = example_dim(estimator)
     possible = [width for width in range(1, 129) if estimator.nearest_num_features(width, dim) == (width,)]
     if possible == list(range(1, 129)):
@@ -208,7 +208,7 @@ def widths(estimator: Estimator) -> str:
 
 
 def row_numbers(coupling: Coupling) -> str:
-    """What numbers of rows a coupling can have."""
+    """The numbers of rows that a coupling can have, as a sentence."""
     possible = [rows for rows in range(1, 129) if coupling.nearest_num_rows(rows, DIM) == (rows,)]
     if possible == list(range(1, 129)):
         return "any number of rows"

@@ -1,4 +1,4 @@
-"""What to look at before linear attention is trusted with a head."""
+"""Diagnostics of linear attention: what to look at before a head is trusted to it."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ __all__ = ["AttentionDiagnostics", "attention_diagnostics"]
 
 @dataclass(frozen=True, eq=False)
 class AttentionDiagnostics:
-    """How linear attention with given features comes about, one number for each query (..., L), float64 NumPy.
+    """Per-query statistics of the denominators of linear attention, (..., L), float64 NumPy.
 
     The denominator of query i is a sum over features of `c_f = φ_f(q_i) Σ_j φ_f(k_j)`; with shares
     `p_f = |c_f| / Σ_g |c_g|`,

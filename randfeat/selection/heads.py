@@ -58,7 +58,7 @@ def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: An
 
 
 def as_mask(mask: Any, side: np.ndarray, name: str) -> np.ndarray:
-    """Which of the queries or keys (..., n, d) take part, bool (..., n); all of them without a mask."""
+    """A mask (..., n) of the queries or keys (..., n, d) that take part; all of them if `mask` is None."""
     if mask is None:
         return np.ones(side.shape[:-1], bool)
     given = np.asarray(mask, bool)

@@ -1,4 +1,4 @@
-"""How each estimator of the library is fitted to a head, so that all can be ranked."""
+"""Recipes: each estimator of the library fitted to a head, so that all can be ranked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["RECIPES", "Recipe", "RecipeInputs", "other_kernels"]
 
 @dataclass(frozen=True, eq=False)
 class RecipeInputs:
-    """What an estimator is fitted to: raw queries (heads, L, d) or (L, d) and keys, without padding."""
+    """The data of a fit: raw queries (heads, L, d) or (L, d) and keys, without padding."""
 
     query: np.ndarray
     key: np.ndarray
@@ -28,7 +28,7 @@ class RecipeInputs:
 
     @property
     def pair(self) -> tuple[np.ndarray, np.ndarray]:
-        """Queries and keys."""
+        """The pair of queries and keys."""
         return self.query, self.key
 
     @property

@@ -1,4 +1,4 @@
-"""Which features for these data: estimators and couplings tried on a sample of the queries, ranked by their error."""
+"""recommend: estimators and couplings tried on a sample of the queries, and ranked by their error."""
 
 import contextlib
 import dataclasses

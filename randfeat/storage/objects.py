@@ -47,7 +47,7 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
 
 
 def load(path: str | os.PathLike[str], like: Any = None) -> Any:
-    """What `save` wrote: with NumPy arrays, or on the namespace and device of `like`, in the dtype it is computed in.
+    """Read a file of `save`: with NumPy arrays, or on the namespace and device of `like`, in its computing dtype.
 
     Whatever is in the file, there is no other outcome than an object that fits together, or a ValueError that names
     the file (OSError where it cannot be opened): for a file of another kind, a damaged one, a newer format, classes
@@ -84,7 +84,7 @@ def is_stored(obj: Any) -> bool:
 
 
 def refusal(obj: Any) -> str:
-    """What is said of an object that cannot be saved."""
+    """The error message for an object that cannot be saved."""
     if isinstance(obj, LAWS) and dataclasses.is_dataclass(obj):
         name = type(obj).__name__
         return (
@@ -269,6 +269,6 @@ def check_version(header: dict[str, Any]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in a sentence of bounded length."""
+    """The message of an error, as a sentence of bounded length."""
     text = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
     return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + "..."

@@ -1,4 +1,4 @@
-"""Which classes describe laws: those of this library, and those of users that were registered."""
+"""Registry of the classes that describe laws: those of this library, and registered ones of users."""
 
 import dataclasses
 import re
@@ -91,7 +91,7 @@ def check_example(cls: type[Estimator]) -> None:
 
 
 def hyphenated(name: str) -> str:
-    """MyRows as my-rows."""
+    """`MyRows` as `my-rows`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
