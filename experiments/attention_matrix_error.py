@@ -15,11 +15,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.laws import make_estimator
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 
 ESTIMATORS = {"positive": "positive", "trig": "trig pairs"}
 COUPLINGS = ("independent", "orthogonal")
@@ -68,19 +65,13 @@ def relative_denominators(query: np.ndarray, key: np.ndarray, phi: rf.FeatureMap
 
 
 @dataclass(frozen=True)
-class SampleCell:
+class SampleCell(Cell):
     """One sample at one scale: every estimator, coupling and number of rows."""
 
     scale: float
     sample: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"scale {self.scale:g} sample {self.sample}"
-
     def measure(self, settings: AttentionMatrixSettings) -> Tables:
-        """Rows of `errors`."""
         query, key, value = inputs(settings, self.scale, self.sample)
         exact, log_exact = rf.softmax_attention(query, key, value), log_denominators(query, key)
         rows: list[Record] = []
@@ -91,7 +82,7 @@ class SampleCell:
                     phi = estimator.draw(
                         settings.dim,
                         estimator.num_features(num_rows),
-                        rng=settings.rng(self.key, name, coupling, num_rows),
+                        rng=settings.rng(f"scale {self.scale:g} sample {self.sample}", name, coupling, num_rows),
                     )
                     output = rf.linear_attention(query, key, value, phi)
                     ratio = relative_denominators(query, key, phi, log_exact)
@@ -104,19 +95,13 @@ class SampleCell:
 
 
 @dataclass(frozen=True)
-class DeltaCell:
+class DeltaCell(Cell):
     """The prediction for the first queries of the first sample, and the error of the same queries over many draws."""
 
     scale: float
     estimator: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"scale {self.scale:g} prediction {self.estimator}"
-
     def measure(self, settings: AttentionMatrixSettings) -> Tables:
-        """One row of `predictions`, at the largest number of rows."""
         query, key, value = inputs(settings, self.scale, 0)
         query = query[: settings.delta_queries]
         estimator = make_estimator(ESTIMATORS[self.estimator], "independent")
@@ -126,7 +111,9 @@ class DeltaCell:
         relative = rf.predict_attention_error(estimator, query, key, value, width, num_queries=len(query))
         errors = []
         for draw in range(settings.delta_draws):
-            phi = estimator.draw(settings.dim, width, rng=settings.rng(self.key, draw))
+            phi = estimator.draw(
+                settings.dim, width, rng=settings.rng(f"scale {self.scale:g} prediction {self.estimator}", draw)
+            )
             errors.append(float(np.mean((rf.linear_attention(query, key, value, phi) - exact) ** 2)))
         row: Record = {"scale": self.scale, "estimator": self.estimator, "num_rows": max(settings.num_rows)}
         row |= {"output_size": size, "predicted": float(relative) ** 2 * size, "measured": float(np.mean(errors))}

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BACKENDS", "available", "epsilon", "from_host", "to_host"]
-
 BACKENDS = ("numpy", "torch", "jax", "cupy")
 
 

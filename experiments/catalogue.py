@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Record, Results, Summary, Tables, Verdict
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from randfeat.couplings.base import coupling_names
 from randfeat.montecarlo import HeavyTailWarning, sample_errors
 from randfeat.selection.catalogue import example_width
 from randfeat.testing.report import ROUNDING, bonferroni
-
-__all__ = ["EXPERIMENT"]
 
 DIM = 4
 FALSE_ALARM = 1e-3
@@ -54,19 +51,13 @@ class CatalogueSettings(Settings):
 
 
 @dataclass(frozen=True)
-class CatalogueCell:
+class CatalogueCell(Cell):
     """One estimator under one coupling."""
 
     estimator: str
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator}/{self.coupling}"
-
     def measure(self, settings: CatalogueSettings) -> Tables:
-        """One row of `cells`."""
         estimator = example(self.estimator)
         row: Record = {"estimator": self.estimator, "coupling": self.coupling}
         try:
@@ -74,7 +65,7 @@ class CatalogueCell:
                 estimator = estimator.with_coupling(self.coupling)
             x, y = pairs(estimator)
             width = example_width(estimator)
-            found = measured(estimator, x, y, width, settings, settings.rng(self.key))
+            found = measured(estimator, x, y, width, settings, settings.rng(f"{self.estimator}/{self.coupling}"))
         except ValueError as reason:
             found = {"note": str(reason)}
         return {"cells": [row | NOT_MEASURED | found]}

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["DATASETS", "Dataset", "load_dataset", "neighbor_distance"]
-
 FOLDER = Path(__file__).parent / "data"
 STORED = ("letter", "ames")
 BUNDLED = ("iris", "wine", "breast_cancer", "digits")

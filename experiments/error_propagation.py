@@ -16,12 +16,9 @@ import numpy as np
 
 import randfeat as rf
 from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from experiments.minilm import Attention, load_minilm, softmax_attention
-from experiments.results import Record, Results, Summary, Tables, Verdict
 from experiments.texts import passage
-
-__all__ = ["EXPERIMENT"]
 
 METHODS = ("plain", "adapted")
 NUM_LAYERS = 6
@@ -81,17 +78,12 @@ def through_features(phi: rf.FeatureMap) -> Attention:
 
 
 @dataclass(frozen=True)
-class PassageCell:
+class PassageCell(Cell):
     """One passage through the model with one kind of features of one width; width 0 is the average of the values."""
 
     method: str
     num_features: int
     share: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.method}/{self.num_features}/{self.share}"
 
     def measure(self, settings: PropagationSettings) -> Tables:
         """Rows of `embeddings`, cosines by what was replaced, and of `states`, errors after each layer."""
@@ -112,7 +104,7 @@ class PassageCell:
         if self.method == "adapted":
             estimator = fitted(layer, self.num_features, settings.num_tokens, settings.seed)
         heads, dim = load_minilm().bert.num_heads, 32
-        rng = settings.rng(self.key, layer, draw)
+        rng = settings.rng(f"{self.method}/{self.num_features}/{self.share}", layer, draw)
         batch_shape = (heads,) if self.method == "plain" else None  # a fit has its heads already
         like = np.zeros(0, dtype=np.float32)
         return through_features(estimator.draw(dim, self.num_features, rng=rng, like=like, batch_shape=batch_shape))

@@ -8,11 +8,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.cells import Cell, Measured, Resumable, measure
-from experiments.environment import environment
-from experiments.results import Results, Summary, Tables, Verdict
+from experiments.cells import Cell, Measured, ResumableCell, measure
+from experiments.provenance import environment
+from experiments.results import Results, Summary, Verdict
+from experiments.tables import Record, Tables
 
-__all__ = ["Cell", "Experiment", "Progress", "Resumable", "Settings", "silent"]
+__all__ = [
+    "Cell",
+    "Experiment",
+    "Progress",
+    "Record",
+    "Results",
+    "ResumableCell",
+    "Settings",
+    "Summary",
+    "Tables",
+    "Verdict",
+    "silent",
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Experiment:
     from the numbers alone. backends : array libraries that it can run on. full : larger sizes, if there are any.
     captions : of figures, by name; others have their title for one. units : of columns that have one. requires :
     packages, by the name that they are imported by, beyond those of every experiment; the cells import them.
+    address : what `run` was told instead of the name, `module:ATTRIBUTE`, for an experiment that lives elsewhere.
     """
 
     name: str
@@ -69,6 +83,7 @@ class Experiment:
     captions: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    address: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -118,5 +133,5 @@ class Experiment:
         """What to type for these settings, if they are those of the command line."""
         sizes = "--quick" if settings.quick else "--full" if settings.full else ""
         backend = f"--backend {settings.backend}" if settings.backend != "numpy" else ""
-        words = ["python -m experiments run", self.name, sizes, f"--rng {settings.seed}", backend]
+        words = ["python -m experiments run", self.address or self.name, sizes, f"--rng {settings.seed}", backend]
         return " ".join(word for word in words if word)

@@ -9,8 +9,6 @@ import numpy as np
 
 import randfeat as rf
 
-__all__ = ["MODELS", "Head", "average_of_values", "head_names", "load_head", "value_range"]
-
 FOLDER = Path(__file__).parent / "data"
 
 MODELS = {"minilm": "MiniLM", "whisper": "Whisper", "vit": "ViT", "antiberty": "AntiBERTy"}

@@ -17,10 +17,7 @@ import numpy as np
 
 import randfeat as rf
 from experiments.datasets import load_dataset, neighbor_distance
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 
 COUPLINGS: dict[str, rf.Coupling] = {
     "RFF": rf.Independent(),
@@ -92,19 +89,13 @@ def circulant_covariance(z: np.ndarray, lag: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class MethodCell:
+class MethodCell(Cell):
     """One method on one data set, at every number of rows."""
 
     dataset: str
     method: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} {self.method}"
-
     def measure(self, settings: OrthogonalSettings) -> Tables:
-        """Rows of `errors`."""
         x, length_scale = points(self.dataset, settings.num_points, settings.seed)
         i, j = np.triu_indices(len(x), k=1)
         estimator = make_estimator(self.method, length_scale)
@@ -114,7 +105,9 @@ class MethodCell:
             width = estimator.num_features(multiple * x.shape[1])
             errors, total = [], np.zeros(len(i))
             for draw in range(settings.num_draws):
-                phi = estimator.draw(x.shape[1], width, rng=settings.rng(self.key, multiple, draw))
+                phi = estimator.draw(
+                    x.shape[1], width, rng=settings.rng(f"{self.dataset} {self.method}", multiple, draw)
+                )
                 error = phi.estimate(x, x)[i, j] - exact
                 errors.append(np.mean(error**2))
                 total += error
@@ -130,18 +123,12 @@ class MethodCell:
 
 
 @dataclass(frozen=True)
-class DistanceCell:
+class DistanceCell(Cell):
     """The distances of the points of one data set in units of the bandwidth: all that the closed forms know."""
 
     dataset: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} distances"
-
     def measure(self, settings: OrthogonalSettings) -> Tables:
-        """One row of `distances`: quantiles of |x - y|²/σ²."""
         x, length_scale = points(self.dataset, settings.num_points, settings.seed)
         i, j = np.triu_indices(len(x), k=1)
         t = np.sum((x[i] - x[j]) ** 2, axis=-1) / length_scale**2

@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.laws import make_estimator
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from experiments.pairs import judge, mse_rows, pairs_at, worst
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
 
 ORDERED = ("orthogonal", "simplex", "centered", "antithetic", "antithetic-orthogonal")
 SIGN_CHANGES = {3: 10.96, 4: 9.49, 5: 8.94, 6: 8.73, 8: 8.76, 12: 9.50, 16: 10.6, 32: 22.8}
@@ -48,18 +45,12 @@ def relative_mse(estimator: str, coupling: str, distance: Any, dim: int, num_row
 
 
 @dataclass(frozen=True)
-class GapCell:
+class GapCell(Cell):
     """The exact gap and its bound in one dimension, d rows."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"gap/{self.dim}"
-
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
-        """Rows of `gap`, relative to the kernel squared."""
         u = np.geomspace(0.01, 16, 60)
         independent, orthogonal = (
             relative_mse("positive", c, u, self.dim, self.dim) for c in ("independent", "orthogonal")
@@ -71,18 +62,12 @@ class GapCell:
 
 
 @dataclass(frozen=True)
-class OrderCell:
+class OrderCell(Cell):
     """Errors of coupled over independent rows at m = d, in one dimension."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"ordering/{self.dim}"
-
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
-        """Rows of `ordering`."""
         distances, rows = np.array(settings.distances), []
         for estimator, couplings in (("positive", ORDERED), ("trig pairs", ("orthogonal", "simplex"))):
             independent = relative_mse(estimator, "independent", distances, self.dim, self.dim)
@@ -95,24 +80,23 @@ class OrderCell:
 
 
 @dataclass(frozen=True)
-class SimulatedCell:
+class SimulatedCell(Cell):
     """Errors of positive features with coupled rows, by simulation at small u and by the Gram formula at any."""
 
     coupling: str
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"measured/{self.coupling}/{self.dim}"
-
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
-        """Rows of `measured`: relative MSE over that of independent rows."""
         estimator, rows = make_estimator("positive", self.coupling), []
         x, y = pairs_at(np.array(settings.simulated), 0.3, self.dim)
         draws = max(settings.num_draws * 16 // max(self.dim, 16), 100)
         simulated = mse_rows(
-            estimator, x, y, num_features=self.dim, num_draws=draws, rng=settings.rng(self.key, "simulation")
+            estimator,
+            x,
+            y,
+            num_features=self.dim,
+            num_draws=draws,
+            rng=settings.rng(f"measured/{self.coupling}/{self.dim}", "simulation"),
         )
         found = [("simulation", *pair) for pair in zip(settings.simulated, simulated, strict=True)]
         if self.dim >= 16:  # in small dimensions random lengths have heavy tails as well
@@ -123,7 +107,7 @@ class SimulatedCell:
                 y,
                 num_features=self.dim,
                 num_draws=settings.gram_draws,
-                rng=settings.rng(self.key, "gram"),
+                rng=settings.rng(f"measured/{self.coupling}/{self.dim}", "gram"),
             )
             expected = estimator.relative_variance(x, y, num_features=self.dim)
             found += [
@@ -137,15 +121,10 @@ class SimulatedCell:
 
 
 @dataclass(frozen=True)
-class SignCell:
+class SignCell(Cell):
     """Where orthogonal rows begin to lose with trigonometric features."""
 
     dim: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"sign/{self.dim}"
 
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
         """One row of `sign`: the change of sign, and the largest loss, measured where d <= 8."""
@@ -175,7 +154,7 @@ class SignCell:
                     y,
                     num_features=2 * self.dim,
                     num_draws=settings.sign_draws,
-                    rng=settings.rng(self.key, coupling),
+                    rng=settings.rng(f"sign/{self.dim}", coupling),
                 )
             ratio = errors[1]["measured"] / errors[0]["measured"]
             error = ratio * np.hypot(*(e["standard_error"] / e["measured"] for e in errors))

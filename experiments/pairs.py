@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.results import Record
-
-__all__ = ["judge", "mse_rows", "pairs_at", "worst"]
+from experiments.experiment import Record
 
 
 def pairs_at(u: Any, t: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,11 +15,8 @@ import numpy as np
 
 import randfeat as rf
 from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from experiments.heads import Head, average_of_values, head_names, load_head
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
 
 LEVELS = ("centre", "balance", "exponent", "weighted", "posterior")
 METHODS = ("FAVOR+", "OPRF", "SADERF", *LEVELS)
@@ -61,18 +58,12 @@ def family(head: Head) -> str:
 
 
 @dataclass(frozen=True)
-class HeadCell:
+class HeadCell(Cell):
     """All methods on one head."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return self.head
-
     def measure(self, settings: RealHeadsSettings) -> Tables:
-        """Rows of `heads` and `errors`."""
         head = load_head(self.head)
         names = {"family": family(head), "head": head.name}
         errors: list[Record] = []
@@ -89,7 +80,7 @@ class HeadCell:
 
     def error(self, head: Head, method: str, num_features: int, draw: int, settings: RealHeadsSettings) -> float:
         """Of one fit and one draw."""
-        rng = settings.rng(self.key, method, num_features, draw)
+        rng = settings.rng(self.head, method, num_features, draw)
         phi = fitted(method, head.query, head.key, num_features, rng).draw(head.dim, num_features, rng=rng)
         output = rf.linear_attention(head.query, head.key, head.value, phi, is_causal=head.is_causal)
         return relative_error(output, head.exact)

@@ -13,11 +13,8 @@ import numpy as np
 
 import randfeat as rf
 from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from experiments.heads import head_names, load_head
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
 
 WITHIN = 1.2
 SHARE = 0.8
@@ -33,18 +30,12 @@ class RecommendationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class RecommendationCell:
+class RecommendationCell(Cell):
     """All candidates on one head."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return self.head
-
     def measure(self, settings: RecommendationSettings) -> Tables:
-        """Rows of `candidates`: predicted and measured errors."""
         head = load_head(self.head)
         query, key, value = head.query, head.key, head.value
         ranking = rf.recommend(
@@ -53,13 +44,13 @@ class RecommendationCell:
             value,
             num_features=settings.num_features,
             is_causal=head.is_causal,
-            rng=settings.rng(self.key, "recommend"),
+            rng=settings.rng(self.head, "recommend"),
         )
         rows: list[Record] = []
         for rank, candidate in enumerate(ranking):
             errors = []
             for draw in range(settings.num_draws):
-                rng = settings.rng(self.key, candidate.name, candidate.coupling, draw)
+                rng = settings.rng(self.head, candidate.name, candidate.coupling, draw)
                 phi = candidate.estimator.draw(head.dim, settings.num_features, rng=rng)
                 with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # signed features may divide by 0
                     output = rf.linear_attention(query, key, value, phi, is_causal=head.is_causal)

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Results, Settings, Summary, Tables, Verdict
 from experiments.pairs import judge, pairs_at, worst
-from experiments.results import Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
 
 REGULARIZED = rf.RegularizedSoftmaxFeatures()
 
@@ -41,18 +38,12 @@ def ratio(u: Any, dim: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class CurveCell:
+class CurveCell(Cell):
     """Ratio and bounds in one dimension."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"curves/{self.dim}"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
-        """Rows of `curves`."""
         u = np.array(settings.distances)
         columns = zip(u, ratio(u, self.dim), rf.bounds.regularized_softmax_bound(u, self.dim), strict=True)
         published = 1 - 2 * self.dim ** (-1 / 3)
@@ -65,19 +56,14 @@ class CurveCell:
 
 
 @dataclass(frozen=True)
-class MatrixCell:
+class MatrixCell(Cell):
     """Smallest and largest ratio over the entries of one random attention matrix."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"matrix/{self.dim}"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
         """One row of `matrices`: queries and keys uniform in the ball of radius `norm`."""
-        rng = settings.rng(self.key)
+        rng = settings.rng(f"matrix/{self.dim}")
         query, key = rng.standard_normal((2, settings.num_tokens, self.dim))
         for x in (query, key):
             length = settings.norm * rng.uniform(size=(len(x), 1)) ** (1 / self.dim)
@@ -104,22 +90,21 @@ class MatrixCell:
 
 
 @dataclass(frozen=True)
-class DrawCell:
+class DrawCell(Cell):
     """The mean over drawn features against the closed form."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"draws/{self.dim}"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
-        """Rows of `draws`: relative to the kernel, with d orthogonal rows."""
         u = np.array([d for d in settings.distances if d <= 2])
         x, y = pairs_at(u, 0.5, self.dim)
         sample = rf.montecarlo.sample_errors(
-            REGULARIZED, x, y, num_features=self.dim, num_draws=settings.num_draws, rng=settings.rng(self.key)
+            REGULARIZED,
+            x,
+            y,
+            num_features=self.dim,
+            num_draws=settings.num_draws,
+            rng=settings.rng(f"draws/{self.dim}"),
         )
         error = np.sqrt(REGULARIZED.relative_variance(x, y, num_features=self.dim) / settings.num_draws)
         columns = zip(u, 1 + sample.bias().value, error, ratio(u, self.dim), strict=True)
@@ -131,16 +116,10 @@ class DrawCell:
 
 
 @dataclass(frozen=True)
-class OrthogonalInputsCell:
+class OrthogonalInputsCell(Cell):
     """Orthogonal queries and keys: every entry of the attention matrix is 1, whatever their length."""
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "orthogonal inputs"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
-        """Rows of `orthogonal`."""
         rows = []
         for u in (1.0, 4.0, 16.0, 64.0):
             x, y = pairs_at(u, u, 64)

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from experiments.experiment import Record, Results, Summary, Verdict
 from experiments.html import Html, element
-from experiments.results import Record, Results, Summary, Verdict
-
-__all__ = ["Run", "figure_file", "gather", "page"]
 
 STYLE = Path(__file__).with_name("report.css")
 MARKS = {True: ("holds", "good"), False: ("does not hold", "bad"), None: ("reported", "neutral")}

@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 
 COUPLINGS = ("independent", "orthogonal")
 PLANTED = (0.02, 0.3, 20.0)
@@ -63,19 +60,13 @@ def interval(hits: int, draws: int, false_alarm: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class CountCell:
+class CountCell(Cell):
     """Shares above each level, by plain simulation."""
 
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"counts/{self.coupling}"
-
     def measure(self, settings: TailSettings) -> Tables:
-        """Rows of `tails`."""
-        rng, hits = settings.rng(self.key), np.zeros(len(settings.levels), dtype=int)
+        rng, hits = settings.rng(f"counts/{self.coupling}"), np.zeros(len(settings.levels), dtype=int)
         levels, part = np.array(settings.levels), 50_000
         for start in range(0, settings.num_draws, part):
             estimate = sample(self.coupling, settings, rng, min(part, settings.num_draws - start))
@@ -95,19 +86,13 @@ class CountCell:
 
 
 @dataclass(frozen=True)
-class RareCell:
+class RareCell(Cell):
     """Independent directions: the probability of one level by importance sampling."""
 
     level: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"rare/{self.level:g}"
-
     def measure(self, settings: TailSettings) -> Tables:
-        """One row of `rare`."""
-        rng, dim, rows = settings.rng(self.key), settings.dim, settings.num_rows
+        rng, dim, rows = settings.rng(f"rare/{self.level:g}"), settings.dim, settings.num_rows
         slope, threshold = np.sqrt(dim * settings.distance), self.level * np.exp(settings.distance / 2) * rows
         theta = best_theta(self.level, settings)
         angle = (np.arange(40_000) + 0.5) * np.pi / 40_000
@@ -144,16 +129,10 @@ def best_theta(level: float, settings: TailSettings) -> float:
 
 
 @dataclass(frozen=True)
-class MomentCell:
+class MomentCell(Cell):
     """Two rows in four dimensions: the exact gap of moments, and what is claimed of it."""
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "moments"
-
     def measure(self, settings: TailSettings) -> Tables:
-        """Rows of `moments`; Λ is the envelope e^{-(|x|²+|y|²)/2}, at most e^{-u/4}."""
         rows = []
         for envelope, u in ((0.02, 0.3), (0.1, 1.0), (0.3, 1.0), (0.5, 0.5)):
             for theta in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0):

@@ -20,9 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import experiment
-from experiments.results import Summary, Verdict
-
-__all__ = ["console", "progress_bar", "show_heading", "show_summaries", "show_verdicts"]
+from experiments.experiment import Summary, Verdict
 
 MEMORY = 600.0  # seconds of the past that the rate is taken from: cells may take a minute each
 STYLES = {True: "green", False: "bold red", None: "cyan"}

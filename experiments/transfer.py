@@ -17,11 +17,8 @@ import numpy as np
 
 import randfeat as rf
 from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from experiments.heads import FOLDER, head_names, load_head
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
 
 LEVELS = ("posterior", "exponent")
 FITTED_ON = ("the same passage", "1 other passage", "3 other passages")
@@ -48,18 +45,12 @@ def passages(head: str) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class PassageCell:
+class PassageCell(Cell):
     """One head of MiniLM, fitted on passages and used on the last."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"passages/{self.head}"
-
     def measure(self, settings: TransferSettings) -> Tables:
-        """Rows of `passages`: errors by what was fitted on."""
         data = passages(self.head)
         used = data["query"][3], data["key"][3], data["value"]
         exact = rf.softmax_attention(*used)
@@ -69,26 +60,22 @@ class PassageCell:
             for level in LEVELS:
                 for name, part in calibrations.items():
                     calibration = tuple(data[side][part].reshape(-1, 32) for side in ("query", "key"))
-                    error = median_error(self.key, (level, name), calibration, used, exact, width, settings)
+                    error = median_error(
+                        f"passages/{self.head}", (level, name), calibration, used, exact, width, settings
+                    )
                     rows.append({"head": self.head, "level": level, "fitted_on": name, "num_features": width} | error)
-            error = median_error(self.key, ("FAVOR+",), None, used, exact, width, settings)
+            error = median_error(f"passages/{self.head}", ("FAVOR+",), None, used, exact, width, settings)
             rows.append({"head": self.head, "level": "FAVOR+", "fitted_on": "nothing", "num_features": width} | error)
         return {"passages": rows, "halves": []}
 
 
 @dataclass(frozen=True)
-class HalfCell:
+class HalfCell(Cell):
     """One bidirectional head, fitted on the first half of its tokens and used on the second."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"halves/{self.head}"
-
     def measure(self, settings: TransferSettings) -> Tables:
-        """One row of `halves`."""
         head = load_head(self.head)
         half, width = len(head.query) // 2, max(settings.num_features)
         used = (head.query[half:], head.key[half:], head.value[half:])
@@ -96,7 +83,9 @@ class HalfCell:
         row: Record = {"head": self.head, "num_features": width}
         for name, part in (("own", slice(half, None)), ("other", slice(0, half))):
             calibration = (head.query[part], head.key[part])
-            row[name] = median_error(self.key, ("posterior", name), calibration, used, exact, width, settings)["error"]
+            row[name] = median_error(
+                f"halves/{self.head}", ("posterior", name), calibration, used, exact, width, settings
+            )["error"]
         return {"passages": [], "halves": [row]}
 
 

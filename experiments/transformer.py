@@ -5,8 +5,6 @@ returns (batch, heads, L, d). Weights are drawn from a seed of their own; PyTorc
 """
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +15,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import randfeat as rf
-
-__all__ = [
-    "Attention",
-    "Shape",
-    "Transformer",
-    "draw_maps",
-    "exact",
-    "linear",
-    "load_checkpoint",
-    "make_model",
-    "one_thread",
-    "save_checkpoint",
-]
+from experiments.atomic_files import replacing
 
 Attention = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -141,14 +127,8 @@ def one_thread() -> Iterator[None]:
 
 def save_checkpoint(path: Path, name: str, state: dict[str, Any]) -> None:
     """Write tensors and plain values under this name; the file is complete at every moment, or not there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"name": name, "state": state}, file)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        torch.save({"name": name, "state": state}, file)
 
 
 def load_checkpoint(path: Path, name: str) -> dict[str, Any] | None:

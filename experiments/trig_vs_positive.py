@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from experiments.pairs import mse_rows, pairs_at, worst
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
 
 ESTIMATORS: dict[str, rf.Estimator] = {
     "positive": rf.PositiveFeatures(coupling="independent"),
@@ -57,18 +54,12 @@ def relative_mse(name: str, length: Any, angle: Any, dim: int = 2) -> np.ndarray
 
 
 @dataclass(frozen=True)
-class SurfaceCell:
+class SurfaceCell(Cell):
     """Closed forms at one length, for all angles."""
 
     length: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"surface/{self.length:g}"
-
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
-        """Rows of `surface`."""
         angles = np.linspace(0, np.pi, settings.num_angles)
         errors = {name: relative_mse(name, self.length, angles) for name in ESTIMATORS}
         rows: list[Record] = []
@@ -81,16 +72,11 @@ class SurfaceCell:
 
 
 @dataclass(frozen=True)
-class PointCell:
+class PointCell(Cell):
     """Monte Carlo of one estimator at one length."""
 
     estimator: str
     length: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"points/{self.estimator}/{self.length:g}"
 
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
         """Rows of `points`: relative MSE times rows, at angles where it can be measured."""
@@ -103,7 +89,7 @@ class PointCell:
             *pairs_at(u, t, settings.dim),
             num_features=estimator.num_features(settings.num_rows),
             num_draws=settings.num_draws,
-            rng=settings.rng(self.key),
+            rng=settings.rng(f"points/{self.estimator}/{self.length:g}"),
         )
         return {
             "points": [
@@ -114,18 +100,12 @@ class PointCell:
 
 
 @dataclass(frozen=True)
-class RayCell:
+class RayCell(Cell):
     """Absolute errors of both estimators as the length of vectors at one angle grows."""
 
     cosine: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"rays/{self.cosine:g}"
-
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
-        """Rows of `rays`."""
         rows: list[Record] = []
         for length in (1.0, 2.0, 4.0, 8.0):
             x, y = pairs_at(*corners(length, np.arccos(self.cosine)), 2)

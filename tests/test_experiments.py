@@ -30,10 +30,10 @@ from experiments.attention_error.outputs import relative_error, stored_tolerance
 from experiments.attention_error.softened import Softening
 from experiments.cells import measure as measured
 from experiments.command_line import main
-from experiments.environment import environment
+from experiments.estimators import COUPLINGS, ESTIMATORS, make_estimator
 from experiments.heads import average_of_values, head_names, load_head, value_range
 from experiments.kernel_mse import measure
-from experiments.laws import COUPLINGS, ESTIMATORS, make_estimator
+from experiments.provenance import environment
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results, Verdict
 

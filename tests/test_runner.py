@@ -19,13 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import on_dask, provenance, runner
-from experiments.cells import Failure, Measured, in_turn, measure
+from experiments import on_dask, provenance
+from experiments import run as runs
+from experiments.cell_store import CellStore, DamagedCell
+from experiments.cells import Failure, Measured, ResumableCell, in_turn, measure
 from experiments.command_line import main
 from experiments.registry import EXPERIMENTS
 from experiments.report import gather, page
 from experiments.results import Results, Verdict
-from experiments.store import CellStore, DamagedCell
 from tests.cheap_experiment import EXPERIMENT, CheapCell, CheapSettings
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
@@ -40,7 +41,7 @@ def cheap(monkeypatch):
 
 def run(settings, folder, **options):
     notes = []
-    results = runner.run(EXPERIMENT, settings, folder, notify=notes.append, **options)
+    results = runs.run(EXPERIMENT, settings, folder, notify=notes.append, **options)
     return results, notes
 
 
@@ -173,13 +174,8 @@ def test_only_missing_cells_are_measured(tmp_path):
 
 
 @dataclasses.dataclass(frozen=True)
-class Stepwise:
+class Stepwise(ResumableCell):
     """A cell of four steps that is interrupted in the third, once."""
-
-    key: str = "stepwise"
-
-    def measure(self, settings):
-        raise AssertionError("a cell that can resume is told where")
 
     def resume(self, settings, checkpoint):
         done = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
@@ -197,10 +193,10 @@ def test_a_cell_goes_on_from_its_checkpoint_which_is_removed_in_the_end(tmp_path
         EXPERIMENT, cells=lambda settings: [Stepwise()], verdicts=lambda *_: [], summaries=lambda *_: []
     )
     with pytest.raises(KeyboardInterrupt):
-        runner.run(experiment, CheapSettings(), tmp_path)
+        runs.run(experiment, CheapSettings(), tmp_path)
     (checkpoint,) = tmp_path.glob("cells/*/*.checkpoint")
     assert json.loads(checkpoint.read_text()) == [0, 1, 2]
-    results = runner.run(experiment, CheapSettings(), tmp_path, resume=True)
+    results = runs.run(experiment, CheapSettings(), tmp_path, resume=True)
     assert results.tables["numbers"] == [{"steps": 4, "begun again": False}]
     assert not checkpoint.exists()
 
@@ -232,9 +228,9 @@ def test_code_of_an_experiment_is_what_its_cells_come_from():
     def reached(name):
         return {path.name for path in provenance.reached(EXPERIMENTS[name].cells.__module__)}
 
-    assert {"measure.py", "laws.py", "experiment.py", "cells.py"} <= reached("kernel_mse")
+    assert {"measure.py", "estimators.py", "experiment.py", "cells.py"} <= reached("kernel_mse")
     assert {"heads.py", "softened.py", "outputs.py"} <= reached("attention_error")
-    assert not {"verdicts.py", "figures.py", "report.py", "runner.py"} & reached("kernel_mse")
+    assert not {"verdicts.py", "figures.py", "report.py", "run.py"} & reached("kernel_mse")
     assert provenance.code_digest("experiments.transfer") != provenance.code_digest("experiments.catalogue")
 
 
@@ -319,7 +315,7 @@ def test_rows_must_hold_plain_values():
 def test_cells_of_one_name_are_refused(tmp_path):
     twice = dataclasses.replace(EXPERIMENT, cells=lambda settings: [CheapCell(0), CheapCell(0)])
     with pytest.raises(ValueError, match="cells must have different keys"):
-        runner.run(twice, CheapSettings(), tmp_path)
+        runs.run(twice, CheapSettings(), tmp_path)
 
 
 # workers -------------------------------------------------------------------------------------------------------------

@@ -17,23 +17,11 @@ The delta method is tested where it is valid: heads whose logits are multiplied 
 kernel's relative variance along an attention row is small (table `softened`).
 """
 
-from typing import Any
-
+from experiments.attention_error.figures import plot
 from experiments.attention_error.measure import cells
 from experiments.attention_error.settings import AttentionErrorSettings
 from experiments.attention_error.verdicts import summaries, verdicts
 from experiments.experiment import Experiment
-from experiments.results import Results
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.attention_error.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="attention_error",

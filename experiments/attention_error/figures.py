@@ -18,6 +18,7 @@ from experiments.attention_error.verdicts import (
     over_heads,
     select,
 )
+from experiments.experiment import Record, Results, Tables
 from experiments.figures import (
     COUPLING_STYLES,
     ESTIMATOR_STYLES,
@@ -28,9 +29,6 @@ from experiments.figures import (
     stacked,
     value_axis,
 )
-from experiments.results import Record, Results, Tables
-
-__all__ = ["plot"]
 
 SHOWN_PREDICTION = 0.5
 TOP_RATIO = 10.0

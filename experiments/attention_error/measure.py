@@ -9,12 +9,9 @@ from experiments.attention_error.outputs import out_of_range, outputs, relative_
 from experiments.attention_error.settings import AttentionErrorSettings, is_meaningful
 from experiments.attention_error.softened import SoftenedCell
 from experiments.backends import epsilon
-from experiments.experiment import Cell
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Record, Tables
 from experiments.heads import average_of_values, load_head
-from experiments.laws import make_estimator
-from experiments.results import Record, Tables
-
-__all__ = ["DrawCell", "HeadCell", "cells"]
 
 
 def cells(settings: AttentionErrorSettings) -> list[Cell]:
@@ -30,18 +27,12 @@ def cells(settings: AttentionErrorSettings) -> list[Cell]:
 
 
 @dataclass(frozen=True)
-class HeadCell:
+class HeadCell(Cell):
     """The exact output against the stored one, and the error of the plain average of the values."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return self.head
-
     def measure(self, settings: AttentionErrorSettings) -> Tables:
-        """One row of the table `heads`."""
         head = load_head(self.head)
         return {
             "heads": [
@@ -63,17 +54,12 @@ class HeadCell:
 
 
 @dataclass(frozen=True)
-class DrawCell:
+class DrawCell(Cell):
     """Errors of one estimator under one coupling on one head, over draws, for every number of features."""
 
     head: str
     estimator: str
     coupling: str
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.head} {self.estimator} {self.coupling}"
 
     def measure(self, settings: AttentionErrorSettings) -> Tables:
         """Rows of the tables `errors` (one per number of features) and `draws` (one per draw)."""
@@ -87,7 +73,7 @@ class DrawCell:
         errors: list[Record] = []
         draws: list[Record] = []
         for num_features in settings.num_features:
-            rng = settings.rng(self.key, num_features)
+            rng = settings.rng(f"{self.head} {self.estimator} {self.coupling}", num_features)
             drawn = list(
                 outputs(estimator, head, head.query, num_features, settings.num_draws, rng, backend=settings.backend)
             )

@@ -8,8 +8,6 @@ import randfeat as rf
 from experiments.backends import from_host, to_host
 from experiments.heads import Head, value_range
 
-__all__ = ["out_of_range", "outputs", "relative_error", "stored_tolerance"]
-
 BATCH = 2**22  # numbers in the largest array of a batch of draws: positions of a chunk × features × draws
 CHUNK = 256
 

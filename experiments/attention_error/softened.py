@@ -7,15 +7,13 @@ import numpy as np
 import randfeat as rf
 from experiments.attention_error.outputs import outputs, relative_error
 from experiments.attention_error.settings import AttentionErrorSettings
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Record, Tables
 from experiments.heads import Head, load_head
-from experiments.laws import make_estimator
-from experiments.results import Record, Tables
-
-__all__ = ["SoftenedCell", "Softening"]
 
 
 @dataclass(frozen=True)
-class SoftenedCell:
+class SoftenedCell(Cell):
     """The predicted error of a head as it is, and the test of the prediction where the prediction is valid.
 
     The delta method expands in the relative error of the denominator. Its size is the mean relative variance of the
@@ -27,13 +25,7 @@ class SoftenedCell:
     head: str
     estimator: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.head} {self.estimator} softened"
-
     def measure(self, settings: AttentionErrorSettings) -> Tables:
-        """Rows of the tables `predictions` (the head as it is) and `softened`."""
         head, estimator = load_head(self.head), make_estimator(self.estimator, "independent")
         chosen = np.arange(len(head.query))
         if not head.is_causal and chosen.size > settings.softened_queries:
@@ -65,7 +57,7 @@ class SoftenedCell:
                 head.query[chosen],
                 num_features,
                 settings.softened_draws,
-                settings.rng(self.key, num_features),
+                settings.rng(f"{self.head} {self.estimator} softened", num_features),
                 backend=settings.backend,
                 scale=test.scale(factor),
             )

@@ -7,17 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.attention_error.settings import AttentionErrorSettings
-from experiments.results import Record, Summary, Tables, Verdict
-
-__all__ = [
-    "ALLOWED_PER_SPREAD",
-    "STANDARD_ERRORS",
-    "VALID_SPREAD",
-    "count_heads",
-    "over_heads",
-    "summaries",
-    "verdicts",
-]
+from experiments.experiment import Record, Summary, Tables, Verdict
 
 VALID_SPREAD = 0.05
 ALLOWED_PER_SPREAD = 5.0

@@ -9,22 +9,10 @@ closed forms: at these variances no sample would show them. Parameters are optim
 the bandwidth is chosen for the exact Gaussian kernel.
 """
 
-from typing import Any
-
+from experiments.chefs_tables.figures import plot
 from experiments.chefs_tables.measure import ChefsSettings, cells
 from experiments.chefs_tables.verdicts import summaries, verdicts
 from experiments.experiment import Experiment
-from experiments.results import Results
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.chefs_tables.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="chefs_tables",

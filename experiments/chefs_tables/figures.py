@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from experiments.chefs_tables.measure import METHODS
 from experiments.chefs_tables.verdicts import log_variances
+from experiments.experiment import Results
 from experiments.figures import (
     BLACK,
     BLUE,
@@ -22,9 +23,6 @@ from experiments.figures import (
     new_figure,
     style_handles,
 )
-from experiments.results import Results
-
-__all__ = ["plot"]
 
 STYLES: dict[str, dict[str, Any]] = {
     "trig": {"color": GREEN, "marker": "^"},

@@ -4,9 +4,7 @@ import math
 import statistics
 
 from experiments.chefs_tables.measure import METHODS, NESTED, REGIMES, ChefsSettings
-from experiments.results import Summary, Tables, Verdict
-
-__all__ = ["log_variances", "summaries", "verdicts"]
+from experiments.experiment import Summary, Tables, Verdict
 
 SIGNIFICANT = 3.0
 

@@ -8,11 +8,8 @@ All arms of one task and repetition start from the same weights and see the same
 
 from dataclasses import dataclass
 
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Settings, Tables
 from experiments.generalized_attention.outcome import plot, summaries, verdicts
-from experiments.results import Tables
-
-__all__ = ["EXPERIMENT", "GeneralizedSettings", "TrainingCell"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class GeneralizedSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TrainingCell:
+class TrainingCell(Cell):
     """One training with one function; "softmax" is exact attention, always renormalized."""
 
     task: str
@@ -42,12 +39,10 @@ class TrainingCell:
     repetition: int
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         return f"{self.task}/{self.function}/{'ratio' if self.renormalized else 'sum'}/{self.repetition}"
 
     def measure(self, settings: GeneralizedSettings) -> Tables:
-        """One row of `trainings`."""
         from experiments.generalized_attention.training import train
 
         row = {

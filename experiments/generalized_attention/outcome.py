@@ -3,9 +3,7 @@
 import statistics
 from typing import Any
 
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["plot", "summaries", "verdicts"]
+from experiments.experiment import Record, Results, Summary, Tables, Verdict
 
 POSITIVE = ("relu", "exp", "sigmoid", "abs")
 COLORS = {

@@ -7,14 +7,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import randfeat as rf
+from experiments.experiment import Record
 from experiments.generalized_attention.tasks import SIZES, Batch, make_batch
-from experiments.results import Record
 from experiments.transformer import Attention, Shape, Transformer, draw_maps, exact, linear, make_model, one_thread
 
 if TYPE_CHECKING:
     from experiments.generalized_attention import GeneralizedSettings, TrainingCell
-
-__all__ = ["make_features", "train", "unnormalized"]
 
 OFFSET = 1e-3
 
@@ -43,7 +41,7 @@ def attention_at(cell: "TrainingCell", settings: "GeneralizedSettings", shape: S
     """The attention of the arm at this step."""
     if cell.function == "softmax":
         return exact(is_causal=False)
-    rng = settings.rng("maps", cell.key, step // settings.redraw_every)
+    rng = settings.rng("maps", cell.name, step // settings.redraw_every)
     maps = draw_maps(make_features(cell.function), shape, settings.num_features, rng)
     if not cell.renormalized:
         return unnormalized(maps)

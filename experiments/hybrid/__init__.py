@@ -10,22 +10,10 @@ of clusters, each used on its own block of the matrix, is a feature map of four 
 its own are zero). The mean squared relative error over all pairs, at equal feature dimension, closed forms and draws.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
+from experiments.hybrid.figures import plot
 from experiments.hybrid.measure import HybridSettings, cells
 from experiments.hybrid.verdicts import summaries, verdicts
-from experiments.results import Results
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.hybrid.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="hybrid",

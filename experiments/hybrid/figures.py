@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.experiment import Results
 from experiments.figures import (
     BLUE,
     GREEN,
@@ -18,9 +19,6 @@ from experiments.figures import (
     value_axis,
 )
 from experiments.hybrid.measure import METHODS, PRINTED
-from experiments.results import Results
-
-__all__ = ["plot"]
 
 STYLES: dict[str, dict[str, Any]] = {
     "trig": {"color": GREEN, "marker": "^"},

@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Settings
-from experiments.results import Record, Tables
-
-__all__ = ["ANGLES", "METHODS", "NUM_SIGNS", "PRINTED", "HybridSettings", "cells"]
+from experiments.experiment import Cell, Record, Settings, Tables
 
 ANGLES = (math.pi / 8, math.pi / 2, 7 * math.pi / 8)
 NUM_SIGNS = 8
@@ -68,16 +65,10 @@ def pair(length: float, angle: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class TableCell:
+class TableCell(Cell):
     """The closed forms at the lengths and angles of the printed digits."""
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "table"
-
     def measure(self, settings: HybridSettings) -> Tables:
-        """Rows of `table`."""
         rows: list[Record] = []
         for name, lengths in PRINTED.items():
             estimator = make_estimator(name)
@@ -92,16 +83,11 @@ class TableCell:
 
 
 @dataclass(frozen=True)
-class AngleCell:
+class AngleCell(Cell):
     """One estimator at one length, over all angles, at the common width."""
 
     estimator: str
     length: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator} {self.length:g}"
 
     def measure(self, settings: HybridSettings) -> Tables:
         """Rows of `angles`: the closed form, and the measured MSE where it can be trusted (else NaN)."""
@@ -120,7 +106,7 @@ class AngleCell:
                 y[trusted],
                 num_features=settings.width,
                 num_draws=settings.num_draws,
-                rng=settings.rng(self.key),
+                rng=settings.rng(f"{self.estimator} {self.length:g}"),
             ).mse()
             measured[trusted] = sample.value
             error[trusted] = np.maximum(sample.standard_error, (expected * promised)[trusted])
@@ -154,16 +140,11 @@ def clusters(settings: HybridSettings, spread: float) -> tuple[np.ndarray, np.nd
 
 
 @dataclass(frozen=True)
-class ClusterCell:
+class ClusterCell(Cell):
     """One method on clustered data of one spread."""
 
     method: str
     spread: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"clusters {self.spread:g} {self.method}"
 
     def measure(self, settings: HybridSettings) -> Tables:
         """Rows of `clusters`: closed form and measurement of the mean squared relative error, for each width."""
@@ -187,7 +168,12 @@ class ClusterCell:
                 [np.mean(e.relative_variance(x[i][:, None], y[j], num_features=w)) for i, j, e, w in blocks]
             )
             errors = [
-                np.mean([self.error(x[i], y[j], e, w, settings.rng(self.key, width, d)) for i, j, e, w in blocks])
+                np.mean(
+                    [
+                        self.error(x[i], y[j], e, w, settings.rng(f"clusters {self.spread:g} {self.method}", width, d))
+                        for i, j, e, w in blocks
+                    ]
+                )
                 for d in range(settings.cluster_draws)
             ]
             row: Record = {"method": self.method, "spread": self.spread, "width": width}

@@ -4,10 +4,8 @@ import math
 
 import numpy as np
 
+from experiments.experiment import Summary, Tables, Verdict
 from experiments.hybrid.measure import ANGLES, METHODS, NUM_SIGNS, PRINTED, HybridSettings
-from experiments.results import Summary, Tables, Verdict
-
-__all__ = ["summaries", "verdicts"]
 
 OTHERS = ("trig", "positive", "hyp+")
 FALSE_ALARM = 1e-3

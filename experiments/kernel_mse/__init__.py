@@ -10,22 +10,10 @@ Beyond |x + y|² of about 3 an empirical MSE of positive features is falsely low
 light tails (at d = 16 and |x + y|² = 8 not yet).
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
+from experiments.kernel_mse.figures import plot
 from experiments.kernel_mse.measure import KernelMseSettings, cells
 from experiments.kernel_mse.verdicts import summaries, verdicts
-from experiments.results import Results
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.kernel_mse.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="kernel_mse",

@@ -6,11 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import ndtr
 
+from experiments.experiment import Record, Results, Tables
 from experiments.figures import COUPLING_STYLES, GREY, feature_axis, new_figure, stacked, style_handles, value_axis
 from experiments.kernel_mse.measure import distance_name
-from experiments.results import Record, Results, Tables
-
-__all__ = ["plot"]
 
 
 def plot(results: Results) -> dict[str, Figure]:

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Settings
-from experiments.laws import COUPLINGS, ESTIMATORS, make_estimator, num_features_allowed
-from experiments.results import Record, Tables
-
-__all__ = ["KernelMseSettings", "cells", "distance_name"]
+from experiments.estimators import COUPLINGS, ESTIMATORS, make_estimator, num_features_allowed
+from experiments.experiment import Cell, Record, Settings, Tables
 
 
 @dataclass(frozen=True)
@@ -77,19 +74,13 @@ def random_pairs(
 
 
 @dataclass(frozen=True)
-class CurveCell:
+class CurveCell(Cell):
     """Closed forms of one estimator under one coupling, for every number of features in range."""
 
     estimator: str
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator} {self.coupling} closed form"
-
     def measure(self, settings: KernelMseSettings) -> Tables:
-        """Rows of the table `curves`."""
         estimator = make_estimator(self.estimator, self.coupling)
         widths = range(min(settings.num_features), max(settings.num_features) + 1, 4)
         rows: list[Record] = []
@@ -110,17 +101,12 @@ class CurveCell:
 
 
 @dataclass(frozen=True)
-class PointCell:
+class PointCell(Cell):
     """Monte Carlo of one estimator under one coupling with one number of features, at every distance."""
 
     estimator: str
     coupling: str
     num_features: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator} {self.coupling} {self.num_features}"
 
     def measure(self, settings: KernelMseSettings) -> Tables:
         """Rows of the table `points`, one for each distance where an empirical MSE can be trusted.
@@ -140,7 +126,9 @@ class PointCell:
         if not trusted:
             return {"points": []}
         x, y = (np.stack([pairs[distance][side] for distance in trusted]) for side in (0, 1))
-        sample = rf.montecarlo.sample_errors(estimator, x, y, **sizes, rng=settings.rng(self.key))
+        sample = rf.montecarlo.sample_errors(
+            estimator, x, y, **sizes, rng=settings.rng(f"{self.estimator} {self.coupling} {self.num_features}")
+        )
         by_draw = rf.montecarlo.ErrorSample(np.sqrt(np.mean(sample.errors**2, axis=-1))).mse()
         rows: list[Record] = []
         for index, distance in enumerate(trusted):
@@ -164,7 +152,7 @@ class PointCell:
 
 
 @dataclass(frozen=True)
-class GramCell:
+class GramCell(Cell):
     """The variance of positive features at large |x + y|², with the mean over rotations taken exactly.
 
     An empirical MSE is falsely low there. The variance is measured; where the coupling is biased the closed squared
@@ -173,13 +161,7 @@ class GramCell:
 
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"positive {self.coupling} gram"
-
     def measure(self, settings: KernelMseSettings) -> Tables:
-        """Rows of the table `large`."""
         estimator = make_estimator("positive", self.coupling)
         dim = settings.large_dim
         pairs = [random_pairs(settings, "positive", distance, dim=dim) for distance in settings.large_distances]
@@ -194,7 +176,7 @@ class GramCell:
                 y,
                 num_features=num_features,
                 num_draws=settings.large_draws,
-                rng=settings.rng(self.key, num_features),
+                rng=settings.rng(f"positive {self.coupling} gram", num_features),
             )
             for index, distance in enumerate(settings.large_distances):
                 expected = relative_mse(estimator, x[index], y[index], num_features)

@@ -2,10 +2,8 @@
 
 from scipy.special import ndtri
 
+from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.kernel_mse.measure import KernelMseSettings, distance_name
-from experiments.results import Record, Summary, Tables, Verdict
-
-__all__ = ["limit", "summaries", "verdicts"]
 
 
 def limit(tables: Tables, settings: KernelMseSettings) -> float:

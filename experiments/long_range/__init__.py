@@ -10,11 +10,8 @@ same batches. What a training step costs is measured against the length.
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Settings, Tables
 from experiments.long_range.outcome import plot, summaries, verdicts
-from experiments.results import Tables
-
-__all__ = ["EXPERIMENT", "CostCell", "LongRangeSettings", "TaskCell"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class LongRangeSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TaskCell:
+class TaskCell(Cell):
     """One training."""
 
     task: str
@@ -46,12 +43,10 @@ class TaskCell:
     repetition: int
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         return f"{self.task}/{self.attention}/{self.repetition}"
 
     def measure(self, settings: LongRangeSettings) -> Tables:
-        """One row of `accuracy`."""
         from experiments.long_range.training import train
 
         row = {"task": self.task, "attention": self.attention, "repetition": self.repetition}
@@ -59,19 +54,17 @@ class TaskCell:
 
 
 @dataclass(frozen=True)
-class CostCell:
+class CostCell(Cell):
     """A training step at one length. The seconds are those of this machine and moment: no other number of a run is."""
 
     attention: str
     length: int
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         return f"cost/{self.attention}/{self.length}"
 
     def measure(self, settings: LongRangeSettings) -> Tables:
-        """One row of `cost`."""
         from experiments.long_range.training import cost_of_step
 
         return {"cost": [{"attention": self.attention, "length": self.length} | cost_of_step(self, settings)]}

@@ -6,9 +6,7 @@ from typing import Any
 
 from scipy import stats
 
-from experiments.results import Results, Summary, Tables, Verdict
-
-__all__ = ["plot", "summaries", "verdicts"]
+from experiments.experiment import Results, Summary, Tables, Verdict
 
 FALSE_ALARM = 1e-3
 SLOPE = (0.85, 1.15)

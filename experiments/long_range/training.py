@@ -11,21 +11,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import randfeat as rf
+from experiments.experiment import Record
 from experiments.long_range.tasks import make_examples
-from experiments.results import Record
 from experiments.transformer import Attention, Shape, Transformer, draw_maps, exact, linear, make_model, one_thread
 
 if TYPE_CHECKING:
     from experiments.long_range import CostCell, LongRangeSettings, TaskCell
-
-__all__ = ["cost_of_step", "peak_bytes", "train"]
 
 
 def attention_at(cell: "TaskCell | CostCell", settings: "LongRangeSettings", shape: Shape, step: int) -> Attention:
     """Exact attention, or positive features that are drawn again every `redraw_every` steps."""
     if cell.attention == "exact":
         return exact(is_causal=False)
-    rng = settings.rng("maps", cell.key, step // settings.redraw_every)
+    rng = settings.rng("maps", cell.name, step // settings.redraw_every)
     return linear(draw_maps(rf.PositiveFeatures(), shape, settings.num_features, rng), is_causal=False)
 
 

@@ -9,22 +9,10 @@ beside it the rule of degree (3, 3) with a random radius and a weight at the ori
 `ridge` is regression on features against kernel ridge regression with the exact kernel and the same penalty.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
+from experiments.quadrature.figures import plot
 from experiments.quadrature.measure import QuadratureSettings, cells
 from experiments.quadrature.verdicts import summaries, verdicts
-from experiments.results import Results
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.quadrature.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="quadrature",

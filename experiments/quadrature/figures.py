@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.experiment import Results
 from experiments.figures import (
     BLACK,
     BLUE,
@@ -23,9 +24,6 @@ from experiments.figures import (
 )
 from experiments.quadrature.measure import KERNELS, RIDGE_METHODS, methods
 from experiments.quadrature.verdicts import curve
-from experiments.results import Results
-
-__all__ = ["plot"]
 
 STYLES: dict[str, dict[str, Any]] = {
     "independent": {"color": BLACK, "marker": "o"},

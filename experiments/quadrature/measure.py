@@ -9,11 +9,8 @@ import numpy as np
 
 import randfeat as rf
 from experiments.datasets import load_dataset, neighbor_distance
-from experiments.experiment import Cell, Settings
+from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.quadrature.random_radius import RADIUS_METHODS, block_size, expected_mse, sample_gram
-from experiments.results import Record, Tables
-
-__all__ = ["KERNELS", "RIDGE_METHODS", "QuadratureSettings", "cells", "methods"]
 
 KERNELS = ("gaussian", "arc-cosine 0", "arc-cosine 1")
 COUPLINGS: dict[str, rf.Coupling] = {
@@ -75,17 +72,12 @@ def points(name: str, num_points: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class GramCell:
+class GramCell(Cell):
     """One kernel under one coupling on one data set."""
 
     dataset: str
     kernel: str
     method: str
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} {self.kernel} {self.method}"
 
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `errors`: mean squared relative Frobenius error, measured and in closed form (NaN: not known)."""
@@ -104,7 +96,9 @@ class GramCell:
             width = estimator.num_features(num_rows, dim)
             errors = []
             for draw in range(settings.num_draws):
-                phi = estimator.draw(dim, width, rng=settings.rng(self.key, num_rows, draw))
+                phi = estimator.draw(
+                    dim, width, rng=settings.rng(f"{self.dataset} {self.kernel} {self.method}", num_rows, draw)
+                )
                 errors.append(float(np.sum((phi.estimate(x, x) - exact) ** 2)) / size)
             row: Record = {"dataset": self.dataset, "dim": dim, "kernel": self.kernel, "method": self.method}
             row |= {"num_rows": num_rows, "num_features": width, "squared_error": float(np.mean(errors))}
@@ -114,16 +108,11 @@ class GramCell:
 
 
 @dataclass(frozen=True)
-class RadiusCell:
+class RadiusCell(Cell):
     """The rule with a random radius for the Gaussian kernel on one data set: Gram matrices without an estimator."""
 
     dataset: str
     method: str
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} gaussian {self.method}"
 
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `errors`; a row is a pair of nodes, as elsewhere, and the origin is not counted."""
@@ -133,7 +122,10 @@ class RadiusCell:
         rows: list[Record] = []
         for multiple in settings.multiples:
             blocks = 2 * multiple
-            rngs = (settings.rng(self.key, blocks, draw) for draw in range(settings.num_draws))
+            rngs = (
+                settings.rng(f"{self.dataset} gaussian {self.method}", blocks, draw)
+                for draw in range(settings.num_draws)
+            )
             grams = (sample_gram(self.method, blocks, x, rng=rng) for rng in rngs)
             errors = [float(np.sum((gram - exact) ** 2)) / size for gram in grams]
             row: Record = {"dataset": self.dataset, "dim": dim, "kernel": "gaussian", "method": self.method}
@@ -155,17 +147,12 @@ def closed_form(estimator: rf.Estimator, x: np.ndarray, width: int, size: float)
 
 
 @dataclass(frozen=True)
-class RidgeCell:
+class RidgeCell(Cell):
     """Ridge regression on the features of one kernel under one coupling, and with the exact kernel."""
 
     dataset: str
     kernel: str
     method: str
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"ridge {self.dataset} {self.kernel} {self.method}"
 
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `scores`: accuracy for classes, else the share of the variance that is explained."""
@@ -181,7 +168,9 @@ class RidgeCell:
         for width in settings.ridge_widths:
             scores = []
             for draw in range(settings.ridge_draws):
-                phi: Any = estimator.draw(data.dim, width, rng=settings.rng(self.key, width, draw))
+                phi: Any = estimator.draw(
+                    data.dim, width, rng=settings.rng(f"ridge {self.dataset} {self.kernel} {self.method}", width, draw)
+                )
                 model = Ridge(alpha=PENALTY, fit_intercept=False).fit(phi(x), target[train])
                 scores.append(score(model.predict(phi(y)), target[test]))
             row: Record = {"dataset": self.dataset, "kernel": self.kernel, "method": self.method}

@@ -4,10 +4,8 @@ import math
 
 import numpy as np
 
+from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.quadrature.measure import KERNELS, QuadratureSettings
-from experiments.results import Record, Summary, Tables, Verdict
-
-__all__ = ["curve", "summaries", "verdicts"]
 
 FALSE_ALARM = 1e-3
 SIGNIFICANT = 3.0

@@ -4,12 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.experiment import Results
 from experiments.figures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, legend_below, new_figure, value_axis
-from experiments.results import Results
 from experiments.sampled_softmax.settings import FITTED, PLAIN
 from experiments.sampled_softmax.verdicts import chosen
-
-__all__ = ["plot"]
 
 
 def plot(results: Results) -> dict[str, Any]:

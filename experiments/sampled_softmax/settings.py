@@ -10,8 +10,6 @@ from experiments.experiment import Settings
 from experiments.sampled_softmax.laws import Problem, make_problem, queries_near
 from experiments.sampled_softmax.tree import KernelTree
 
-__all__ = ["FITTED", "PLAIN", "SampledSoftmaxSettings", "fitted", "problem_of", "tree_of"]
-
 PLAIN, FITTED = "positive features", "fitted features"
 CALIBRATION = 256  # queries that features are fitted to
 

@@ -4,10 +4,8 @@ from scipy.special import ndtri
 from scipy.stats import t as student
 
 from experiments.clocks import log_slope
-from experiments.results import Record, Summary, Tables, Verdict
+from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.sampled_softmax.settings import FITTED, PLAIN, SampledSoftmaxSettings
-
-__all__ = ["SLOPE_FROM", "chosen", "summaries", "verdicts"]
 
 SMALL = 0.06  # total variation up to which first-order terms are claimed to predict it
 HIGHER_ORDERS = 0.1  # relative, what terms beyond them may add

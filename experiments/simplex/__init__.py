@@ -9,22 +9,10 @@ by the Gram formula `montecarlo.gram_variance`, which takes the mean over rotati
 bandwidth that is best for the exact kernel and at one so wide that |x + y|² is about 1.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
-from experiments.results import Results
+from experiments.simplex.figures import plot
 from experiments.simplex.measure import SimplexSettings, cells
 from experiments.simplex.verdicts import summaries, verdicts
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.simplex.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="simplex",

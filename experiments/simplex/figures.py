@@ -5,6 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.experiment import Results
 from experiments.figures import (
     COUPLING_STYLES,
     VERMILION,
@@ -13,10 +14,7 @@ from experiments.figures import (
     new_figure,
     value_axis,
 )
-from experiments.results import Results
 from experiments.simplex.measure import BANDWIDTHS, CHAIN
-
-__all__ = ["plot"]
 
 STYLES: dict[str, dict[str, Any]] = {name: COUPLING_STYLES[name] for name in ("orthogonal", "simplex")}
 STYLES["simplex-plus"] = {"color": VERMILION, "marker": "v"}

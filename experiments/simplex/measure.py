@@ -9,10 +9,7 @@ import numpy as np
 
 import randfeat as rf
 from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
-from experiments.experiment import Cell, Settings
-from experiments.results import Record, Tables
-
-__all__ = ["BANDWIDTHS", "CHAIN", "PRINTED", "PRINTED_COUPLINGS", "SimplexSettings", "cells"]
+from experiments.experiment import Cell, Record, Settings, Tables
 
 COUPLINGS: dict[str, rf.Coupling] = {
     "independent": rf.Independent(),
@@ -81,18 +78,12 @@ def pair(dim: int, distance: float, *, opposite: bool = False) -> tuple[np.ndarr
 
 
 @dataclass(frozen=True)
-class TableCell:
+class TableCell(Cell):
     """The closed forms at m = d."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"table {self.dim}"
-
     def measure(self, settings: SimplexSettings) -> Tables:
-        """Rows of `table`."""
         rows: list[Record] = []
         for (dim, distance), digits in PRINTED.items():
             if dim != self.dim:
@@ -107,15 +98,10 @@ class TableCell:
 
 
 @dataclass(frozen=True)
-class ErrorCell:
+class ErrorCell(Cell):
     """One coupling at every distance and number of rows: positive features."""
 
     coupling: str
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"errors {self.coupling}"
 
     def measure(self, settings: SimplexSettings) -> Tables:
         """Rows of `errors`: closed form (NaN for SimRF+) and measurement, relative to independent rows."""
@@ -126,7 +112,10 @@ class ErrorCell:
                 distances = [u for u in settings.distances if (u > LIGHT) == by_gram]
                 if not distances:
                     continue
-                sizes: Record = {"num_features": num_rows, "rng": settings.rng(self.key, num_rows, by_gram)}
+                sizes: Record = {
+                    "num_features": num_rows,
+                    "rng": settings.rng(f"errors {self.coupling}", num_rows, by_gram),
+                }
                 if by_gram:
                     x, y = (np.stack([pair(settings.dim, u)[side] for u in distances]) for side in (0, 1))
                     found = rf.montecarlo.gram_variance(estimator, x, y, num_draws=settings.gram_draws, **sizes)
@@ -146,7 +135,7 @@ class ErrorCell:
 
 
 @dataclass(frozen=True)
-class ClassificationCell:
+class ClassificationCell(Cell):
     """Every coupling of the chain on one data set, at one bandwidth and number of rows.
 
     bandwidth : "validated", the best one for the exact kernel on held-out points; "wide", at which half of all pairs of
@@ -156,11 +145,6 @@ class ClassificationCell:
     dataset: str
     bandwidth: str
     multiple: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"classification {self.dataset} {self.bandwidth} {self.multiple}"
 
     def measure(self, settings: SimplexSettings) -> Tables:
         """Rows of `accuracies`; draws of all couplings have the same generators, and differences are taken in pairs.
@@ -179,7 +163,10 @@ class ClassificationCell:
         rows: list[Record] = []
         for index, coupling in enumerate(CHAIN):
             estimator = rf.PositiveFeatures(rf.GaussianKernel(), COUPLINGS[coupling])
-            rngs = (settings.rng(self.key, draw) for draw in range(settings.classification_draws))
+            rngs = (
+                settings.rng(f"classification {self.dataset} {self.bandwidth} {self.multiple}", draw)
+                for draw in range(settings.classification_draws)
+            )
             found[coupling] = np.array([accuracy(estimator.draw(dim, num_rows, rng=rng), task) for rng in rngs])
             row: Record = {"dataset": self.dataset, "dim": dim, "bandwidth": self.bandwidth, "scale": scale}
             row |= {"median_sum": median, "multiple": self.multiple, "num_rows": num_rows, "coupling": coupling}

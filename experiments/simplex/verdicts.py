@@ -6,11 +6,9 @@ import statistics
 
 import numpy as np
 
-from experiments.results import Record, Summary, Tables, Verdict
+from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.simplex.measure import BANDWIDTHS, CHAIN, PRINTED, PRINTED_COUPLINGS, SimplexSettings
 from randfeat.testing.report import bonferroni
-
-__all__ = ["summaries", "verdicts"]
 
 FALSE_ALARM = 1e-3
 Z_LIMIT = 4.5

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.experiment import Results
 from experiments.figures import (
     BLACK,
     BLUE,
@@ -17,11 +18,8 @@ from experiments.figures import (
     new_figure,
     value_axis,
 )
-from experiments.results import Results
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, linear_name
 from experiments.speed.verdicts import clock_of
-
-__all__ = ["plot"]
 
 
 def looks(num_features: list[int]) -> dict[str, dict[str, Any]]:

@@ -15,8 +15,6 @@ from array_api_compat import array_namespace
 import randfeat as rf
 from experiments.backends import from_host
 
-__all__ = ["BACKWARD", "EXACT", "FORWARD", "IDENTITY", "WHOLE", "Layer", "linear_name", "softmax_attention_vjp"]
-
 EXACT, WHOLE, IDENTITY = "exact", "exact, whole matrix", "returns V"
 FORWARD, BACKWARD = "forward", "forward and backward"
 BLOCK = 512  # queries at a time, as in `rf.softmax_attention`

@@ -4,11 +4,9 @@ import math
 import statistics
 
 from experiments.clocks import log_slope
-from experiments.results import Record, Summary, Tables, Verdict
+from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, linear_name
 from experiments.speed.measure import SpeedSettings, methods
-
-__all__ = ["clock_of", "crossing", "medians_by_length", "summaries", "verdicts"]
 
 SLOPE_FROM = 1024  # tokens; below, what is linear in exact attention shows, and the cost of a call
 LAST = 4  # lengths that a slope is fitted to, at most

@@ -11,12 +11,9 @@ A training that goes on from a checkpoint gives the same numbers, bit by bit.
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Tables
+from experiments.experiment import Cell, Experiment, ResumableCell, Settings, Tables
 from experiments.training_stability.figures import plot, summaries
 from experiments.training_stability.verdicts import verdicts
-
-__all__ = ["EXPERIMENT", "TrainingCell", "TrainingSettings"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class TrainingSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TrainingCell:
+class TrainingCell(ResumableCell):
     """One training: "softmax", "none" (every token sees itself alone), or features of a kind.
 
     norms : "chi" or "constant". redraw : whether maps are drawn again.
@@ -55,20 +52,11 @@ class TrainingCell:
     redraw: bool = False
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         arm = f"{self.attention}/{self.norms}/{'redraw' if self.redraw else 'fixed'}" if self.norms else self.attention
         return f"{arm}/{self.repetition}"
 
-    def measure(self, settings: TrainingSettings) -> Tables:
-        """Rows of `steps`, of `denominators` and of `final`."""
-        return self._train(settings, None)
-
-    def resume(self, settings: TrainingSettings, checkpoint: Path) -> Tables:
-        """The same, from a checkpoint if there is one."""
-        return self._train(settings, checkpoint)
-
-    def _train(self, settings: TrainingSettings, checkpoint: Path | None) -> Tables:
+    def resume(self, settings: TrainingSettings, checkpoint: Path | None) -> Tables:
         from experiments.training_stability.training import train
 
         return train(self, settings, checkpoint)

@@ -3,10 +3,8 @@
 import statistics
 from typing import Any
 
-from experiments.results import Results, Summary, Tables
+from experiments.experiment import Results, Summary, Tables
 from experiments.training_stability.verdicts import arm_name, arms, finals, shares_kept
-
-__all__ = ["plot", "summaries"]
 
 STYLES: dict[str, dict[str, Any]] = {
     "softmax": {"color": "#000000", "linestyle": "-"},

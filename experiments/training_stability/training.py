@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import randfeat as rf
-from experiments.results import Record, Tables
+from experiments.experiment import Record, Tables
 from experiments.texts import novel
 from experiments.transformer import (
     Attention,
@@ -26,8 +26,6 @@ from experiments.transformer import (
 
 if TYPE_CHECKING:
     from experiments.training_stability import TrainingCell, TrainingSettings
-
-__all__ = ["relative_denominators", "train"]
 
 HELD_OUT = 0.1
 CLIP = 0.5
@@ -63,7 +61,7 @@ def maps_at(cell: "TrainingCell", settings: "TrainingSettings", step: int) -> li
         make_features(cell.attention, cell.norms, shape.dim),
         shape,
         settings.num_features,
-        settings.rng("maps", cell.key, drawn),
+        settings.rng("maps", cell.name, drawn),
     )
 
 
@@ -181,7 +179,7 @@ class Training:
         settings = self.settings
         batch = windows(settings, settings.rng("validation"), settings.validation_windows, held_out=True)
         maps = maps_at(self.cell, settings, settings.steps - 1) if self.cell.norms else []
-        fresh = [phi.redraw(settings.rng("fresh", self.cell.key, i)) for i, phi in enumerate(maps)]
+        fresh = [phi.redraw(settings.rng("fresh", self.cell.name, i)) for i, phi in enumerate(maps)]
         return {
             "own": float(loss_of(self.model, batch, attention_of(self.cell, maps))),
             "fresh": float(loss_of(self.model, batch, attention_of(self.cell, fresh))),

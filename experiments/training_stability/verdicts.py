@@ -5,9 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.results import Record, Tables, Verdict
-
-__all__ = ["arm_name", "arms", "finals", "shares_kept", "verdicts"]
+from experiments.experiment import Record, Tables, Verdict
 
 REFERENCES = ("softmax", "none")
 MARGIN = 0.1

@@ -9,22 +9,10 @@ Four measurements, all with median and extremes over independent draws:
 - spectral: kernel ridge regression, with the spectral error of the Gram matrix and what it makes of predictions.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
-from experiments.results import Results
+from experiments.uniform_convergence.figures import plot
 from experiments.uniform_convergence.measure import UniformSettings, cells
 from experiments.uniform_convergence.verdicts import summaries, verdicts
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.uniform_convergence.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="uniform_convergence",

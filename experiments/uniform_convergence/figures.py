@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.experiment import Record, Results
 from experiments.figures import (
     BLACK,
     BLUE,
@@ -16,10 +17,7 @@ from experiments.figures import (
     new_figure,
     value_axis,
 )
-from experiments.results import Record, Results
 from experiments.uniform_convergence.measure import BOUNDS
-
-__all__ = ["plot"]
 
 
 def plot(results: Results) -> dict[str, Figure]:

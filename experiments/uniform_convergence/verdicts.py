@@ -3,10 +3,8 @@
 import numpy as np
 
 import randfeat as rf
-from experiments.results import Summary, Tables, Verdict
+from experiments.experiment import Summary, Tables, Verdict
 from experiments.uniform_convergence.measure import BOUNDS, UniformSettings
-
-__all__ = ["summaries", "verdicts"]
 
 
 def slope(x: list[float], y: list[float]) -> float:

@@ -2,8 +2,6 @@
 
 import randfeat as rf
 
-__all__ = ["COUPLINGS", "ESTIMATORS", "EVEN_ESTIMATORS", "make_estimator", "num_features_allowed"]
-
 COUPLINGS: dict[str, rf.Coupling] = {
     "independent": rf.Independent(),
     "orthogonal": rf.Orthogonal(),
