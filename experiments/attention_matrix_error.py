@@ -8,6 +8,7 @@ and the prediction of the delta method for some queries, checked against draws.
 """
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,6 @@ class DeltaCell(Cell):
 
 
 def cells(settings: AttentionMatrixSettings) -> list[Cell]:
-    """Samples and predictions of every scale."""
     result: list[Cell] = []
     for scale in settings.scales:
         result += [SampleCell(scale, sample) for sample in range(settings.num_samples)]
@@ -132,14 +132,12 @@ def cells(settings: AttentionMatrixSettings) -> list[Cell]:
 
 
 def column(tables: Tables, scale: float, estimator: str, coupling: str, num_rows: int, name: str) -> list[float]:
-    """One number for each sample."""
     wanted = (scale, estimator, coupling, num_rows)
     rows = tables["errors"]
     return [r[name] for r in rows if (r["scale"], r["estimator"], r["coupling"], r["num_rows"]) == wanted]
 
 
 def verdicts(tables: Tables, settings: AttentionMatrixSettings) -> list[Verdict]:
-    """The ordering at both ends of the scales, denominators, and the prediction."""
     return [
         *(line for scale in (LONG, SHORT) if scale in settings.scales for line in orderings(tables, settings, scale)),
         denominators(tables, settings),
@@ -147,13 +145,12 @@ def verdicts(tables: Tables, settings: AttentionMatrixSettings) -> list[Verdict]
     ]
 
 
-def orderings(tables: Tables, settings: AttentionMatrixSettings, scale: float) -> list[Verdict]:
+def orderings(tables: Tables, settings: AttentionMatrixSettings, scale: float) -> Iterator[Verdict]:
     """Which estimator has the smaller error, sample by sample: a sign test for each coupling."""
     from scipy.stats import binom
 
     # The paper's ordering for long inputs; its reverse for short ones, and there for rows that are orthogonal.
     better, worse = ("positive", "trig") if scale == LONG else ("trig", "positive")
-    lines = []
     for coupling in COUPLINGS:
         widths = settings.num_rows
         wins = {
@@ -172,19 +169,16 @@ def orderings(tables: Tables, settings: AttentionMatrixSettings, scale: float) -
         medians = [
             statistics.median(column(tables, scale, name, coupling, max(widths), "mse")) for name in (better, worse)
         ]
-        lines.append(
-            Verdict(
-                claim=f"inputs of scale {scale:g}, {coupling} rows: {better} features have the smaller error",
-                expected=f"in at least {needed} of {settings.num_samples} samples at every m (sign test, false alarm "
-                f"{FALSE_ALARM} over all m)"
-                if claimed
-                else "reported: at few independent rows a small denominator can turn the order around",
-                measured=f"in {', '.join(str(wins[m]) for m in widths)} at m = {', '.join(map(str, widths))}; "
-                f"medians at the last {medians[0]:.2g} and {medians[1]:.2g}",
-                holds=all(count >= needed for count in wins.values()) if claimed else None,
-            )
+        yield Verdict(
+            claim=f"inputs of scale {scale:g}, {coupling} rows: {better} features have the smaller error",
+            expected=f"in at least {needed} of {settings.num_samples} samples at every m (sign test, false alarm "
+            f"{FALSE_ALARM} over all m)"
+            if claimed
+            else "reported: at few independent rows a small denominator can turn the order around",
+            measured=f"in {', '.join(str(wins[m]) for m in widths)} at m = {', '.join(map(str, widths))}; "
+            f"medians at the last {medians[0]:.2g} and {medians[1]:.2g}",
+            holds=all(count >= needed for count in wins.values()) if claimed else None,
         )
-    return lines
 
 
 def denominators(tables: Tables, settings: AttentionMatrixSettings) -> Verdict:
@@ -203,27 +197,21 @@ def denominators(tables: Tables, settings: AttentionMatrixSettings) -> Verdict:
     )
 
 
-def predictions(tables: Tables, settings: AttentionMatrixSettings) -> list[Verdict]:
+def predictions(tables: Tables, settings: AttentionMatrixSettings) -> Iterator[Verdict]:
     """The delta method is leading order: right where every |x + y|² is small against log m."""
-    lines = []
     for row in tables["predictions"]:
         ratio, error = row["measured"] / row["predicted"], row["standard_error"] / row["predicted"]
         claimed = row["scale"] == settings.delta_scale
         text = f"1 up to {DELTA_TOLERANCE:.0%} for higher orders in 1/m and 4 standard errors"
-        lines.append(
-            Verdict(
-                claim=f"measured over predicted error at scale {row['scale']:g}, {row['estimator']}, "
-                f"m = {row['num_rows']}",
-                expected=text if claimed else "reported: keys with exp(|x + y|²) beyond m are not leading order",
-                measured=f"{ratio:.3g} ± {error:.2g}",
-                holds=bool(abs(ratio - 1) <= DELTA_TOLERANCE + 4 * error and error < 0.1) if claimed else None,
-            )
+        yield Verdict(
+            claim=f"measured over predicted error at scale {row['scale']:g}, {row['estimator']}, m = {row['num_rows']}",
+            expected=text if claimed else "reported: keys with exp(|x + y|²) beyond m are not leading order",
+            measured=f"{ratio:.3g} ± {error:.2g}",
+            holds=bool(abs(ratio - 1) <= DELTA_TOLERANCE + 4 * error and error < 0.1) if claimed else None,
         )
-    return lines
 
 
 def summaries(tables: Tables, settings: AttentionMatrixSettings) -> list[Summary]:
-    """Median errors and mean shares of negative denominators."""
     kinds = [(name, coupling) for name in ESTIMATORS for coupling in COUPLINGS]
     rows = []
     for scale in settings.scales:
@@ -245,7 +233,6 @@ def summaries(tables: Tables, settings: AttentionMatrixSettings) -> list[Summary
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Errors, negative denominators and their spread; matplotlib is imported here."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter
 

@@ -9,7 +9,6 @@ BACKENDS = ("numpy", "torch", "jax", "cupy")
 
 
 def available(backend: str) -> bool:
-    """Whether the library is installed."""
     return importlib.util.find_spec(backend) is not None
 
 

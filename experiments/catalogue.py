@@ -8,6 +8,7 @@ alone is checked, with the sample's standard error. Estimators stand with the pa
 
 import statistics
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,6 @@ NOT_MEASURED: Record = {
 
 
 def example(name: str) -> rf.Estimator:
-    """The estimator of this class."""
     estimator: rf.Estimator = getattr(rf, name).example()
     return estimator
 
@@ -72,7 +72,6 @@ class CatalogueCell(Cell):
 
 
 def pairs(estimator: rf.Estimator) -> tuple[np.ndarray, np.ndarray]:
-    """Three pairs of short vectors in general position."""
     x = np.array([[0.35, 0.0, 0.0, 0.0], [0.1, 0.2, 0.2, 0.3], [0.3, -0.2, 0.1, 0.2]])
     y = np.array([[0.3, 0.0, 0.1, 0.0], [-0.1, -0.3, 0.0, -0.2], [0.1, 0.3, 0.2, -0.1]])
     unit = float(np.linalg.norm(estimator.kernel.unit(np.eye(DIM)[:1])))
@@ -122,7 +121,6 @@ def measured(
 
 
 def cells(settings: CatalogueSettings) -> list[Cell]:
-    """Every estimator under every coupling that it can choose."""
     result: list[Cell] = []
     for name in settings.estimators:
         choices = settings.couplings if example(name).has_coupling else (NO_COUPLING,)
@@ -130,43 +128,35 @@ def cells(settings: CatalogueSettings) -> list[Cell]:
     return result
 
 
-def verdicts(tables: Tables, settings: CatalogueSettings) -> list[Verdict]:
-    """All means and all variances; what could not be checked is counted."""
+def verdicts(tables: Tables, settings: CatalogueSettings) -> Iterator[Verdict]:
     rows = tables["cells"]
     means = [row for row in rows if not np.isnan(row["mean_z"])]
     variances = [row for row in rows if not np.isnan(row["variance_z"])]
     limit = bonferroni(FALSE_ALARM, 3 * (len(means) + len(variances)))
-    lines = []
     for what, chosen in (("mean", means), ("variance", variances)):
         worst = max(chosen, key=lambda row: abs(row[f"{what}_z"]))
-        lines.append(
-            Verdict(
-                claim=f"the {what} of every estimator under every coupling is its closed form",
-                expected=f"|z| below {limit:.2f} in all of {len(chosen)} cells (false alarm {FALSE_ALARM})",
-                measured=f"largest {abs(worst[f'{what}_z']):.2f}: {worst['estimator']}, {worst['coupling']}",
-                holds=bool(abs(worst[f"{what}_z"]) < limit),
-            )
+        yield Verdict(
+            claim=f"the {what} of every estimator under every coupling is its closed form",
+            expected=f"|z| below {limit:.2f} in all of {len(chosen)} cells (false alarm {FALSE_ALARM})",
+            measured=f"largest {abs(worst[f'{what}_z']):.2f}: {worst['estimator']}, {worst['coupling']}",
+            holds=bool(abs(worst[f"{what}_z"]) < limit),
         )
     ratio = [row["variance_ratio"] for row in variances]
-    lines += [
-        Verdict(
-            claim="measured over predicted variance, median over the cells",
-            expected="1",
-            measured=f"{statistics.median(ratio):.4f}, from {min(ratio):.3f} to {max(ratio):.3f}",
-            holds=None,
-        ),
-        Verdict(
-            claim="cells without a closed form of the variance, or of the mean too",
-            expected="their pages say so",
-            measured=f"{len(rows) - len(variances)} and {len(rows) - len(means)} of {len(rows)}",
-            holds=None,
-        ),
-    ]
-    return lines
+    yield Verdict(
+        claim="measured over predicted variance, median over the cells",
+        expected="1",
+        measured=f"{statistics.median(ratio):.4f}, from {min(ratio):.3f} to {max(ratio):.3f}",
+        holds=None,
+    )
+    yield Verdict(
+        claim="cells without a closed form of the variance, or of the mean too",
+        expected="their pages say so",
+        measured=f"{len(rows) - len(variances)} and {len(rows) - len(means)} of {len(rows)}",
+        holds=None,
+    )
 
 
 def summaries(tables: Tables, settings: CatalogueSettings) -> list[Summary]:
-    """Worst z-scores of each estimator."""
     rows = []
     for name in settings.estimators:
         own = [row for row in tables["cells"] if row["estimator"] == name]
@@ -178,7 +168,6 @@ def summaries(tables: Tables, settings: CatalogueSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """The heat map; matplotlib is imported here."""
     from experiments.figures import new_figure
 
     rows = results.tables["cells"]

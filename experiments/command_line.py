@@ -41,7 +41,6 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out the command; returns the exit code."""
     try:
         options = parser().parse_args(arguments)
         return COMMANDS[options.command](options)
@@ -266,7 +265,6 @@ def need(*libraries: str, extra: str) -> None:
 
 
 def result_folder(name: str, out: Path | None, *, apart: bool) -> Path:
-    """Where the results of an experiment are."""
     if out is None:
         return RESULTS / name
     return out / name if apart else out

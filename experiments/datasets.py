@@ -25,7 +25,6 @@ class Dataset:
 
     @property
     def dim(self) -> int:
-        """Number of columns."""
         return int(self.inputs.shape[-1])
 
     def split(self, rng: np.random.Generator, *sizes: int) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ of the hidden states after each layer says where it went.
 
 import functools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +140,6 @@ def replaced(attentions: list[Attention], exact: tuple[np.ndarray, ...]) -> dict
 
 
 def cells(settings: PropagationSettings) -> list[Cell]:
-    """Every method, width and passage, and the floor."""
     return [
         *(PassageCell("average", 0, share) for share in settings.passages),
         *(
@@ -166,59 +166,51 @@ def losses(tables: Tables, method: str, width: int, which: str) -> list[float]:
     return [1 - median(tables["embeddings"], "cosine", layer=i + 1, **chosen) for i in range(NUM_LAYERS)]
 
 
-def verdicts(tables: Tables, settings: PropagationSettings) -> list[Verdict]:
-    """Growth with depth, how single errors add up, and adapted against plain features."""
-    lines, widths = [], settings.num_features
+def verdicts(tables: Tables, settings: PropagationSettings) -> Iterator[Verdict]:
+    widths = settings.num_features
     for method in METHODS:
         one, first = ({width: losses(tables, method, width, which) for width in widths} for which in ("one", "first"))
         steps = [b > a for width in widths for a, b in zip(first[width], first[width][1:], strict=False)]
-        lines += [
-            Verdict(
-                claim=f"{method} features: errors of layers accumulate",
-                expected="all layers replaced lose more than any one layer, at every width",
-                measured=pairs((width, max(one[width]), first[width][-1]) for width in widths),
-                holds=all(first[width][-1] > max(one[width]) for width in widths),
-            ),
-            Verdict(
-                claim=f"{method} features: they add up, and are not amplified from layer to layer",
-                expected="loss of all layers over the sum of the losses of each: 1 to leading order, as maps are "
-                "independent and 1 - cosine is quadratic in the error; between 1/2 and 2",
-                measured=", ".join(f"{first[width][-1] / sum(one[width]):.2f} (m={width})" for width in widths),
-                holds=all(0.5 <= first[width][-1] / sum(one[width]) <= 2 for width in widths),
-            ),
-            Verdict(
-                claim=f"{method} features: steps at which one more replaced layer loses more",
-                expected="nothing claimed",
-                measured=f"{sum(steps)} of {len(steps)}",
-                holds=None,
-            ),
-        ]
+        yield Verdict(
+            claim=f"{method} features: errors of layers accumulate",
+            expected="all layers replaced lose more than any one layer, at every width",
+            measured=pairs((width, max(one[width]), first[width][-1]) for width in widths),
+            holds=all(first[width][-1] > max(one[width]) for width in widths),
+        )
+        yield Verdict(
+            claim=f"{method} features: they add up, and are not amplified from layer to layer",
+            expected="loss of all layers over the sum of the losses of each: 1 to leading order, as maps are "
+            "independent and 1 - cosine is quadratic in the error; between 1/2 and 2",
+            measured=", ".join(f"{first[width][-1] / sum(one[width]):.2f} (m={width})" for width in widths),
+            holds=all(0.5 <= first[width][-1] / sum(one[width]) <= 2 for width in widths),
+        )
+        yield Verdict(
+            claim=f"{method} features: steps at which one more replaced layer loses more",
+            expected="nothing claimed",
+            measured=f"{sum(steps)} of {len(steps)}",
+            holds=None,
+        )
     plain, adapted = ({width: losses(tables, m, width, "first")[-1] for width in widths} for m in METHODS)
     (floor,) = losses(tables, "average", 0, "first")[-1:]
-    lines += [
-        Verdict(
-            claim="adapted features keep more of the embedding than plain ones",
-            expected="smaller loss with all layers replaced, at every width",
-            measured=pairs((width, plain[width], adapted[width]) for width in widths),
-            holds=all(adapted[width] < plain[width] for width in widths),
-        ),
-        Verdict(
-            claim="cosine left by the average of the values in place of attention",
-            expected="nothing claimed",
-            measured=f"{1 - floor:.3f}",
-            holds=None,
-        ),
-    ]
-    return lines
+    yield Verdict(
+        claim="adapted features keep more of the embedding than plain ones",
+        expected="smaller loss with all layers replaced, at every width",
+        measured=pairs((width, plain[width], adapted[width]) for width in widths),
+        holds=all(adapted[width] < plain[width] for width in widths),
+    )
+    yield Verdict(
+        claim="cosine left by the average of the values in place of attention",
+        expected="nothing claimed",
+        measured=f"{1 - floor:.3f}",
+        holds=None,
+    )
 
 
 def pairs(values: Any) -> str:
-    """Two losses for each width."""
     return ", ".join(f"{a:.3f} -> {b:.3f} (m={width})" for width, a, b in values)
 
 
 def summaries(tables: Tables, settings: PropagationSettings) -> list[Summary]:
-    """Cosine by the number of first layers replaced, and errors of the hidden states."""
     names = [("average", 0), *((method, width) for method in METHODS for width in settings.num_features)]
     rows = [
         (f"{method} {width or ''}".strip(), *(f"{1 - loss:.3f}" for loss in losses(tables, method, width, "first")))
@@ -244,7 +236,6 @@ def summaries(tables: Tables, settings: PropagationSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Loss by layer, by number of layers and by width; matplotlib is imported here."""
     from experiments.figures import ESTIMATOR_STYLES, feature_axis, legend_below, new_figure, value_axis
 
     tables, widths = results.tables, results.settings["num_features"]

@@ -75,7 +75,7 @@ class Experiment:
     settings: Settings
     quick: Settings
     cells: Callable[[Any], Sequence[Cell]]
-    verdicts: Callable[[Tables, Any], list[Verdict]]
+    verdicts: Callable[[Tables, Any], Iterable[Verdict]]
     summaries: Callable[[Tables, Any], list[Summary]]
     plot: Callable[[Results], dict[str, Any]]
     backends: tuple[str, ...] = ("numpy",)
@@ -87,7 +87,6 @@ class Experiment:
 
     @property
     def missing(self) -> list[str]:
-        """The required packages that are not installed."""
         return [name for name in self.requires if importlib.util.find_spec(name) is None]
 
     def configure(self, *, quick: bool = False, full: bool = False, **changes: Any) -> Settings:
@@ -123,7 +122,7 @@ class Experiment:
             environment=environment(settings.backend),
             seconds=round(seconds, 3),
             tables=tables,
-            verdicts=self.verdicts(tables, settings),
+            verdicts=list(self.verdicts(tables, settings)),
             summaries=self.summaries(tables, settings),
             command=self.command(settings),
             units={"seconds": "s", **self.units},

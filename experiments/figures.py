@@ -6,6 +6,7 @@ name their figures without it.
 """
 
 import contextlib
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,6 @@ def entry(label: str, **style: Any) -> Any:
 
 
 def style_handles(styles: Mapping[str, dict[str, Any]], names: Iterable[str]) -> list[Any]:
-    """Legend entries of these names, each in its style."""
     return [entry(name, **styles[name]) for name in names]
 
 
@@ -159,9 +159,18 @@ def draw(
         for name, figure in experiment.plot(results).items():
             if thumbnail and not captions:
                 paths.append(folder / thumbnail)
-                figure.savefig(paths[-1], dpi=THUMBNAIL_WIDTH / figure.get_figwidth(), metadata={"Software": None})
+                save_thumbnail(figure, paths[-1])
             captions[name] = experiment.captions.get(name) or title(figure) or name
             for kind in kinds:
                 paths.append(folder / f"{name}.{kind}")
                 figure.savefig(paths[-1], dpi=150, metadata=METADATA[kind])
     return captions, paths
+
+
+def save_thumbnail(figure: Figure, path: Path) -> None:
+    """A small PNG of few colors."""
+    from PIL import Image
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=THUMBNAIL_WIDTH / figure.get_figwidth())
+    Image.open(picture).convert("RGB").quantize(32).save(path, optimize=True)

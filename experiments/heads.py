@@ -33,7 +33,6 @@ class Head:
 
     @property
     def model(self) -> str:
-        """What the model is called."""
         return MODELS[self.name.partition("/")[0]]
 
     @property

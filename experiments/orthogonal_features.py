@@ -10,6 +10,7 @@ circulant rows is a function of differences of points, `circulant_covariance`.
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +138,6 @@ class DistanceCell(Cell):
 
 
 def cells(settings: OrthogonalSettings) -> list[Cell]:
-    """Distances and every method, for each data set."""
     result: list[Cell] = []
     for dataset in settings.datasets:
         result += [DistanceCell(dataset), *(MethodCell(dataset, method) for method in COUPLINGS)]
@@ -145,94 +145,78 @@ def cells(settings: OrthogonalSettings) -> list[Cell]:
 
 
 def curve(tables: Tables, dataset: str, method: str) -> dict[str, np.ndarray]:
-    """Columns of one method on one data set."""
     rows = [row for row in tables["errors"] if (row["dataset"], row["method"]) == (dataset, method)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def verdicts(tables: Tables, settings: OrthogonalSettings) -> list[Verdict]:
-    """Closed forms, and the order of the methods on each data set."""
     return [*agreements(tables, settings), *(line for name in settings.datasets for line in orders(tables, name))]
 
 
-def agreements(tables: Tables, settings: OrthogonalSettings) -> list[Verdict]:
+def agreements(tables: Tables, settings: OrthogonalSettings) -> Iterator[Verdict]:
     """Measured against predicted errors; Student's t, for the standard errors are measured too."""
     from scipy.stats import t as student
 
     count = sum(not np.isnan(row["expected"]) for row in tables["errors"])
     limit = float(student.isf(FALSE_ALARM / (2 * count), settings.num_draws - 1))
-    lines = []
     for method in CLOSED:
         rows = [row for row in tables["errors"] if row["method"] == method]
         z = [(row["mse"] - row["expected"]) / row["standard_error"] for row in rows]
         worst = int(np.argmax(np.abs(z)))
         sizes = [row["standard_error"] / row["expected"] for row in rows]
-        lines.append(
-            Verdict(
-                claim=f"the error of {method} is the mean of its closed form over the pairs of points",
-                expected=f"|t| below {limit:.2f} at all of {count} points (false alarm {FALSE_ALARM})",
-                measured=f"largest {abs(z[worst]):.2f}: {rows[worst]['dataset']} at m = {rows[worst]['num_rows']}; "
-                f"standard errors {min(sizes):.1%} .. {max(sizes):.1%} of the value",
-                holds=bool(abs(z[worst]) < limit),
-            )
+        yield Verdict(
+            claim=f"the error of {method} is the mean of its closed form over the pairs of points",
+            expected=f"|t| below {limit:.2f} at all of {count} points (false alarm {FALSE_ALARM})",
+            measured=f"largest {abs(z[worst]):.2f}: {rows[worst]['dataset']} at m = {rows[worst]['num_rows']}; "
+            f"standard errors {min(sizes):.1%} .. {max(sizes):.1%} of the value",
+            holds=bool(abs(z[worst]) < limit),
         )
-    return lines
 
 
-def orders(tables: Tables, dataset: str) -> list[Verdict]:
+def orders(tables: Tables, dataset: str) -> Iterator[Verdict]:
     """ORF below RFF and circulant rows above, by closed forms; SORF near ORF', the others as measured."""
     curves = {method: curve(tables, dataset, method) for method in COUPLINGS}
     ratio = curves["ORF"]["expected"] / curves["RFF"]["expected"]
-    lines = [
-        Verdict(
-            claim=f"{dataset}, d = {curves['ORF']['dim'][0]}: ORF has a smaller error than RFF at every m",
-            expected="ratio of the closed forms below 1",
-            measured=f"{ratio.min():.3f} .. {ratio.max():.3f}",
-            holds=bool(np.all(ratio < 1)),
-        )
-    ]
+    yield Verdict(
+        claim=f"{dataset}, d = {curves['ORF']['dim'][0]}: ORF has a smaller error than RFF at every m",
+        expected="ratio of the closed forms below 1",
+        measured=f"{ratio.min():.3f} .. {ratio.max():.3f}",
+        holds=bool(np.all(ratio < 1)),
+    )
     above = curves["Circulant"]["expected"] / curves["RFF"]["expected"]
-    lines.append(
-        Verdict(
-            claim=f"{dataset}: circulant rows have a larger error than RFF at every m",
-            expected="ratio of the closed forms above 1: covariances within a block are never negative",
-            measured=f"{above.min():.3f} .. {above.max():.3f}",
-            holds=bool(np.all(above > 1)),
-        )
+    yield Verdict(
+        claim=f"{dataset}: circulant rows have a larger error than RFF at every m",
+        expected="ratio of the closed forms above 1: covariances within a block are never negative",
+        measured=f"{above.min():.3f} .. {above.max():.3f}",
+        holds=bool(np.all(above > 1)),
     )
     sorf = curves["SORF"]["mse"] / curves["ORF'"]["expected"]
     error = curves["SORF"]["standard_error"] / curves["ORF'"]["expected"]
     off = float(np.max(np.abs(sorf - 1) - 4 * error))
     dim = int(curves["SORF"]["dim"][0])
     padded = bool(dim & (dim - 1))
-    lines.append(
-        Verdict(
-            claim=f"{dataset}: SORF has the error of orthogonal rows of the same lengths (ORF')",
-            expected=f"reported: d = {dim} is padded, and rows cut to it are not orthogonal"
-            if padded
-            else f"ratio 1 up to {NEAR:.0%} and 4 standard errors, at every m",
-            measured=f"{sorf.min():.3f} .. {sorf.max():.3f}, standard errors up to {error.max():.3f}",
-            holds=None if padded else bool(off <= NEAR),
-        )
+    yield Verdict(
+        claim=f"{dataset}: SORF has the error of orthogonal rows of the same lengths (ORF')",
+        expected=f"reported: d = {dim} is padded, and rows cut to it are not orthogonal"
+        if padded
+        else f"ratio 1 up to {NEAR:.0%} and 4 standard errors, at every m",
+        measured=f"{sorf.min():.3f} .. {sorf.max():.3f}, standard errors up to {error.max():.3f}",
+        holds=None if padded else bool(off <= NEAR),
     )
     others = {
         name: curves[name]["mse"] / curves["RFF"]["expected"]
         for name in ("ORF'", "SORF", "Fastfood", "Circulant", "Sobol'", "Halton")
     }
     listing = ", ".join(f"{name} {value[0]:.2f} and {value[-1]:.2f}" for name, value in others.items())
-    lines.append(
-        Verdict(
-            claim=f"{dataset}: error over that of RFF at the least and the largest m",
-            expected="reported",
-            measured=listing,
-            holds=None,
-        )
+    yield Verdict(
+        claim=f"{dataset}: error over that of RFF at the least and the largest m",
+        expected="reported",
+        measured=listing,
+        holds=None,
     )
-    return lines
 
 
 def summaries(tables: Tables, settings: OrthogonalSettings) -> list[Summary]:
-    """Errors at each multiple of the dimension, and the distances."""
     header = ("m/d", *COUPLINGS, "ORF / RFF closed form")
     result = []
     for dataset in settings.datasets:
@@ -249,7 +233,6 @@ def summaries(tables: Tables, settings: OrthogonalSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """One panel for each data set; matplotlib is imported here."""
     from matplotlib.lines import Line2D
 
     from experiments import figures

@@ -163,7 +163,6 @@ class SignCell(Cell):
 
 
 def cells(settings: OrthogonalGainSettings) -> list[Cell]:
-    """Curves, table, measurements, changes of sign."""
     return [
         *(GapCell(dim) for dim in settings.dims),
         *(OrderCell(dim) for dim in settings.dims),
@@ -173,7 +172,6 @@ def cells(settings: OrthogonalGainSettings) -> list[Cell]:
 
 
 def verdicts(tables: Tables, settings: OrthogonalGainSettings) -> list[Verdict]:
-    """The bound, the orderings, the measurements, the loss."""
     gaps = [(row["independent"] - row["orthogonal"]) / row["bound"] for row in tables["gap"]]
     smallest = {row["dim"]: gap for row, gap in zip(tables["gap"], gaps, strict=True) if row["u"] < 0.0101}
     table = {(r["estimator"], r["coupling"], r["dim"], r["distance"]): r["ratio"] for r in tables["ordering"]}
@@ -228,7 +226,6 @@ def verdicts(tables: Tables, settings: OrthogonalGainSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: OrthogonalGainSettings) -> list[Summary]:
-    """Errors relative to independent rows, exact."""
     header = ("d, u (or t)", *ORDERED, "trig orthogonal", "trig simplex")
     table = {(r["estimator"], r["coupling"], r["dim"], r["distance"]): r["ratio"] for r in tables["ordering"]}
     kinds = [*(("positive", c) for c in ORDERED), ("trig pairs", "orthogonal"), ("trig pairs", "simplex")]
@@ -242,7 +239,6 @@ def summaries(tables: Tables, settings: OrthogonalGainSettings) -> list[Summary]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Gap and bound, measured ratios, and the change of sign; matplotlib is imported here."""
     from matplotlib.lines import Line2D
 
     from experiments.figures import COUPLING_STYLES, legend_below, new_figure, stacked, style_handles

@@ -93,7 +93,6 @@ def environment(backend: str = "numpy") -> Record:
 
 
 def versions(backend: str = "numpy") -> Record:
-    """Of everything that computes."""
     import randfeat  # here, so that a worker imports the library only if its cells use it
 
     packages = ["numpy", "scipy", "array-api-compat", *([distribution(backend)] if backend != "numpy" else [])]

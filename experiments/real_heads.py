@@ -8,6 +8,7 @@ then medians and quartiles over the heads of a model.
 """
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,6 @@ class HeadCell(Cell):
         }
 
     def error(self, head: Head, method: str, num_features: int, draw: int, settings: RealHeadsSettings) -> float:
-        """Of one fit and one draw."""
         rng = settings.rng(self.head, method, num_features, draw)
         phi = fitted(method, head.query, head.key, num_features, rng).draw(head.dim, num_features, rng=rng)
         output = rf.linear_attention(head.query, head.key, head.value, phi, is_causal=head.is_causal)
@@ -87,7 +87,6 @@ class HeadCell(Cell):
 
 
 def cells(settings: RealHeadsSettings) -> list[Cell]:
-    """One for each head."""
     return [HeadCell(head) for head in settings.heads]
 
 
@@ -100,63 +99,51 @@ def medians(tables: Tables, num_features: int) -> dict[tuple[str, str], list[flo
     return result
 
 
-def verdicts(tables: Tables, settings: RealHeadsSettings) -> list[Verdict]:
-    """Ratios to FAVOR+, and against the average of the values."""
+def verdicts(tables: Tables, settings: RealHeadsSettings) -> Iterator[Verdict]:
     width = CLAIMED_WIDTH if CLAIMED_WIDTH in settings.num_features else max(settings.num_features)
     claimed = width == CLAIMED_WIDTH and len(settings.heads) == len(head_names())
     errors = medians(tables, width)
-    lines = []
     for method, limits in CLAIMED.items():
         for name, limit in limits.items():
             if (name, method) not in errors:
                 continue
             ratio = statistics.median(errors[name, method]) / statistics.median(errors[name, "FAVOR+"])
-            lines.append(
-                Verdict(
-                    claim=f"{name}: level {method} over FAVOR+ at {width} features",
-                    expected=f"at most {limit:.2f}" + ("" if claimed else " (claimed for the full run only)"),
-                    measured=f"{ratio:.3f}",
-                    holds=ratio <= limit if claimed else None,
-                )
+            yield Verdict(
+                claim=f"{name}: level {method} over FAVOR+ at {width} features",
+                expected=f"at most {limit:.2f}" + ("" if claimed else " (claimed for the full run only)"),
+                measured=f"{ratio:.3f}",
+                holds=ratio <= limit if claimed else None,
             )
     everywhere = medians(tables, max(settings.num_features))
     middle = [
         statistics.median(x for (_, m), values in everywhere.items() if m == method for x in values)
         for method in ("posterior", "FAVOR+")
     ]
-    lines.append(
-        Verdict(
-            claim=f"all heads of the run: default level over FAVOR+ at {max(settings.num_features)} features",
-            expected="at most 0.75",
-            measured=f"{middle[0]:.3f} / {middle[1]:.3f} = {middle[0] / middle[1]:.3f}",
-            holds=middle[0] <= 0.75 * middle[1],
-        )
+    yield Verdict(
+        claim=f"all heads of the run: default level over FAVOR+ at {max(settings.num_features)} features",
+        expected="at most 0.75",
+        measured=f"{middle[0]:.3f} / {middle[1]:.3f} = {middle[0] / middle[1]:.3f}",
+        holds=middle[0] <= 0.75 * middle[1],
     )
     by_head = {(r["head"], r["method"]): r["median"] for r in tables["errors"] if r["num_features"] == width}
     average = {row["head"]: row["average_of_values_error"] for row in tables["heads"]}
     worst = max(by_head[head, "posterior"] / by_head[head, "FAVOR+"] for head in average)
-    lines.append(
-        Verdict(
-            claim=f"no head on which the default is worse than FAVOR+, at {width} features",
-            expected="every ratio at most 1.05",
-            measured=f"largest {worst:.3f}",
-            holds=worst <= 1.05 if claimed else None,
-        )
+    yield Verdict(
+        claim=f"no head on which the default is worse than FAVOR+, at {width} features",
+        expected="every ratio at most 1.05",
+        measured=f"largest {worst:.3f}",
+        holds=worst <= 1.05 if claimed else None,
     )
     below = statistics.mean(by_head[head, "posterior"] < average[head] for head in average)
-    lines.append(
-        Verdict(
-            claim=f"the default beats the average of the values, at {width} features",
-            expected="on at least 95 % of the heads",
-            measured=f"on {below:.1%} of {len(average)}",
-            holds=below >= 0.95 if claimed else None,
-        )
+    yield Verdict(
+        claim=f"the default beats the average of the values, at {width} features",
+        expected="on at least 95 % of the heads",
+        measured=f"on {below:.1%} of {len(average)}",
+        holds=below >= 0.95 if claimed else None,
     )
-    return lines
 
 
 def summaries(tables: Tables, settings: RealHeadsSettings) -> list[Summary]:
-    """One table for each width: median and quartiles over the heads of each model."""
     result = []
     for width in settings.num_features:
         errors = medians(tables, width)
@@ -182,7 +169,6 @@ def spread(values: list[float]) -> str:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Error against width, one panel for each model; matplotlib is imported here."""
     from matplotlib.lines import Line2D
 
     from experiments.figures import feature_axis, legend_below, new_figure, value_axis

@@ -61,12 +61,10 @@ class RecommendationCell(Cell):
 
 
 def cells(settings: RecommendationSettings) -> list[Cell]:
-    """One for each head."""
     return [RecommendationCell(head) for head in settings.heads]
 
 
 def by_head(tables: Tables) -> dict[str, list[Record]]:
-    """The rows of each head, as ranked."""
     heads: dict[str, list[Record]] = {}
     for row in tables["candidates"]:
         heads.setdefault(row["head"], []).append(row)
@@ -86,7 +84,6 @@ def rank_correlation(rows: list[Record]) -> float:
 
 
 def verdicts(tables: Tables, settings: RecommendationSettings) -> list[Verdict]:
-    """How often the first choice is near the best, and how well the ranking agrees."""
     heads = by_head(tables)
     excesses = [excess(rows) for rows in heads.values()]
     near = statistics.mean(value <= WITHIN for value in excesses)
@@ -110,7 +107,6 @@ def verdicts(tables: Tables, settings: RecommendationSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: RecommendationSettings) -> list[Summary]:
-    """First choice and best, head by head."""
     rows = []
     for head, ranked in by_head(tables).items():
         best = min(ranked, key=lambda row: row["measured"] if np.isfinite(row["measured"]) else np.inf)
@@ -122,7 +118,6 @@ def summaries(tables: Tables, settings: RecommendationSettings) -> list[Summary]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Predicted against measured errors; matplotlib is imported here."""
     from experiments.figures import new_figure
 
     figure = new_figure(4.6, 4.2)

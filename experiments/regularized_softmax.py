@@ -129,7 +129,6 @@ class OrthogonalInputsCell(Cell):
 
 
 def cells(settings: RegularizedSettings) -> list[Cell]:
-    """Curves, matrices, draws, and the case without a bound on the norms."""
     return [
         *(CurveCell(dim) for dim in settings.dims),
         *(MatrixCell(dim) for dim in settings.dims),
@@ -150,7 +149,6 @@ def slopes(tables: Tables, settings: RegularizedSettings) -> dict[float, float]:
 
 
 def verdicts(tables: Tables, settings: RegularizedSettings) -> list[Verdict]:
-    """Both sides of the ratio, the rate, matrices, measurement, and the hypothesis that is needed."""
     curves = tables["curves"]
     margin = [row["ratio"] / row["bound"] for row in curves]
     rates = {u: slope for u, slope in slopes(tables, settings).items() if u <= 4}
@@ -202,7 +200,6 @@ def verdicts(tables: Tables, settings: RegularizedSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: RegularizedSettings) -> list[Summary]:
-    """The ratio and the bounds."""
     rows = []
     for dim in settings.dims:
         found = [row for row in tables["curves"] if row["dim"] == dim]
@@ -212,7 +209,6 @@ def summaries(tables: Tables, settings: RegularizedSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Distance to the softmax kernel over d, and ratios over u; matplotlib is imported here."""
     from matplotlib.lines import Line2D
 
     from experiments.figures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, legend_below, new_figure

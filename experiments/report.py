@@ -30,7 +30,6 @@ def gather(folder: Path, order: Sequence[str] = ()) -> list[Run]:
 
 
 def page(runs: Sequence[Run]) -> str:
-    """The whole page."""
     names = anchors(runs)
     body = element(
         "main",
@@ -69,7 +68,6 @@ def counted(verdicts: Sequence[Verdict]) -> str:
 
 
 def contents(runs: Sequence[Run], names: Sequence[str]) -> Html:
-    """The table of contents."""
     links = [element("li", element("a", "All verdicts", href="#verdicts"))]
     for (_, results), name in zip(runs, names, strict=True):
         mark = badge(worst(results.verdicts))
@@ -84,7 +82,6 @@ def worst(verdicts: Sequence[Verdict]) -> bool | None:
 
 
 def badge(holds: bool | None) -> Html:
-    """A verdict's word, in its color."""
     word, kind = MARKS[holds]
     return element("span", word, class_=f"badge {kind}")
 
@@ -122,7 +119,6 @@ def verdict_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[H
 
 
 def section(folder: Path, results: Results, name: str) -> Html:
-    """Everything about one run."""
     return element(
         "section",
         element("h2", name, id=name),
@@ -189,7 +185,6 @@ def summary_table(summary: Summary) -> Html:
 
 
 def record_table(record: Record, caption: str) -> Html:
-    """Names and values."""
     rows = [element("tr", element("th", name, scope="row"), element("td", written(record[name]))) for name in record]
     table = element("table", element("caption", caption, class_="unseen"), element("tbody", *rows), class_="record")
     return scrolling(table, caption, "table")

@@ -7,6 +7,7 @@ bounds of their own: that of the library, and the published one with its constan
 compared with the exact gap for two rows in four dimensions, where it is an integral. Gaussian rows have no such bound.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,27 +158,22 @@ def exact_moments(u: float, theta: float) -> tuple[float, float]:
 
 
 def cells(settings: TailSettings) -> list[Cell]:
-    """Counts, rare levels, moments."""
     counts = [CountCell(coupling) for coupling in (*COUPLINGS, "gaussian")]
     return [*counts, *(RareCell(level) for level in settings.levels[2:]), MomentCell()]
 
 
-def verdicts(tables: Tables, settings: TailSettings) -> list[Verdict]:
-    """No share above its bound, and what is printed."""
-    lines = []
+def verdicts(tables: Tables, settings: TailSettings) -> Iterator[Verdict]:
     for coupling in COUPLINGS:
         rows = [row for row in tables["tails"] if row["coupling"] == coupling]
         seen = [row for row in rows if row["share"] > 0 and row["bound"] < 1]
-        lines.append(
-            Verdict(
-                claim=f"{coupling} directions: shares above a level are below the Chernoff bound",
-                expected="lower end of each interval at most the bound "
-                f"(false alarm {settings.false_alarm:g} over all levels)",
-                measured=f"{len(rows)} levels; bound / share from "
-                f"{min((r['bound'] / r['share'] for r in seen), default=np.nan):.3g} to "
-                f"{max((r['bound'] / r['share'] for r in seen), default=np.nan):.3g}",
-                holds=bool(seen) and all(row["low"] <= row["bound"] for row in rows),
-            )
+        yield Verdict(
+            claim=f"{coupling} directions: shares above a level are below the Chernoff bound",
+            expected="lower end of each interval at most the bound "
+            f"(false alarm {settings.false_alarm:g} over all levels)",
+            measured=f"{len(rows)} levels; bound / share from "
+            f"{min((r['bound'] / r['share'] for r in seen), default=np.nan):.3g} to "
+            f"{max((r['bound'] / r['share'] for r in seen), default=np.nan):.3g}",
+            holds=bool(seen) and all(row["low"] <= row["bound"] for row in rows),
         )
     rare = tables["rare"]
     plain = {row["level"]: row for row in tables["tails"] if row["coupling"] == "independent"}
@@ -197,48 +193,44 @@ def verdicts(tables: Tables, settings: TailSettings) -> list[Verdict]:
     gaussian = [row for row in tables["tails"] if row["coupling"] == "gaussian"]
     moments = tables["moments"]
     place = next(row for row in moments if (row["envelope"], row["u"], row["theta"]) == PLANTED)
-    return [
-        *lines,
-        Verdict(
-            claim="rare levels by importance sampling: below the bound, and what is counted where both see it",
-            expected="probability below the bound at every level, within 4 standard errors of the counted interval",
-            measured=f"{len(rare)} levels down to {rare[-1]['probability']:.1e} (bound {rare[-1]['bound']:.1e}); "
-            f"{len(inside)} agree",
-            holds=all(0 < row["probability"] <= row["bound"] for row in rare) and len(inside) == len(rare),
-        ),
-        Verdict(
-            claim="orthogonal directions have the smaller bound",
-            expected="bound of orthogonal / independent directions below 1 at every level",
-            measured=f"from {min(gains):.2g} to {max(gains):.4f}",
-            holds=max(gains) < 1,
-        ),
-        Verdict(
-            claim="gap of moments of Theorem 3, constant corrected: below the exact gap for two rows",
-            expected="0 < corrected < library < exact in every case",
-            measured=f"{len(moments)} cases; corrected / exact up to "
-            f"{max(row['corrected'] / row['exact'] for row in moments):.3f}, library / exact up to "
-            f"{max(row['library'] / row['exact'] for row in moments):.3f}",
-            holds=all(0 < row["corrected"] < row["library"] < row["exact"] for row in moments),
-        ),
-        Verdict(
-            claim="the constant as printed exceeds the exact gap for two rows: it is false there",
-            expected="at Λ = 0.02, u = 0.3, θ = 20: 0.48 against 0.0091",
-            measured=f"{place['printed']:.2f} against {place['exact']:.4f}; exceeded in "
-            f"{sum(row['printed'] > row['exact'] for row in moments)} of {len(moments)} cases",
-            holds=abs(place["printed"] - 0.48) < 0.005 and abs(place["exact"] - 0.0091) < 5e-5,
-        ),
-        Verdict(
-            claim="Gaussian rows: the upper tail is at least that of one large row, so no Chernoff bound can hold",
-            expected="upper end of each interval at least the lower bound",
-            measured=f"at level {gaussian[-1]['level']:g}: {gaussian[-1]['share']:.1e}, one row alone "
-            f"{gaussian[-1]['bound']:.1e}",
-            holds=all(row["high"] >= row["bound"] for row in gaussian),
-        ),
-    ]
+    yield Verdict(
+        claim="rare levels by importance sampling: below the bound, and what is counted where both see it",
+        expected="probability below the bound at every level, within 4 standard errors of the counted interval",
+        measured=f"{len(rare)} levels down to {rare[-1]['probability']:.1e} (bound {rare[-1]['bound']:.1e}); "
+        f"{len(inside)} agree",
+        holds=all(0 < row["probability"] <= row["bound"] for row in rare) and len(inside) == len(rare),
+    )
+    yield Verdict(
+        claim="orthogonal directions have the smaller bound",
+        expected="bound of orthogonal / independent directions below 1 at every level",
+        measured=f"from {min(gains):.2g} to {max(gains):.4f}",
+        holds=max(gains) < 1,
+    )
+    yield Verdict(
+        claim="gap of moments of Theorem 3, constant corrected: below the exact gap for two rows",
+        expected="0 < corrected < library < exact in every case",
+        measured=f"{len(moments)} cases; corrected / exact up to "
+        f"{max(row['corrected'] / row['exact'] for row in moments):.3f}, library / exact up to "
+        f"{max(row['library'] / row['exact'] for row in moments):.3f}",
+        holds=all(0 < row["corrected"] < row["library"] < row["exact"] for row in moments),
+    )
+    yield Verdict(
+        claim="the constant as printed exceeds the exact gap for two rows: it is false there",
+        expected="at Λ = 0.02, u = 0.3, θ = 20: 0.48 against 0.0091",
+        measured=f"{place['printed']:.2f} against {place['exact']:.4f}; exceeded in "
+        f"{sum(row['printed'] > row['exact'] for row in moments)} of {len(moments)} cases",
+        holds=abs(place["printed"] - 0.48) < 0.005 and abs(place["exact"] - 0.0091) < 5e-5,
+    )
+    yield Verdict(
+        claim="Gaussian rows: the upper tail is at least that of one large row, so no Chernoff bound can hold",
+        expected="upper end of each interval at least the lower bound",
+        measured=f"at level {gaussian[-1]['level']:g}: {gaussian[-1]['share']:.1e}, one row alone "
+        f"{gaussian[-1]['bound']:.1e}",
+        holds=all(row["high"] >= row["bound"] for row in gaussian),
+    )
 
 
 def summaries(tables: Tables, settings: TailSettings) -> list[Summary]:
-    """Shares and bounds at a few levels."""
     tails = {(row["coupling"], row["level"]): row for row in tables["tails"]}
     rare = {row["level"]: row["probability"] for row in tables["rare"]}
     rows = []
@@ -253,7 +245,6 @@ def summaries(tables: Tables, settings: TailSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Tails with their bounds, and the gap of moments; matplotlib is imported here."""
     from experiments.figures import BLUE, GREEN, GREY, VERMILION, new_figure, stacked
 
     tables, settings = results.tables, results.settings

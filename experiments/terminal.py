@@ -36,7 +36,6 @@ class RateColumn(ProgressColumn):
     """Cells per minute, or per second where they are many."""
 
     def render(self, task: Task) -> Text:
-        """The rate, when there is one."""
         speed = task.speed
         if not speed:
             return Text("")
@@ -75,7 +74,6 @@ def show_heading(screen: Console, which: experiment.Experiment) -> None:
 
 
 def show_summaries(screen: Console, summaries: Sequence[Summary]) -> None:
-    """The tables of a run."""
     for summary in summaries:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, name in enumerate(summary.header):

@@ -10,6 +10,7 @@ median over fits and draws per head.
 
 import functools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,51 +113,41 @@ def median_error(
 
 
 def cells(settings: TransferSettings) -> list[Cell]:
-    """One for each head."""
     return [*(PassageCell(head) for head in settings.passage_heads), *(HalfCell(head) for head in settings.half_heads)]
 
 
 def over_heads(tables: Tables, level: str, fitted_on: str, width: int) -> float:
-    """Median over the heads."""
     wanted = (level, fitted_on, width)
     rows = [r for r in tables["passages"] if (r["level"], r["fitted_on"], r["num_features"]) == wanted]
     return statistics.median(row["error"] for row in rows)
 
 
-def verdicts(tables: Tables, settings: TransferSettings) -> list[Verdict]:
-    """Loss of the default level, and what halves of one input lose."""
-    lines = []
+def verdicts(tables: Tables, settings: TransferSettings) -> Iterator[Verdict]:
     for width in settings.num_features:
         own, other = (over_heads(tables, "posterior", FITTED_ON[i], width) for i in (0, 2))
         plain = over_heads(tables, "FAVOR+", "nothing", width)
-        lines += [
-            Verdict(
-                claim=f"default level at {width} features: loss by fitting on three other passages of the novel",
-                expected=f"at most {ALLOWED_LOSS:.0%} of the median error",
-                measured=f"{own:.3f} -> {other:.3f}: {other / own - 1:+.1%}",
-                holds=other <= (1 + ALLOWED_LOSS) * own,
-            ),
-            Verdict(
-                claim=f"fitted on other passages, the default level still beats FAVOR+ at {width} features",
-                expected="smaller median error",
-                measured=f"{other:.3f} against {plain:.3f}",
-                holds=other < plain,
-            ),
-        ]
-    losses = [row["other"] / row["own"] - 1 for row in tables["halves"]]
-    lines.append(
-        Verdict(
-            claim="loss by fitting on the first half of one input and using it on the second",
-            expected="nothing claimed",
-            measured=f"median {statistics.median(losses):+.1%}, largest {max(losses):+.1%} over {len(losses)} heads",
-            holds=None,
+        yield Verdict(
+            claim=f"default level at {width} features: loss by fitting on three other passages of the novel",
+            expected=f"at most {ALLOWED_LOSS:.0%} of the median error",
+            measured=f"{own:.3f} -> {other:.3f}: {other / own - 1:+.1%}",
+            holds=other <= (1 + ALLOWED_LOSS) * own,
         )
+        yield Verdict(
+            claim=f"fitted on other passages, the default level still beats FAVOR+ at {width} features",
+            expected="smaller median error",
+            measured=f"{other:.3f} against {plain:.3f}",
+            holds=other < plain,
+        )
+    losses = [row["other"] / row["own"] - 1 for row in tables["halves"]]
+    yield Verdict(
+        claim="loss by fitting on the first half of one input and using it on the second",
+        expected="nothing claimed",
+        measured=f"median {statistics.median(losses):+.1%}, largest {max(losses):+.1%} over {len(losses)} heads",
+        holds=None,
     )
-    return lines
 
 
 def summaries(tables: Tables, settings: TransferSettings) -> list[Summary]:
-    """Median over the heads, by what was fitted on."""
     result = []
     for width in settings.num_features:
         rows = [(name, *(f"{over_heads(tables, level, name, width):.3f}" for level in LEVELS)) for name in FITTED_ON]
@@ -168,7 +159,6 @@ def summaries(tables: Tables, settings: TransferSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Error of every head by what was fitted on; matplotlib is imported here."""
     from experiments.figures import new_figure, value_axis
 
     widths = results.settings["num_features"]

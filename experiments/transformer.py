@@ -34,7 +34,6 @@ class Shape:
 
     @property
     def dim(self) -> int:
-        """Of the queries and keys of one head."""
         return self.width // self.heads
 
 
@@ -54,7 +53,6 @@ class Layer(torch.nn.Module):
         )
 
     def forward(self, x: torch.Tensor, attention: Attention) -> torch.Tensor:
-        """(batch, L, width) to the same."""
         batch, length, width = x.shape
         q, k, v = (
             part.reshape(batch, length, self.shape.heads, -1).transpose(1, 2)
@@ -94,7 +92,6 @@ def make_model(shape: Shape, rng: np.random.Generator) -> Transformer:
 
 
 def exact(is_causal: bool) -> Attention:
-    """Softmax attention."""
     return lambda _, q, k, v: scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
 

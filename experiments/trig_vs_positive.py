@@ -117,7 +117,6 @@ class RayCell(Cell):
 
 
 def cells(settings: TrigVsPositiveSettings) -> list[Cell]:
-    """The surface, the points, the rays."""
     return [
         *(SurfaceCell(length) for length in settings.lengths),
         *(PointCell(name, length) for name in ESTIMATORS for length in SLICES),
@@ -137,7 +136,6 @@ def crossing(name: str, length: float) -> float:
 
 
 def verdicts(tables: Tables, settings: TrigVsPositiveSettings) -> list[Verdict]:
-    """The formula, the two sides, the crossing, limits along rays, and the measurement."""
     inner = [row for row in tables["surface"] if 0 < row["angle"] < np.pi * (1 - 1e-9)]
     deviations = []
     for row in inner:
@@ -196,7 +194,6 @@ def verdicts(tables: Tables, settings: TrigVsPositiveSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: TrigVsPositiveSettings) -> list[Summary]:
-    """The ratio at a few lengths and angles."""
     rows = []
     for length in SLICES:
         ratio = relative_mse("trig pairs", length, ANGLES) / relative_mse("positive", length, ANGLES)
@@ -205,7 +202,6 @@ def summaries(tables: Tables, settings: TrigVsPositiveSettings) -> list[Summary]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """The surface, slices of it, and errors at length one; matplotlib is imported here."""
     from matplotlib.colors import TwoSlopeNorm
 
     from experiments.figures import ESTIMATOR_STYLES, legend_below, new_figure

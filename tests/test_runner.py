@@ -564,33 +564,6 @@ def test_report_keeps_the_order_it_is_told(reported):
     assert page(gather(folder)) == text
 
 
-# the gallery's copy --------------------------------------------------------------------------------------------------
-
-
-def test_published_copy_is_small_and_replaces_the_last_one(tmp_path, cheap, capsys):
-    results = EXPERIMENT.run(CheapSettings(num_cells=3, pause=0))
-    results = dataclasses.replace(results, figures={"f": "F"}, tables={"t": [{"x": i / 7} for i in range(10_000)]})
-    assert len(results.as_json()) > 200_000
-    results.write(tmp_path / "run")
-    (tmp_path / "run" / "f.svg").write_text("<svg/>")
-    target = tmp_path / "gallery" / "cheap"
-    target.mkdir(parents=True)
-    (target / "old.svg").write_text("<svg/>")
-    assert main(["publish", "cheap", "--out", str(tmp_path / "run"), "--gallery", str(tmp_path / "gallery")]) == 0
-    assert sorted(path.name for path in target.iterdir()) == ["f.svg", "results.json"]
-    copy = Results.read(target)
-    assert copy.tables == {}
-    assert (copy.verdicts, copy.summaries, copy.settings) == (
-        results.verdicts,
-        results.summaries,
-        json.loads(json.dumps(results.settings)),
-    )
-    assert (target / "results.json").stat().st_size < 5000
-    (tmp_path / "run" / "f.svg").unlink()
-    assert main(["publish", "cheap", "--out", str(tmp_path / "run"), "--gallery", str(tmp_path / "gallery")]) == 2
-    assert "figures are missing: f" in capsys.readouterr().err
-
-
 def test_directive_shows_what_is_saved(reported):
     pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'randfeat[docs]'")
     path = Path(__file__).parents[1] / "docs" / "_extensions" / "experiment_results.py"

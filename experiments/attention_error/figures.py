@@ -42,7 +42,6 @@ PREDICTION: dict[str, Any] = {"color": "#000000", "linestyle": ":", "linewidth":
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """The three figures by name."""
     return {
         "attention_error": by_model(results.tables),
         "attention_error_heads": by_head(results.tables),
@@ -215,10 +214,8 @@ def reference_handles(prediction_shown: bool) -> list[Line2D]:
 
 
 def line(kind: dict[str, Any], label: str) -> Line2D:
-    """A legend entry."""
     return Line2D([], [], label=label, **kind)
 
 
 def columns_of(rows: list[Record], *names: str) -> list[np.ndarray]:
-    """Columns as arrays."""
     return [np.asarray([row[name] for row in rows], dtype=np.float64) for name in names]

@@ -15,7 +15,6 @@ from experiments.heads import average_of_values, load_head
 
 
 def cells(settings: AttentionErrorSettings) -> list[Cell]:
-    """Head by head: the exact outputs, the errors of each estimator and coupling, and the softened head."""
     result: list[Cell] = []
     for head in settings.heads:
         result.append(HeadCell(head))

@@ -92,7 +92,6 @@ class Softening:
     num_features: int
 
     def scale(self, factor: float) -> float:
-        """The scale of the logits."""
         return factor / self.head.dim**0.5
 
     def predicted(self, factor: float) -> float:

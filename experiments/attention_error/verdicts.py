@@ -1,7 +1,7 @@
 """What the numbers of attention_error say: claims that can fail, and counts that are only reported."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,22 @@ PREDICTION_CLAIM = (
 )
 
 
-def verdicts(tables: Tables, settings: AttentionErrorSettings) -> list[Verdict]:
-    """All verdict lines."""
+def verdicts(tables: Tables, settings: AttentionErrorSettings) -> Iterator[Verdict]:
     positive = [row for row in tables["errors"] if not np.isnan(row["out_of_range"])]
-    lines = [stored_outputs(tables["heads"])]
+    yield stored_outputs(tables["heads"])
     if positive:
-        lines += [finite_outputs(positive, tables["heads"]), outputs_in_range(positive)]
-    lines.append(prediction_where_valid(tables["softened"]))
-    lines += [prediction_on_heads(tables["predictions"]), small_prediction(tables["softened"])]
+        yield finite_outputs(positive, tables["heads"])
+        yield outputs_in_range(positive)
+    yield prediction_where_valid(tables["softened"])
+    yield prediction_on_heads(tables["predictions"])
+    yield small_prediction(tables["softened"])
     width = max(settings.num_features)
-    lines += [against_average(tables, estimator) for estimator in settings.estimators]
+    yield from [against_average(tables, estimator) for estimator in settings.estimators]
     if "positive" in settings.estimators and {"independent"} < set(settings.couplings):
-        lines.append(best_coupling(tables["errors"], width))
-    return lines
+        yield best_coupling(tables["errors"], width)
 
 
 def stored_outputs(heads: list[Record]) -> Verdict:
-    """Our exact attention against the stored outputs."""
     worst = max(heads, key=lambda row: row["stored_difference"] / row["stored_tolerance"])
     largest = max(row["stored_difference"] for row in heads)
     return Verdict(
@@ -47,7 +46,6 @@ def stored_outputs(heads: list[Record]) -> Verdict:
 
 
 def finite_outputs(positive: list[Record], heads: list[Record]) -> Verdict:
-    """No overflow, no 0/0."""
     extreme = max(heads, key=lambda row: row["logit_max"])
     bad = sorted({row["head"] for row in positive if not row["finite"]})
     return Verdict(
@@ -60,7 +58,6 @@ def finite_outputs(positive: list[Record], heads: list[Record]) -> Verdict:
 
 
 def outputs_in_range(positive: list[Record]) -> Verdict:
-    """Convex combinations of the values."""
     worst = max(positive, key=lambda row: row["out_of_range"] / row["rounding"])
     return Verdict(
         claim="outputs of positive and hyp+ features lie within the values that each query sees, in every coordinate",
@@ -71,7 +68,6 @@ def outputs_in_range(positive: list[Record]) -> Verdict:
 
 
 def prediction_where_valid(softened: list[Record]) -> Verdict:
-    """The delta method on softened heads."""
     valid = [row for row in softened if row["spread"] <= VALID_SPREAD]
     if not valid:
         return Verdict(PREDICTION_CLAIM, "some cells to judge by", "no cell has so small a spread", False)
@@ -143,7 +139,6 @@ def against_average(tables: Tables, estimator: str) -> Verdict:
 
 
 def best_coupling(errors: list[Record], width: int) -> Verdict:
-    """What couplings change on real heads."""
     rows = select(errors, estimator="positive", num_features=width)
     reference = {row["head"]: row["median"] for row in rows if row["coupling"] == "independent"}
     ratios = {
@@ -160,7 +155,6 @@ def best_coupling(errors: list[Record], width: int) -> Verdict:
 
 
 def summaries(tables: Tables, settings: AttentionErrorSettings) -> list[Summary]:
-    """One table per model: median error over heads by estimator, coupling and number of features."""
     result = []
     for model, heads in grouped(tables["heads"], lambda row: row["model"]):
         rows, sections = [], []
@@ -202,5 +196,4 @@ def grouped(rows: Iterable[Record], key: Callable[[Record], Any]) -> list[tuple[
 
 
 def select(rows: Iterable[Record], **values: Any) -> list[Record]:
-    """Rows with these entries."""
     return [row for row in rows if all(row[name] == value for name, value in values.items())]

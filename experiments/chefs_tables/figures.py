@@ -37,7 +37,6 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Mean log variances against the scale, and accuracies against the width."""
     figures = {"chefs_tables": variances(results)}
     if results.tables.get("accuracies"):
         figures["classification"] = accuracies(results)
@@ -45,7 +44,6 @@ def plot(results: Results) -> dict[str, Figure]:
 
 
 def variances(results: Results) -> Figure:
-    """One panel for each regime."""
     logs, scales = log_variances(results.tables), results.settings["scales"]
     regimes = list(dict.fromkeys(regime for regime, _ in logs))
     columns = min(4, len(regimes))

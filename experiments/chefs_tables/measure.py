@@ -173,7 +173,6 @@ class ClassificationCell(Cell):
 
 
 def cells(settings: ChefsSettings) -> list[Cell]:
-    """Printed digits, regimes and heads at every scale, data sets."""
     regimes = (*REGIMES, *settings.heads)
     return [
         PrintedCell(),

@@ -55,7 +55,6 @@ class TrainingCell(Cell):
 
 
 def cells(settings: GeneralizedSettings) -> list[Cell]:
-    """Every task, function and repetition, with and without renormalization."""
     return [
         TrainingCell(task, function, renormalized, repetition)
         for task in settings.tasks

@@ -1,6 +1,7 @@
 """What the trainings say, and their figure."""
 
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from experiments.experiment import Record, Results, Summary, Tables, Verdict
@@ -18,35 +19,29 @@ WAYS = {True: "renormalized", False: "plain sums"}
 
 
 def chosen(tables: Tables, **values: Any) -> list[Record]:
-    """The trainings with these values."""
     return [row for row in tables["trainings"] if all(row[name] == value for name, value in values.items())]
 
 
-def verdicts(tables: Tables, settings: Any) -> list[Verdict]:
-    """Breakdowns, and the best function of each task."""
+def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
     positive = [name for name in settings.functions if name in POSITIVE]
     rows = [row for name in positive for row in chosen(tables, function=name, renormalized=True)]
     broken = [row for row in rows if row["diverged"]]
-    lines = [
-        Verdict(
-            claim=f"renormalized attention with positive features ({', '.join(positive)}) does not break down",
-            expected="0 trainings: outputs are convex combinations of the values",
-            measured=f"{len(broken)} of {len(rows)}",
-            holds=not broken,
-        )
-    ]
+    yield Verdict(
+        claim=f"renormalized attention with positive features ({', '.join(positive)}) does not break down",
+        expected="0 trainings: outputs are convex combinations of the values",
+        measured=f"{len(broken)} of {len(rows)}",
+        holds=not broken,
+    )
     for name in settings.functions:
         counts = []
         for way, label in WAYS.items():
             rows = chosen(tables, function=name, renormalized=way)
             counts.append(f"{sum(row['diverged'] for row in rows)} of {len(rows)} {label}")
-        lines.append(
-            Verdict(
-                claim=f"{name}: trainings that break down (loss not finite, or above that of equal probabilities)",
-                expected="nothing claimed",
-                measured=", ".join(counts),
-                holds=None,
-            )
+        yield Verdict(
+            claim=f"{name}: trainings that break down (loss not finite, or above that of equal probabilities)",
+            expected="nothing claimed",
+            measured=", ".join(counts),
+            holds=None,
         )
     for task in settings.tasks:
         medians = {
@@ -54,25 +49,20 @@ def verdicts(tables: Tables, settings: Any) -> list[Verdict]:
             for row in chosen(tables, task=task)
         }
         order = sorted(medians, key=lambda arm: -medians[arm])
-        lines.append(
-            Verdict(
-                claim=f"{task}: functions from best to worst, median accuracy",
-                expected="nothing claimed",
-                measured=", ".join(f"{name}{'' if way else ' (sums)'} {medians[name, way]:.2f}" for name, way in order),
-                holds=None,
-            )
+        yield Verdict(
+            claim=f"{task}: functions from best to worst, median accuracy",
+            expected="nothing claimed",
+            measured=", ".join(f"{name}{'' if way else ' (sums)'} {medians[name, way]:.2f}" for name, way in order),
+            holds=None,
         )
-    return lines
 
 
 def accuracy(tables: Tables, task: str, function: str, renormalized: bool) -> float:
-    """Median over the repetitions."""
     rows = chosen(tables, task=task, function=function, renormalized=renormalized)
     return statistics.median(row["accuracy"] for row in rows)
 
 
 def summaries(tables: Tables, settings: Any) -> list[Summary]:
-    """Median accuracy by task."""
     result = []
     for way, label in WAYS.items():
         names = [name for name in ("softmax", *settings.functions) if way or name != "softmax"]
@@ -82,7 +72,6 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Accuracy of every training; matplotlib is imported here."""
     from matplotlib.lines import Line2D
 
     from experiments.figures import legend_below, new_figure

@@ -38,7 +38,6 @@ def unnormalized(maps: list[rf.FeatureMap]) -> Attention:
 
 
 def attention_at(cell: "TrainingCell", settings: "GeneralizedSettings", shape: Shape, step: int) -> Attention:
-    """The attention of the arm at this step."""
     if cell.function == "softmax":
         return exact(is_causal=False)
     rng = settings.rng("maps", cell.name, step // settings.redraw_every)

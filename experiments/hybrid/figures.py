@@ -30,7 +30,6 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """One figure over angles, one on clusters."""
     return {"hybrid": angles(results), "clusters": clusters(results)}
 
 

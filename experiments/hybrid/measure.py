@@ -188,7 +188,6 @@ class ClusterCell(Cell):
 
 
 def cells(settings: HybridSettings) -> list[Cell]:
-    """The table, angles at each length, clusters of each spread."""
     return [
         TableCell(),
         *(AngleCell(name, length) for length in settings.lengths for name in PRINTED),

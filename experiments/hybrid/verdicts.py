@@ -1,6 +1,7 @@
 """What the numbers of hybrid say."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -19,7 +20,6 @@ def significant(value: float) -> int:
 
 
 def verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
-    """Printed digits, Monte Carlo against closed forms, and who is best where."""
     return [digits(tables), agreement(tables, settings), *best(tables, settings), *cluster_verdicts(tables, settings)]
 
 
@@ -54,9 +54,8 @@ def agreement(tables: Tables, settings: HybridSettings) -> Verdict:
     )
 
 
-def best(tables: Tables, settings: HybridSettings) -> list[Verdict]:
+def best(tables: Tables, settings: HybridSettings) -> Iterator[Verdict]:
     """At equal width the hybrid has the smallest largest error, and is the best estimator at no angle in between."""
-    lines = []
     for length in settings.lengths:
         curves = {
             name: np.array([r["expected"] for r in tables["angles"] if (r["estimator"], r["length"]) == (name, length)])
@@ -66,27 +65,23 @@ def best(tables: Tables, settings: HybridSettings) -> list[Verdict]:
         inner = slice(1, -1)  # at 0 and π it is exact, as one of its bases is
         least = np.minimum.reduce([curves[name][inner] for name in OTHERS])
         wins = int(np.sum(curves["angular hybrid"][inner] < least))
-        lines += [
-            Verdict(
-                claim=f"r = {length:g}, equal feature dimension: the hybrid is nowhere better than the others",
-                expected="at no angle strictly between 0 and π (closed forms)",
-                measured=f"at {wins} of {len(least)} angles",
-                holds=wins == 0,
-            ),
-            Verdict(
-                claim=f"r = {length:g}, equal feature dimension: largest relative error over all angles, hybrid with "
-                f"{NUM_SIGNS} signs against the least of the others",
-                expected="reported: the gain is polynomial in r and divided by the width of the products",
-                measured=f"{top['angular hybrid']:.3g} against {min(top[name] for name in OTHERS):.3g}",
-                holds=None,
-            ),
-        ]
-    return lines
+        yield Verdict(
+            claim=f"r = {length:g}, equal feature dimension: the hybrid is nowhere better than the others",
+            expected="at no angle strictly between 0 and π (closed forms)",
+            measured=f"at {wins} of {len(least)} angles",
+            holds=wins == 0,
+        )
+        yield Verdict(
+            claim=f"r = {length:g}, equal feature dimension: largest relative error over all angles, hybrid with "
+            f"{NUM_SIGNS} signs against the least of the others",
+            expected="reported: the gain is polynomial in r and divided by the width of the products",
+            measured=f"{top['angular hybrid']:.3g} against {min(top[name] for name in OTHERS):.3g}",
+            holds=None,
+        )
 
 
-def cluster_verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
+def cluster_verdicts(tables: Tables, settings: HybridSettings) -> Iterator[Verdict]:
     """Tight clusters: features for the centers win at equal width, though each block has a quarter of it."""
-    lines = []
     width = max(settings.cluster_widths)
     for spread in settings.spreads:
         values = {
@@ -95,20 +90,16 @@ def cluster_verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
         other = min(values[name] for name in METHODS[:-1])
         ratio = values["complex exponential"] / other
         tight = spread == min(settings.spreads)
-        lines.append(
-            Verdict(
-                claim=f"clusters of spread {spread:g}: error of features for the centers over the best of the others, "
-                f"at equal feature dimension {width}",
-                expected="below 1" if tight else "reported: the advantage ends where clusters overlap",
-                measured=f"{ratio:.3g}",
-                holds=bool(ratio < 1) if tight else None,
-            )
+        yield Verdict(
+            claim=f"clusters of spread {spread:g}: error of features for the centers over the best of the others, "
+            f"at equal feature dimension {width}",
+            expected="below 1" if tight else "reported: the advantage ends where clusters overlap",
+            measured=f"{ratio:.3g}",
+            holds=bool(ratio < 1) if tight else None,
         )
-    return lines
 
 
 def summaries(tables: Tables, settings: HybridSettings) -> list[Summary]:
-    """The table of closed forms, and the errors on clusters."""
     names = {ANGLES[0]: "π/8", ANGLES[1]: "π/2", ANGLES[2]: "7π/8"}
     values = {(r["estimator"], r["length"], r["angle"]): r["computed"] for r in tables["table"]}
     rows = tuple(

@@ -12,7 +12,6 @@ from experiments.kernel_mse.measure import distance_name
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """One figure."""
     tables, settings = results.tables, results.settings
     estimators, distances = settings["estimators"], settings["distances"]
     figure = new_figure(2.8 * len(estimators) + 0.8, 2.0 * len(distances) + 4.2)
@@ -92,5 +91,4 @@ def chosen(rows: list[Record], estimator: str, coupling: str, distance: float) -
 
 
 def columns(rows: list[Record]) -> dict[str, np.ndarray]:
-    """Columns as arrays."""
     return {name: np.asarray([row[name] for row in rows]) for name in rows[0]} if rows else {}

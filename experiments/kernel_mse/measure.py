@@ -41,7 +41,6 @@ def distance_name(estimator: str) -> str:
 
 
 def cells(settings: KernelMseSettings) -> list[Cell]:
-    """Curves and points of every estimator and coupling; the Gram formula for positive features."""
     result: list[Cell] = []
     for estimator in settings.estimators:
         for coupling in settings.couplings:

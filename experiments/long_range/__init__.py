@@ -36,8 +36,6 @@ class LongRangeSettings(Settings):
 
 @dataclass(frozen=True)
 class TaskCell(Cell):
-    """One training."""
-
     task: str
     attention: str
     repetition: int
@@ -71,7 +69,6 @@ class CostCell(Cell):
 
 
 def cells(settings: LongRangeSettings) -> list[Cell]:
-    """All trainings, then all lengths."""
     return [
         *(
             TaskCell(task, attention, repetition)

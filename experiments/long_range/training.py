@@ -81,7 +81,6 @@ def cost_of_step(cell: "CostCell", settings: "LongRangeSettings") -> Record:
 
 
 def one_step(model: Transformer, tokens: torch.Tensor, labels: torch.Tensor, attention: Attention) -> None:
-    """Forwards and backwards."""
     model.zero_grad(set_to_none=True)
     cross_entropy(model(tokens, attention), labels).backward()
 
@@ -102,7 +101,6 @@ class HeldMemory(TorchDispatchMode):
         self.held: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The operation itself, and a look at what is alive after it."""
         result = func(*args, **(kwargs or {}))
         own = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
         self.held = {key: entry for key, entry in self.held.items() if not entry[0].expired()}

@@ -38,7 +38,6 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Gram matrices, and ridge regression."""
     return {"quadrature": grams(results), "ridge": ridge(results)}
 
 

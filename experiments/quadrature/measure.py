@@ -209,7 +209,6 @@ def exact_score(dataset: str, kernel: str, count: tuple[int, int], seed: int) ->
 
 
 def cells(settings: QuadratureSettings) -> list[Cell]:
-    """Gram matrices of every data set, kernel and coupling, and ridge regression."""
     result: list[Cell] = [
         RadiusCell(dataset, method) if method in RADIUS_METHODS else GramCell(dataset, kernel, method)
         for dataset in settings.datasets

@@ -18,7 +18,6 @@ def curve(rows: list[Record], **wanted: str) -> dict[str, np.ndarray]:
 
 
 def verdicts(tables: Tables, settings: QuadratureSettings) -> list[Verdict]:
-    """Closed forms; the rule against independent rows for each kernel; ridge regression."""
     return [
         agreement(tables, settings),
         *(gain(tables, kernel) for kernel in KERNELS),
@@ -130,7 +129,6 @@ def convergence(tables: Tables, settings: QuadratureSettings, dataset: str) -> V
 
 
 def summaries(tables: Tables, settings: QuadratureSettings) -> list[Summary]:
-    """Relative Frobenius errors, and scores."""
     keys = dict.fromkeys((row["dataset"], row["kernel"], row["method"]) for row in tables["errors"])
     rows = []
     for dataset, kernel, method in keys:

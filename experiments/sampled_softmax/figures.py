@@ -11,7 +11,6 @@ from experiments.sampled_softmax.verdicts import chosen
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Laws, gradients and time; and what more features and more negatives change."""
     return {"sampled_softmax": overview(results), "sampled_softmax_convergence": convergence(results)}
 
 

@@ -44,7 +44,6 @@ def queries_near(classes: np.ndarray, targets: np.ndarray, *, rng: np.random.Gen
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Rows divided by their lengths."""
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 

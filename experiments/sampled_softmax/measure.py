@@ -30,7 +30,6 @@ LEAST_COUNT = 5.0  # expected, in every bin of a chi-square test
 
 
 def cells(settings: SampledSoftmaxSettings) -> list[Cell]:
-    """Distances and biases for each τ; frequencies of each query and sampler; sampled gradients; timings."""
     result: list[Cell] = [LawCell(tau) for tau in settings.taus]
     for query in range(settings.num_tested):
         result += [FrequencyCell("tree", query), FrequencyCell("Gumbel-max", query), GradientCell(query)]
@@ -77,7 +76,6 @@ class LawCell(Cell):
         return {"laws": rows, "signed": negative}
 
     def row(self, name: str, width: int, laws: list[np.ndarray], problem: Problem, exact: np.ndarray) -> Record:
-        """Means over queries and laws."""
         distances = [float(np.mean(total_variation(exact, law))) for law in laws]
         one: list[float] = []
         limit: list[float] = []
@@ -198,7 +196,6 @@ class SpeedCell(Cell):
 
 
 def random_vectors(settings: SampledSoftmaxSettings, count: int, name: str) -> np.ndarray:
-    """Random vectors of length about one."""
     rng = settings.rng("speed", name, count)
     return rng.standard_normal((count, settings.speed_dim)) / np.sqrt(settings.speed_dim)
 

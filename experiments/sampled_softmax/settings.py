@@ -46,7 +46,6 @@ class SampledSoftmaxSettings(Settings):
 
 @functools.lru_cache(maxsize=4)
 def problem_of(settings: SampledSoftmaxSettings) -> Problem:
-    """The classes, queries and targets of a run."""
     return make_problem(
         settings.num_classes,
         settings.dim,
@@ -69,7 +68,6 @@ def fitted(settings: SampledSoftmaxSettings, tau: float, num_features: int) -> r
 
 
 def tree_of(settings: SampledSoftmaxSettings) -> KernelTree:
-    """The tree that everything is drawn from."""
     estimator = fitted(settings, settings.tree_tau, settings.tree_features)
     phi = estimator.draw(settings.dim, settings.tree_features, rng=settings.rng("tree"))
     return KernelTree.of(phi, problem_of(settings).scaled(settings.tree_tau)[1])

@@ -15,12 +15,10 @@ TREE_SLOPE, DIRECT_SLOPE = 0.5, 0.8
 
 
 def chosen(tables: Tables, name: str, **values: object) -> list[Record]:
-    """Rows of a table with these values."""
     return [row for row in tables[name] if all(row[column] == value for column, value in values.items())]
 
 
 def verdicts(tables: Tables, settings: SampledSoftmaxSettings) -> list[Verdict]:
-    """Laws, draws, gradients, time."""
     return [
         path_verdict(tables),
         *(frequency_verdict(tables, settings, sampler) for sampler in ("tree", "Gumbel-max")),
@@ -43,7 +41,6 @@ def alpha(settings: SampledSoftmaxSettings) -> float:
 
 
 def path_verdict(tables: Tables) -> Verdict:
-    """The law along a path is the dense one."""
     worst = max(row["disagreement"] for row in chosen(tables, "frequencies", sampler="tree"))
     return Verdict(
         claim="the probability that the tree gives a class is its feature kernel over the sum of all",
@@ -54,7 +51,6 @@ def path_verdict(tables: Tables) -> Verdict:
 
 
 def frequency_verdict(tables: Tables, settings: SampledSoftmaxSettings, sampler: str) -> Verdict:
-    """Pearson's statistic of every query."""
     rows = chosen(tables, "frequencies", sampler=sampler)
     least = min(row["p_value"] for row in rows)
     law = "its law" if sampler == "tree" else "the softmax"
@@ -88,12 +84,10 @@ def prediction_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verd
 
 
 def at_width(tables: Tables, settings: SampledSoftmaxSettings, law: str, column: str, width: int) -> list[float]:
-    """A column by τ."""
     return [chosen(tables, "laws", law=law, num_features=width, tau=tau)[0][column] for tau in settings.taus]
 
 
 def features_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
-    """More features, smaller distance."""
     ends = min(settings.num_features), max(settings.num_features)
     ratios = [
         more / few
@@ -109,7 +103,6 @@ def features_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdic
 
 
 def uniform_verdict(tables: Tables, settings: SampledSoftmaxSettings, column: str, what: str) -> Verdict:
-    """Fitted features against uniform sampling."""
     width = max(settings.num_features)
     tree, uniform = (at_width(tables, settings, law, column, m) for law, m in ((FITTED, width), ("uniform", 0)))
     pairs = ", ".join(
@@ -124,7 +117,6 @@ def uniform_verdict(tables: Tables, settings: SampledSoftmaxSettings, column: st
 
 
 def plain_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
-    """What fitting changes."""
     width = max(settings.num_features)
     plain, tuned = (at_width(tables, settings, law, "total_variation", width) for law in (PLAIN, FITTED))
     ratios = ", ".join(f"τ={tau:g}: {b:.3g} / {a:.3g}" for tau, a, b in zip(settings.taus, plain, tuned, strict=True))
@@ -137,7 +129,6 @@ def plain_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
 
 
 def signed_verdict(tables: Tables) -> Verdict:
-    """Trigonometric features are no weights."""
     width = max(row["num_features"] for row in tables["signed"])
     shares = ", ".join(f"τ={row['tau']:g}: {row['share']:.2g}" for row in chosen(tables, "signed", num_features=width))
     return Verdict(
@@ -149,7 +140,6 @@ def signed_verdict(tables: Tables) -> Verdict:
 
 
 def unbiased_verdict(tables: Tables) -> Verdict:
-    """Exact draws have an exact gradient."""
     worst = max(row["bias_of_one"] for row in chosen(tables, "laws", law="softmax"))
     return Verdict(
         claim="negatives drawn from the softmax itself leave the gradient unbiased",
@@ -201,7 +191,6 @@ def speed_verdicts(tables: Tables, settings: SampledSoftmaxSettings) -> list[Ver
 
 
 def summaries(tables: Tables, settings: SampledSoftmaxSettings) -> list[Summary]:
-    """Distances by τ, and times."""
     names = [("uniform", 0), ("quadratic", 0), *((law, m) for law in (PLAIN, FITTED) for m in settings.num_features)]
     header = ("law", *(f"τ = {tau:g}" for tau in settings.taus))
     result = []

@@ -21,7 +21,6 @@ STYLES["simplex-plus"] = {"color": VERMILION, "marker": "v"}
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Errors, and accuracies."""
     return {"simplex": errors(results), "classification": accuracies(results)}
 
 

@@ -179,7 +179,6 @@ class ClassificationCell(Cell):
 
 
 def mean_and_error(name: str, values: np.ndarray) -> Record:
-    """The mean of the draws and its standard error."""
     return {name: float(np.mean(values)), f"{name}_error": float(np.std(values, ddof=1) / math.sqrt(len(values)))}
 
 
@@ -191,7 +190,6 @@ def median_sum(name: str, scale: float, **points: int) -> float:
 
 
 def cells(settings: SimplexSettings) -> list[Cell]:
-    """Tables, one cell for each coupling, and the classification."""
     measured = ("orthogonal", "simplex", "simplex-plus")
     dims = sorted({dim for dim, _ in PRINTED})
     places = itertools.product(settings.datasets, BANDWIDTHS, settings.multiples)

@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,7 +17,6 @@ Z_LIMIT = 4.5
 
 
 def verdicts(tables: Tables, settings: SimplexSettings) -> list[Verdict]:
-    """Printed digits, agreement of measurements, the ordering of errors, and that of accuracies."""
     return [digits(tables), agreement(tables), *orderings(tables, settings), *classifications(tables)]
 
 
@@ -34,7 +34,6 @@ def digits(tables: Tables) -> Verdict:
 
 
 def agreement(tables: Tables) -> Verdict:
-    """Measurements against closed forms."""
     known = [row for row in tables["errors"] if not np.isnan(row["expected"])]
     z = [(row["ratio"] - row["expected"]) / row["standard_error"] for row in known]
     worst, limit = int(np.argmax(np.abs(z))), bonferroni(FALSE_ALARM, len(known))
@@ -93,13 +92,12 @@ def orderings(tables: Tables, settings: SimplexSettings) -> list[Verdict]:
     ]
 
 
-def classifications(tables: Tables) -> list[Verdict]:
+def classifications(tables: Tables) -> Iterator[Verdict]:
     """Each coupling against the one before it, in the mean over data sets and numbers of rows.
 
     Draws of different places are independent, so that squared standard errors add up.
     """
     limit = bonferroni(FALSE_ALARM, len(BANDWIDTHS) * (len(CHAIN) - 1))
-    lines = []
     for bandwidth in BANDWIDTHS:
         for worse, better in itertools.pairwise(CHAIN):
             rows = [r for r in tables["accuracies"] if (r["bandwidth"], r["coupling"]) == (bandwidth, better)]
@@ -108,22 +106,18 @@ def classifications(tables: Tables) -> list[Verdict]:
             sums = [row["median_sum"] for row in rows]
             place = f"{len(rows)} places, median |x + y|² {min(sums):.3g} .. {max(sums):.3g}"
             best = max(rows, key=lambda row: row["gain"])
-            lines.append(
-                Verdict(
-                    claim=f"{better} rows classify better than {worse} ones, {bandwidth} bandwidth",
-                    expected=f"the mean difference is beyond {limit:.1f} standard errors (false alarm {FALSE_ALARM}); "
-                    "within them: undecided, reported",
-                    measured=f"{100 * gain:+.2f} ± {100 * error:.2f} percentage points over {place}; "
-                    f"largest {100 * best['gain']:+.1f} ± {100 * best['gain_error']:.1f}: {best['dataset']}, "
-                    f"m = {best['num_rows']}",
-                    holds=bool(gain > 0) if abs(gain) > limit * error else None,
-                )
+            yield Verdict(
+                claim=f"{better} rows classify better than {worse} ones, {bandwidth} bandwidth",
+                expected=f"the mean difference is beyond {limit:.1f} standard errors (false alarm {FALSE_ALARM}); "
+                "within them: undecided, reported",
+                measured=f"{100 * gain:+.2f} ± {100 * error:.2f} percentage points over {place}; "
+                f"largest {100 * best['gain']:+.1f} ± {100 * best['gain_error']:.1f}: {best['dataset']}, "
+                f"m = {best['num_rows']}",
+                holds=bool(gain > 0) if abs(gain) > limit * error else None,
             )
-    return lines
 
 
 def summaries(tables: Tables, settings: SimplexSettings) -> list[Summary]:
-    """The table, measured ratios, and accuracies."""
     table = {(r["dim"], r["distance"], r["estimator"], r["coupling"]): r["computed"] for r in tables["table"]}
     names = [("positive", name) for name in PRINTED_COUPLINGS] + [("trig", "orthogonal"), ("trig", "simplex")]
     rows = tuple(

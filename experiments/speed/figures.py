@@ -23,7 +23,6 @@ from experiments.speed.verdicts import clock_of
 
 
 def looks(num_features: list[int]) -> dict[str, dict[str, Any]]:
-    """Color and marker of each method."""
     result: dict[str, dict[str, Any]] = {
         EXACT: {"color": BLACK, "marker": "o"},
         WHOLE: {"color": GREY, "marker": "x"},
@@ -36,7 +35,6 @@ def looks(num_features: list[int]) -> dict[str, dict[str, Any]]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Time and memory against the length, forward and with backward."""
     clock = clock_of(results.settings["backend"])
     return {
         "speed": panels(results, "times", clock, 1e3, f"milliseconds, {clock} time"),

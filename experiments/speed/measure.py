@@ -30,7 +30,6 @@ class SpeedSettings(Settings):
 
 
 def cells(settings: SpeedSettings) -> list[Cell]:
-    """Timings, several times over, and memory; forward, and forward with backward."""
     result: list[Cell] = [TimeCell(way, number) for number in range(settings.num_cells) for way in (FORWARD, BACKWARD)]
     return [*result, *(MemoryCell(direction) for direction in (FORWARD, BACKWARD))]
 

@@ -21,7 +21,6 @@ def clock_of(backend: str) -> str:
 
 
 def rows_of(tables: Tables, table: str, method: str, direction: str) -> list[Record]:
-    """Rows of a method, by length."""
     rows = [row for row in tables[table] if (row["method"], row["direction"]) == (method, direction)]
     return sorted(rows, key=lambda row: row["length"])
 
@@ -38,7 +37,6 @@ def slopes(tables: Tables, method: str, direction: str, clock: str) -> tuple[lis
 
 
 def medians_by_length(tables: Tables, method: str, direction: str, clock: str) -> dict[int, float]:
-    """Median over the cells."""
     times: dict[int, list[float]] = {}
     for row in rows_of(tables, "times", method, direction):
         times.setdefault(row["length"], []).append(row[clock])
@@ -62,7 +60,6 @@ def crossing(slow: dict[int, float], fast: dict[int, float]) -> float:
 
 
 def verdicts(tables: Tables, settings: SpeedSettings) -> list[Verdict]:
-    """Slopes in time and memory, and crossings."""
     linear = [linear_name(m, is_causal=causal) for causal in (False, True) for m in settings.num_features]
     result = []
     for direction in (FORWARD, BACKWARD):
@@ -76,7 +73,6 @@ def verdicts(tables: Tables, settings: SpeedSettings) -> list[Verdict]:
 
 
 def time_verdict(tables: Tables, settings: SpeedSettings, method: str, direction: str) -> Verdict:
-    """Growth of the time."""
     clock = clock_of(settings.backend)
     each, lengths = slopes(tables, method, direction, clock)
     wall = slopes(tables, method, direction, "wall")[0]
@@ -96,7 +92,6 @@ def time_verdict(tables: Tables, settings: SpeedSettings, method: str, direction
 
 
 def span(lengths: list[int]) -> str:
-    """Shortest and longest."""
     return f"{lengths[0]} .. {lengths[-1]}" if lengths else "none"
 
 
@@ -134,7 +129,6 @@ def crossing_verdict(tables: Tables, settings: SpeedSettings, num_features: int,
 
 
 def summaries(tables: Tables, settings: SpeedSettings) -> list[Summary]:
-    """Milliseconds and mebibytes."""
     clock = clock_of(settings.backend)
     result = []
     header = ("", *(f"L={length}" for length in settings.lengths))
@@ -153,5 +147,4 @@ def summaries(tables: Tables, settings: SpeedSettings) -> list[Summary]:
 
 
 def written(values: dict[int, float], settings: SpeedSettings, factor: float) -> list[str]:
-    """Numbers by length, with a dash where there is none."""
     return [f"{factor * values[length]:.3g}" if length in values else "-" for length in settings.lengths]

@@ -63,7 +63,6 @@ class TrainingCell(ResumableCell):
 
 
 def cells(settings: TrainingSettings) -> list[Cell]:
-    """Two references and all arms, for each repetition."""
     return [
         cell
         for repetition in range(settings.repetitions)

@@ -18,7 +18,6 @@ SMOOTHING = 10
 
 
 def summaries(tables: Tables, settings: Any) -> list[Summary]:
-    """Held-out losses of every arm, median over the repetitions."""
     rows = []
     for arm in arms(tables["final"], features=False):
         losses = (f"{statistics.median(finals(tables, arm, column)):.3f}" for column in ("own", "fresh", "exact"))
@@ -28,8 +27,6 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Loss, gradient norm and smallest denominator by step; matplotlib is imported here."""
-
     from experiments.figures import legend_below, new_figure, style_handles, value_axis
 
     tables, kinds = results.tables, results.settings["features"]
@@ -72,7 +69,6 @@ def plot(results: Results) -> dict[str, Any]:
 
 
 def final_figure(tables: Tables) -> Any:
-    """Held-out loss of every training."""
     from experiments.figures import new_figure
 
     names = arms(tables["final"], features=False)

@@ -39,7 +39,6 @@ def characters() -> torch.Tensor:
 
 
 def shape_of(settings: "TrainingSettings") -> Shape:
-    """The sizes of the model."""
     kinds = int(characters().max()) + 1
     return Shape(kinds, settings.length, kinds, width=settings.width, heads=settings.heads)
 
@@ -66,7 +65,6 @@ def maps_at(cell: "TrainingCell", settings: "TrainingSettings", step: int) -> li
 
 
 def attention_of(cell: "TrainingCell", maps: list[rf.FeatureMap]) -> Attention:
-    """The attention of the arm."""
     if cell.attention == "none":
         return lambda layer, query, key, value: value
     return linear(maps, is_causal=True) if maps else exact(is_causal=True)
@@ -131,7 +129,6 @@ class Training:
         self.tables: Tables = {"steps": [], "denominators": []}
 
     def run(self, checkpoint: Path | None) -> Tables:
-        """All steps that are left, and the final row."""
         name = f"{self.cell.key} {self.settings}"
         if checkpoint is not None and (state := load_checkpoint(checkpoint, name)) is not None:
             self.model.load_state_dict(state["model"])
@@ -156,11 +153,9 @@ class Training:
         }
 
     def maps(self) -> list[rf.FeatureMap]:
-        """Those of the step; none for the references."""
         return maps_at(self.cell, self.settings, self.step) if self.cell.norms else []
 
     def take_step(self, maps: list[rf.FeatureMap]) -> None:
-        """One batch."""
         rng = self.settings.rng("batch", self.cell.repetition, self.step)
         batch = windows(self.settings, rng, self.settings.batch, held_out=False)
         if maps and self.step % self.settings.diagnose_every == 0:

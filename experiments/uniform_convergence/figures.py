@@ -21,7 +21,6 @@ from experiments.uniform_convergence.measure import BOUNDS
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """One panel for each measurement."""
     tables, settings = results.tables, results.settings
     figure = new_figure(10.0, 8.4)
     (one, two), (three, four) = figure.subplots(2, 2)

@@ -212,7 +212,6 @@ class SpectralCell(Cell):
 
 
 def cells(settings: UniformSettings) -> list[Cell]:
-    """Tokens, balls, discs, ridge regression."""
     middle = settings.sup_rows[len(settings.sup_rows) // 2]
     centre = settings.diameters[len(settings.diameters) // 2]
     return [
