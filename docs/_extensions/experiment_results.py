@@ -67,9 +67,9 @@ class Gallery(SphinxDirective):
 
 
 def card(name: str, source: Path) -> nodes.container:
-    """The picture where there is one, the name as a link to the page, the claim."""
+    """The picture where there is one, the title of the page as a link to it, the claim."""
     picture = f"{FOLDER}/{name}/{THUMBNAIL}"
-    link = {"refdoc": "gallery/index", "reftype": "doc", "reftarget": name, "refdomain": "std", "refexplicit": True}
+    link = {"refdoc": "gallery/index", "reftype": "doc", "reftarget": name, "refdomain": "std", "refexplicit": False}
     content: list[nodes.Node] = []
     if (source / picture).is_file():
         content.append(nodes.image(uri=f"/{picture}", alt=f"The figure of {name}", loading="lazy"))
