@@ -1,10 +1,6 @@
 """attention_matrix_error: the error of approximate attention against the number of rows, by the scale of the inputs.
 
-Queries, keys and values with independent normal entries, queries and keys times a `scale`, in the setting of
-Performer Fig. 4: length 4096, dimension 16, 15 samples of everything; positive and trigonometric features, independent
-and orthogonal rows; the mean squared error of the output. m counts rows, of which trigonometric features make two
-features each. Beside it: how often a denominator is negative, how far denominators spread around their exact values,
-and the prediction of the delta method for some queries, checked against draws.
+Normal inputs in the setting of Performer Fig. 4. m counts rows, of which trigonometric features make two features each.
 """
 
 import statistics
@@ -18,6 +14,8 @@ from scipy.special import logsumexp
 import randfeat as rf
 from experiments.estimators import make_estimator
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import entry, feature_axis, legend_below, new_figure, value_axis
+from experiments.palette import ESTIMATOR_STYLES
 
 ESTIMATORS = {"positive": "positive", "trig": "trig pairs"}
 COUPLINGS = ("independent", "orthogonal")
@@ -233,11 +231,6 @@ def summaries(tables: Tables, settings: AttentionMatrixSettings) -> list[Summary
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter
-
-    from experiments.figures import ESTIMATOR_STYLES, feature_axis, legend_below, new_figure, value_axis
-
     settings, tables = results.settings, results.tables
     scales, widths = settings["scales"], np.asarray(settings["num_rows"])
     figure = new_figure(3.0 * len(scales) + 0.6, 6.6)
@@ -269,7 +262,7 @@ def plot(results: Results) -> dict[str, Any]:
         errors.set_title(f"scale {scale:g}: |x|² = {scale**2 * settings['dim'] ** 0.5:g} on average")
         spread.axhline(0, color="#777777", linewidth=0.8)
         spread.set_yscale("symlog", linthresh=1)
-        spread.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        spread.yaxis.set_major_formatter("{x:g}")
         feature_axis(spread, widths)
         spread.set_xlabel("rows m")
     value_axis(panels[0, 0])
@@ -278,11 +271,11 @@ def plot(results: Results) -> dict[str, Any]:
     ):
         axes.set_ylabel(label)
     handles = [
-        Line2D([], [], label=f"{name}, {coupling}", linestyle=dash, **ESTIMATOR_STYLES[label], **MARKERS[coupling])
+        entry(f"{name}, {coupling}", linestyle=dash, **ESTIMATOR_STYLES[label], **MARKERS[coupling])
         for name, label in ESTIMATORS.items()
         for coupling, dash in lines.items()
     ]
-    handles.append(Line2D([], [], color="#777777", linewidth=0.8, linestyle=":", label="delta method, independent"))
+    handles.append(entry("delta method, independent", color="#777777", linewidth=0.8, linestyle=":"))
     legend_below(figure, handles, columns=3)
     return {"attention_matrix_error": figure}
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
+from experiments.figures import new_figure
+from experiments.tables import select
 from randfeat.couplings.base import coupling_names
 from randfeat.montecarlo import HeavyTailWarning, sample_errors
 from randfeat.selection.catalogue import example_width
@@ -142,24 +144,22 @@ def verdicts(tables: Tables, settings: CatalogueSettings) -> Iterator[Verdict]:
             holds=bool(abs(worst[f"{what}_z"]) < limit),
         )
     ratio = [row["variance_ratio"] for row in variances]
-    yield Verdict(
-        claim="measured over predicted variance, median over the cells",
+    yield reported(
+        "measured over predicted variance, median over the cells",
+        f"{statistics.median(ratio):.4f}, from {min(ratio):.3f} to {max(ratio):.3f}",
         expected="1",
-        measured=f"{statistics.median(ratio):.4f}, from {min(ratio):.3f} to {max(ratio):.3f}",
-        holds=None,
     )
-    yield Verdict(
-        claim="cells without a closed form of the variance, or of the mean too",
+    yield reported(
+        "cells without a closed form of the variance, or of the mean too",
+        f"{len(rows) - len(variances)} and {len(rows) - len(means)} of {len(rows)}",
         expected="their pages say so",
-        measured=f"{len(rows) - len(variances)} and {len(rows) - len(means)} of {len(rows)}",
-        holds=None,
     )
 
 
 def summaries(tables: Tables, settings: CatalogueSettings) -> list[Summary]:
     rows = []
     for name in settings.estimators:
-        own = [row for row in tables["cells"] if row["estimator"] == name]
+        own = select(tables["cells"], estimator=name)
         worst = [max((abs(r[z]) for r in own if not np.isnan(r[z])), default=np.nan) for z in ("mean_z", "variance_z")]
         checked = sum(not np.isnan(row["variance_z"]) for row in own)
         rows.append((name, str(len(own)), str(checked), *("" if np.isnan(w) else f"{w:.2f}" for w in worst)))
@@ -168,8 +168,6 @@ def summaries(tables: Tables, settings: CatalogueSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from experiments.figures import new_figure
-
     rows = results.tables["cells"]
     names = list(dict.fromkeys(row["estimator"] for row in rows))
     couplings = list(dict.fromkeys(row["coupling"] for row in rows))

@@ -1,10 +1,6 @@
-"""error_propagation: what becomes of an attention error in the layers after it.
+"""error_propagation: what becomes of an attention error in the layers after it, in a trained sentence encoder.
 
-A pretrained sentence encoder, all-MiniLM-L6-v2 (6 layers, 12 heads), runs with its own weights on passages of one novel
-while the attention of one layer, of the first layers, or of all layers is replaced by random features, an independent
-map for each layer and head. `adapted` maps are fitted, head by head, to other passages of the novel that go through the
-exact model. The cosine of exact and approximate sentence embeddings says what is left; the relative Frobenius error
-of the hidden states after each layer says where it went.
+Attention of one layer, or of the first few, is replaced by random features; the embedding and the states are compared.
 """
 
 import functools
@@ -16,9 +12,12 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
+from experiments.figures import feature_axis, legend_below, new_figure, value_axis
+from experiments.heads import relative_error
 from experiments.minilm import Attention, load_minilm, softmax_attention
+from experiments.palette import ESTIMATOR_STYLES
+from experiments.tables import select
 from experiments.texts import passage
 
 METHODS = ("plain", "adapted")
@@ -184,11 +183,8 @@ def verdicts(tables: Tables, settings: PropagationSettings) -> Iterator[Verdict]
             measured=", ".join(f"{first[width][-1] / sum(one[width]):.2f} (m={width})" for width in widths),
             holds=all(0.5 <= first[width][-1] / sum(one[width]) <= 2 for width in widths),
         )
-        yield Verdict(
-            claim=f"{method} features: steps at which one more replaced layer loses more",
-            expected="nothing claimed",
-            measured=f"{sum(steps)} of {len(steps)}",
-            holds=None,
+        yield reported(
+            f"{method} features: steps at which one more replaced layer loses more", f"{sum(steps)} of {len(steps)}"
         )
     plain, adapted = ({width: losses(tables, m, width, "first")[-1] for width in widths} for m in METHODS)
     (floor,) = losses(tables, "average", 0, "first")[-1:]
@@ -198,12 +194,7 @@ def verdicts(tables: Tables, settings: PropagationSettings) -> Iterator[Verdict]
         measured=pairs((width, plain[width], adapted[width]) for width in widths),
         holds=all(adapted[width] < plain[width] for width in widths),
     )
-    yield Verdict(
-        claim="cosine left by the average of the values in place of attention",
-        expected="nothing claimed",
-        measured=f"{1 - floor:.3f}",
-        holds=None,
-    )
+    yield reported("cosine left by the average of the values in place of attention", f"{1 - floor:.3f}")
 
 
 def pairs(values: Any) -> str:
@@ -236,8 +227,6 @@ def summaries(tables: Tables, settings: PropagationSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from experiments.figures import ESTIMATOR_STYLES, feature_axis, legend_below, new_figure, value_axis
-
     tables, widths = results.tables, results.settings["num_features"]
     colors = dict(zip(METHODS, (ESTIMATOR_STYLES["trig pairs"], ESTIMATOR_STYLES["hyp+"]), strict=True))
     figure = new_figure(9.6, 3.6)
@@ -254,7 +243,7 @@ def plot(results: Results) -> dict[str, Any]:
     alone.set(title="attention of one layer replaced", xlabel="layer", ylabel="1 - cosine to the exact embedding")
     growing.set(title="attention of the first layers replaced", xlabel="number of layers")
     for method in METHODS:
-        ends = [r for r in tables["embeddings"] if (r["method"], r["replaced"], r["layer"]) == (method, "first", 6)]
+        ends = select(tables["embeddings"], method=method, replaced="first", layer=6)
         medians = [1 - median(ends, "cosine", num_features=width) for width in widths]
         wide.plot(widths, medians, **{**colors[method], "marker": ""})
         for row in ends:

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.cells import Cell, Measured, ResumableCell, measure
 from experiments.provenance import environment
-from experiments.results import Results, Summary, Verdict
+from experiments.results import Results, Summary, Verdict, reported
 from experiments.tables import Record, Tables
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Summary",
     "Tables",
     "Verdict",
+    "reported",
     "silent",
 ]
 

@@ -1,11 +1,7 @@
 """orthogonal_features: the error of a Gaussian Gram matrix on real data, measured on top of its closed form.
 
-As in "Orthogonal Random Features": trigonometric features with m = d .. 10 d rows under independent rows (RFF),
-orthogonal ones with chi lengths (ORF) and with length √d (ORF'), randomized Hadamard rows (SORF), Fastfood, signed
-circulant rows, and scrambled Sobol' and Halton points, on points of real tables; the bandwidth is the mean distance to
-the 50th neighbor. The error of one draw is the mean squared error over all pairs of different points. Its closed form
-is the mean of `estimator.mse` over the same pairs: a function of their distances, which nothing is fitted to. That of
-circulant rows is a function of differences of points, `circulant_covariance`.
+The closed form is the mean of `estimator.mse` over the same pairs: a function of their distances, which nothing is
+fitted to. That of circulant rows is a function of differences of points, `circulant_covariance`.
 """
 
 import functools
@@ -18,7 +14,10 @@ import numpy as np
 
 import randfeat as rf
 from experiments.datasets import load_dataset, neighbor_distance
-from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
+from experiments.figures import entry, error_bars, legend_below, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from experiments.tables import columns, select
 
 COUPLINGS: dict[str, rf.Coupling] = {
     "RFF": rf.Independent(),
@@ -145,8 +144,8 @@ def cells(settings: OrthogonalSettings) -> list[Cell]:
 
 
 def curve(tables: Tables, dataset: str, method: str) -> dict[str, np.ndarray]:
-    rows = [row for row in tables["errors"] if (row["dataset"], row["method"]) == (dataset, method)]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    rows = select(tables["errors"], dataset=dataset, method=method)
+    return dict(zip(rows[0], columns(rows, *rows[0]), strict=True))
 
 
 def verdicts(tables: Tables, settings: OrthogonalSettings) -> list[Verdict]:
@@ -160,7 +159,7 @@ def agreements(tables: Tables, settings: OrthogonalSettings) -> Iterator[Verdict
     count = sum(not np.isnan(row["expected"]) for row in tables["errors"])
     limit = float(student.isf(FALSE_ALARM / (2 * count), settings.num_draws - 1))
     for method in CLOSED:
-        rows = [row for row in tables["errors"] if row["method"] == method]
+        rows = select(tables["errors"], method=method)
         z = [(row["mse"] - row["expected"]) / row["standard_error"] for row in rows]
         worst = int(np.argmax(np.abs(z)))
         sizes = [row["standard_error"] / row["expected"] for row in rows]
@@ -208,12 +207,7 @@ def orders(tables: Tables, dataset: str) -> Iterator[Verdict]:
         for name in ("ORF'", "SORF", "Fastfood", "Circulant", "Sobol'", "Halton")
     }
     listing = ", ".join(f"{name} {value[0]:.2f} and {value[-1]:.2f}" for name, value in others.items())
-    yield Verdict(
-        claim=f"{dataset}: error over that of RFF at the least and the largest m",
-        expected="reported",
-        measured=listing,
-        holds=None,
-    )
+    yield reported(f"{dataset}: error over that of RFF at the least and the largest m", listing, expected="reported")
 
 
 def summaries(tables: Tables, settings: OrthogonalSettings) -> list[Summary]:
@@ -233,14 +227,10 @@ def summaries(tables: Tables, settings: OrthogonalSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from matplotlib.lines import Line2D
-
-    from experiments import figures
-
-    colors = dict(zip(COUPLINGS, (getattr(figures, name) for name in PALETTE), strict=True))
+    colors = dict(zip(COUPLINGS, (BLACK, BLUE, SKY, GREEN, PURPLE, GREY, ORANGE, VERMILION), strict=True))
     styles = {m: {"color": colors[m], "marker": mark} for m, mark in zip(COUPLINGS, "osX^vpDP", strict=True)}
     names = results.settings["datasets"]
-    figure = figures.new_figure(3.1 * len(names) + 0.4, 6.0)
+    figure = new_figure(3.1 * len(names) + 0.4, 6.0)
     panels = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey="row")
     for (top, bottom), dataset in zip(panels.T, names, strict=True):
         base = curve(results.tables, dataset, "RFF")
@@ -250,22 +240,19 @@ def plot(results: Results) -> dict[str, Any]:
                 top.plot(own["multiple"], own["expected"], color=colors[method])
                 bottom.plot(own["multiple"], own["expected"] / base["expected"], color=colors[method])
             moved = own["multiple"] + 0.06 * (index - (len(COUPLINGS) - 1) / 2)
-            dots: Record = {"linestyle": "none", "elinewidth": 0.8, **styles[method]}
-            top.errorbar(moved, own["mse"], yerr=2 * own["standard_error"], **dots)
+            error_bars(top, moved, own["mse"], own["standard_error"], **styles[method])
             scaled = [own[name] / base["expected"] for name in ("mse", "standard_error")]
-            bottom.errorbar(moved, scaled[0], yerr=2 * scaled[1], **dots)
+            error_bars(bottom, moved, *scaled, **styles[method])
         top.set_title(f"{dataset}, d = {base['dim'][0]}")
         bottom.set_xlabel("m/d")
-    figures.value_axis(panels[0, 0])
+    value_axis(panels[0, 0])
     panels[0, 0].set_ylabel("mean squared error")
     panels[1, 0].set_ylabel("error over that of RFF")
-    figures.value_axis(panels[1, 0])
-    handles = [Line2D([], [], label=m, linestyle="-" if m in CLOSED else "none", **styles[m]) for m in COUPLINGS]
-    figures.legend_below(figure, handles, columns=len(handles))
+    value_axis(panels[1, 0])
+    handles = [entry(m, linestyle="-" if m in CLOSED else "none", **styles[m]) for m in COUPLINGS]
+    legend_below(figure, handles, columns=len(handles))
     return {"orthogonal_features": figure}
 
-
-PALETTE = ("BLACK", "BLUE", "SKY", "GREEN", "PURPLE", "GREY", "ORANGE", "VERMILION")
 
 EXPERIMENT = Experiment(
     name="orthogonal_features",

@@ -14,7 +14,10 @@ import numpy as np
 import randfeat as rf
 from experiments.estimators import make_estimator
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import entry, error_bars, legend_below, new_figure, stacked, style_handles
 from experiments.pairs import judge, mse_rows, pairs_at, worst
+from experiments.palette import COUPLING_STYLES
+from experiments.tables import columns, select, table
 
 ORDERED = ("orthogonal", "simplex", "centered", "antithetic", "antithetic-orthogonal")
 SIGN_CHANGES = {3: 10.96, 4: 9.49, 5: 8.94, 6: 8.73, 8: 8.76, 12: 9.50, 16: 10.6, 32: 22.8}
@@ -56,9 +59,7 @@ class GapCell(Cell):
             relative_mse("positive", c, u, self.dim, self.dim) for c in ("independent", "orthogonal")
         )
         bound = rf.bounds.orthogonal_gain_bound(u, self.dim, self.dim)
-        columns = zip(u, independent, orthogonal, bound, strict=True)
-        names = ("u", "independent", "orthogonal", "bound")
-        return {"gap": [{"dim": self.dim} | dict(zip(names, map(float, row), strict=True)) for row in columns]}
+        return {"gap": table(dim=self.dim, u=u, independent=independent, orthogonal=orthogonal, bound=bound)}
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,12 @@ class OrderCell(Cell):
     dim: int
 
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
-        distances, rows = np.array(settings.distances), []
+        distances, rows = np.array(settings.distances), list[Record]()
         for estimator, couplings in (("positive", ORDERED), ("trig pairs", ("orthogonal", "simplex"))):
             independent = relative_mse(estimator, "independent", distances, self.dim, self.dim)
             for coupling in couplings:
                 ratios = relative_mse(estimator, coupling, distances, self.dim, self.dim) / independent
-                for distance, ratio in zip(distances, ratios, strict=True):
-                    row = {"dim": self.dim, "estimator": estimator, "coupling": coupling}
-                    rows.append(row | {"distance": float(distance), "ratio": float(ratio)})
+                rows += table(dim=self.dim, estimator=estimator, coupling=coupling, distance=distances, ratio=ratios)
         return {"ordering": rows}
 
 
@@ -239,10 +238,6 @@ def summaries(tables: Tables, settings: OrthogonalGainSettings) -> list[Summary]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from matplotlib.lines import Line2D
-
-    from experiments.figures import COUPLING_STYLES, legend_below, new_figure, stacked, style_handles
-
     tables, dims = results.tables, results.settings["dims"]
     figure = new_figure(10.5, 7.2)
     top, bottom = stacked(figure, [1, 1])
@@ -253,29 +248,18 @@ def plot(results: Results) -> dict[str, Any]:
             u = np.geomspace(0.15, 8, 50)
             curve = relative_mse("positive", coupling, u, dim, dim) / (np.expm1(u) / dim)
             axes.plot(u, curve, color=kind["color"])
-            rows = [r for r in tables["measured"] if (r["dim"], r["coupling"]) == (dim, coupling)]
             for method, fill in (("simulation", "full"), ("Gram formula", "none")):
-                points = [row for row in rows if row["method"] == method]
-                axes.errorbar(
-                    [row["u"] for row in points],
-                    [row["measured"] / row["independent"] for row in points],
-                    yerr=[2 * row["standard_error"] / row["independent"] for row in points],
-                    linestyle="none",
-                    fillstyle=fill,
-                    **kind,
-                )
+                points = select(tables["measured"], dim=dim, coupling=coupling, method=method)
+                u, measured, error, base = columns(points, "u", "measured", "standard_error", "independent")
+                error_bars(axes, u, measured / base, error / base, fillstyle=fill, **kind)
         axes.set(xscale="log", ylim=(0, 1.25), title=f"positive features, m = d = {dim}", xlabel="u = |x + y|²")
         axes.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["0.25", "0.5", "1", "2", "4", "8"])
         axes.minorticks_off()
     panels[0].set_ylabel("MSE over that of independent rows")
     left, right = bottom.subplots(1, 2)
     for dim, color in zip(dims, ("#009E73", "#0072B2", "#D55E00", "#CC79A7"), strict=False):
-        rows = [row for row in tables["gap"] if row["dim"] == dim]
-        u = np.array([row["u"] for row in rows])
-        scale = np.array([row["independent"] for row in rows])
-        gap = scale - np.array([row["orthogonal"] for row in rows])
-        bound = np.array([row["bound"] for row in rows])
-        left.plot(u, gap / scale, color=color, label=f"d = {dim}")
+        u, scale, orthogonal, bound = columns(select(tables["gap"], dim=dim), "u", "independent", "orthogonal", "bound")
+        left.plot(u, (scale - orthogonal) / scale, color=color, label=f"d = {dim}")
         left.plot(u, bound / scale, color=color, linestyle="--")
         t = np.linspace(0.25, 30, 240)
         ratio = relative_mse("trig pairs", "orthogonal", t, dim, dim) / (2 * np.sinh(t / 2) ** 2 / dim)
@@ -287,7 +271,7 @@ def plot(results: Results) -> dict[str, Any]:
     right.set_yscale("symlog", linthresh=1e-4)
     right.set(xlabel="t = |x - y|²", title="trigonometric, m = d: orthogonal / independent - 1")
     handles = style_handles(COUPLING_STYLES, ("independent", *ORDERED))
-    handles.append(Line2D([], [], label="Gram formula", color="#777777", marker="o", fillstyle="none", linestyle=""))
+    handles.append(entry("Gram formula", color="#777777", marker="o", fillstyle="none", linestyle=""))
     legend_below(figure, handles, columns=len(handles))
     return {"orthogonal_gain": figure}
 

@@ -1,10 +1,7 @@
 """real_heads: how far adapted features carry trained heads, at equal width.
 
-Relative Frobenius error of the attention output on 22 heads of four models (`experiments/data`), for plain positive
-features (FAVOR+), optimal ones (OPRF), diagonally balanced optimal ones (SADERF), and every level of `randfeat.adapt`.
 Estimators are fitted to the head that they are used on, causal heads to the whole sequence, and refitted with another
-seed for every draw, so the spread over draws is that of the whole procedure. Errors are medians over draws per head,
-then medians and quartiles over the heads of a model.
+seed for every draw, so the spread over draws is that of the whole procedure.
 """
 
 import statistics
@@ -15,9 +12,9 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.attention_error.outputs import relative_error
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
-from experiments.heads import Head, average_of_values, head_names, load_head
+from experiments.figures import entry, feature_axis, legend_below, new_figure, value_axis
+from experiments.heads import Head, average_of_values, head_names, linear_error, load_head, relative_error
 
 LEVELS = ("centre", "balance", "exponent", "weighted", "posterior")
 METHODS = ("FAVOR+", "OPRF", "SADERF", *LEVELS)
@@ -74,16 +71,12 @@ class HeadCell(Cell):
                 row = {"method": method, "num_features": num_features, "median": statistics.median(values)}
                 errors.append(names | row | {"low": min(values), "high": max(values)})
         average = relative_error(average_of_values(head), head.exact)
-        return {
-            "heads": [names | {"average_of_values_error": average}],
-            "errors": errors,
-        }
+        return {"heads": [names | {"average_of_values_error": average}], "errors": errors}
 
     def error(self, head: Head, method: str, num_features: int, draw: int, settings: RealHeadsSettings) -> float:
         rng = settings.rng(self.head, method, num_features, draw)
-        phi = fitted(method, head.query, head.key, num_features, rng).draw(head.dim, num_features, rng=rng)
-        output = rf.linear_attention(head.query, head.key, head.value, phi, is_causal=head.is_causal)
-        return relative_error(output, head.exact)
+        estimator = fitted(method, head.query, head.key, num_features, rng)
+        return linear_error(head, estimator.draw(head.dim, num_features, rng=rng))
 
 
 def cells(settings: RealHeadsSettings) -> list[Cell]:
@@ -169,10 +162,6 @@ def spread(values: list[float]) -> str:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from matplotlib.lines import Line2D
-
-    from experiments.figures import feature_axis, legend_below, new_figure, value_axis
-
     widths = results.settings["num_features"]
     families = list(dict.fromkeys(row["family"] for row in results.tables["heads"]))
     colors = ("#000000", "#777777", "#CC79A7", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2")
@@ -192,8 +181,8 @@ def plot(results: Results) -> dict[str, Any]:
         axes.set_visible(False)
     value_axis(panels[0])
     figure.supylabel("relative error of the output, median over heads", fontsize=9)
-    handles = [Line2D([], [], color=c, marker=m, label=method) for method, (c, m) in styles.items()]
-    handles.append(Line2D([], [], color="#000000", linestyle=":", label="average of the values"))
+    handles = [entry(method, color=c, marker=m) for method, (c, m) in styles.items()]
+    handles.append(entry("average of the values", color="#000000", linestyle=":"))
     legend_below(figure, handles, columns=5)
     return {"real_heads": figure}
 

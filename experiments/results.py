@@ -33,6 +33,11 @@ class Verdict:
         return {True: "holds", False: "does not hold", None: "reported"}[self.holds]
 
 
+def reported(claim: str, measured: str, expected: str = "nothing claimed") -> Verdict:
+    """A number that is only stated."""
+    return Verdict(claim, expected, measured, None)
+
+
 @dataclass(frozen=True)
 class Summary:
     """A table to print: the first column names the row, the others are numbers already written out.

@@ -9,7 +9,18 @@ Record = dict[str, Any]
 Tables = dict[str, list[Record]]
 
 
-def select(rows: Iterable[Record], **values: Any) -> list[Record]:
+def table(**columns: Any) -> list[Record]:
+    """Columns as rows; a single value stands in every row: `table(dim=4, u=[1.0, 2.0], ratio=ratios)`."""
+    many = {name: column for name, column in columns.items() if isinstance(column, list | tuple | np.ndarray)}
+    if len({len(column) for column in many.values()}) != 1:
+        raise ValueError(
+            f"columns must have one length, got { ({name: len(column) for name, column in many.items()}) }."
+        )
+    length = len(next(iter(many.values())))
+    return [{name: many[name][i] if name in many else columns[name] for name in columns} for i in range(length)]
+
+
+def select(rows: Iterable[Record], /, **values: Any) -> list[Record]:
     """The rows with these entries: `select(rows, coupling="simplex", dim=4)`."""
     return [row for row in rows if all(row[name] == value for name, value in values.items())]
 

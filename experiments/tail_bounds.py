@@ -1,10 +1,9 @@
 """tail_bounds: how often an estimate is far too large, against Chernoff bounds.
 
-Positive features on rows of length √d (SMREG) with independent and with orthogonal directions. Shares of estimates
-above a level are counted; for independent directions, rare ones are counted by importance sampling: each row is drawn
-from the law tilted by exp(θX), θ that of the bound, so that no weight is above the bound itself. Orthogonal rows have
-bounds of their own: that of the library, and the published one with its constant corrected. The published constant is
-compared with the exact gap for two rows in four dimensions, where it is an integral. Gaussian rows have no such bound.
+Positive features on rows of length √d (SMREG). Shares of estimates above a level are counted; for independent
+directions, rare ones by importance sampling: rows come from the law tilted by exp(θX), θ that of the bound, so that no
+weight is above the bound. The published constant for orthogonal rows is compared with the exact gap for two rows in
+four dimensions, where it is an integral. Gaussian rows have no such bound.
 """
 
 from collections.abc import Iterator
@@ -15,6 +14,9 @@ import numpy as np
 
 import randfeat as rf
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import new_figure, stacked
+from experiments.palette import BLUE, GREEN, GREY, VERMILION
+from experiments.tables import columns, select, table
 
 COUPLINGS = ("independent", "orthogonal")
 PLANTED = (0.02, 0.3, 20.0)
@@ -78,12 +80,9 @@ class CountCell(Cell):
         else:
             bound = rf.bounds.chernoff_bound(levels, u, settings.dim, rows, coupling=self.coupling)  # type: ignore[arg-type]
         each = settings.false_alarm / (3 * len(levels))
-        result: list[Record] = []
-        for level, count, value in zip(levels, hits, bound, strict=True):
-            low, high = interval(int(count), settings.num_draws, each)
-            row: Record = {"coupling": self.coupling, "level": float(level), "share": count / settings.num_draws}
-            result.append(row | {"low": low, "high": high, "bound": float(value)})
-        return {"tails": result}
+        low, high = np.transpose([interval(int(count), settings.num_draws, each) for count in hits])
+        share = hits / settings.num_draws
+        return {"tails": table(coupling=self.coupling, level=levels, share=share, low=low, high=high, bound=bound)}
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def cells(settings: TailSettings) -> list[Cell]:
 
 def verdicts(tables: Tables, settings: TailSettings) -> Iterator[Verdict]:
     for coupling in COUPLINGS:
-        rows = [row for row in tables["tails"] if row["coupling"] == coupling]
+        rows = select(tables["tails"], coupling=coupling)
         seen = [row for row in rows if row["share"] > 0 and row["bound"] < 1]
         yield Verdict(
             claim=f"{coupling} directions: shares above a level are below the Chernoff bound",
@@ -190,7 +189,7 @@ def verdicts(tables: Tables, settings: TailSettings) -> Iterator[Verdict]:
         for level in settings.levels
         if tails["independent", level]["bound"] < 1
     ]
-    gaussian = [row for row in tables["tails"] if row["coupling"] == "gaussian"]
+    gaussian = select(tables["tails"], coupling="gaussian")
     moments = tables["moments"]
     place = next(row for row in moments if (row["envelope"], row["u"], row["theta"]) == PLANTED)
     yield Verdict(
@@ -245,38 +244,23 @@ def summaries(tables: Tables, settings: TailSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from experiments.figures import BLUE, GREEN, GREY, VERMILION, new_figure, stacked
-
     tables, settings = results.tables, results.settings
     figure = new_figure(9.6, 4.6)
     (part,) = stacked(figure, [1])
     left, right = part.subplots(1, 2, width_ratios=[1.4, 1])
     colors = {"independent": VERMILION, "orthogonal": BLUE, "gaussian": GREY}
     for coupling, color in colors.items():
-        rows = [row for row in tables["tails"] if row["coupling"] == coupling]
-        levels = [row["level"] for row in rows]
+        rows = select(tables["tails"], coupling=coupling)
+        levels, bounds = columns(rows, "level", "bound")
         label = "Gaussian rows: one large row" if coupling == "gaussian" else f"{coupling}: bound"
-        left.plot(levels, [row["bound"] for row in rows], color=color, label=label,
-                  linestyle=":" if coupling == "gaussian" else "-")  # fmt: skip
+        left.plot(levels, bounds, color=color, label=label, linestyle=":" if coupling == "gaussian" else "-")
         seen = [row for row in rows if row["low"] > 1e-9 and row["share"] * settings["num_draws"] > 5]
-        left.errorbar(
-            [row["level"] for row in seen],
-            [row["share"] for row in seen],
-            yerr=[[row["share"] - row["low"] for row in seen], [row["high"] - row["share"] for row in seen]],
-            color=color,
-            marker="o",
-            linestyle="none",
-            markersize=3,
-            label=f"{coupling.replace('gaussian', 'Gaussian rows')}: counted",
-        )
-    left.plot(
-        [row["level"] for row in tables["rare"]],
-        [row["probability"] for row in tables["rare"]],
-        color=VERMILION,
-        marker="x",
-        linestyle="none",
-        label="independent: importance sampling",
-    )
+        levels, share, low, high = columns(seen, "level", "share", "low", "high")
+        dots: Record = {"color": color, "marker": "o", "linestyle": "none", "markersize": 3}
+        label = f"{coupling.replace('gaussian', 'Gaussian rows')}: counted"
+        left.errorbar(levels, share, yerr=[share - low, high - share], label=label, **dots)
+    rare = columns(tables["rare"], "level", "probability")
+    left.plot(*rare, color=VERMILION, marker="x", linestyle="none", label="independent: importance sampling")
     left.set(yscale="log", ylim=(1e-10, 2), xlabel="level a", ylabel="P[estimate > a · kernel]")
     left.set_title("d = {dim}, {num_rows} rows, u = {distance:g}".format(**settings))
     rows = [row for row in tables["moments"] if (row["envelope"], row["u"]) == PLANTED[:2]]

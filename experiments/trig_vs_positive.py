@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.experiment import Cell, Experiment, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import legend_below, new_figure
 from experiments.pairs import mse_rows, pairs_at, worst
+from experiments.palette import ESTIMATOR_STYLES
+from experiments.tables import select, table
 
 ESTIMATORS: dict[str, rf.Estimator] = {
     "positive": rf.PositiveFeatures(coupling="independent"),
@@ -62,13 +65,9 @@ class SurfaceCell(Cell):
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
         angles = np.linspace(0, np.pi, settings.num_angles)
         errors = {name: relative_mse(name, self.length, angles) for name in ESTIMATORS}
-        rows: list[Record] = []
-        for i, angle in enumerate(angles):
-            row: Record = {"length": self.length, "angle": float(angle)}
-            row |= {name: float(values[i]) for name, values in errors.items()}
-            positive = row["positive"]
-            rows.append(row | {"ratio": row["trig pairs"] / positive if positive > 0 else np.inf})
-        return {"surface": rows}
+        positive = errors["positive"]
+        ratio = np.divide(errors["trig pairs"], positive, out=np.full_like(positive, np.inf), where=positive > 0)
+        return {"surface": table(length=self.length, angle=angles, **errors, ratio=ratio)}
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,8 @@ class PointCell(Cell):
             num_draws=settings.num_draws,
             rng=settings.rng(f"points/{self.estimator}/{self.length:g}"),
         )
-        return {
-            "points": [
-                {"estimator": self.estimator, "length": self.length, "angle": float(angles[i]), "u": float(u[i])} | row
-                for i, row in enumerate(measured)
-            ]
-        }
+        places = table(estimator=self.estimator, length=self.length, angle=angles, u=u)
+        return {"points": [place | row for place, row in zip(places, measured, strict=True)]}
 
 
 @dataclass(frozen=True)
@@ -106,14 +101,11 @@ class RayCell(Cell):
     cosine: float
 
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
-        rows: list[Record] = []
-        for length in (1.0, 2.0, 4.0, 8.0):
-            x, y = pairs_at(*corners(length, np.arccos(self.cosine)), 2)
-            row: Record = {"cosine": self.cosine, "length": length, "kernel": float(np.exp(x @ y))}
-            for name, estimator in ESTIMATORS.items():
-                row[name] = float(estimator.mse(x, y, num_features=estimator.num_features(1)))
-            rows.append(row)
-        return {"rays": rows}
+        lengths = np.array([1.0, 2.0, 4.0, 8.0])
+        x, y = pairs_at(*corners(lengths, np.arccos(self.cosine)), 2)
+        errors = {name: law.mse(x, y, num_features=law.num_features(1)) for name, law in ESTIMATORS.items()}
+        kernel = [np.exp(a @ b) for a, b in zip(x, y, strict=True)]
+        return {"rays": table(cosine=self.cosine, length=lengths, kernel=kernel, **errors)}
 
 
 def cells(settings: TrigVsPositiveSettings) -> list[Cell]:
@@ -148,7 +140,7 @@ def verdicts(tables: Tables, settings: TrigVsPositiveSettings) -> list[Verdict]:
     obtuse = [row for row in inner if row["angle"] > own[row["length"]] * (1 + 1e-9)]
     judged = [row for row in tables["points"] if row["u"] <= settings.judged_up_to]
     largest, limit, agrees = worst(judged, settings.false_alarm)
-    rays = {cosine: [row for row in tables["rays"] if row["cosine"] == cosine] for cosine in RAY_COSINES}
+    rays = {cosine: select(tables["rays"], cosine=cosine) for cosine in RAY_COSINES}
     first, last = (rays[cosine][-1] for cosine in RAY_COSINES)
     start = rays[RAY_COSINES[1]][0]
     return [
@@ -203,8 +195,6 @@ def summaries(tables: Tables, settings: TrigVsPositiveSettings) -> list[Summary]
 
 def plot(results: Results) -> dict[str, Any]:
     from matplotlib.colors import TwoSlopeNorm
-
-    from experiments.figures import ESTIMATOR_STYLES, legend_below, new_figure
 
     rows = results.tables["surface"]
     lengths, angles = (np.unique([row[name] for row in rows]) for name in ("length", "angle"))

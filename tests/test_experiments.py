@@ -26,12 +26,12 @@ from experiments import (
     uniform_convergence,
 )
 from experiments.attention_error.measure import DrawCell
-from experiments.attention_error.outputs import relative_error, stored_tolerance
+from experiments.attention_error.outputs import stored_tolerance
 from experiments.attention_error.softened import Softening
 from experiments.cells import measure as measured
 from experiments.command_line import main
 from experiments.estimators import COUPLINGS, ESTIMATORS, make_estimator
-from experiments.heads import average_of_values, head_names, load_head, value_range
+from experiments.heads import average_of_values, head_names, load_head, relative_error, value_range
 from experiments.kernel_mse import measure
 from experiments.provenance import environment
 from experiments.registry import EXPERIMENTS
@@ -237,7 +237,7 @@ def test_module_runs_and_matplotlib_waits_until_it_is_needed():
     [
         (
             ["run", "nonsense"],
-            f"unknown experiment 'nonsense'; expected one of {', '.join(EXPERIMENTS)}.",
+            f"unknown experiment 'nonsense'; expected one of {', '.join(EXPERIMENTS)}, or module:ATTRIBUTE.",
         ),
         (["run", "kernel_mse", "--backend", "torch"], "kernel_mse does not run on torch; expected one of: numpy."),
         (["run", "kernel_mse", "--rng", "-1"], "--rng must be a non-negative integer, got -1."),

@@ -32,11 +32,6 @@ def outputs(
         yield from to_host(rf.linear_attention(q, k, v, phi, is_causal=head.is_causal, scale=scale))
 
 
-def relative_error(output: np.ndarray, exact: np.ndarray) -> float:
-    """`|output - exact| / |exact|`, Frobenius norms."""
-    return float(np.linalg.norm(output - exact) / np.linalg.norm(exact))
-
-
 def out_of_range(output: np.ndarray, head: Head) -> float:
     """How far an output leaves the range of the values its query sees, in any coordinate, over the largest value."""
     low, high = value_range(head)

@@ -1,8 +1,5 @@
 """generalized_attention: other functions than the exponential, with and without renormalization, in small models.
 
-Features `f(w·x)` of several f stand in for those of the softmax kernel (`rf.ActivationFeatures`); `cos` and `sin` of
-trigonometric softmax features are one more kind. A bidirectional transformer with two layers is trained on copying, on
-associative recall and on masked proteins; without renormalization the output is the plain sum of the weighted values.
 All arms of one task and repetition start from the same weights and see the same batches.
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 
 import randfeat as rf
 from experiments.experiment import Cell, Record, Settings, Tables
+from experiments.tables import table
 
 ANGLES = (math.pi / 8, math.pi / 2, 7 * math.pi / 8)
 NUM_SIGNS = 8
@@ -76,9 +77,8 @@ class TableCell(Cell):
                 x, y = pair(length, np.array(ANGLES), settings.dim)
                 width = estimator.num_features(1, settings.dim)
                 values = np.sqrt(estimator.relative_variance(x, y, num_features=width))
-                for angle, digits, value in zip(ANGLES, printed, values, strict=True):
-                    row: Record = {"estimator": name, "length": length, "angle": angle}
-                    rows.append(row | {"printed": float(digits), "computed": float(value)})
+                digits = [float(number) for number in printed]
+                rows += table(estimator=name, length=length, angle=ANGLES, printed=digits, computed=values)
         return {"table": rows}
 
 
@@ -100,22 +100,13 @@ class AngleCell(Cell):
         trusted = (promised <= settings.precision) & (expected > 1e-12)
         measured, error = np.full((2, len(angles)), np.nan)
         if trusted.any():
-            sample = rf.montecarlo.sample_errors(
-                estimator,
-                x[trusted],
-                y[trusted],
-                num_features=settings.width,
-                num_draws=settings.num_draws,
-                rng=settings.rng(f"{self.estimator} {self.length:g}"),
-            ).mse()
+            sizes: Record = {"num_features": settings.width, "num_draws": settings.num_draws}
+            rng = settings.rng(f"{self.estimator} {self.length:g}")
+            sample = rf.montecarlo.sample_errors(estimator, x[trusted], y[trusted], **sizes, rng=rng).mse()
             measured[trusted] = sample.value
             error[trusted] = np.maximum(sample.standard_error, (expected * promised)[trusted])
-        rows: list[Record] = []
-        for index, angle in enumerate(angles):
-            row: Record = {"estimator": self.estimator, "length": self.length, "angle": float(angle)}
-            row |= {"expected": float(expected[index]), "measured": float(measured[index])}
-            rows.append(row | {"standard_error": float(error[index])})
-        return {"angles": rows}
+        found = {"angle": angles, "expected": expected, "measured": measured, "standard_error": error}
+        return {"angles": table(estimator=self.estimator, length=self.length, **found)}
 
 
 def kurtosis(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, width: int) -> np.ndarray:

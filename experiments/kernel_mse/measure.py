@@ -8,6 +8,7 @@ import numpy as np
 import randfeat as rf
 from experiments.estimators import COUPLINGS, ESTIMATORS, make_estimator, num_features_allowed
 from experiments.experiment import Cell, Record, Settings, Tables
+from experiments.tables import table
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,13 @@ class CurveCell(Cell):
     def measure(self, settings: KernelMseSettings) -> Tables:
         estimator = make_estimator(self.estimator, self.coupling)
         widths = range(min(settings.num_features), max(settings.num_features) + 1, 4)
+        allowed = [width for width in widths if num_features_allowed(estimator, width)]
         rows: list[Record] = []
         for distance in settings.distances:
             x, y = random_pairs(settings, self.estimator, distance)
-            for num_features in widths:
-                if num_features_allowed(estimator, num_features):
-                    rows.append(
-                        {
-                            "estimator": self.estimator,
-                            "coupling": self.coupling,
-                            "distance": distance,
-                            "num_features": num_features,
-                            "relative_mse": relative_mse(estimator, x[0], y[0], num_features),
-                        }
-                    )
+            errors = [relative_mse(estimator, x[0], y[0], width) for width in allowed]
+            names = {"estimator": self.estimator, "coupling": self.coupling, "distance": distance}
+            rows += table(**names, num_features=allowed, relative_mse=errors)
         return {"curves": rows}
 
 
@@ -136,17 +130,9 @@ class PointCell(Cell):
             if COUPLINGS[self.coupling].exact_marginals:
                 kurtosis = independent_kurtosis(estimator, x[index, 0], y[index, 0], self.num_features)
                 least = expected * np.sqrt((kurtosis - 1) / (settings.num_draws * settings.num_pairs))
-            rows.append(
-                {
-                    "estimator": self.estimator,
-                    "coupling": self.coupling,
-                    "distance": distance,
-                    "num_features": self.num_features,
-                    "num_draws": settings.num_draws,
-                    "num_pairs": settings.num_pairs,
-                }
-                | judged(by_draw.value[index], max(by_draw.standard_error[index], least), expected)
-            )
+            row: Record = {"estimator": self.estimator, "coupling": self.coupling, "distance": distance} | sizes
+            row["num_pairs"] = settings.num_pairs
+            rows.append(row | judged(by_draw.value[index], max(by_draw.standard_error[index], least), expected))
         return {"points": rows}
 
 
@@ -169,29 +155,17 @@ class GramCell(Cell):
         for num_features in settings.large_num_features:
             if not num_features_allowed(estimator, num_features):
                 continue
-            measured = rf.montecarlo.gram_variance(
-                estimator,
-                x,
-                y,
-                num_features=num_features,
-                num_draws=settings.large_draws,
-                rng=settings.rng(f"positive {self.coupling} gram", num_features),
-            )
+            sizes = {"num_features": num_features, "num_draws": settings.large_draws}
+            rng = settings.rng(f"positive {self.coupling} gram", num_features)
+            measured = rf.montecarlo.gram_variance(estimator, x, y, **sizes, rng=rng)
+            variance = estimator.relative_variance(x, y, num_features=num_features)
             for index, distance in enumerate(settings.large_distances):
                 expected = relative_mse(estimator, x[index], y[index], num_features)
-                squared_bias = expected - float(
-                    estimator.relative_variance(x[index], y[index], num_features=num_features)
-                )
+                squared_bias = expected - float(variance[index])
+                row: Record = {"estimator": "positive", "coupling": self.coupling, "distance": distance} | sizes
+                row["independent"] = np.expm1(distance) / num_features
                 rows.append(
-                    {
-                        "estimator": "positive",
-                        "coupling": self.coupling,
-                        "distance": distance,
-                        "num_features": num_features,
-                        "num_draws": settings.large_draws,
-                        "independent": np.expm1(distance) / num_features,
-                    }
-                    | judged(measured.value[index] + squared_bias, measured.standard_error[index], expected)
+                    row | judged(measured.value[index] + squared_bias, measured.standard_error[index], expected)
                 )
         return {"large": rows}
 
@@ -227,9 +201,5 @@ def independent_kurtosis(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, 
 def judged(measured: float, standard_error: float, expected: float) -> Record:
     """Measured and expected value with their distance in standard errors, these not below rounding."""
     standard_error = max(standard_error, 1e-10 * expected)
-    return {
-        "relative_mse": measured,
-        "standard_error": standard_error,
-        "expected": expected,
-        "z": (measured - expected) / standard_error,
-    }
+    found = {"relative_mse": measured, "standard_error": standard_error, "expected": expected}
+    return found | {"z": (measured - expected) / standard_error}

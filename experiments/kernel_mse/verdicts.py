@@ -6,6 +6,7 @@ from scipy.special import ndtri
 
 from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.kernel_mse.measure import KernelMseSettings, distance_name
+from experiments.tables import select
 
 
 def limit(tables: Tables, settings: KernelMseSettings) -> float:
@@ -19,11 +20,11 @@ def verdicts(tables: Tables, settings: KernelMseSettings) -> Iterator[Verdict]:
     expected = f"all |z| <= {largest:.2f}; false alarms in {settings.false_alarm:.1%} of runs"
     for estimator in settings.estimators:
         for coupling in settings.couplings:
-            rows = [row for row in tables["points"] if (row["estimator"], row["coupling"]) == (estimator, coupling)]
+            rows = select(tables["points"], estimator=estimator, coupling=coupling)
             claim = f"MSE of {estimator} features, {coupling} rows, equals its closed form"
             yield verdict(claim, expected, rows, largest)
     for coupling in settings.couplings if "positive" in settings.estimators else ():
-        rows = [row for row in tables["large"] if row["coupling"] == coupling]
+        rows = select(tables["large"], coupling=coupling)
         distances = ", ".join(f"{distance:g}" for distance in settings.large_distances)
         place = f"at u = {distances}, d = {settings.large_dim}"
         claim = f"variance of positive features, {coupling} rows, equals its closed form {place}"

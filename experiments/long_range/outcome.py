@@ -7,7 +7,9 @@ from typing import Any
 
 from scipy import stats
 
-from experiments.experiment import Results, Summary, Tables, Verdict
+from experiments.experiment import Results, Summary, Tables, Verdict, reported
+from experiments.figures import feature_axis, legend_below, new_figure, value_axis
+from experiments.tables import select
 
 FALSE_ALARM = 1e-3
 SLOPE = (0.85, 1.15)
@@ -36,7 +38,7 @@ def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
     trainings = len(tables["accuracy"])
     for task in settings.tasks:
         for attention in settings.attentions:
-            rows = [row for row in tables["accuracy"] if (row["task"], row["attention"]) == (task, attention)]
+            rows = select(tables["accuracy"], task=task, attention=attention)
             chance = max(row["majority"] for row in rows)
             limits = [stats.binom.isf(FALSE_ALARM / trainings, row["examples"], chance) for row in rows]
             yield Verdict(
@@ -48,11 +50,9 @@ def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
             )
         exact, linear = (accuracies(tables, task, attention) for attention in ("exact", "linear"))
         differences = [b - a for a, b in zip(exact, linear, strict=True)]
-        yield Verdict(
-            claim=f"{task}: accuracy of linear less exact attention, same weights at the start and same batches",
-            expected="nothing claimed",
-            measured=", ".join(f"{difference:+.3f}" for difference in differences),
-            holds=None,
+        yield reported(
+            f"{task}: accuracy of linear less exact attention, same weights at the start and same batches",
+            ", ".join(f"{difference:+.3f}" for difference in differences),
         )
     memory = {attention: slope(cost(tables, attention, "peak_bytes")) for attention in settings.attentions}
     seconds = {attention: slope(cost(tables, attention, "seconds")) for attention in settings.attentions}
@@ -62,11 +62,10 @@ def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
         measured=f"{memory['linear']:.2f}",
         holds=SLOPE[0] <= memory["linear"] <= SLOPE[1],
     )
-    yield Verdict(
-        claim="exponents between the two longest lengths: memory of exact attention; time of exact, of linear",
+    yield reported(
+        "exponents between the two longest lengths: memory of exact attention; time of exact, of linear",
+        f"{memory['exact']:.2f}; {seconds['exact']:.2f}, {seconds['linear']:.2f}",
         expected="nothing claimed: PyTorch computes exact attention in blocks; times are this machine's",
-        measured=f"{memory['exact']:.2f}; {seconds['exact']:.2f}, {seconds['linear']:.2f}",
-        holds=None,
     )
 
 
@@ -96,8 +95,6 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from experiments.figures import feature_axis, legend_below, new_figure, value_axis
-
     tables, tasks = results.tables, list(results.settings["tasks"])
     figure = new_figure(9.6, 3.4)
     left, middle, right = figure.subplots(1, 3)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from experiments.experiment import Record, Summary, Tables, Verdict
+from experiments.experiment import Record, Summary, Tables, Verdict, reported
 from experiments.quadrature.measure import KERNELS, QuadratureSettings
 
 FALSE_ALARM = 1e-3
@@ -78,11 +78,10 @@ def random_radius(tables: Tables) -> Verdict:
         )
         ratio = (rule["expected"] * rule["num_rows"]) / (base["expected"] * base["num_rows"])
         listing.append(f"{dataset} {ratio.mean():.2f}")
-    return Verdict(
-        claim="gaussian: m times the squared error of the rule with a random radius, over that of orthogonal rows",
+    return reported(
+        "gaussian: m times the squared error of the rule with a random radius, over that of orthogonal rows",
+        ", ".join(listing),
         expected="reported: the same at every m, and below 1 for close points only",
-        measured=", ".join(listing),
-        holds=None,
     )
 
 

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from experiments.experiment import Results
-from experiments.figures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, legend_below, new_figure, value_axis
+from experiments.figures import legend_below, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION
 from experiments.sampled_softmax.settings import FITTED, PLAIN
-from experiments.sampled_softmax.verdicts import chosen
+from experiments.tables import select
 
 
 def plot(results: Results) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def overview(results: Results) -> Any:
     for axes, column, title in zip(panels, ("total_variation", "bias_of_one"), titles, strict=False):
         handles = []
         for law, look in curves.items():
-            rows = [row for row in chosen(results.tables, "laws", law=law) if row["num_features"] in (0, width)]
+            rows = [row for row in select(results.tables["laws"], law=law) if row["num_features"] in (0, width)]
             label = f"{width} {law}" if rows[0]["num_features"] else law
             handles += axes.plot([row["tau"] for row in rows], [row[column] for row in rows], label=label, **look)
         axes.set_xscale("log", base=2)
@@ -39,7 +40,7 @@ def overview(results: Results) -> Any:
         axes.set_xlabel("τ")
         axes.set_title(title)
     for sampler, color, marker in (("tree", BLUE, "^"), ("Gumbel-max", VERMILION, "v")):
-        rows = chosen(results.tables, "speed", sampler=sampler)
+        rows = select(results.tables["speed"], sampler=sampler)
         sizes, times = ([row[column] for row in rows] for column in ("num_classes", "processor"))
         handles += panels[2].loglog(sizes, np.multiply(1e6, times), color=color, marker=marker, label=sampler)
     panels[2].set_xlabel("classes")
@@ -55,7 +56,7 @@ def convergence(results: Results) -> Any:
     colors = (BLACK, BLUE, SKY, ORANGE, VERMILION)
     handles = []
     for tau, color in zip(results.settings["taus"], colors, strict=False):
-        rows = chosen(results.tables, "laws", law=PLAIN, tau=tau)
+        rows = select(results.tables["laws"], law=PLAIN, tau=tau)
         widths, values, errors, lines = (
             [row[column] for row in rows]
             for column in ("num_features", "total_variation", "standard_error", "predicted")
@@ -73,7 +74,7 @@ def convergence(results: Results) -> Any:
     left.set_xlabel("features")
     left.set_title("total variation, plain features (lines: delta method)")
     for law, color, marker in (("uniform", BLACK, "s"), ("tree", BLUE, "^")):
-        rows = chosen(results.tables, "gradients", law=law)
+        rows = select(results.tables["gradients"], law=law)
         numbers = sorted({row["num_negatives"] for row in rows})
         values, lines, noise = (
             [np.mean([row[column] for row in rows if row["num_negatives"] == s]) for s in numbers]

@@ -31,9 +31,7 @@ class GradientCell(Cell):
         """
         problem, tau, rng = problem_of(settings), settings.tree_tau, settings.rng(f"gradients of query {self.query}")
         problem = Problem(
-            problem.classes,
-            problem.queries[self.query : self.query + 1],
-            problem.targets[self.query : self.query + 1],
+            problem.classes, problem.queries[self.query : self.query + 1], problem.targets[self.query : self.query + 1]
         )
         logits = problem.logits(tau)[0]
         exact = softmax(logits) @ problem.classes

@@ -47,11 +47,7 @@ class SampledSoftmaxSettings(Settings):
 @functools.lru_cache(maxsize=4)
 def problem_of(settings: SampledSoftmaxSettings) -> Problem:
     return make_problem(
-        settings.num_classes,
-        settings.dim,
-        settings.num_queries,
-        settings.num_clusters,
-        rng=settings.rng("problem"),
+        settings.num_classes, settings.dim, settings.num_queries, settings.num_clusters, rng=settings.rng("problem")
     )
 
 

@@ -4,18 +4,15 @@ from scipy.special import ndtri
 from scipy.stats import t as student
 
 from experiments.clocks import log_slope
-from experiments.experiment import Record, Summary, Tables, Verdict
+from experiments.experiment import Summary, Tables, Verdict, reported
 from experiments.sampled_softmax.settings import FITTED, PLAIN, SampledSoftmaxSettings
+from experiments.tables import select
 
 SMALL = 0.06  # total variation up to which first-order terms are claimed to predict it
 HIGHER_ORDERS = 0.1  # relative, what terms beyond them may add
 ROUNDING = 1e-10
 SLOPE_FROM = 4096  # classes; below, the cost of a call shows
 TREE_SLOPE, DIRECT_SLOPE = 0.5, 0.8
-
-
-def chosen(tables: Tables, name: str, **values: object) -> list[Record]:
-    return [row for row in tables[name] if all(row[column] == value for column, value in values.items())]
 
 
 def verdicts(tables: Tables, settings: SampledSoftmaxSettings) -> list[Verdict]:
@@ -41,7 +38,7 @@ def alpha(settings: SampledSoftmaxSettings) -> float:
 
 
 def path_verdict(tables: Tables) -> Verdict:
-    worst = max(row["disagreement"] for row in chosen(tables, "frequencies", sampler="tree"))
+    worst = max(row["disagreement"] for row in select(tables["frequencies"], sampler="tree"))
     return Verdict(
         claim="the probability that the tree gives a class is its feature kernel over the sum of all",
         expected=f"equal to {ROUNDING:g}, by induction over the path",
@@ -51,7 +48,7 @@ def path_verdict(tables: Tables) -> Verdict:
 
 
 def frequency_verdict(tables: Tables, settings: SampledSoftmaxSettings, sampler: str) -> Verdict:
-    rows = chosen(tables, "frequencies", sampler=sampler)
+    rows = select(tables["frequencies"], sampler=sampler)
     least = min(row["p_value"] for row in rows)
     law = "its law" if sampler == "tree" else "the softmax"
     return Verdict(
@@ -65,7 +62,7 @@ def frequency_verdict(tables: Tables, settings: SampledSoftmaxSettings, sampler:
 
 def prediction_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
     """The delta method, where its prediction is small."""
-    rows = [row for row in chosen(tables, "laws", law=PLAIN) if row["predicted"] <= SMALL]
+    rows = [row for row in select(tables["laws"], law=PLAIN) if row["predicted"] <= SMALL]
     limit = float(student.isf(alpha(settings) / 2, settings.num_maps - 1))
     ratios = [row["total_variation"] / row["predicted"] for row in rows]
     return Verdict(
@@ -84,7 +81,7 @@ def prediction_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verd
 
 
 def at_width(tables: Tables, settings: SampledSoftmaxSettings, law: str, column: str, width: int) -> list[float]:
-    return [chosen(tables, "laws", law=law, num_features=width, tau=tau)[0][column] for tau in settings.taus]
+    return [select(tables["laws"], law=law, num_features=width, tau=tau)[0][column] for tau in settings.taus]
 
 
 def features_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
@@ -120,27 +117,19 @@ def plain_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
     width = max(settings.num_features)
     plain, tuned = (at_width(tables, settings, law, "total_variation", width) for law in (PLAIN, FITTED))
     ratios = ", ".join(f"τ={tau:g}: {b:.3g} / {a:.3g}" for tau, a, b in zip(settings.taus, plain, tuned, strict=True))
-    return Verdict(
-        claim=f"total variation of fitted over plain features, {width} of them",
-        expected="nothing claimed",
-        measured=ratios,
-        holds=None,
-    )
+    return reported(f"total variation of fitted over plain features, {width} of them", ratios)
 
 
 def signed_verdict(tables: Tables) -> Verdict:
     width = max(row["num_features"] for row in tables["signed"])
-    shares = ", ".join(f"τ={row['tau']:g}: {row['share']:.2g}" for row in chosen(tables, "signed", num_features=width))
-    return Verdict(
-        claim=f"share of classes to which {width} trigonometric features give a weight that is not positive",
-        expected="nothing claimed",
-        measured=shares,
-        holds=None,
+    shares = ", ".join(f"τ={row['tau']:g}: {row['share']:.2g}" for row in select(tables["signed"], num_features=width))
+    return reported(
+        f"share of classes to which {width} trigonometric features give a weight that is not positive", shares
     )
 
 
 def unbiased_verdict(tables: Tables) -> Verdict:
-    worst = max(row["bias_of_one"] for row in chosen(tables, "laws", law="softmax"))
+    worst = max(row["bias_of_one"] for row in select(tables["laws"], law="softmax"))
     return Verdict(
         claim="negatives drawn from the softmax itself leave the gradient unbiased",
         expected="0 up to rounding, for one negative already: the corrected logits add up to the exact sum",
@@ -151,7 +140,7 @@ def unbiased_verdict(tables: Tables) -> Verdict:
 
 def gradient_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
     """Sampled gradients with one negative against their exact mean."""
-    rows = chosen(tables, "gradients", num_negatives=1)
+    rows = select(tables["gradients"], num_negatives=1)
     limit = float(-ndtri(alpha(settings) / (2 * settings.dim)))
     worst = max(row["z"] for row in rows)
     return Verdict(
@@ -165,12 +154,9 @@ def gradient_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdic
 def speed_verdicts(tables: Tables, settings: SampledSoftmaxSettings) -> list[Verdict]:
     """How time for a draw grows with the number of classes."""
     result = []
-    cases = (
-        ("tree", f"below {TREE_SLOPE:g}: O(m log n), and caches"),
-        ("Gumbel-max", f"above {DIRECT_SLOPE:g}: O(n)"),
-    )
+    cases = (("tree", f"below {TREE_SLOPE:g}: O(m log n), and caches"), ("Gumbel-max", f"above {DIRECT_SLOPE:g}: O(n)"))
     for sampler, expected in cases:
-        rows = [row for row in chosen(tables, "speed", sampler=sampler) if row["num_classes"] >= SLOPE_FROM]
+        rows = [row for row in select(tables["speed"], sampler=sampler) if row["num_classes"] >= SLOPE_FROM]
         sizes = [row["num_classes"] for row in rows]
         slope, wall = (log_slope(sizes, [row[clock] for row in rows]) for clock in ("processor", "wall"))
         enough = len(rows) >= 3 and not settings.quick  # a claim on times of few calls would be noise
@@ -205,7 +191,7 @@ def summaries(tables: Tables, settings: SampledSoftmaxSettings) -> list[Summary]
         result.append(Summary(title, header, rows))
     sizes = settings.speed_classes
     times = tuple(
-        (sampler, *(f"{1e6 * row['processor']:.3g}" for row in chosen(tables, "speed", sampler=sampler)))
+        (sampler, *(f"{1e6 * row['processor']:.3g}" for row in select(tables["speed"], sampler=sampler)))
         for sampler in ("tree", "Gumbel-max")
     )
     return [*result, Summary("microseconds of processor time for a draw", ("", *(f"n = {n}" for n in sizes)), times)]

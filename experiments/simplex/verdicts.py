@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.simplex.measure import BANDWIDTHS, CHAIN, PRINTED, PRINTED_COUPLINGS, SimplexSettings
+from experiments.tables import select
 from randfeat.testing.report import bonferroni
 
 FALSE_ALARM = 1e-3
@@ -100,7 +101,7 @@ def classifications(tables: Tables) -> Iterator[Verdict]:
     limit = bonferroni(FALSE_ALARM, len(BANDWIDTHS) * (len(CHAIN) - 1))
     for bandwidth in BANDWIDTHS:
         for worse, better in itertools.pairwise(CHAIN):
-            rows = [r for r in tables["accuracies"] if (r["bandwidth"], r["coupling"]) == (bandwidth, better)]
+            rows = select(tables["accuracies"], bandwidth=bandwidth, coupling=better)
             gain = statistics.mean(row["gain"] for row in rows)
             error = math.sqrt(sum(row["gain_error"] ** 2 for row in rows)) / len(rows)
             sums = [row["median_sum"] for row in rows]

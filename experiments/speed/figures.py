@@ -5,21 +5,11 @@ from typing import Any
 import numpy as np
 
 from experiments.experiment import Results
-from experiments.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    SKY,
-    VERMILION,
-    feature_axis,
-    legend_below,
-    new_figure,
-    value_axis,
-)
+from experiments.figures import feature_axis, legend_below, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, linear_name
 from experiments.speed.verdicts import clock_of
+from experiments.tables import select
 
 
 def looks(num_features: list[int]) -> dict[str, dict[str, Any]]:
@@ -50,7 +40,7 @@ def panels(results: Results, table: str, column: str, factor: float, label: str)
     for axes, direction in zip(all_axes, (FORWARD, BACKWARD), strict=True):
         handles = []
         for method, look in looks(results.settings["num_features"]).items():
-            rows = [row for row in results.tables[table] if (row["method"], row["direction"]) == (method, direction)]
+            rows = select(results.tables[table], method=method, direction=direction)
             lengths = sorted({row["length"] for row in rows})
             values = [[factor * row[column] for row in rows if row["length"] == length] for length in lengths]
             middle = np.asarray([np.median(cells) for cells in values])

@@ -4,9 +4,10 @@ import math
 import statistics
 
 from experiments.clocks import log_slope
-from experiments.experiment import Record, Summary, Tables, Verdict
+from experiments.experiment import Record, Summary, Tables, Verdict, reported
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, linear_name
 from experiments.speed.measure import SpeedSettings, methods
+from experiments.tables import select
 
 SLOPE_FROM = 1024  # tokens; below, what is linear in exact attention shows, and the cost of a call
 LAST = 4  # lengths that a slope is fitted to, at most
@@ -21,7 +22,7 @@ def clock_of(backend: str) -> str:
 
 
 def rows_of(tables: Tables, table: str, method: str, direction: str) -> list[Record]:
-    rows = [row for row in tables[table] if (row["method"], row["direction"]) == (method, direction)]
+    rows = select(tables[table], method=method, direction=direction)
     return sorted(rows, key=lambda row: row["length"])
 
 
@@ -120,11 +121,10 @@ def crossing_verdict(tables: Tables, settings: SpeedSettings, num_features: int,
     linear = linear_name(num_features, is_causal=False)
     slow, fast = (medians_by_length(tables, method, direction, clock) for method in (EXACT, linear))
     length = crossing(slow, fast)
-    return Verdict(
-        claim=f"length from which {linear}, is faster than exact attention, {direction}",
+    return reported(
+        f"length from which {linear}, is faster than exact attention, {direction}",
+        f"L = {length:.0f}" if math.isfinite(length) else f"beyond L = {max(slow)}",
         expected=f"nothing claimed; as many products and exponentials at L = 2m = {2 * num_features}",
-        measured=f"L = {length:.0f}" if math.isfinite(length) else f"beyond L = {max(slow)}",
-        holds=None,
     )
 
 

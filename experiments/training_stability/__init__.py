@@ -1,11 +1,7 @@
 """training_stability: a character model trained through random features.
 
-A causal transformer with two layers learns the characters of a novel, with softmax attention and with random features
-of four kinds, kept for the whole training or drawn again as it goes on, with χ-distributed and with constant norms of
-the rows. All arms of one repetition start from the same weights and see the same batches. At intervals the denominators
-that the features give on the batch are compared with the exact ones.
-
-A training that goes on from a checkpoint gives the same numbers, bit by bit.
+All arms of one repetition start from the same weights and see the same batches; at intervals the denominators of the
+features are compared with the exact ones. A training that goes on from a checkpoint gives the same numbers, bit by bit.
 """
 
 from dataclasses import dataclass

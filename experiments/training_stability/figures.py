@@ -4,6 +4,7 @@ import statistics
 from typing import Any
 
 from experiments.experiment import Results, Summary, Tables
+from experiments.figures import legend_below, new_figure, style_handles, value_axis
 from experiments.training_stability.verdicts import arm_name, arms, finals, shares_kept
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -27,8 +28,6 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    from experiments.figures import legend_below, new_figure, style_handles, value_axis
-
     tables, kinds = results.tables, results.settings["features"]
     norms = results.settings["norms"][0]
     figure = new_figure(9.6, 6.2)
@@ -69,8 +68,6 @@ def plot(results: Results) -> dict[str, Any]:
 
 
 def final_figure(tables: Tables) -> Any:
-    from experiments.figures import new_figure
-
     names = arms(tables["final"], features=False)
     figure = new_figure(7.2, 0.8 + 0.24 * len(names))
     axes = figure.subplots()

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.experiment import Record, Tables, Verdict
+from experiments.experiment import Record, Tables, Verdict, reported
 
 REFERENCES = ("softmax", "none")
 MARGIN = 0.1
@@ -52,12 +52,7 @@ def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
                 measured=f"up to {max(negative):.0%} of a batch; smallest relative denominator {min(lowest):.2g}",
                 holds=all(worst > 0 for worst in worst_shares(tables, own, settings.repetitions)),
             )
-            yield Verdict(
-                claim="trig: largest held-out loss above that of softmax attention",
-                expected="nothing claimed",
-                measured=measured,
-                holds=None,
-            )
+            yield reported("trig: largest held-out loss above that of softmax attention", measured)
             continue
         yield Verdict(
             claim=f"{name}: denominators stay positive",
@@ -106,19 +101,15 @@ def reports(tables: Tables, settings: Any) -> Iterator[Verdict]:
             fixed, redrawn = (f"{name}, {norms} norms, {how}" for how in ("fixed", "redrawn"))
             own = differences(finals(tables, redrawn), finals(tables, fixed))
             fresh = differences(finals(tables, fixed, "fresh"), finals(tables, fixed))
-            yield Verdict(
-                claim=f"{name}, {norms} norms: held-out loss redrawn less fixed; fixed on a fresh map less its own",
-                expected="nothing claimed",
-                measured=f"{own}; {fresh}",
-                holds=None,
+            yield reported(
+                f"{name}, {norms} norms: held-out loss redrawn less fixed; fixed on a fresh map less its own",
+                f"{own}; {fresh}",
             )
         if set(settings.norms) == {"chi", "constant"}:
             chi, constant = (f"{name}, {norms} norms, redrawn" for norms in ("chi", "constant"))
-            yield Verdict(
-                claim=f"{name}, redrawn: held-out loss with constant norms less χ norms",
-                expected="nothing claimed",
-                measured=differences(finals(tables, constant), finals(tables, chi)),
-                holds=None,
+            yield reported(
+                f"{name}, redrawn: held-out loss with constant norms less χ norms",
+                differences(finals(tables, constant), finals(tables, chi)),
             )
 
 

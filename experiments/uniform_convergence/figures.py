@@ -3,20 +3,11 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.experiment import Record, Results
-from experiments.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    VERMILION,
-    feature_axis,
-    new_figure,
-    value_axis,
-)
+from experiments.figures import Figure, feature_axis, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
+from experiments.tables import select
 from experiments.uniform_convergence.measure import BOUNDS
 
 
@@ -32,7 +23,7 @@ def plot(results: Results) -> dict[str, Figure]:
 
     most = max(settings["token_rows"])
     for rows_used, style in zip(sorted(settings["token_rows"]), (GREY, GREEN, BLUE), strict=False):
-        rows = [r for r in tables["tokens"] if (r["dim"], r["rows"]) == (max(settings["token_dims"]), rows_used)]
+        rows = select(tables["tokens"], dim=max(settings["token_dims"]), rows=rows_used)
         points(one, rows, "tokens", style, f"m = {rows_used}")
     for name, style, label in (
         ("hoeffding", "--", "union bound"),
@@ -50,7 +41,7 @@ def plot(results: Results) -> dict[str, Figure]:
     two.set(xlabel="dimension d", ylabel="largest error of the kernel")
     two.set_title(f"all pairs of points of a ball, m = {settings['ball_rows']}")
     middle = settings["sup_rows"][len(settings["sup_rows"]) // 2]
-    rows = [row for row in tables["sup"] if row["rows"] == middle]
+    rows = select(tables["sup"], rows=middle)
     points(three, rows, "diameter", BLACK, "measured")
     for name, color in zip(BOUNDS, (ORANGE, GREEN, VERMILION), strict=True):
         values = [row[name] for row in rows]

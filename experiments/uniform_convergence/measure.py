@@ -65,10 +65,7 @@ class TokenCell(Cell):
         hoeffding = np.e * np.sqrt(2 * np.log(2 * self.num_tokens**2 / 0.5) / self.num_rows)
         row: Record = {"tokens": self.num_tokens, "dim": self.dim, "rows": self.num_rows}
         row |= spread(errors) | {"ceiling": float(np.median(ceilings))}
-        row |= {
-            "hoeffding": float(hoeffding),
-            "normal": normal_median(estimator, counts, self.num_rows),
-        }
+        row |= {"hoeffding": float(hoeffding), "normal": normal_median(estimator, counts, self.num_rows)}
         return {"tokens": [row]}
 
 
