@@ -3,6 +3,7 @@
 Normal inputs in the setting of Performer Fig. 4. m counts rows, of which trigonometric features make two features each.
 """
 
+import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from experiments.estimators import make_estimator
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
 from experiments.figures import entry, feature_axis, legend_below, new_figure, value_axis
 from experiments.palette import ESTIMATOR_STYLES
+from experiments.tables import mean_and_error
 
 ESTIMATORS = {"positive": "positive", "trig": "trig pairs"}
 COUPLINGS = ("independent", "orthogonal")
@@ -74,22 +76,16 @@ class SampleCell(Cell):
         query, key, value = inputs(settings, self.scale, self.sample)
         exact, log_exact = rf.softmax_attention(query, key, value), log_denominators(query, key)
         rows: list[Record] = []
-        for name, label in ESTIMATORS.items():
-            for coupling in COUPLINGS:
-                for num_rows in settings.num_rows:
-                    estimator = make_estimator(label, coupling)
-                    phi = estimator.draw(
-                        settings.dim,
-                        estimator.num_features(num_rows),
-                        rng=settings.rng(f"scale {self.scale:g} sample {self.sample}", name, coupling, num_rows),
-                    )
-                    output = rf.linear_attention(query, key, value, phi)
-                    ratio = relative_denominators(query, key, phi, log_exact)
-                    row: Record = {"scale": self.scale, "sample": self.sample, "estimator": name, "coupling": coupling}
-                    row |= {"num_rows": num_rows, "mse": float(np.mean((output - exact) ** 2))}
-                    row |= {"negative": float(np.mean(ratio < 0)), "least": float(ratio.min())}
-                    row |= {f"q{q}": float(np.quantile(ratio, q)) for q in QUANTILES}
-                    rows.append(row)
+        for name, coupling, num_rows in itertools.product(ESTIMATORS, COUPLINGS, settings.num_rows):
+            estimator = make_estimator(ESTIMATORS[name], coupling)
+            rng = settings.rng(f"scale {self.scale:g} sample {self.sample}", name, coupling, num_rows)
+            phi = estimator.draw(settings.dim, estimator.num_features(num_rows), rng=rng)
+            output = rf.linear_attention(query, key, value, phi)
+            ratio = relative_denominators(query, key, phi, log_exact)
+            row: Record = {"scale": self.scale, "sample": self.sample, "estimator": name, "coupling": coupling}
+            row |= {"num_rows": num_rows, "mse": np.mean((output - exact) ** 2)}
+            row |= {"negative": np.mean(ratio < 0), "least": ratio.min()}
+            rows.append(row | {f"q{q}": np.quantile(ratio, q) for q in QUANTILES})
         return {"errors": rows}
 
 
@@ -109,15 +105,12 @@ class DeltaCell(Cell):
         size = float(np.mean(exact**2))
         relative = rf.predict_attention_error(estimator, query, key, value, width, num_queries=len(query))
         errors = []
-        for draw in range(settings.delta_draws):
-            phi = estimator.draw(
-                settings.dim, width, rng=settings.rng(f"scale {self.scale:g} prediction {self.estimator}", draw)
-            )
-            errors.append(float(np.mean((rf.linear_attention(query, key, value, phi) - exact) ** 2)))
+        for rng in settings.rngs(settings.delta_draws, f"scale {self.scale:g} prediction {self.estimator}"):
+            output = rf.linear_attention(query, key, value, estimator.draw(settings.dim, width, rng=rng))
+            errors.append(float(np.mean((output - exact) ** 2)))
         row: Record = {"scale": self.scale, "estimator": self.estimator, "num_rows": max(settings.num_rows)}
-        row |= {"output_size": size, "predicted": float(relative) ** 2 * size, "measured": float(np.mean(errors))}
-        row |= {"standard_error": float(np.std(errors, ddof=1) / np.sqrt(len(errors)))}
-        return {"predictions": [row]}
+        row |= {"output_size": size, "predicted": float(relative) ** 2 * size}
+        return {"predictions": [row | mean_and_error(errors, "measured")]}
 
 
 def cells(settings: AttentionMatrixSettings) -> list[Cell]:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -46,6 +46,10 @@ class Settings:
         """The generator of one named piece of work: independent of the others and of the order they are done in."""
         name = zlib.crc32(repr(key).encode())
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(name,)))
+
+    def rngs(self, count: int, *key: Any) -> Iterator[np.random.Generator]:
+        """The generators of `count` repetitions: those of `rng(*key, 0)`, `rng(*key, 1)`, ..."""
+        return (self.rng(*key, index) for index in range(count))
 
 
 class Progress(Protocol):

@@ -17,7 +17,7 @@ from experiments.datasets import load_dataset, neighbor_distance
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
 from experiments.figures import entry, error_bars, legend_below, new_figure, value_axis
 from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from experiments.tables import columns, select
+from experiments.tables import columns, mean_and_error, select
 
 COUPLINGS: dict[str, rf.Coupling] = {
     "RFF": rf.Independent(),
@@ -104,21 +104,16 @@ class MethodCell(Cell):
         for multiple in settings.multiples:
             width = estimator.num_features(multiple * x.shape[1])
             errors, total = [], np.zeros(len(i))
-            for draw in range(settings.num_draws):
-                phi = estimator.draw(
-                    x.shape[1], width, rng=settings.rng(f"{self.dataset} {self.method}", multiple, draw)
-                )
-                error = phi.estimate(x, x)[i, j] - exact
+            for rng in settings.rngs(settings.num_draws, f"{self.dataset} {self.method}", multiple):
+                error = estimator.draw(x.shape[1], width, rng=rng).estimate(x, x)[i, j] - exact
                 errors.append(np.mean(error**2))
                 total += error
             mean = total / settings.num_draws
             variance_of_mean = (np.mean(errors) - np.mean(mean**2)) / (settings.num_draws - 1)
             expected = closed_form(self.method, length_scale, x[i], x[j], multiple * x.shape[1])
             row: Record = {"dataset": self.dataset, "dim": x.shape[1], "method": self.method, "multiple": multiple}
-            row |= {"num_rows": multiple * x.shape[1], "mse": float(np.mean(errors))}
-            row |= {"standard_error": float(np.std(errors, ddof=1) / np.sqrt(settings.num_draws))}
-            row |= {"expected": expected, "squared_bias": float(np.mean(mean**2) - variance_of_mean)}
-            rows.append(row)
+            row |= {"num_rows": multiple * x.shape[1], **mean_and_error(errors, "mse")}
+            rows.append(row | {"expected": expected, "squared_bias": np.mean(mean**2) - variance_of_mean})
         return {"errors": rows}
 
 

@@ -45,6 +45,11 @@ def columns(rows: Iterable[Record], *names: str) -> list[np.ndarray]:
     return [np.asarray([row[name] for row in rows]) for name in names]
 
 
+def mean_and_error(values: Any, mean: str, error: str = "standard_error") -> Record:
+    """The mean of independent values and its standard error, under these names."""
+    return {mean: np.mean(values), error: np.std(values, ddof=1) / np.sqrt(len(values))}
+
+
 def columnar(rows: list[Record]) -> dict[str, list]:
     """Column names once, and one list of plain values for each row."""
     names = list(rows[0]) if rows else []

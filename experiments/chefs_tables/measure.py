@@ -162,10 +162,8 @@ class ClassificationCell(Cell):
         for method in settings.methods:
             estimator = fitted(method, *calibration, kernel)
             for width in settings.num_features:
-                found = []
-                for draw in range(settings.num_draws):
-                    rng = settings.rng(f"classification {self.dataset}", method, width, draw)
-                    found.append(accuracy(estimator.draw(task.x.shape[-1], width, rng=rng), task))
+                rngs = settings.rngs(settings.num_draws, f"classification {self.dataset}", method, width)
+                found = [accuracy(estimator.draw(task.x.shape[-1], width, rng=rng), task) for rng in rngs]
                 row: Record = {"dataset": self.dataset, "method": method, "num_features": width, "scale": scale}
                 row |= {"accuracy": statistics.mean(found), "exact": exact}
                 rows.append(row | {"standard_error": float(np.std(found, ddof=1) / len(found) ** 0.5)})

@@ -8,7 +8,7 @@ import numpy as np
 
 import randfeat as rf
 from experiments.experiment import Cell, Record, Settings, Tables
-from experiments.tables import table
+from experiments.tables import mean_and_error, table
 
 ANGLES = (math.pi / 8, math.pi / 2, 7 * math.pi / 8)
 NUM_SIGNS = 8
@@ -158,18 +158,13 @@ class ClusterCell(Cell):
             expected = np.mean(
                 [np.mean(e.relative_variance(x[i][:, None], y[j], num_features=w)) for i, j, e, w in blocks]
             )
+            key = f"clusters {self.spread:g} {self.method}", width
             errors = [
-                np.mean(
-                    [
-                        self.error(x[i], y[j], e, w, settings.rng(f"clusters {self.spread:g} {self.method}", width, d))
-                        for i, j, e, w in blocks
-                    ]
-                )
-                for d in range(settings.cluster_draws)
+                np.mean([self.error(x[i], y[j], e, w, settings.rng(*key, draw)) for i, j, e, w in blocks])
+                for draw in range(settings.cluster_draws)
             ]
-            row: Record = {"method": self.method, "spread": self.spread, "width": width}
-            row |= {"expected": float(expected), "measured": float(np.mean(errors))}
-            rows.append(row | {"standard_error": float(np.std(errors, ddof=1) / np.sqrt(len(errors)))})
+            row: Record = {"method": self.method, "spread": self.spread, "width": width, "expected": expected}
+            rows.append(row | mean_and_error(errors, "measured"))
         return {"clusters": rows}
 
     def error(self, x: np.ndarray, y: np.ndarray, estimator: rf.Estimator, width: int, rng: Any) -> float:

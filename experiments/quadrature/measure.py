@@ -11,6 +11,7 @@ import randfeat as rf
 from experiments.datasets import load_dataset, neighbor_distance
 from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.quadrature.random_radius import RADIUS_METHODS, block_size, expected_mse, sample_gram
+from experiments.tables import mean_and_error
 
 KERNELS = ("gaussian", "arc-cosine 0", "arc-cosine 1")
 COUPLINGS: dict[str, rf.Coupling] = {
@@ -94,15 +95,11 @@ class GramCell(Cell):
         rows: list[Record] = []
         for estimator, num_rows in zip(estimators, sizes, strict=True):
             width = estimator.num_features(num_rows, dim)
-            errors = []
-            for draw in range(settings.num_draws):
-                phi = estimator.draw(
-                    dim, width, rng=settings.rng(f"{self.dataset} {self.kernel} {self.method}", num_rows, draw)
-                )
-                errors.append(float(np.sum((phi.estimate(x, x) - exact) ** 2)) / size)
+            rngs = settings.rngs(settings.num_draws, f"{self.dataset} {self.kernel} {self.method}", num_rows)
+            grams = (estimator.draw(dim, width, rng=rng).estimate(x, x) for rng in rngs)
+            errors = [float(np.sum((gram - exact) ** 2)) / size for gram in grams]
             row: Record = {"dataset": self.dataset, "dim": dim, "kernel": self.kernel, "method": self.method}
-            row |= {"num_rows": num_rows, "num_features": width, "squared_error": float(np.mean(errors))}
-            row |= {"standard_error": float(np.std(errors, ddof=1) / math.sqrt(len(errors)))}
+            row |= {"num_rows": num_rows, "num_features": width, **mean_and_error(errors, "squared_error")}
             rows.append(row | {"expected": closed_form(estimator, x, width, size)})
         return {"errors": rows}
 
@@ -122,16 +119,12 @@ class RadiusCell(Cell):
         rows: list[Record] = []
         for multiple in settings.multiples:
             blocks = 2 * multiple
-            rngs = (
-                settings.rng(f"{self.dataset} gaussian {self.method}", blocks, draw)
-                for draw in range(settings.num_draws)
-            )
+            rngs = settings.rngs(settings.num_draws, f"{self.dataset} gaussian {self.method}", blocks)
             grams = (sample_gram(self.method, blocks, x, rng=rng) for rng in rngs)
             errors = [float(np.sum((gram - exact) ** 2)) / size for gram in grams]
             row: Record = {"dataset": self.dataset, "dim": dim, "kernel": "gaussian", "method": self.method}
             row |= {"num_rows": blocks * block_size(dim), "num_features": 2 * blocks * block_size(dim)}
-            row |= {"squared_error": float(np.mean(errors))}
-            row |= {"standard_error": float(np.std(errors, ddof=1) / math.sqrt(len(errors)))}
+            row |= mean_and_error(errors, "squared_error")
             rows.append(row | {"expected": float(np.sum(expected_mse(self.method, blocks, dim, t))) / size})
         return {"errors": rows}
 
@@ -167,15 +160,13 @@ class RidgeCell(Cell):
         rows: list[Record] = []
         for width in settings.ridge_widths:
             scores = []
-            for draw in range(settings.ridge_draws):
-                phi: Any = estimator.draw(
-                    data.dim, width, rng=settings.rng(f"ridge {self.dataset} {self.kernel} {self.method}", width, draw)
-                )
+            rngs = settings.rngs(settings.ridge_draws, f"ridge {self.dataset} {self.kernel} {self.method}", width)
+            for rng in rngs:
+                phi: Any = estimator.draw(data.dim, width, rng=rng)
                 model = Ridge(alpha=PENALTY, fit_intercept=False).fit(phi(x), target[train])
                 scores.append(score(model.predict(phi(y)), target[test]))
             row: Record = {"dataset": self.dataset, "kernel": self.kernel, "method": self.method}
-            row |= {"num_features": width, "score": float(np.mean(scores)), "exact": exact}
-            rows.append(row | {"standard_error": float(np.std(scores, ddof=1) / math.sqrt(len(scores)))})
+            rows.append(row | {"num_features": width, "exact": exact, **mean_and_error(scores, "score")})
         return {"scores": rows}
 
 

@@ -44,7 +44,7 @@ class LawCell(Cell):
 
     def measure(self, settings: SampledSoftmaxSettings) -> Tables:
         """Rows of `laws`: means over queries, with the standard error over feature maps where these are random."""
-        problem, tau = problem_of(settings), self.tau
+        problem, tau, key = problem_of(settings), self.tau, f"laws at τ = {self.tau:g}"
         exact = softmax(problem.logits(tau))
         queries, classes = problem.scaled(tau)
         fixed = {
@@ -57,20 +57,14 @@ class LawCell(Cell):
         for width in settings.num_features:
             kinds = {PLAIN: rf.PositiveFeatures(coupling="independent"), FITTED: fitted(settings, tau, width)}
             for name, estimator in kinds.items():
-                maps = [
-                    estimator.draw(
-                        settings.dim, width, rng=settings.rng(f"laws at τ = {self.tau:g}", name, width, draw)
-                    )
-                    for draw in range(settings.num_maps)
-                ]
+                rngs = settings.rngs(settings.num_maps, key, name, width)
+                maps = [estimator.draw(settings.dim, width, rng=rng) for rng in rngs]
                 row = self.row(name, width, [law_of(phi, queries, classes) for phi in maps], problem, exact)
                 if name == PLAIN:
                     row["predicted"] = float(np.mean(delta_total_variation(queries, classes, exact, width)))
                 rows.append(row)
             signed = rf.TrigonometricFeatures(rf.GaussianKernel())
-            phi = signed.draw(
-                settings.dim, width, rng=settings.rng(f"laws at τ = {self.tau:g}", "trigonometric", width)
-            )
+            phi = signed.draw(settings.dim, width, rng=settings.rng(key, "trigonometric", width))
             share = float(np.mean(phi.estimate(queries, classes) <= 0))
             negative.append({"tau": tau, "num_features": width, "share": share})
         return {"laws": rows, "signed": negative}

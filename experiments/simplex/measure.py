@@ -10,6 +10,7 @@ import numpy as np
 import randfeat as rf
 from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
 from experiments.experiment import Cell, Record, Settings, Tables
+from experiments.tables import mean_and_error
 
 COUPLINGS: dict[str, rf.Coupling] = {
     "independent": rf.Independent(),
@@ -163,23 +164,18 @@ class ClassificationCell(Cell):
         rows: list[Record] = []
         for index, coupling in enumerate(CHAIN):
             estimator = rf.PositiveFeatures(rf.GaussianKernel(), COUPLINGS[coupling])
-            rngs = (
-                settings.rng(f"classification {self.dataset} {self.bandwidth} {self.multiple}", draw)
-                for draw in range(settings.classification_draws)
-            )
+            key = f"classification {self.dataset} {self.bandwidth} {self.multiple}"
+            rngs = settings.rngs(settings.classification_draws, key)
             found[coupling] = np.array([accuracy(estimator.draw(dim, num_rows, rng=rng), task) for rng in rngs])
             row: Record = {"dataset": self.dataset, "dim": dim, "bandwidth": self.bandwidth, "scale": scale}
             row |= {"median_sum": median, "multiple": self.multiple, "num_rows": num_rows, "coupling": coupling}
             closed = ratio(estimator, dim, median, num_rows) if coupling != "simplex-plus" else np.nan
             row |= {"mse_ratio": closed}
-            row |= {"exact": exact} | mean_and_error("accuracy", found[coupling])
-            row |= mean_and_error("gain", found[coupling] - found[CHAIN[max(index - 1, 0)]])
-            rows.append(row | mean_and_error("over_independent", found[coupling] - found[CHAIN[0]]))
+            row |= {"exact": exact} | mean_and_error(found[coupling], "accuracy", "accuracy_error")
+            row |= mean_and_error(found[coupling] - found[CHAIN[max(index - 1, 0)]], "gain", "gain_error")
+            over = found[coupling] - found[CHAIN[0]]
+            rows.append(row | mean_and_error(over, "over_independent", "over_independent_error"))
         return {"accuracies": rows}
-
-
-def mean_and_error(name: str, values: np.ndarray) -> Record:
-    return {name: float(np.mean(values)), f"{name}_error": float(np.std(values, ddof=1) / math.sqrt(len(values)))}
 
 
 def median_sum(name: str, scale: float, **points: int) -> float:
