@@ -77,12 +77,12 @@ class Experiment:
 
     name: str
     claim: str
-    settings: Settings
-    quick: Settings
     cells: Callable[[Any], Sequence[Cell]]
     verdicts: Callable[[Tables, Any], Iterable[Verdict]]
-    summaries: Callable[[Tables, Any], list[Summary]]
     plot: Callable[[Results], dict[str, Any]]
+    settings: Settings = field(default_factory=Settings)
+    quick: Settings = field(default_factory=Settings)
+    summaries: Callable[[Tables, Any], list[Summary]] = lambda tables, settings: []
     backends: tuple[str, ...] = ("numpy",)
     full: Settings | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
