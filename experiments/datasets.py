@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.experiment import Settings
+
 FOLDER = Path(__file__).parent / "data"
 STORED = ("letter", "ames")
 BUNDLED = ("iris", "wine", "breast_cancer", "digits")
@@ -49,6 +51,13 @@ def load_dataset(name: str) -> Dataset:
     spread = inputs.std(axis=0)
     inputs = (inputs - inputs.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return Dataset(name, inputs, target.astype(np.float64 if name == "ames" else np.int64))
+
+
+def random_rows(name: str, number: int, settings: Settings) -> np.ndarray:
+    """Random rows of a table, the same for every cell of a run."""
+    data = load_dataset(name)
+    (chosen,) = data.split(settings.rng("points", name), number)
+    return data.inputs[chosen]
 
 
 @functools.cache

@@ -4,7 +4,6 @@ The closed form is the mean of `estimator.mse` over the same pairs: a function o
 fitted to. That of circulant rows is a function of differences of points, `circulant_covariance`.
 """
 
-import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.datasets import load_dataset, neighbor_distance
+from experiments.agreement import agreement, bonferroni, relative_sizes
+from experiments.datasets import neighbor_distance, random_rows
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
 from experiments.figures import entry, error_bars, legend_below, new_figure, value_axis
 from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
@@ -42,14 +42,6 @@ class OrthogonalSettings(Settings):
     num_points: int = 150
     multiples: tuple[int, ...] = tuple(range(1, 11))
     num_draws: int = 100
-
-
-@functools.cache
-def points(name: str, num_points: int, seed: int) -> tuple[np.ndarray, float]:
-    """Random rows of a table, and the bandwidth."""
-    data = load_dataset(name)
-    (chosen,) = data.split(Settings(seed=seed).rng("points", name), num_points)
-    return data.inputs[chosen], neighbor_distance(name)
 
 
 def make_estimator(method: str, length_scale: float) -> rf.TrigonometricFeatures:
@@ -96,7 +88,7 @@ class MethodCell(Cell):
     method: str
 
     def measure(self, settings: OrthogonalSettings) -> Tables:
-        x, length_scale = points(self.dataset, settings.num_points, settings.seed)
+        x, length_scale = random_rows(self.dataset, settings.num_points, settings), neighbor_distance(self.dataset)
         i, j = np.triu_indices(len(x), k=1)
         estimator = make_estimator(self.method, length_scale)
         exact = estimator.kernel(x, x)[i, j]
@@ -124,7 +116,7 @@ class DistanceCell(Cell):
     dataset: str
 
     def measure(self, settings: OrthogonalSettings) -> Tables:
-        x, length_scale = points(self.dataset, settings.num_points, settings.seed)
+        x, length_scale = random_rows(self.dataset, settings.num_points, settings), neighbor_distance(self.dataset)
         i, j = np.triu_indices(len(x), k=1)
         t = np.sum((x[i] - x[j]) ** 2, axis=-1) / length_scale**2
         quantiles = {f"t{q}": float(np.quantile(t, q)) for q in (0.05, 0.5, 0.95)}
@@ -149,21 +141,16 @@ def verdicts(tables: Tables, settings: OrthogonalSettings) -> list[Verdict]:
 
 def agreements(tables: Tables, settings: OrthogonalSettings) -> Iterator[Verdict]:
     """Measured against predicted errors; Student's t, for the standard errors are measured too."""
-    from scipy.stats import t as student
-
     count = sum(not np.isnan(row["expected"]) for row in tables["errors"])
-    limit = float(student.isf(FALSE_ALARM / (2 * count), settings.num_draws - 1))
+    limit = bonferroni(FALSE_ALARM, count, settings.num_draws)
     for method in CLOSED:
         rows = select(tables["errors"], method=method)
-        z = [(row["mse"] - row["expected"]) / row["standard_error"] for row in rows]
-        worst = int(np.argmax(np.abs(z)))
-        sizes = [row["standard_error"] / row["expected"] for row in rows]
+        largest, holds = agreement(rows, limit, lambda row: "{dataset} at m = {num_rows}".format(**row), "mse")
         yield Verdict(
             claim=f"the error of {method} is the mean of its closed form over the pairs of points",
             expected=f"|t| below {limit:.2f} at all of {count} points (false alarm {FALSE_ALARM})",
-            measured=f"largest {abs(z[worst]):.2f}: {rows[worst]['dataset']} at m = {rows[worst]['num_rows']}; "
-            f"standard errors {min(sizes):.1%} .. {max(sizes):.1%} of the value",
-            holds=bool(abs(z[worst]) < limit),
+            measured=f"{largest}; {relative_sizes(rows)}",
+            holds=holds,
         )
 
 

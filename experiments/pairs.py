@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
+from experiments.agreement import bonferroni
 from experiments.experiment import Record
 
 
@@ -27,12 +28,10 @@ def judge(measured: float, standard_error: float, expected: float) -> Record:
 
 def worst(rows: list[Record], false_alarm: float) -> tuple[float, float, bool]:
     """The largest |z| of the rows, its Bonferroni limit, and whether it is within; never without rows."""
-    from scipy.special import ndtri
-
     if not rows:
         return np.nan, np.nan, False
     largest = max(abs(row["z"]) for row in rows)
-    limit = float(-ndtri(false_alarm / (2 * len(rows))))
+    limit = bonferroni(false_alarm, len(rows))
     return largest, limit, bool(largest <= limit)
 
 

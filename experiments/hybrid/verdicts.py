@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from experiments.agreement import agreement, bonferroni
 from experiments.experiment import Summary, Tables, Verdict, reported
 from experiments.hybrid.measure import ANGLES, METHODS, NUM_SIGNS, PRINTED, HybridSettings
 
@@ -20,7 +21,12 @@ def significant(value: float) -> int:
 
 
 def verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
-    return [digits(tables), agreement(tables, settings), *best(tables, settings), *cluster_verdicts(tables, settings)]
+    return [
+        digits(tables),
+        closed_forms(tables, settings),
+        *best(tables, settings),
+        *cluster_verdicts(tables, settings),
+    ]
 
 
 def digits(tables: Tables) -> Verdict:
@@ -36,21 +42,16 @@ def digits(tables: Tables) -> Verdict:
     )
 
 
-def agreement(tables: Tables, settings: HybridSettings) -> Verdict:
+def closed_forms(tables: Tables, settings: HybridSettings) -> Verdict:
     """All measured points of both parts against their closed forms."""
-    from scipy.stats import t as student
-
     points = [row for row in (*tables["angles"], *tables["clusters"]) if not np.isnan(row["measured"])]
-    z = [(row["measured"] - row["expected"]) / row["standard_error"] for row in points]
-    worst = int(np.argmax(np.abs(z)))
-    draws = min(settings.num_draws, settings.cluster_draws)
-    limit = float(student.isf(FALSE_ALARM / (2 * len(points)), draws - 1))
-    place = points[worst].get("estimator") or points[worst]["method"]
+    limit = bonferroni(FALSE_ALARM, len(points), min(settings.num_draws, settings.cluster_draws))
+    largest, holds = agreement(points, limit, lambda row: row.get("estimator") or row["method"])
     return Verdict(
         claim="measured errors are their closed forms, wherever the tails allow a measurement",
         expected=f"all |t| below {limit:.2f} (false alarm {FALSE_ALARM})",
-        measured=f"{len(points)} points, largest {abs(z[worst]):.2f}: {place}",
-        holds=bool(abs(z[worst]) < limit),
+        measured=f"{len(points)} points, {largest}",
+        holds=holds,
     )
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from scipy.special import ndtri
-
+from experiments.agreement import bonferroni
 from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.kernel_mse.measure import KernelMseSettings, distance_name
 from experiments.tables import select
@@ -12,7 +11,7 @@ from experiments.tables import select
 def limit(tables: Tables, settings: KernelMseSettings) -> float:
     """The Bonferroni limit of |z| over all points of the run."""
     count = len(tables["points"]) + len(tables.get("large", []))
-    return float(-ndtri(settings.false_alarm / (2 * count)))
+    return bonferroni(settings.false_alarm, count)
 
 
 def verdicts(tables: Tables, settings: KernelMseSettings) -> Iterator[Verdict]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.datasets import load_dataset, neighbor_distance
+from experiments.datasets import load_dataset, neighbor_distance, random_rows
 from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.quadrature.random_radius import RADIUS_METHODS, block_size, expected_mse, sample_gram
 from experiments.tables import mean_and_error
@@ -64,14 +64,6 @@ def make_estimator(kernel: str, method: str, length_scale: float, nodes: int = 2
     return rf.ArcCosineFeatures(rf.ArcCosineKernel(order=int(kernel[-1])), coupling=coupling)
 
 
-@functools.cache
-def points(name: str, num_points: int, seed: int) -> np.ndarray:
-    """Random rows of a table."""
-    data = load_dataset(name)
-    (chosen,) = data.split(Settings(seed=seed).rng("points", name), num_points)
-    return data.inputs[chosen]
-
-
 @dataclass(frozen=True)
 class GramCell(Cell):
     """One kernel under one coupling on one data set."""
@@ -82,7 +74,7 @@ class GramCell(Cell):
 
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `errors`: mean squared relative Frobenius error, measured and in closed form (NaN: not known)."""
-        x = points(self.dataset, settings.num_points, settings.seed)
+        x = random_rows(self.dataset, settings.num_points, settings)
         dim, length_scale = x.shape[1], neighbor_distance(self.dataset)
         estimators = [make_estimator(self.kernel, self.method, length_scale)] * len(settings.multiples)
         sizes = [2 * multiple * dim for multiple in settings.multiples]
@@ -113,7 +105,7 @@ class RadiusCell(Cell):
 
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `errors`; a row is a pair of nodes, as elsewhere, and the origin is not counted."""
-        x = points(self.dataset, settings.num_points, settings.seed) / neighbor_distance(self.dataset)
+        x = random_rows(self.dataset, settings.num_points, settings) / neighbor_distance(self.dataset)
         dim, exact = x.shape[1], rf.GaussianKernel()(x, x)
         size, t = float(np.sum(exact**2)), np.sum((x[:, None] - x) ** 2, axis=-1)
         rows: list[Record] = []

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from experiments.agreement import agreement, bonferroni, relative_sizes
 from experiments.experiment import Record, Summary, Tables, Verdict, reported
 from experiments.quadrature.measure import KERNELS, QuadratureSettings
 
@@ -19,7 +20,7 @@ def curve(rows: list[Record], **wanted: str) -> dict[str, np.ndarray]:
 
 def verdicts(tables: Tables, settings: QuadratureSettings) -> list[Verdict]:
     return [
-        agreement(tables, settings),
+        closed_forms(tables, settings),
         *(gain(tables, kernel) for kernel in KERNELS),
         random_radius(tables),
         redrawn(tables),
@@ -27,21 +28,17 @@ def verdicts(tables: Tables, settings: QuadratureSettings) -> list[Verdict]:
     ]
 
 
-def agreement(tables: Tables, settings: QuadratureSettings) -> Verdict:
+def closed_forms(tables: Tables, settings: QuadratureSettings) -> Verdict:
     """Measured against predicted errors; Student's t, for the standard errors are measured too."""
-    from scipy.stats import t as student
-
     rows = [row for row in tables["errors"] if not np.isnan(row["expected"])]
-    limit = float(student.isf(FALSE_ALARM / (2 * len(rows)), settings.num_draws - 1))
-    z = [(row["squared_error"] - row["expected"]) / row["standard_error"] for row in rows]
-    worst = int(np.argmax(np.abs(z)))
-    sizes = [row["standard_error"] / row["expected"] for row in rows]
+    limit = bonferroni(FALSE_ALARM, len(rows), settings.num_draws)
+    place = "{dataset}, {kernel}, {method}"
+    largest, holds = agreement(rows, limit, lambda row: place.format(**row), "squared_error")
     return Verdict(
         claim="squared Frobenius errors are the sums of the closed forms, wherever these are known",
         expected=f"|t| below {limit:.2f} (false alarm {FALSE_ALARM})",
-        measured=f"{len(rows)} points, largest {abs(z[worst]):.2f}: {rows[worst]['dataset']}, {rows[worst]['kernel']}, "
-        f"{rows[worst]['method']}; standard errors {min(sizes):.1%} .. {max(sizes):.1%} of the value",
-        holds=bool(abs(z[worst]) < limit),
+        measured=f"{len(rows)} points, {largest}; {relative_sizes(rows)}",
+        holds=holds,
     )
 
 

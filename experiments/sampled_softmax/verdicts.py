@@ -1,8 +1,6 @@
 """What the numbers of sampled_softmax say."""
 
-from scipy.special import ndtri
-from scipy.stats import t as student
-
+from experiments.agreement import bonferroni
 from experiments.clocks import log_slope
 from experiments.experiment import Summary, Tables, Verdict, reported
 from experiments.sampled_softmax.settings import FITTED, PLAIN, SampledSoftmaxSettings
@@ -63,7 +61,7 @@ def frequency_verdict(tables: Tables, settings: SampledSoftmaxSettings, sampler:
 def prediction_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
     """The delta method, where its prediction is small."""
     rows = [row for row in select(tables["laws"], law=PLAIN) if row["predicted"] <= SMALL]
-    limit = float(student.isf(alpha(settings) / 2, settings.num_maps - 1))
+    limit = bonferroni(alpha(settings), 1, settings.num_maps)
     ratios = [row["total_variation"] / row["predicted"] for row in rows]
     return Verdict(
         claim="plain features: the delta method predicts the mean total variation",
@@ -141,7 +139,7 @@ def unbiased_verdict(tables: Tables) -> Verdict:
 def gradient_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
     """Sampled gradients with one negative against their exact mean."""
     rows = select(tables["gradients"], num_negatives=1)
-    limit = float(-ndtri(alpha(settings) / (2 * settings.dim)))
+    limit = bonferroni(alpha(settings), settings.dim)
     worst = max(row["z"] for row in rows)
     return Verdict(
         claim="mean of sampled gradients, one negative from the tree or a uniform one, equals its exact value",

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from experiments.agreement import agreement, bonferroni, relative_sizes
 from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.simplex.measure import BANDWIDTHS, CHAIN, PRINTED, PRINTED_COUPLINGS, SimplexSettings
 from experiments.tables import select
-from randfeat.testing.report import bonferroni
 
 FALSE_ALARM = 1e-3
 Z_LIMIT = 4.5
@@ -18,7 +18,7 @@ Z_LIMIT = 4.5
 
 
 def verdicts(tables: Tables, settings: SimplexSettings) -> list[Verdict]:
-    return [digits(tables), agreement(tables), *orderings(tables, settings), *classifications(tables)]
+    return [digits(tables), closed_forms(tables), *orderings(tables, settings), *classifications(tables)]
 
 
 def digits(tables: Tables) -> Verdict:
@@ -34,18 +34,16 @@ def digits(tables: Tables) -> Verdict:
     )
 
 
-def agreement(tables: Tables) -> Verdict:
+def closed_forms(tables: Tables) -> Verdict:
     known = [row for row in tables["errors"] if not np.isnan(row["expected"])]
-    z = [(row["ratio"] - row["expected"]) / row["standard_error"] for row in known]
-    worst, limit = int(np.argmax(np.abs(z))), bonferroni(FALSE_ALARM, len(known))
-    sizes = [row["standard_error"] / row["expected"] for row in known]
+    limit = bonferroni(FALSE_ALARM, len(known))
+    place = "{coupling}, u = {distance:g}, m = {num_rows}"
+    largest, holds = agreement(known, limit, lambda row: place.format(**row), "ratio")
     return Verdict(
         claim="measured errors under orthogonal and simplex rows are their closed forms",
         expected=f"|z| below {limit:.2f} (false alarm {FALSE_ALARM})",
-        measured=f"{len(known)} points, largest {abs(z[worst]):.2f}: {known[worst]['coupling']}, "
-        f"u = {known[worst]['distance']:g}, m = {known[worst]['num_rows']}; standard errors {min(sizes):.1%} .. "
-        f"{max(sizes):.1%} of the value",
-        holds=bool(abs(z[worst]) < limit),
+        measured=f"{len(known)} points, {largest}; {relative_sizes(known)}",
+        holds=holds,
     )
 
 
