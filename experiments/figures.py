@@ -66,10 +66,12 @@ def stacked(figure: Figure, heights: Sequence[float]) -> list[Any]:
 
 def feature_axis(axes: Axes, num_features: Iterable[float]) -> None:
     """A logarithmic axis over numbers of features, labelled with them."""
+    from matplotlib.ticker import NullLocator
+
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(num_features))
     axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def value_axis(axes: Axes) -> None:

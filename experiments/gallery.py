@@ -16,6 +16,7 @@ def publish(experiment: Experiment, source: Path, target: Path) -> list[Path]:
     results = Results.read(source)
     if results.experiment != experiment.name:
         raise ValueError(f"the results there are of {results.experiment}.")
+    check_tables(results, source)
     tables = {
         name: [{column: rounded(value) for column, value in row.items()} for row in rows]
         for name, rows in results.tables.items()
@@ -30,7 +31,11 @@ def publish(experiment: Experiment, source: Path, target: Path) -> list[Path]:
 def draw(experiment: Experiment, folder: Path) -> list[Path]:
     """Draw the figures of published numbers again, with a thumbnail of the first; returns the paths."""
     results = Results.read(folder)
-    if not any(results.tables.values()):
-        raise ValueError(f"{folder / 'results.json'} has no tables to draw figures from.")
+    check_tables(results, folder)
     _, paths = figures.draw(experiment, results, folder, kinds=("svg",), thumbnail=THUMBNAIL)
     return paths
+
+
+def check_tables(results: Results, folder: Path) -> None:
+    if not any(results.tables.values()):
+        raise ValueError(f"{folder / 'results.json'} has no tables to draw figures from.")

@@ -264,8 +264,14 @@ def plot(results: Results) -> dict[str, Any]:
         t = np.linspace(0.25, 30, 240)
         ratio = relative_mse("trig pairs", "orthogonal", t, dim, dim) / (2 * np.sinh(t / 2) ** 2 / dim)
         right.plot(t, ratio - 1, color=color)
-    left.set(xscale="log", yscale="log", xlabel="u = |x + y|²", ylabel="saved share of the MSE", ylim=(1e-5, 1))
-    left.set_title("positive, m = d: exact (solid), bound of Theorem 2 (dashed)")
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlabel="u = |x + y|²",
+        ylabel="saved share of the MSE",
+        ylim=(1e-5, 1),
+        title="positive, m = d: exact (solid), bound of Theorem 2 (dashed)",
+    )
     left.legend(loc="lower left")
     right.axhline(0, color="#000000", linewidth=0.8, linestyle=":")
     right.set_yscale("symlog", linthresh=1e-4)

@@ -175,8 +175,7 @@ def plot(results: Results) -> dict[str, Any]:
         average = [r["average_of_values_error"] for r in results.tables["heads"] if r["family"] == name]
         axes.axhline(statistics.median(average), color="#000000", linestyle=":")
         feature_axis(axes, widths)
-        axes.set_title(f"{name}, {len(average)} head{'s' * (len(average) > 1)}")
-        axes.set_xlabel("features")
+        axes.set(title=f"{name}, {len(average)} head{'s' * (len(average) > 1)}", xlabel="features")
     for axes in panels[len(families) :]:
         axes.set_visible(False)
     value_axis(panels[0])

@@ -113,9 +113,14 @@ def plot(results: Results) -> dict[str, Any]:
         x, y = ([row[name] for row in chosen] for name in ("predicted", "measured"))
         axes.scatter(x, y, s=size, color=color, label=label, linewidth=0)
     axes.plot([0.1, 3], [0.1, 3], color="#000000", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", yscale="log", xlim=(0.1, 3), ylim=(0.1, 3))
-    axes.set_xlabel("predicted error (64 queries, 3 draws)")
-    axes.set_ylabel("measured error (all queries, 5 draws)")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(0.1, 3),
+        ylim=(0.1, 3),
+        xlabel="predicted error (64 queries, 3 draws)",
+        ylabel="measured error (all queries, 5 draws)",
+    )
     axes.legend(fontsize=7)
     return {"recommendation": figure}
 

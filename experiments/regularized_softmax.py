@@ -211,8 +211,14 @@ def plot(results: Results) -> dict[str, Any]:
         entry("published, $2d^{-1/3}$", color=GREY, linestyle=":"),
         entry("drawn features", color=GREY, marker="o", linestyle="none"),
     ]
-    left.set(xscale="log", yscale="log", ylim=(1e-4, 1.3), xlabel="d", ylabel="1 - SMREG / SM")
-    left.set_title("distance to the softmax kernel")
+    left.set(
+        xscale="log",
+        yscale="log",
+        ylim=(1e-4, 1.3),
+        xlabel="d",
+        ylabel="1 - SMREG / SM",
+        title="distance to the softmax kernel",
+    )
     u = np.linspace(0, 40, 200)
     for dim, color in zip((4, 16, 64, 256), (VERMILION, ORANGE, GREEN, BLUE), strict=True):
         right.plot(u, ratio(u, dim), color=color)

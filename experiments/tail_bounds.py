@@ -261,8 +261,13 @@ def plot(results: Results) -> dict[str, Any]:
         left.errorbar(levels, share, yerr=[share - low, high - share], label=label, **dots)
     rare = columns(tables["rare"], "level", "probability")
     left.plot(*rare, color=VERMILION, marker="x", linestyle="none", label="independent: importance sampling")
-    left.set(yscale="log", ylim=(1e-10, 2), xlabel="level a", ylabel="P[estimate > a · kernel]")
-    left.set_title("d = {dim}, {num_rows} rows, u = {distance:g}".format(**settings))
+    left.set(
+        yscale="log",
+        ylim=(1e-10, 2),
+        xlabel="level a",
+        ylabel="P[estimate > a · kernel]",
+        title="d = {dim}, {num_rows} rows, u = {distance:g}".format(**settings),
+    )
     rows = [row for row in tables["moments"] if (row["envelope"], row["u"]) == PLANTED[:2]]
     theta = [row["theta"] for row in rows]
     for name, color, style in (
@@ -272,8 +277,13 @@ def plot(results: Results) -> dict[str, Any]:
         ("printed", VERMILION, ":"),
     ):
         right.plot(theta, [row[name] for row in rows], color=color, linestyle=style, marker="o", label=f"gap: {name}")
-    right.set(xscale="log", yscale="log", xlabel="θ", ylabel="gap of the moment generating functions")
-    right.set_title("two rows, d = 4, Λ = {:g}, u = {:g}".format(*PLANTED))
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel="θ",
+        ylabel="gap of the moment generating functions",
+        title="two rows, d = 4, Λ = {:g}, u = {:g}".format(*PLANTED),
+    )
     handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return {"tail_bounds": figure}

@@ -157,8 +157,7 @@ def plot(results: Results) -> dict[str, Any]:
             over_heads(results.tables, "FAVOR+", "nothing", width), color="#000000", linestyle=":", label="FAVOR+"
         )
         axes.set_xticks(range(len(FITTED_ON)), ["same", "1 other", "3 others"])
-        axes.set_xlabel("passages fitted on")
-        axes.set_title(f"{width} features")
+        axes.set(xlabel="passages fitted on", title=f"{width} features")
     value_axis(panels[0])
     panels[0].set_ylabel("relative error of the output")
     panels[0].legend(fontsize=7)

@@ -210,8 +210,7 @@ def plot(results: Results) -> dict[str, Any]:
     )
     left.contour(both / np.pi, lengths, mirrored, levels=[0.0], colors="#000000", linewidths=1)
     figure.colorbar(image, ax=left, label="log₁₀ ratio")
-    left.set_title("MSE trigonometric / positive; black: equal")
-    left.set_ylabel("length l")
+    left.set(title="MSE trigonometric / positive; black: equal", ylabel="length l")
     for length, color in zip(SLICES, ("#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True):
         fine = np.linspace(0.02, 0.97, 200) * np.pi
         values = relative_mse("trig pairs", length, fine) / relative_mse("positive", length, fine)

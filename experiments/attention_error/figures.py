@@ -137,9 +137,7 @@ def prediction(tables: Tables) -> Figure:
             elinewidth=0.7,
             alpha=0.75,
         )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_ylim(0.4, TOP_RATIO)
+    axes.set(xscale="log", yscale="log", ylim=(0.4, TOP_RATIO))
     above = sum(row["ratio"] > TOP_RATIO for row in tables["softened"])
     if above:
         note = f"{above} of {len(tables['softened'])} cells above {TOP_RATIO:g}"
@@ -149,8 +147,10 @@ def prediction(tables: Tables) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.set_xlabel("spread s: mean relative variance of the kernel along an attention row, worst query")
-    axes.set_ylabel("measured / predicted rms error")
+    axes.set(
+        xlabel="spread s: mean relative variance of the kernel along an attention row, worst query",
+        ylabel="measured / predicted rms error",
+    )
     estimators = list(dict.fromkeys(row["estimator"] for row in tables["softened"]))
     handles: list[Any] = [line(ESTIMATOR_STYLES[name], name) for name in estimators]
     handles.append(entry("delta method: lines above, 1 below", color="#000000"))

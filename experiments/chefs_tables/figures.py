@@ -68,8 +68,7 @@ def accuracies(results: Results) -> Figure:
             axes.errorbar(moved, [row["accuracy"] for row in own], yerr=bars, **STYLES[method], elinewidth=0.8)
             axes.axhline(own[0]["exact"], color=BLACK, linewidth=0.8, linestyle=":")
         feature_axis(axes, widths)
-        axes.set_xlabel("num_features")
-        axes.set_title(name)
+        axes.set(xlabel="num_features", title=name)
     figure.axes[0].set_ylabel("accuracy")
     legend = [*style_handles(STYLES, methods), entry("exact kernel", color=BLACK, linewidth=0.8, linestyle=":")]
     legend_below(figure, legend, columns=len(legend))

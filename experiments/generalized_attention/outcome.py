@@ -77,8 +77,7 @@ def plot(results: Results) -> dict[str, Any]:
                     marker = "x" if row["diverged"] else "o"
                     axes.plot(position + shift, row["accuracy"], marker=marker, fillstyle=fill, color=COLORS[name])
         axes.set_xticks(range(len(names)), names, rotation=30)
-        axes.set(title=task, ylim=(-0.03, 1.03))
-        axes.set_ylabel("accuracy on held-out sequences" if task == tasks[0] else "")
+        axes.set(title=task, ylim=(-0.03, 1.03), ylabel="accuracy on held-out sequences" if task == tasks[0] else "")
     handles = [
         entry("renormalized", color="#777777", linestyle="", marker="o"),
         entry("plain sums", color="#777777", linestyle="", marker="o", fillstyle="none"),

@@ -69,8 +69,7 @@ def large_panel(axes: Any, rows: list[Record]) -> None:
         error_bars(axes, moved, measured / independent, error / independent, **kind)
     value_axis(axes)
     feature_axis(axes, sorted({row["num_features"] for row in rows}))
-    axes.set_xlabel("num_features")
-    axes.set_ylabel("MSE over that of independent rows")
+    axes.set(xlabel="num_features", ylabel="MSE over that of independent rows")
 
 
 def normal_panel(axes: Any, tables: Tables) -> None:
@@ -79,7 +78,9 @@ def normal_panel(axes: Any, tables: Tables) -> None:
     grid = np.linspace(-4, 4, 400)
     axes.plot(grid, ndtr(grid), color=GREY)
     axes.step(z, (np.arange(z.size) + 0.5) / z.size, where="mid", color="#000000", linewidth=1)
-    axes.set_xlim(-4, 4)
-    axes.set_xlabel("z = (measured - closed form) / standard error")
-    axes.set_ylabel("share of points below")
-    axes.set_title(f"all {z.size} points; grey: normal")
+    axes.set(
+        xlim=(-4, 4),
+        xlabel="z = (measured - closed form) / standard error",
+        ylabel="share of points below",
+        title=f"all {z.size} points; grey: normal",
+    )

@@ -37,14 +37,12 @@ def overview(results: Results) -> Any:
         axes.set_xscale("log", base=2)
         axes.set_xticks([row["tau"] for row in rows], [f"{row['tau']:g}" for row in rows])
         value_axis(axes)
-        axes.set_xlabel("τ")
-        axes.set_title(title)
+        axes.set(xlabel="τ", title=title)
     for sampler, color, marker in (("tree", BLUE, "^"), ("Gumbel-max", VERMILION, "v")):
         rows = select(results.tables["speed"], sampler=sampler)
         sizes, times = ([row[column] for row in rows] for column in ("num_classes", "processor"))
         handles += panels[2].loglog(sizes, np.multiply(1e6, times), color=color, marker=marker, label=sampler)
-    panels[2].set_xlabel("classes")
-    panels[2].set_title("processor time for a draw [µs]")
+    panels[2].set(xlabel="classes", title="processor time for a draw [µs]")
     legend_below(figure, handles, columns=6)
     return figure
 
@@ -71,8 +69,7 @@ def convergence(results: Results) -> Any:
     left.set_xscale("log", base=2)
     left.set_xticks(widths, [str(width) for width in widths])
     value_axis(left)
-    left.set_xlabel("features")
-    left.set_title("total variation, plain features (lines: delta method)")
+    left.set(xlabel="features", title="total variation, plain features (lines: delta method)")
     for law, color, marker in (("uniform", BLACK, "s"), ("tree", BLUE, "^")):
         rows = select(results.tables["gradients"], law=law)
         numbers = sorted({row["num_negatives"] for row in rows})
@@ -104,7 +101,8 @@ def convergence(results: Results) -> Any:
     right.set_xscale("log", base=2)
     right.set_xticks(numbers, [str(number) for number in numbers])
     value_axis(right)
-    right.set_xlabel("negatives s")
-    right.set_title(f"relative bias and error of the gradient, τ = {results.settings['tree_tau']:g}")
+    right.set(
+        xlabel="negatives s", title=f"relative bias and error of the gradient, τ = {results.settings['tree_tau']:g}"
+    )
     legend_below(figure, handles, columns=5)
     return figure

@@ -32,22 +32,31 @@ def plot(results: Results) -> dict[str, Figure]:
     ):
         values = [row[name] for row in rows]
         one.plot([row["tokens"] for row in rows], values, color=BLUE, linestyle=style, label=f"{label}, m = {most}")
-    one.set(xlabel="tokens L", ylabel="largest error of exp(q·k/√d)")
-    one.set_title(f"attention matrices, d = {max(settings['token_dims'])}")
+    one.set(
+        xlabel="tokens L",
+        ylabel="largest error of exp(q·k/√d)",
+        title=f"attention matrices, d = {max(settings['token_dims'])}",
+    )
     points(two, tables["ball"], "dim", BLUE, "unit ball, gradient ascent")
     dims = np.array([row["dim"] for row in tables["ball"]])
     reference = tables["ball"][-1]["median"] * np.sqrt(dims / dims[-1])
     two.plot(dims, reference, color=GREY, linestyle=":", label="∝ √d")
-    two.set(xlabel="dimension d", ylabel="largest error of the kernel")
-    two.set_title(f"all pairs of points of a ball, m = {settings['ball_rows']}")
+    two.set(
+        xlabel="dimension d",
+        ylabel="largest error of the kernel",
+        title=f"all pairs of points of a ball, m = {settings['ball_rows']}",
+    )
     middle = settings["sup_rows"][len(settings["sup_rows"]) // 2]
     rows = select(tables["sup"], rows=middle)
     points(three, rows, "diameter", BLACK, "measured")
     for name, color in zip(BOUNDS, (ORANGE, GREEN, VERMILION), strict=True):
         values = [row[name] for row in rows]
         three.plot([row["diameter"] for row in rows], values, color=color, linestyle="--", label=name)
-    three.set(xlabel="diameter ℓ", ylabel="largest error of the kernel")
-    three.set_title(f"discs, m = {middle}; dashed: bounds at probability 1/2")
+    three.set(
+        xlabel="diameter ℓ",
+        ylabel="largest error of the kernel",
+        title=f"discs, m = {middle}; dashed: bounds at probability 1/2",
+    )
     for name, color, label, shift in (
         ("error", BLUE, "spectral error Δ", 0.94),
         ("prediction", VERMILION, "difference of predictions", 1.0),
@@ -58,8 +67,11 @@ def plot(results: Results) -> dict[str, Figure]:
     bound = sorted({(row["rows"], row["bound"]) for row in tables["spectral"]})
     four.plot(*zip(*bound, strict=True), color=BLUE, linestyle="--", label="bound of Δ")
     four.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    four.set(xlabel="rows m", ylabel="relative error")
-    four.set_title("ridge regression, {num_points} points, λ = {ridge:g}".format(**settings))
+    four.set(
+        xlabel="rows m",
+        ylabel="relative error",
+        title="ridge regression, {num_points} points, λ = {ridge:g}".format(**settings),
+    )
     ticks = (settings["tokens"], settings["ball_dims"], settings["diameters"], settings["spectral_rows"])
     for axes, values in zip((one, two, three, four), ticks, strict=True):
         value_axis(axes)
