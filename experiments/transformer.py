@@ -122,6 +122,15 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, clip: float = 1.0) -> float:
+    """Change the weights to lower the loss; returns the norm of the gradient, which is at most `clip` in the step."""
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return float(norm)
+
+
 def save_checkpoint(path: Path, name: str, state: dict[str, Any]) -> None:
     """Write tensors and plain values under this name; the file is complete at every moment, or not there."""
     with replacing(path) as file:

@@ -9,7 +9,17 @@ from torch.nn.functional import cross_entropy
 import randfeat as rf
 from experiments.experiment import Record
 from experiments.generalized_attention.tasks import SIZES, Batch, make_batch
-from experiments.transformer import Attention, Shape, Transformer, draw_maps, exact, linear, make_model, one_thread
+from experiments.transformer import (
+    Attention,
+    Shape,
+    Transformer,
+    draw_maps,
+    exact,
+    linear,
+    make_model,
+    one_thread,
+    take_step,
+)
 
 if TYPE_CHECKING:
     from experiments.generalized_attention import GeneralizedSettings, TrainingCell
@@ -73,10 +83,7 @@ def train(cell: "TrainingCell", settings: "GeneralizedSettings") -> Record:
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 break
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            take_step(model, optimizer, loss)
         rng = settings.rng("test", cell.task, cell.repetition)
         test = make_batch(cell.task, settings.length, settings.test_examples, rng, held_out=True)
         with torch.no_grad():

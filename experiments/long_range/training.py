@@ -13,7 +13,17 @@ from torch.utils._pytree import tree_leaves
 import randfeat as rf
 from experiments.experiment import Record
 from experiments.long_range.tasks import make_examples
-from experiments.transformer import Attention, Shape, Transformer, draw_maps, exact, linear, make_model, one_thread
+from experiments.transformer import (
+    Attention,
+    Shape,
+    Transformer,
+    draw_maps,
+    exact,
+    linear,
+    make_model,
+    one_thread,
+    take_step,
+)
 
 if TYPE_CHECKING:
     from experiments.long_range import CostCell, LongRangeSettings, TaskCell
@@ -50,10 +60,7 @@ def train(cell: "TaskCell", settings: "LongRangeSettings") -> Record:
                 attention = attention_at(cell, settings, shape, step)
             chosen = torch.arange(step * settings.batch, (step + 1) * settings.batch) % len(labels)
             loss = cross_entropy(model(tokens[chosen], attention), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            take_step(model, optimizer, loss)
             schedule.step()
         with torch.no_grad():
             logits = model(torch.from_numpy(test.tokens), attention_at(cell, settings, shape, settings.steps))

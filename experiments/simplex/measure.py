@@ -9,18 +9,11 @@ import numpy as np
 
 import randfeat as rf
 from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
+from experiments.estimators import COUPLINGS as ESTABLISHED
 from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.tables import mean_and_error
 
-COUPLINGS: dict[str, rf.Coupling] = {
-    "independent": rf.Independent(),
-    "orthogonal": rf.Orthogonal(),
-    "simplex": rf.Simplex(),
-    "centered": rf.CenteredGaussian(),
-    "antithetic": rf.Antithetic(),
-    "antithetic-orthogonal": rf.Antithetic(rf.Orthogonal()),
-    "simplex-plus": rf.SimplexPlus(),
-}
+COUPLINGS: dict[str, rf.Coupling] = ESTABLISHED | {"simplex-plus": rf.SimplexPlus()}
 PRINTED_COUPLINGS = ("orthogonal", "simplex", "centered", "antithetic", "antithetic-orthogonal")
 PRINTED: dict[tuple[int, float], tuple[float, ...]] = {
     (4, 0.5): (0.915, 0.330, 0.290, 0.393, 0.337, 0.445, 0.691),

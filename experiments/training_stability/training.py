@@ -22,6 +22,7 @@ from experiments.transformer import (
     make_model,
     one_thread,
     save_checkpoint,
+    take_step,
 )
 
 if TYPE_CHECKING:
@@ -161,11 +162,8 @@ class Training:
         if maps and self.step % self.settings.diagnose_every == 0:
             self.tables["denominators"].append(self.arm | {"step": self.step} | diagnose(self.model, batch, maps))
         loss = loss_of(self.model, batch, attention_of(self.cell, maps))
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        self.optimizer.step()
-        self.tables["steps"].append(self.arm | {"step": self.step, "loss": loss.item(), "gradient_norm": float(norm)})
+        norm = take_step(self.model, self.optimizer, loss, CLIP)
+        self.tables["steps"].append(self.arm | {"step": self.step, "loss": loss.item(), "gradient_norm": norm})
         self.step += 1
 
     @torch.no_grad()
