@@ -1,13 +1,11 @@
 """attention_matrix_error: the error of approximate attention against the number of rows, by the scale of the inputs.
 
-Queries, keys and values with independent normal entries, queries and keys times a `scale`, in the setting of
-Performer Fig. 4: length 4096, dimension 16, 15 samples of everything; positive and trigonometric features, independent
-and orthogonal rows; the mean squared error of the output. m counts rows, of which trigonometric features make two
-features each. Beside it: how often a denominator is negative, how far denominators spread around their exact values,
-and the prediction of the delta method for some queries, checked against draws.
+Normal inputs in the setting of Performer Fig. 4. m counts rows, of which trigonometric features make two features each.
 """
 
+import itertools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +13,11 @@ import numpy as np
 from scipy.special import logsumexp
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.laws import make_estimator
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import entry, feature_axis, legend_below, new_figure, value_axis
+from experiments.palette import ESTIMATOR_STYLES
+from experiments.tables import mean_and_error
 
 ESTIMATORS = {"positive": "positive", "trig": "trig pairs"}
 COUPLINGS = ("independent", "orthogonal")
@@ -68,55 +66,37 @@ def relative_denominators(query: np.ndarray, key: np.ndarray, phi: rf.FeatureMap
 
 
 @dataclass(frozen=True)
-class SampleCell:
+class SampleCell(Cell):
     """One sample at one scale: every estimator, coupling and number of rows."""
 
     scale: float
     sample: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"scale {self.scale:g} sample {self.sample}"
-
     def measure(self, settings: AttentionMatrixSettings) -> Tables:
-        """Rows of `errors`."""
         query, key, value = inputs(settings, self.scale, self.sample)
         exact, log_exact = rf.softmax_attention(query, key, value), log_denominators(query, key)
         rows: list[Record] = []
-        for name, label in ESTIMATORS.items():
-            for coupling in COUPLINGS:
-                for num_rows in settings.num_rows:
-                    estimator = make_estimator(label, coupling)
-                    phi = estimator.draw(
-                        settings.dim,
-                        estimator.num_features(num_rows),
-                        rng=settings.rng(self.key, name, coupling, num_rows),
-                    )
-                    output = rf.linear_attention(query, key, value, phi)
-                    ratio = relative_denominators(query, key, phi, log_exact)
-                    row: Record = {"scale": self.scale, "sample": self.sample, "estimator": name, "coupling": coupling}
-                    row |= {"num_rows": num_rows, "mse": float(np.mean((output - exact) ** 2))}
-                    row |= {"negative": float(np.mean(ratio < 0)), "least": float(ratio.min())}
-                    row |= {f"q{q}": float(np.quantile(ratio, q)) for q in QUANTILES}
-                    rows.append(row)
+        for name, coupling, num_rows in itertools.product(ESTIMATORS, COUPLINGS, settings.num_rows):
+            estimator = make_estimator(ESTIMATORS[name], coupling)
+            rng = settings.rng(f"scale {self.scale:g} sample {self.sample}", name, coupling, num_rows)
+            phi = estimator.draw(settings.dim, estimator.num_features(num_rows), rng=rng)
+            output = rf.linear_attention(query, key, value, phi)
+            ratio = relative_denominators(query, key, phi, log_exact)
+            row: Record = {"scale": self.scale, "sample": self.sample, "estimator": name, "coupling": coupling}
+            row |= {"num_rows": num_rows, "mse": np.mean((output - exact) ** 2)}
+            row |= {"negative": np.mean(ratio < 0), "least": ratio.min()}
+            rows.append(row | {f"q{q}": np.quantile(ratio, q) for q in QUANTILES})
         return {"errors": rows}
 
 
 @dataclass(frozen=True)
-class DeltaCell:
+class DeltaCell(Cell):
     """The prediction for the first queries of the first sample, and the error of the same queries over many draws."""
 
     scale: float
     estimator: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"scale {self.scale:g} prediction {self.estimator}"
-
     def measure(self, settings: AttentionMatrixSettings) -> Tables:
-        """One row of `predictions`, at the largest number of rows."""
         query, key, value = inputs(settings, self.scale, 0)
         query = query[: settings.delta_queries]
         estimator = make_estimator(ESTIMATORS[self.estimator], "independent")
@@ -125,17 +105,15 @@ class DeltaCell:
         size = float(np.mean(exact**2))
         relative = rf.predict_attention_error(estimator, query, key, value, width, num_queries=len(query))
         errors = []
-        for draw in range(settings.delta_draws):
-            phi = estimator.draw(settings.dim, width, rng=settings.rng(self.key, draw))
-            errors.append(float(np.mean((rf.linear_attention(query, key, value, phi) - exact) ** 2)))
+        for rng in settings.rngs(settings.delta_draws, f"scale {self.scale:g} prediction {self.estimator}"):
+            output = rf.linear_attention(query, key, value, estimator.draw(settings.dim, width, rng=rng))
+            errors.append(float(np.mean((output - exact) ** 2)))
         row: Record = {"scale": self.scale, "estimator": self.estimator, "num_rows": max(settings.num_rows)}
-        row |= {"output_size": size, "predicted": float(relative) ** 2 * size, "measured": float(np.mean(errors))}
-        row |= {"standard_error": float(np.std(errors, ddof=1) / np.sqrt(len(errors)))}
-        return {"predictions": [row]}
+        row |= {"output_size": size, "predicted": float(relative) ** 2 * size}
+        return {"predictions": [row | mean_and_error(errors, "measured")]}
 
 
 def cells(settings: AttentionMatrixSettings) -> list[Cell]:
-    """Samples and predictions of every scale."""
     result: list[Cell] = []
     for scale in settings.scales:
         result += [SampleCell(scale, sample) for sample in range(settings.num_samples)]
@@ -145,14 +123,12 @@ def cells(settings: AttentionMatrixSettings) -> list[Cell]:
 
 
 def column(tables: Tables, scale: float, estimator: str, coupling: str, num_rows: int, name: str) -> list[float]:
-    """One number for each sample."""
     wanted = (scale, estimator, coupling, num_rows)
     rows = tables["errors"]
     return [r[name] for r in rows if (r["scale"], r["estimator"], r["coupling"], r["num_rows"]) == wanted]
 
 
 def verdicts(tables: Tables, settings: AttentionMatrixSettings) -> list[Verdict]:
-    """The ordering at both ends of the scales, denominators, and the prediction."""
     return [
         *(line for scale in (LONG, SHORT) if scale in settings.scales for line in orderings(tables, settings, scale)),
         denominators(tables, settings),
@@ -160,13 +136,12 @@ def verdicts(tables: Tables, settings: AttentionMatrixSettings) -> list[Verdict]
     ]
 
 
-def orderings(tables: Tables, settings: AttentionMatrixSettings, scale: float) -> list[Verdict]:
+def orderings(tables: Tables, settings: AttentionMatrixSettings, scale: float) -> Iterator[Verdict]:
     """Which estimator has the smaller error, sample by sample: a sign test for each coupling."""
     from scipy.stats import binom
 
     # The paper's ordering for long inputs; its reverse for short ones, and there for rows that are orthogonal.
     better, worse = ("positive", "trig") if scale == LONG else ("trig", "positive")
-    lines = []
     for coupling in COUPLINGS:
         widths = settings.num_rows
         wins = {
@@ -185,19 +160,16 @@ def orderings(tables: Tables, settings: AttentionMatrixSettings, scale: float) -
         medians = [
             statistics.median(column(tables, scale, name, coupling, max(widths), "mse")) for name in (better, worse)
         ]
-        lines.append(
-            Verdict(
-                claim=f"inputs of scale {scale:g}, {coupling} rows: {better} features have the smaller error",
-                expected=f"in at least {needed} of {settings.num_samples} samples at every m (sign test, false alarm "
-                f"{FALSE_ALARM} over all m)"
-                if claimed
-                else "reported: at few independent rows a small denominator can turn the order around",
-                measured=f"in {', '.join(str(wins[m]) for m in widths)} at m = {', '.join(map(str, widths))}; "
-                f"medians at the last {medians[0]:.2g} and {medians[1]:.2g}",
-                holds=all(count >= needed for count in wins.values()) if claimed else None,
-            )
+        yield Verdict(
+            claim=f"inputs of scale {scale:g}, {coupling} rows: {better} features have the smaller error",
+            expected=f"in at least {needed} of {settings.num_samples} samples at every m (sign test, false alarm "
+            f"{FALSE_ALARM} over all m)"
+            if claimed
+            else "reported: at few independent rows a small denominator can turn the order around",
+            measured=f"in {', '.join(str(wins[m]) for m in widths)} at m = {', '.join(map(str, widths))}; "
+            f"medians at the last {medians[0]:.2g} and {medians[1]:.2g}",
+            holds=all(count >= needed for count in wins.values()) if claimed else None,
         )
-    return lines
 
 
 def denominators(tables: Tables, settings: AttentionMatrixSettings) -> Verdict:
@@ -216,27 +188,21 @@ def denominators(tables: Tables, settings: AttentionMatrixSettings) -> Verdict:
     )
 
 
-def predictions(tables: Tables, settings: AttentionMatrixSettings) -> list[Verdict]:
+def predictions(tables: Tables, settings: AttentionMatrixSettings) -> Iterator[Verdict]:
     """The delta method is leading order: right where every |x + y|² is small against log m."""
-    lines = []
     for row in tables["predictions"]:
         ratio, error = row["measured"] / row["predicted"], row["standard_error"] / row["predicted"]
         claimed = row["scale"] == settings.delta_scale
         text = f"1 up to {DELTA_TOLERANCE:.0%} for higher orders in 1/m and 4 standard errors"
-        lines.append(
-            Verdict(
-                claim=f"measured over predicted error at scale {row['scale']:g}, {row['estimator']}, "
-                f"m = {row['num_rows']}",
-                expected=text if claimed else "reported: keys with exp(|x + y|²) beyond m are not leading order",
-                measured=f"{ratio:.3g} ± {error:.2g}",
-                holds=bool(abs(ratio - 1) <= DELTA_TOLERANCE + 4 * error and error < 0.1) if claimed else None,
-            )
+        yield Verdict(
+            claim=f"measured over predicted error at scale {row['scale']:g}, {row['estimator']}, m = {row['num_rows']}",
+            expected=text if claimed else "reported: keys with exp(|x + y|²) beyond m are not leading order",
+            measured=f"{ratio:.3g} ± {error:.2g}",
+            holds=bool(abs(ratio - 1) <= DELTA_TOLERANCE + 4 * error and error < 0.1) if claimed else None,
         )
-    return lines
 
 
 def summaries(tables: Tables, settings: AttentionMatrixSettings) -> list[Summary]:
-    """Median errors and mean shares of negative denominators."""
     kinds = [(name, coupling) for name in ESTIMATORS for coupling in COUPLINGS]
     rows = []
     for scale in settings.scales:
@@ -258,12 +224,6 @@ def summaries(tables: Tables, settings: AttentionMatrixSettings) -> list[Summary
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Errors, negative denominators and their spread; matplotlib is imported here."""
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter
-
-    from experiments.figures import ESTIMATOR_STYLES, feature_axis, legend_below, new_figure, value_axis
-
     settings, tables = results.settings, results.tables
     scales, widths = settings["scales"], np.asarray(settings["num_rows"])
     figure = new_figure(3.0 * len(scales) + 0.6, 6.6)
@@ -295,7 +255,7 @@ def plot(results: Results) -> dict[str, Any]:
         errors.set_title(f"scale {scale:g}: |x|² = {scale**2 * settings['dim'] ** 0.5:g} on average")
         spread.axhline(0, color="#777777", linewidth=0.8)
         spread.set_yscale("symlog", linthresh=1)
-        spread.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        spread.yaxis.set_major_formatter("{x:g}")
         feature_axis(spread, widths)
         spread.set_xlabel("rows m")
     value_axis(panels[0, 0])
@@ -304,11 +264,11 @@ def plot(results: Results) -> dict[str, Any]:
     ):
         axes.set_ylabel(label)
     handles = [
-        Line2D([], [], label=f"{name}, {coupling}", linestyle=dash, **ESTIMATOR_STYLES[label], **MARKERS[coupling])
+        entry(f"{name}, {coupling}", linestyle=dash, **ESTIMATOR_STYLES[label], **MARKERS[coupling])
         for name, label in ESTIMATORS.items()
         for coupling, dash in lines.items()
     ]
-    handles.append(Line2D([], [], color="#777777", linewidth=0.8, linestyle=":", label="delta method, independent"))
+    handles.append(entry("delta method, independent", color="#777777", linewidth=0.8, linestyle=":"))
     legend_below(figure, handles, columns=3)
     return {"attention_matrix_error": figure}
 

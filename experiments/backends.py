@@ -5,13 +5,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BACKENDS", "available", "epsilon", "from_host", "to_host"]
-
 BACKENDS = ("numpy", "torch", "jax", "cupy")
 
 
 def available(backend: str) -> bool:
-    """Whether the library is installed."""
     return importlib.util.find_spec(backend) is not None
 
 

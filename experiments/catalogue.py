@@ -8,20 +8,20 @@ alone is checked, with the sample's standard error. Estimators stand with the pa
 
 import statistics
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Record, Results, Summary, Tables, Verdict
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
+from experiments.figures import new_figure
+from experiments.tables import select
 from randfeat.couplings.base import coupling_names
 from randfeat.montecarlo import HeavyTailWarning, sample_errors
 from randfeat.selection.catalogue import example_width
 from randfeat.testing.report import ROUNDING, bonferroni
-
-__all__ = ["EXPERIMENT"]
 
 DIM = 4
 FALSE_ALARM = 1e-3
@@ -39,7 +39,6 @@ NOT_MEASURED: Record = {
 
 
 def example(name: str) -> rf.Estimator:
-    """The estimator of this class."""
     estimator: rf.Estimator = getattr(rf, name).example()
     return estimator
 
@@ -54,19 +53,13 @@ class CatalogueSettings(Settings):
 
 
 @dataclass(frozen=True)
-class CatalogueCell:
+class CatalogueCell(Cell):
     """One estimator under one coupling."""
 
     estimator: str
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator}/{self.coupling}"
-
     def measure(self, settings: CatalogueSettings) -> Tables:
-        """One row of `cells`."""
         estimator = example(self.estimator)
         row: Record = {"estimator": self.estimator, "coupling": self.coupling}
         try:
@@ -74,14 +67,13 @@ class CatalogueCell:
                 estimator = estimator.with_coupling(self.coupling)
             x, y = pairs(estimator)
             width = example_width(estimator)
-            found = measured(estimator, x, y, width, settings, settings.rng(self.key))
+            found = measured(estimator, x, y, width, settings, settings.rng(f"{self.estimator}/{self.coupling}"))
         except ValueError as reason:
             found = {"note": str(reason)}
         return {"cells": [row | NOT_MEASURED | found]}
 
 
 def pairs(estimator: rf.Estimator) -> tuple[np.ndarray, np.ndarray]:
-    """Three pairs of short vectors in general position."""
     x = np.array([[0.35, 0.0, 0.0, 0.0], [0.1, 0.2, 0.2, 0.3], [0.3, -0.2, 0.1, 0.2]])
     y = np.array([[0.3, 0.0, 0.1, 0.0], [-0.1, -0.3, 0.0, -0.2], [0.1, 0.3, 0.2, -0.1]])
     unit = float(np.linalg.norm(estimator.kernel.unit(np.eye(DIM)[:1])))
@@ -131,7 +123,6 @@ def measured(
 
 
 def cells(settings: CatalogueSettings) -> list[Cell]:
-    """Every estimator under every coupling that it can choose."""
     result: list[Cell] = []
     for name in settings.estimators:
         choices = settings.couplings if example(name).has_coupling else (NO_COUPLING,)
@@ -139,46 +130,36 @@ def cells(settings: CatalogueSettings) -> list[Cell]:
     return result
 
 
-def verdicts(tables: Tables, settings: CatalogueSettings) -> list[Verdict]:
-    """All means and all variances; what could not be checked is counted."""
+def verdicts(tables: Tables, settings: CatalogueSettings) -> Iterator[Verdict]:
     rows = tables["cells"]
     means = [row for row in rows if not np.isnan(row["mean_z"])]
     variances = [row for row in rows if not np.isnan(row["variance_z"])]
     limit = bonferroni(FALSE_ALARM, 3 * (len(means) + len(variances)))
-    lines = []
     for what, chosen in (("mean", means), ("variance", variances)):
         worst = max(chosen, key=lambda row: abs(row[f"{what}_z"]))
-        lines.append(
-            Verdict(
-                claim=f"the {what} of every estimator under every coupling is its closed form",
-                expected=f"|z| below {limit:.2f} in all of {len(chosen)} cells (false alarm {FALSE_ALARM})",
-                measured=f"largest {abs(worst[f'{what}_z']):.2f}: {worst['estimator']}, {worst['coupling']}",
-                holds=bool(abs(worst[f"{what}_z"]) < limit),
-            )
+        yield Verdict(
+            claim=f"the {what} of every estimator under every coupling is its closed form",
+            expected=f"|z| below {limit:.2f} in all of {len(chosen)} cells (false alarm {FALSE_ALARM})",
+            measured=f"largest {abs(worst[f'{what}_z']):.2f}: {worst['estimator']}, {worst['coupling']}",
+            holds=bool(abs(worst[f"{what}_z"]) < limit),
         )
     ratio = [row["variance_ratio"] for row in variances]
-    lines += [
-        Verdict(
-            claim="measured over predicted variance, median over the cells",
-            expected="1",
-            measured=f"{statistics.median(ratio):.4f}, from {min(ratio):.3f} to {max(ratio):.3f}",
-            holds=None,
-        ),
-        Verdict(
-            claim="cells without a closed form of the variance, or of the mean too",
-            expected="their pages say so",
-            measured=f"{len(rows) - len(variances)} and {len(rows) - len(means)} of {len(rows)}",
-            holds=None,
-        ),
-    ]
-    return lines
+    yield reported(
+        "measured over predicted variance, median over the cells",
+        f"{statistics.median(ratio):.4f}, from {min(ratio):.3f} to {max(ratio):.3f}",
+        expected="1",
+    )
+    yield reported(
+        "cells without a closed form of the variance, or of the mean too",
+        f"{len(rows) - len(variances)} and {len(rows) - len(means)} of {len(rows)}",
+        expected="their pages say so",
+    )
 
 
 def summaries(tables: Tables, settings: CatalogueSettings) -> list[Summary]:
-    """Worst z-scores of each estimator."""
     rows = []
     for name in settings.estimators:
-        own = [row for row in tables["cells"] if row["estimator"] == name]
+        own = select(tables["cells"], estimator=name)
         worst = [max((abs(r[z]) for r in own if not np.isnan(r[z])), default=np.nan) for z in ("mean_z", "variance_z")]
         checked = sum(not np.isnan(row["variance_z"]) for row in own)
         rows.append((name, str(len(own)), str(checked), *("" if np.isnan(w) else f"{w:.2f}" for w in worst)))
@@ -187,9 +168,6 @@ def summaries(tables: Tables, settings: CatalogueSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """The heat map; matplotlib is imported here."""
-    from experiments.figures import new_figure
-
     rows = results.tables["cells"]
     names = list(dict.fromkeys(row["estimator"] for row in rows))
     couplings = list(dict.fromkeys(row["coupling"] for row in rows))

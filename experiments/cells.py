@@ -2,71 +2,61 @@
 
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from experiments.results import Tables, columnar, records
-
-__all__ = [
-    "Cell",
-    "Checkpointed",
-    "Failure",
-    "Measure",
-    "Measured",
-    "Outcome",
-    "Outcomes",
-    "Resumable",
-    "attempt",
-    "failure",
-    "in_turn",
-    "measure",
-]
+from experiments.tables import Tables, columnar, records
 
 
-class Cell(Protocol):
-    """A piece of work that depends on nothing but the settings: small, picklable, with a name of its own."""
+@dataclass(frozen=True)
+class Cell(ABC):
+    """A piece of work that depends on its fields and the settings alone; small and picklable.
+
+    A subclass is a frozen dataclass, too.
+    """
 
     @property
     def key(self) -> str:
-        """The name, unique within the run."""
+        """The class with its fields, which no other cell of a run has."""
+        return repr(self)
 
+    @abstractmethod
     def measure(self, settings: Any) -> Tables:
         """The rows that this cell adds to the tables."""
 
 
-@runtime_checkable
-class Resumable(Protocol):
+class ResumableCell(Cell):
     """A cell of many steps, that can leave a checkpoint and go on from there, to the same numbers bit by bit."""
 
-    def resume(self, settings: Any, checkpoint: Path) -> Tables:
-        """`measure`, from the file if there is one; the file is replaced, in one step, as the work goes on.
+    @abstractmethod
+    def resume(self, settings: Any, checkpoint: Path | None) -> Tables:
+        """The rows, from the checkpoint if there is one; the file is replaced, in one step, as the work goes on.
 
         A file of other settings, or of another cell, is not used. Whoever names the file also removes it.
         """
 
+    def measure(self, settings: Any) -> Tables:
+        return self.resume(settings, None)
+
 
 @dataclass(frozen=True)
-class Checkpointed:
-    """A resumable cell, and the file where it leaves its checkpoints; without its folder (on another machine), none."""
+class Checkpointed(Cell):
+    """A resumable cell with the file of its checkpoints, not used where its folder is missing: on another machine."""
 
-    cell: Any
+    cell: ResumableCell
     path: Path
 
     @property
     def key(self) -> str:
-        """That of the cell."""
-        return str(self.cell.key)
+        return self.cell.key
 
     def measure(self, settings: Any) -> Tables:
-        """From the checkpoint, if there is one."""
-        tables: Tables = (
-            self.cell.resume(settings, self.path) if self.path.parent.is_dir() else self.cell.measure(settings)
-        )
-        return tables
+        return self.cell.resume(settings, self.path if self.path.parent.is_dir() else None)
 
 
 @dataclass(frozen=True, eq=False)

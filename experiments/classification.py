@@ -12,8 +12,6 @@ import randfeat as rf
 from experiments.datasets import load_dataset
 from experiments.experiment import Settings
 
-__all__ = ["Task", "accuracy", "bandwidth", "exact_accuracy", "make_task"]
-
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -9,8 +9,6 @@ import numpy as np
 
 from experiments.benchmarks.timing import interleaved
 
-__all__ = ["Clocked", "Seconds", "log_slope", "timed"]
-
 
 @dataclass(frozen=True)
 class Seconds:

@@ -1,4 +1,4 @@
-"""`python -m experiments list | run NAME... | all | report [DIR] | publish NAME...`.
+"""`python -m experiments list | run NAME... | all | report [DIR] | publish NAME... | figures [NAME...]`.
 
 Exit codes: 0 done and no claim fails, 1 a claim fails, 2 the command cannot be carried out, 3 a cell or what follows it
 raised an error, 130 interrupted.
@@ -6,6 +6,8 @@ raised an error, 130 interrupted.
 
 import argparse
 import contextlib
+import dataclasses
+import importlib
 import importlib.util
 import sys
 import tempfile
@@ -18,12 +20,11 @@ from experiments.backends import BACKENDS, available
 from experiments.experiment import Experiment
 from experiments.registry import EXPERIMENTS
 
-__all__ = ["UsageError", "main", "notify"]
-
 DESCRIPTION = (
     "Experiments with random features. Exit codes: 0 done and no claim fails, 1 a claim fails, 2 the command cannot be "
     "carried out, 3 an experiment raised an error (its other cells are kept), 130 interrupted."
 )
+NAME = "as printed by `list`, or module:ATTRIBUTE of an experiment that lives elsewhere"
 RESULTS = Path("results")
 GALLERY = Path(__file__).parents[1] / "docs" / "gallery" / "results"
 
@@ -36,12 +37,10 @@ class Parser(argparse.ArgumentParser):
     """Reports a wrong command as one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Instead of the usage text."""
         raise UsageError(f"{message} (see `python -m experiments --help`)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out the command; returns the exit code."""
     try:
         options = parser().parse_args(arguments)
         return COMMANDS[options.command](options)
@@ -59,12 +58,11 @@ def notify(message: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
     result = Parser(prog="python -m experiments", description=DESCRIPTION)
     commands = result.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments and what they claim")
     run = commands.add_parser("run", help="run some, write their numbers and figures, print their verdicts")
-    run.add_argument("names", metavar="NAME", nargs="+", help="as printed by `list`")
+    run.add_argument("names", metavar="NAME", nargs="+", help=NAME)
     run.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: results/NAME); several: DIR/NAME"
     )
@@ -86,21 +84,24 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, nargs="?", default=RESULTS, metavar="DIR", help="default: results")
     report.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/report.html")
     publish = commands.add_parser("publish", help="copy results to the gallery of the documentation")
-    publish.add_argument("names", metavar="NAME", nargs="+", help="as printed by `list`")
+    publish.add_argument("names", metavar="NAME", nargs="+", help=NAME)
     publish.add_argument("--out", type=Path, metavar="DIR", help="what `run` was told (default: results/NAME)")
-    publish.add_argument("--gallery", type=Path, default=GALLERY, metavar="DIR", help="default: docs/gallery/results")
+    figures = commands.add_parser("figures", help="draw the figures of published numbers again")
+    figures.add_argument("names", metavar="NAME", nargs="*", help="default: all that are published")
+    for command in (publish, figures):
+        command.add_argument(
+            "--gallery", type=Path, default=GALLERY, metavar="DIR", help="default: docs/gallery/results"
+        )
     return result
 
 
 def positive(text: str) -> int:
-    """A positive integer."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
     return int(text)
 
 
 def show_list(options: argparse.Namespace) -> int:
-    """Names and claims."""
     width = max(map(len, EXPERIMENTS))
     for name, experiment in EXPERIMENTS.items():
         print(f"{name:<{width}}  {experiment.claim}")
@@ -108,7 +109,6 @@ def show_list(options: argparse.Namespace) -> int:
 
 
 def run_some(options: argparse.Namespace) -> int:
-    """The experiments that are named."""
     experiments = [find(name) for name in dict.fromkeys(options.names)]
     for experiment in experiments:
         if options.backend not in experiment.backends:
@@ -147,7 +147,7 @@ def carry_out(experiments: Sequence[Experiment], options: argparse.Namespace, *,
     for folder in folders:
         writable(folder)
 
-    from experiments import running
+    from experiments import run
 
     with measuring(options) as measure_for:
         codes = []
@@ -156,8 +156,8 @@ def carry_out(experiments: Sequence[Experiment], options: argparse.Namespace, *,
                 quick=options.quick, full=options.full, seed=options.rng, backend=options.backend
             )
             measure = measure_for(experiment)
-            run = partial(running.carry_out, experiment, settings, folder, measure=measure, resume=options.resume)
-            codes.append(run(heading=len(experiments) > 1, notify=notify))
+            carry = partial(run.carry_out, experiment, settings, folder, measure=measure, resume=options.resume)
+            codes.append(carry(heading=len(experiments) > 1, notify=notify))
     return max(codes)
 
 
@@ -185,7 +185,6 @@ def measuring(options: argparse.Namespace) -> Iterator[Any]:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write the web page."""
     from experiments.report import gather, page
 
     target = options.out or options.folder / "report.html"
@@ -203,25 +202,59 @@ def report(options: argparse.Namespace) -> int:
 
 
 def publish(options: argparse.Namespace) -> int:
-    """Copy to the gallery what its pages show."""
-    from experiments.publishing import publish as copy
+    """Copy numbers to the gallery, and draw the figures of its pages from the copy."""
+    from experiments import gallery
 
+    need("matplotlib", extra="experiments")
     names = list(dict.fromkeys(options.names))
-    for name in names:
-        source = result_folder(find(name).name, options.out, apart=len(names) > 1)
+    for experiment in map(find, names):
+        source = result_folder(experiment.name, options.out, apart=len(names) > 1)
+        target = options.gallery / experiment.name
         try:
-            copied = copy(name, source, options.gallery / name)
+            paths = gallery.publish(experiment, source, target)
         except (OSError, ValueError) as error:
-            raise UsageError(f"cannot publish {name} from {source}: {error}") from error
-        print(f"{options.gallery / name}: {', '.join(path.name for path in copied)}")
+            raise UsageError(f"cannot publish {experiment.name} from {source}: {error}") from error
+        print(f"{target}: {', '.join(path.name for path in paths)}")
+    return 0
+
+
+def figures(options: argparse.Namespace) -> int:
+    """Draw the gallery's figures from the gallery's numbers."""
+    from experiments import gallery
+
+    need("matplotlib", extra="experiments")
+    names = options.names or sorted(path.parent.name for path in options.gallery.glob("*/results.json"))
+    if not names:
+        raise UsageError(f"nothing is published in {options.gallery}.")
+    for experiment in map(find, names):
+        folder = options.gallery / experiment.name
+        try:
+            paths = gallery.draw(experiment, folder)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot draw the figures of {experiment.name}: {error}") from error
+        print(f"{folder}: {', '.join(path.name for path in paths)}")
     return 0
 
 
 def find(name: str) -> Experiment:
-    """The experiment of this name."""
+    """The experiment of this name, or of this address, `module:ATTRIBUTE`."""
+    if ":" in name:
+        return imported(name)
     if name not in EXPERIMENTS:
-        raise UsageError(f"unknown experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}.")
+        raise UsageError(f"unknown experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}, or module:ATTRIBUTE.")
     return EXPERIMENTS[name]
+
+
+def imported(address: str) -> Experiment:
+    """The experiment that an importable module has under the name after the colon."""
+    module, _, attribute = address.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UsageError(f"{address}: {error}; expected module:ATTRIBUTE, found from here or installed.") from error
+    if not isinstance(found, Experiment):
+        raise UsageError(f"{address} is a {type(found).__name__}, expected an Experiment.")
+    return dataclasses.replace(found, address=address)
 
 
 def need(*libraries: str, extra: str) -> None:
@@ -232,7 +265,6 @@ def need(*libraries: str, extra: str) -> None:
 
 
 def result_folder(name: str, out: Path | None, *, apart: bool) -> Path:
-    """Where the results of an experiment are."""
     if out is None:
         return RESULTS / name
     return out / name if apart else out
@@ -249,4 +281,11 @@ def writable(folder: Path) -> None:
         raise UsageError(f"cannot write to --out {folder}: {error.strerror or error}.") from error
 
 
-COMMANDS = {"list": show_list, "run": run_some, "all": run_all, "report": report, "publish": publish}
+COMMANDS = {
+    "list": show_list,
+    "run": run_some,
+    "all": run_all,
+    "report": report,
+    "publish": publish,
+    "figures": figures,
+}

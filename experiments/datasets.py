@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["DATASETS", "Dataset", "load_dataset", "neighbor_distance"]
+from experiments.experiment import Settings
 
 FOLDER = Path(__file__).parent / "data"
 STORED = ("letter", "ames")
@@ -27,7 +27,6 @@ class Dataset:
 
     @property
     def dim(self) -> int:
-        """Number of columns."""
         return int(self.inputs.shape[-1])
 
     def split(self, rng: np.random.Generator, *sizes: int) -> list[np.ndarray]:
@@ -52,6 +51,13 @@ def load_dataset(name: str) -> Dataset:
     spread = inputs.std(axis=0)
     inputs = (inputs - inputs.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return Dataset(name, inputs, target.astype(np.float64 if name == "ames" else np.int64))
+
+
+def random_rows(name: str, number: int, settings: Settings) -> np.ndarray:
+    """Random rows of a table, the same for every cell of a run."""
+    data = load_dataset(name)
+    (chosen,) = data.split(settings.rng("points", name), number)
+    return data.inputs[chosen]
 
 
 @functools.cache

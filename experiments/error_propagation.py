@@ -1,27 +1,24 @@
-"""error_propagation: what becomes of an attention error in the layers after it.
+"""error_propagation: what becomes of an attention error in the layers after it, in a trained sentence encoder.
 
-A pretrained sentence encoder, all-MiniLM-L6-v2 (6 layers, 12 heads), runs with its own weights on passages of one novel
-while the attention of one layer, of the first layers, or of all layers is replaced by random features, an independent
-map for each layer and head. `adapted` maps are fitted, head by head, to other passages of the novel that go through the
-exact model. The cosine of exact and approximate sentence embeddings says what is left; the relative Frobenius error
-of the hidden states after each layer says where it went.
+Attention of one layer, or of the first few, is replaced by random features; the embedding and the states are compared.
 """
 
 import functools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import randfeat as rf
-from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
+from experiments.figures import feature_axis, legend_below, new_figure, value_axis
+from experiments.heads import relative_error
 from experiments.minilm import Attention, load_minilm, softmax_attention
-from experiments.results import Record, Results, Summary, Tables, Verdict
+from experiments.palette import ESTIMATOR_STYLES
+from experiments.tables import select
 from experiments.texts import passage
-
-__all__ = ["EXPERIMENT"]
 
 METHODS = ("plain", "adapted")
 NUM_LAYERS = 6
@@ -81,17 +78,12 @@ def through_features(phi: rf.FeatureMap) -> Attention:
 
 
 @dataclass(frozen=True)
-class PassageCell:
+class PassageCell(Cell):
     """One passage through the model with one kind of features of one width; width 0 is the average of the values."""
 
     method: str
     num_features: int
     share: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.method}/{self.num_features}/{self.share}"
 
     def measure(self, settings: PropagationSettings) -> Tables:
         """Rows of `embeddings`, cosines by what was replaced, and of `states`, errors after each layer."""
@@ -112,7 +104,7 @@ class PassageCell:
         if self.method == "adapted":
             estimator = fitted(layer, self.num_features, settings.num_tokens, settings.seed)
         heads, dim = load_minilm().bert.num_heads, 32
-        rng = settings.rng(self.key, layer, draw)
+        rng = settings.rng(f"{self.method}/{self.num_features}/{self.share}", layer, draw)
         batch_shape = (heads,) if self.method == "plain" else None  # a fit has its heads already
         like = np.zeros(0, dtype=np.float32)
         return through_features(estimator.draw(dim, self.num_features, rng=rng, like=like, batch_shape=batch_shape))
@@ -147,7 +139,6 @@ def replaced(attentions: list[Attention], exact: tuple[np.ndarray, ...]) -> dict
 
 
 def cells(settings: PropagationSettings) -> list[Cell]:
-    """Every method, width and passage, and the floor."""
     return [
         *(PassageCell("average", 0, share) for share in settings.passages),
         *(
@@ -174,59 +165,43 @@ def losses(tables: Tables, method: str, width: int, which: str) -> list[float]:
     return [1 - median(tables["embeddings"], "cosine", layer=i + 1, **chosen) for i in range(NUM_LAYERS)]
 
 
-def verdicts(tables: Tables, settings: PropagationSettings) -> list[Verdict]:
-    """Growth with depth, how single errors add up, and adapted against plain features."""
-    lines, widths = [], settings.num_features
+def verdicts(tables: Tables, settings: PropagationSettings) -> Iterator[Verdict]:
+    widths = settings.num_features
     for method in METHODS:
         one, first = ({width: losses(tables, method, width, which) for width in widths} for which in ("one", "first"))
         steps = [b > a for width in widths for a, b in zip(first[width], first[width][1:], strict=False)]
-        lines += [
-            Verdict(
-                claim=f"{method} features: errors of layers accumulate",
-                expected="all layers replaced lose more than any one layer, at every width",
-                measured=pairs((width, max(one[width]), first[width][-1]) for width in widths),
-                holds=all(first[width][-1] > max(one[width]) for width in widths),
-            ),
-            Verdict(
-                claim=f"{method} features: they add up, and are not amplified from layer to layer",
-                expected="loss of all layers over the sum of the losses of each: 1 to leading order, as maps are "
-                "independent and 1 - cosine is quadratic in the error; between 1/2 and 2",
-                measured=", ".join(f"{first[width][-1] / sum(one[width]):.2f} (m={width})" for width in widths),
-                holds=all(0.5 <= first[width][-1] / sum(one[width]) <= 2 for width in widths),
-            ),
-            Verdict(
-                claim=f"{method} features: steps at which one more replaced layer loses more",
-                expected="nothing claimed",
-                measured=f"{sum(steps)} of {len(steps)}",
-                holds=None,
-            ),
-        ]
+        yield Verdict(
+            claim=f"{method} features: errors of layers accumulate",
+            expected="all layers replaced lose more than any one layer, at every width",
+            measured=pairs((width, max(one[width]), first[width][-1]) for width in widths),
+            holds=all(first[width][-1] > max(one[width]) for width in widths),
+        )
+        yield Verdict(
+            claim=f"{method} features: they add up, and are not amplified from layer to layer",
+            expected="loss of all layers over the sum of the losses of each: 1 to leading order, as maps are "
+            "independent and 1 - cosine is quadratic in the error; between 1/2 and 2",
+            measured=", ".join(f"{first[width][-1] / sum(one[width]):.2f} (m={width})" for width in widths),
+            holds=all(0.5 <= first[width][-1] / sum(one[width]) <= 2 for width in widths),
+        )
+        yield reported(
+            f"{method} features: steps at which one more replaced layer loses more", f"{sum(steps)} of {len(steps)}"
+        )
     plain, adapted = ({width: losses(tables, m, width, "first")[-1] for width in widths} for m in METHODS)
     (floor,) = losses(tables, "average", 0, "first")[-1:]
-    lines += [
-        Verdict(
-            claim="adapted features keep more of the embedding than plain ones",
-            expected="smaller loss with all layers replaced, at every width",
-            measured=pairs((width, plain[width], adapted[width]) for width in widths),
-            holds=all(adapted[width] < plain[width] for width in widths),
-        ),
-        Verdict(
-            claim="cosine left by the average of the values in place of attention",
-            expected="nothing claimed",
-            measured=f"{1 - floor:.3f}",
-            holds=None,
-        ),
-    ]
-    return lines
+    yield Verdict(
+        claim="adapted features keep more of the embedding than plain ones",
+        expected="smaller loss with all layers replaced, at every width",
+        measured=pairs((width, plain[width], adapted[width]) for width in widths),
+        holds=all(adapted[width] < plain[width] for width in widths),
+    )
+    yield reported("cosine left by the average of the values in place of attention", f"{1 - floor:.3f}")
 
 
 def pairs(values: Any) -> str:
-    """Two losses for each width."""
     return ", ".join(f"{a:.3f} -> {b:.3f} (m={width})" for width, a, b in values)
 
 
 def summaries(tables: Tables, settings: PropagationSettings) -> list[Summary]:
-    """Cosine by the number of first layers replaced, and errors of the hidden states."""
     names = [("average", 0), *((method, width) for method in METHODS for width in settings.num_features)]
     rows = [
         (f"{method} {width or ''}".strip(), *(f"{1 - loss:.3f}" for loss in losses(tables, method, width, "first")))
@@ -252,9 +227,6 @@ def summaries(tables: Tables, settings: PropagationSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Loss by layer, by number of layers and by width; matplotlib is imported here."""
-    from experiments.figures import ESTIMATOR_STYLES, feature_axis, legend_below, new_figure, value_axis
-
     tables, widths = results.tables, results.settings["num_features"]
     colors = dict(zip(METHODS, (ESTIMATOR_STYLES["trig pairs"], ESTIMATOR_STYLES["hyp+"]), strict=True))
     figure = new_figure(9.6, 3.6)
@@ -271,7 +243,7 @@ def plot(results: Results) -> dict[str, Any]:
     alone.set(title="attention of one layer replaced", xlabel="layer", ylabel="1 - cosine to the exact embedding")
     growing.set(title="attention of the first layers replaced", xlabel="number of layers")
     for method in METHODS:
-        ends = [r for r in tables["embeddings"] if (r["method"], r["replaced"], r["layer"]) == (method, "first", 6)]
+        ends = select(tables["embeddings"], method=method, replaced="first", layer=6)
         medians = [1 - median(ends, "cosine", num_features=width) for width in widths]
         wide.plot(widths, medians, **{**colors[method], "marker": ""})
         for row in ends:

@@ -2,17 +2,31 @@
 
 import importlib.util
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.cells import Cell, Measured, Resumable, measure
-from experiments.environment import environment
-from experiments.results import Results, Summary, Tables, Verdict
+from experiments.cells import Cell, Measured, ResumableCell, measure
+from experiments.provenance import environment
+from experiments.results import Results, Summary, Verdict, reported
+from experiments.tables import Record, Tables
 
-__all__ = ["Cell", "Experiment", "Progress", "Resumable", "Settings", "silent"]
+__all__ = [
+    "Cell",
+    "Experiment",
+    "Progress",
+    "Record",
+    "Results",
+    "ResumableCell",
+    "Settings",
+    "Summary",
+    "Tables",
+    "Verdict",
+    "reported",
+    "silent",
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,10 @@ class Settings:
         """The generator of one named piece of work: independent of the others and of the order they are done in."""
         name = zlib.crc32(repr(key).encode())
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(name,)))
+
+    def rngs(self, count: int, *key: Any) -> Iterator[np.random.Generator]:
+        """The generators of `count` repetitions: those of `rng(*key, 0)`, `rng(*key, 1)`, ..."""
+        return (self.rng(*key, index) for index in range(count))
 
 
 class Progress(Protocol):
@@ -54,25 +72,26 @@ class Experiment:
     from the numbers alone. backends : array libraries that it can run on. full : larger sizes, if there are any.
     captions : of figures, by name; others have their title for one. units : of columns that have one. requires :
     packages, by the name that they are imported by, beyond those of every experiment; the cells import them.
+    address : what `run` was told instead of the name, `module:ATTRIBUTE`, for an experiment that lives elsewhere.
     """
 
     name: str
     claim: str
-    settings: Settings
-    quick: Settings
     cells: Callable[[Any], Sequence[Cell]]
-    verdicts: Callable[[Tables, Any], list[Verdict]]
-    summaries: Callable[[Tables, Any], list[Summary]]
+    verdicts: Callable[[Tables, Any], Iterable[Verdict]]
     plot: Callable[[Results], dict[str, Any]]
+    settings: Settings = field(default_factory=Settings)
+    quick: Settings = field(default_factory=Settings)
+    summaries: Callable[[Tables, Any], list[Summary]] = lambda tables, settings: []
     backends: tuple[str, ...] = ("numpy",)
     full: Settings | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    address: str = ""
 
     @property
     def missing(self) -> list[str]:
-        """The required packages that are not installed."""
         return [name for name in self.requires if importlib.util.find_spec(name) is None]
 
     def configure(self, *, quick: bool = False, full: bool = False, **changes: Any) -> Settings:
@@ -108,7 +127,7 @@ class Experiment:
             environment=environment(settings.backend),
             seconds=round(seconds, 3),
             tables=tables,
-            verdicts=self.verdicts(tables, settings),
+            verdicts=list(self.verdicts(tables, settings)),
             summaries=self.summaries(tables, settings),
             command=self.command(settings),
             units={"seconds": "s", **self.units},
@@ -118,5 +137,5 @@ class Experiment:
         """What to type for these settings, if they are those of the command line."""
         sizes = "--quick" if settings.quick else "--full" if settings.full else ""
         backend = f"--backend {settings.backend}" if settings.backend != "numpy" else ""
-        words = ["python -m experiments run", self.name, sizes, f"--rng {settings.seed}", backend]
+        words = ["python -m experiments run", self.address or self.name, sizes, f"--rng {settings.seed}", backend]
         return " ".join(word for word in words if word)

@@ -9,34 +9,20 @@ import numpy as np
 
 import randfeat as rf
 
-__all__ = ["MODELS", "Head", "average_of_values", "head_names", "load_head", "value_range"]
-
 FOLDER = Path(__file__).parent / "data"
 
 MODELS = {"minilm": "MiniLM", "whisper": "Whisper", "vit": "ViT", "antiberty": "AntiBERTy"}
 """Files by name, and what the models are called."""
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """One head: float64 query (L, d), key (S, d), value (S, dv), and its exact output as stored in the file.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Inputs:
+    """The inputs of one head: float64 query (L, d), key (S, d), value (S, dv)."""
 
-    name : `model/input/LxHy`. out_dtype : dtype that `out` was stored in. logits : smallest and largest, of all pairs.
-    """
-
-    name: str
     query: np.ndarray
     key: np.ndarray
     value: np.ndarray
-    out: np.ndarray
-    out_dtype: str
-    is_causal: bool
-    logits: tuple[float, float]
-
-    @property
-    def model(self) -> str:
-        """What the model is called."""
-        return MODELS[self.name.partition("/")[0]]
+    is_causal: bool = False
 
     @property
     def dim(self) -> int:
@@ -47,6 +33,23 @@ class Head:
     def exact(self) -> np.ndarray:
         """Exact attention in float64."""
         return rf.softmax_attention(self.query, self.key, self.value, is_causal=self.is_causal)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Head(Inputs):
+    """One head, and its exact output as stored in the file.
+
+    name : `model/input/LxHy`. out_dtype : dtype that `out` was stored in. logits : smallest and largest, of all pairs.
+    """
+
+    name: str
+    out: np.ndarray
+    out_dtype: str
+    logits: tuple[float, float]
+
+    @property
+    def model(self) -> str:
+        return MODELS[self.name.partition("/")[0]]
 
 
 @functools.cache
@@ -81,6 +84,18 @@ def load_head(name: str) -> Head:
         is_causal=bool(entry["causal"]),
         logits=(float(entry["logit_min"]), float(entry["logit_max"])),
     )
+
+
+def relative_error(output: np.ndarray, exact: np.ndarray) -> float:
+    """`|output - exact| / |exact|`, Frobenius norms."""
+    return float(np.linalg.norm(output - exact) / np.linalg.norm(exact))
+
+
+def linear_error(head: Inputs, phi: rf.FeatureMap) -> float:
+    """The relative error of the output of linear attention; signed features may divide by 0."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        output = rf.linear_attention(head.query, head.key, head.value, phi, is_causal=head.is_causal)
+    return relative_error(output, head.exact)
 
 
 def average_of_values(head: Head) -> np.ndarray:

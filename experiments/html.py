@@ -2,8 +2,6 @@
 
 import html
 
-__all__ = ["Html", "element"]
-
 VOID = {"img", "meta", "br"}
 
 

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-__all__ = ["Attention", "Bert", "Encoder", "gelu", "layer_norm", "load_minilm", "softmax_attention"]
-
 Attention = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 

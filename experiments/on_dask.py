@@ -13,8 +13,6 @@ from typing import Any
 from experiments.cells import Cell, Failure, Outcome, Outcomes, attempt, failure
 from experiments.provenance import code_digest
 
-__all__ = ["ClusterUnreachable", "connect", "on_dask"]
-
 ONE_AT_A_TIME = threading.Lock()
 TIMEOUT = 10.0  # seconds for the scheduler to answer, and for its first worker to be there
 

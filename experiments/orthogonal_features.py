@@ -1,26 +1,23 @@
 """orthogonal_features: the error of a Gaussian Gram matrix on real data, measured on top of its closed form.
 
-As in "Orthogonal Random Features": trigonometric features with m = d .. 10 d rows under independent rows (RFF),
-orthogonal ones with chi lengths (ORF) and with length √d (ORF'), randomized Hadamard rows (SORF), Fastfood, signed
-circulant rows, and scrambled Sobol' and Halton points, on points of real tables; the bandwidth is the mean distance to
-the 50th neighbor. The error of one draw is the mean squared error over all pairs of different points. Its closed form
-is the mean of `estimator.mse` over the same pairs: a function of their distances, which nothing is fitted to. That of
-circulant rows is a function of differences of points, `circulant_covariance`.
+The closed form is the mean of `estimator.mse` over the same pairs: a function of their distances, which nothing is
+fitted to. That of circulant rows is a function of differences of points, `circulant_covariance`.
 """
 
-import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import randfeat as rf
-from experiments.datasets import load_dataset, neighbor_distance
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.agreement import agreement, bonferroni, relative_sizes
+from experiments.datasets import neighbor_distance, random_rows
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
+from experiments.figures import entry, error_bars, legend_below, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from experiments.tables import columns, mean_and_error, select
 
 COUPLINGS: dict[str, rf.Coupling] = {
     "RFF": rf.Independent(),
@@ -45,14 +42,6 @@ class OrthogonalSettings(Settings):
     num_points: int = 150
     multiples: tuple[int, ...] = tuple(range(1, 11))
     num_draws: int = 100
-
-
-@functools.cache
-def points(name: str, num_points: int, seed: int) -> tuple[np.ndarray, float]:
-    """Random rows of a table, and the bandwidth."""
-    data = load_dataset(name)
-    (chosen,) = data.split(Settings(seed=seed).rng("points", name), num_points)
-    return data.inputs[chosen], neighbor_distance(name)
 
 
 def make_estimator(method: str, length_scale: float) -> rf.TrigonometricFeatures:
@@ -92,20 +81,14 @@ def circulant_covariance(z: np.ndarray, lag: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class MethodCell:
+class MethodCell(Cell):
     """One method on one data set, at every number of rows."""
 
     dataset: str
     method: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} {self.method}"
-
     def measure(self, settings: OrthogonalSettings) -> Tables:
-        """Rows of `errors`."""
-        x, length_scale = points(self.dataset, settings.num_points, settings.seed)
+        x, length_scale = random_rows(self.dataset, settings.num_points, settings), neighbor_distance(self.dataset)
         i, j = np.triu_indices(len(x), k=1)
         estimator = make_estimator(self.method, length_scale)
         exact = estimator.kernel(x, x)[i, j]
@@ -113,36 +96,27 @@ class MethodCell:
         for multiple in settings.multiples:
             width = estimator.num_features(multiple * x.shape[1])
             errors, total = [], np.zeros(len(i))
-            for draw in range(settings.num_draws):
-                phi = estimator.draw(x.shape[1], width, rng=settings.rng(self.key, multiple, draw))
-                error = phi.estimate(x, x)[i, j] - exact
+            for rng in settings.rngs(settings.num_draws, f"{self.dataset} {self.method}", multiple):
+                error = estimator.draw(x.shape[1], width, rng=rng).estimate(x, x)[i, j] - exact
                 errors.append(np.mean(error**2))
                 total += error
             mean = total / settings.num_draws
             variance_of_mean = (np.mean(errors) - np.mean(mean**2)) / (settings.num_draws - 1)
             expected = closed_form(self.method, length_scale, x[i], x[j], multiple * x.shape[1])
             row: Record = {"dataset": self.dataset, "dim": x.shape[1], "method": self.method, "multiple": multiple}
-            row |= {"num_rows": multiple * x.shape[1], "mse": float(np.mean(errors))}
-            row |= {"standard_error": float(np.std(errors, ddof=1) / np.sqrt(settings.num_draws))}
-            row |= {"expected": expected, "squared_bias": float(np.mean(mean**2) - variance_of_mean)}
-            rows.append(row)
+            row |= {"num_rows": multiple * x.shape[1], **mean_and_error(errors, "mse")}
+            rows.append(row | {"expected": expected, "squared_bias": np.mean(mean**2) - variance_of_mean})
         return {"errors": rows}
 
 
 @dataclass(frozen=True)
-class DistanceCell:
+class DistanceCell(Cell):
     """The distances of the points of one data set in units of the bandwidth: all that the closed forms know."""
 
     dataset: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} distances"
-
     def measure(self, settings: OrthogonalSettings) -> Tables:
-        """One row of `distances`: quantiles of |x - y|²/σ²."""
-        x, length_scale = points(self.dataset, settings.num_points, settings.seed)
+        x, length_scale = random_rows(self.dataset, settings.num_points, settings), neighbor_distance(self.dataset)
         i, j = np.triu_indices(len(x), k=1)
         t = np.sum((x[i] - x[j]) ** 2, axis=-1) / length_scale**2
         quantiles = {f"t{q}": float(np.quantile(t, q)) for q in (0.05, 0.5, 0.95)}
@@ -150,7 +124,6 @@ class DistanceCell:
 
 
 def cells(settings: OrthogonalSettings) -> list[Cell]:
-    """Distances and every method, for each data set."""
     result: list[Cell] = []
     for dataset in settings.datasets:
         result += [DistanceCell(dataset), *(MethodCell(dataset, method) for method in COUPLINGS)]
@@ -158,94 +131,68 @@ def cells(settings: OrthogonalSettings) -> list[Cell]:
 
 
 def curve(tables: Tables, dataset: str, method: str) -> dict[str, np.ndarray]:
-    """Columns of one method on one data set."""
-    rows = [row for row in tables["errors"] if (row["dataset"], row["method"]) == (dataset, method)]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    rows = select(tables["errors"], dataset=dataset, method=method)
+    return dict(zip(rows[0], columns(rows, *rows[0]), strict=True))
 
 
 def verdicts(tables: Tables, settings: OrthogonalSettings) -> list[Verdict]:
-    """Closed forms, and the order of the methods on each data set."""
     return [*agreements(tables, settings), *(line for name in settings.datasets for line in orders(tables, name))]
 
 
-def agreements(tables: Tables, settings: OrthogonalSettings) -> list[Verdict]:
+def agreements(tables: Tables, settings: OrthogonalSettings) -> Iterator[Verdict]:
     """Measured against predicted errors; Student's t, for the standard errors are measured too."""
-    from scipy.stats import t as student
-
     count = sum(not np.isnan(row["expected"]) for row in tables["errors"])
-    limit = float(student.isf(FALSE_ALARM / (2 * count), settings.num_draws - 1))
-    lines = []
+    limit = bonferroni(FALSE_ALARM, count, settings.num_draws)
     for method in CLOSED:
-        rows = [row for row in tables["errors"] if row["method"] == method]
-        z = [(row["mse"] - row["expected"]) / row["standard_error"] for row in rows]
-        worst = int(np.argmax(np.abs(z)))
-        sizes = [row["standard_error"] / row["expected"] for row in rows]
-        lines.append(
-            Verdict(
-                claim=f"the error of {method} is the mean of its closed form over the pairs of points",
-                expected=f"|t| below {limit:.2f} at all of {count} points (false alarm {FALSE_ALARM})",
-                measured=f"largest {abs(z[worst]):.2f}: {rows[worst]['dataset']} at m = {rows[worst]['num_rows']}; "
-                f"standard errors {min(sizes):.1%} .. {max(sizes):.1%} of the value",
-                holds=bool(abs(z[worst]) < limit),
-            )
+        rows = select(tables["errors"], method=method)
+        largest, holds = agreement(rows, limit, lambda row: "{dataset} at m = {num_rows}".format(**row), "mse")
+        yield Verdict(
+            claim=f"the error of {method} is the mean of its closed form over the pairs of points",
+            expected=f"|t| below {limit:.2f} at all of {count} points (false alarm {FALSE_ALARM})",
+            measured=f"{largest}; {relative_sizes(rows)}",
+            holds=holds,
         )
-    return lines
 
 
-def orders(tables: Tables, dataset: str) -> list[Verdict]:
+def orders(tables: Tables, dataset: str) -> Iterator[Verdict]:
     """ORF below RFF and circulant rows above, by closed forms; SORF near ORF', the others as measured."""
     curves = {method: curve(tables, dataset, method) for method in COUPLINGS}
     ratio = curves["ORF"]["expected"] / curves["RFF"]["expected"]
-    lines = [
-        Verdict(
-            claim=f"{dataset}, d = {curves['ORF']['dim'][0]}: ORF has a smaller error than RFF at every m",
-            expected="ratio of the closed forms below 1",
-            measured=f"{ratio.min():.3f} .. {ratio.max():.3f}",
-            holds=bool(np.all(ratio < 1)),
-        )
-    ]
+    yield Verdict(
+        claim=f"{dataset}, d = {curves['ORF']['dim'][0]}: ORF has a smaller error than RFF at every m",
+        expected="ratio of the closed forms below 1",
+        measured=f"{ratio.min():.3f} .. {ratio.max():.3f}",
+        holds=bool(np.all(ratio < 1)),
+    )
     above = curves["Circulant"]["expected"] / curves["RFF"]["expected"]
-    lines.append(
-        Verdict(
-            claim=f"{dataset}: circulant rows have a larger error than RFF at every m",
-            expected="ratio of the closed forms above 1: covariances within a block are never negative",
-            measured=f"{above.min():.3f} .. {above.max():.3f}",
-            holds=bool(np.all(above > 1)),
-        )
+    yield Verdict(
+        claim=f"{dataset}: circulant rows have a larger error than RFF at every m",
+        expected="ratio of the closed forms above 1: covariances within a block are never negative",
+        measured=f"{above.min():.3f} .. {above.max():.3f}",
+        holds=bool(np.all(above > 1)),
     )
     sorf = curves["SORF"]["mse"] / curves["ORF'"]["expected"]
     error = curves["SORF"]["standard_error"] / curves["ORF'"]["expected"]
     off = float(np.max(np.abs(sorf - 1) - 4 * error))
     dim = int(curves["SORF"]["dim"][0])
     padded = bool(dim & (dim - 1))
-    lines.append(
-        Verdict(
-            claim=f"{dataset}: SORF has the error of orthogonal rows of the same lengths (ORF')",
-            expected=f"reported: d = {dim} is padded, and rows cut to it are not orthogonal"
-            if padded
-            else f"ratio 1 up to {NEAR:.0%} and 4 standard errors, at every m",
-            measured=f"{sorf.min():.3f} .. {sorf.max():.3f}, standard errors up to {error.max():.3f}",
-            holds=None if padded else bool(off <= NEAR),
-        )
+    yield Verdict(
+        claim=f"{dataset}: SORF has the error of orthogonal rows of the same lengths (ORF')",
+        expected=f"reported: d = {dim} is padded, and rows cut to it are not orthogonal"
+        if padded
+        else f"ratio 1 up to {NEAR:.0%} and 4 standard errors, at every m",
+        measured=f"{sorf.min():.3f} .. {sorf.max():.3f}, standard errors up to {error.max():.3f}",
+        holds=None if padded else bool(off <= NEAR),
     )
     others = {
         name: curves[name]["mse"] / curves["RFF"]["expected"]
         for name in ("ORF'", "SORF", "Fastfood", "Circulant", "Sobol'", "Halton")
     }
     listing = ", ".join(f"{name} {value[0]:.2f} and {value[-1]:.2f}" for name, value in others.items())
-    lines.append(
-        Verdict(
-            claim=f"{dataset}: error over that of RFF at the least and the largest m",
-            expected="reported",
-            measured=listing,
-            holds=None,
-        )
-    )
-    return lines
+    yield reported(f"{dataset}: error over that of RFF at the least and the largest m", listing, expected="reported")
 
 
 def summaries(tables: Tables, settings: OrthogonalSettings) -> list[Summary]:
-    """Errors at each multiple of the dimension, and the distances."""
     header = ("m/d", *COUPLINGS, "ORF / RFF closed form")
     result = []
     for dataset in settings.datasets:
@@ -262,15 +209,10 @@ def summaries(tables: Tables, settings: OrthogonalSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """One panel for each data set; matplotlib is imported here."""
-    from matplotlib.lines import Line2D
-
-    from experiments import figures
-
-    colors = dict(zip(COUPLINGS, (getattr(figures, name) for name in PALETTE), strict=True))
+    colors = dict(zip(COUPLINGS, (BLACK, BLUE, SKY, GREEN, PURPLE, GREY, ORANGE, VERMILION), strict=True))
     styles = {m: {"color": colors[m], "marker": mark} for m, mark in zip(COUPLINGS, "osX^vpDP", strict=True)}
     names = results.settings["datasets"]
-    figure = figures.new_figure(3.1 * len(names) + 0.4, 6.0)
+    figure = new_figure(3.1 * len(names) + 0.4, 6.0)
     panels = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey="row")
     for (top, bottom), dataset in zip(panels.T, names, strict=True):
         base = curve(results.tables, dataset, "RFF")
@@ -280,22 +222,19 @@ def plot(results: Results) -> dict[str, Any]:
                 top.plot(own["multiple"], own["expected"], color=colors[method])
                 bottom.plot(own["multiple"], own["expected"] / base["expected"], color=colors[method])
             moved = own["multiple"] + 0.06 * (index - (len(COUPLINGS) - 1) / 2)
-            dots: Record = {"linestyle": "none", "elinewidth": 0.8, **styles[method]}
-            top.errorbar(moved, own["mse"], yerr=2 * own["standard_error"], **dots)
+            error_bars(top, moved, own["mse"], own["standard_error"], **styles[method])
             scaled = [own[name] / base["expected"] for name in ("mse", "standard_error")]
-            bottom.errorbar(moved, scaled[0], yerr=2 * scaled[1], **dots)
+            error_bars(bottom, moved, *scaled, **styles[method])
         top.set_title(f"{dataset}, d = {base['dim'][0]}")
         bottom.set_xlabel("m/d")
-    figures.value_axis(panels[0, 0])
+    value_axis(panels[0, 0])
     panels[0, 0].set_ylabel("mean squared error")
     panels[1, 0].set_ylabel("error over that of RFF")
-    figures.value_axis(panels[1, 0])
-    handles = [Line2D([], [], label=m, linestyle="-" if m in CLOSED else "none", **styles[m]) for m in COUPLINGS]
-    figures.legend_below(figure, handles, columns=len(handles))
+    value_axis(panels[1, 0])
+    handles = [entry(m, linestyle="-" if m in CLOSED else "none", **styles[m]) for m in COUPLINGS]
+    legend_below(figure, handles, columns=len(handles))
     return {"orthogonal_features": figure}
 
-
-PALETTE = ("BLACK", "BLUE", "SKY", "GREEN", "PURPLE", "GREY", "ORANGE", "VERMILION")
 
 EXPERIMENT = Experiment(
     name="orthogonal_features",

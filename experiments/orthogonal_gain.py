@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.laws import make_estimator
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import entry, error_bars, legend_below, new_figure, stacked, style_handles
 from experiments.pairs import judge, mse_rows, pairs_at, worst
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.palette import COUPLING_STYLES
+from experiments.tables import columns, select, table
 
 ORDERED = ("orthogonal", "simplex", "centered", "antithetic", "antithetic-orthogonal")
 SIGN_CHANGES = {3: 10.96, 4: 9.49, 5: 8.94, 6: 8.73, 8: 8.76, 12: 9.50, 16: 10.6, 32: 22.8}
@@ -48,71 +48,54 @@ def relative_mse(estimator: str, coupling: str, distance: Any, dim: int, num_row
 
 
 @dataclass(frozen=True)
-class GapCell:
+class GapCell(Cell):
     """The exact gap and its bound in one dimension, d rows."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"gap/{self.dim}"
-
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
-        """Rows of `gap`, relative to the kernel squared."""
         u = np.geomspace(0.01, 16, 60)
         independent, orthogonal = (
             relative_mse("positive", c, u, self.dim, self.dim) for c in ("independent", "orthogonal")
         )
         bound = rf.bounds.orthogonal_gain_bound(u, self.dim, self.dim)
-        columns = zip(u, independent, orthogonal, bound, strict=True)
-        names = ("u", "independent", "orthogonal", "bound")
-        return {"gap": [{"dim": self.dim} | dict(zip(names, map(float, row), strict=True)) for row in columns]}
+        return {"gap": table(dim=self.dim, u=u, independent=independent, orthogonal=orthogonal, bound=bound)}
 
 
 @dataclass(frozen=True)
-class OrderCell:
+class OrderCell(Cell):
     """Errors of coupled over independent rows at m = d, in one dimension."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"ordering/{self.dim}"
-
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
-        """Rows of `ordering`."""
-        distances, rows = np.array(settings.distances), []
+        distances, rows = np.array(settings.distances), list[Record]()
         for estimator, couplings in (("positive", ORDERED), ("trig pairs", ("orthogonal", "simplex"))):
             independent = relative_mse(estimator, "independent", distances, self.dim, self.dim)
             for coupling in couplings:
                 ratios = relative_mse(estimator, coupling, distances, self.dim, self.dim) / independent
-                for distance, ratio in zip(distances, ratios, strict=True):
-                    row = {"dim": self.dim, "estimator": estimator, "coupling": coupling}
-                    rows.append(row | {"distance": float(distance), "ratio": float(ratio)})
+                rows += table(dim=self.dim, estimator=estimator, coupling=coupling, distance=distances, ratio=ratios)
         return {"ordering": rows}
 
 
 @dataclass(frozen=True)
-class SimulatedCell:
+class SimulatedCell(Cell):
     """Errors of positive features with coupled rows, by simulation at small u and by the Gram formula at any."""
 
     coupling: str
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"measured/{self.coupling}/{self.dim}"
-
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
-        """Rows of `measured`: relative MSE over that of independent rows."""
         estimator, rows = make_estimator("positive", self.coupling), []
         x, y = pairs_at(np.array(settings.simulated), 0.3, self.dim)
         draws = max(settings.num_draws * 16 // max(self.dim, 16), 100)
         simulated = mse_rows(
-            estimator, x, y, num_features=self.dim, num_draws=draws, rng=settings.rng(self.key, "simulation")
+            estimator,
+            x,
+            y,
+            num_features=self.dim,
+            num_draws=draws,
+            rng=settings.rng(f"measured/{self.coupling}/{self.dim}", "simulation"),
         )
         found = [("simulation", *pair) for pair in zip(settings.simulated, simulated, strict=True)]
         if self.dim >= 16:  # in small dimensions random lengths have heavy tails as well
@@ -123,7 +106,7 @@ class SimulatedCell:
                 y,
                 num_features=self.dim,
                 num_draws=settings.gram_draws,
-                rng=settings.rng(self.key, "gram"),
+                rng=settings.rng(f"measured/{self.coupling}/{self.dim}", "gram"),
             )
             expected = estimator.relative_variance(x, y, num_features=self.dim)
             found += [
@@ -137,15 +120,10 @@ class SimulatedCell:
 
 
 @dataclass(frozen=True)
-class SignCell:
+class SignCell(Cell):
     """Where orthogonal rows begin to lose with trigonometric features."""
 
     dim: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"sign/{self.dim}"
 
     def measure(self, settings: OrthogonalGainSettings) -> Tables:
         """One row of `sign`: the change of sign, and the largest loss, measured where d <= 8."""
@@ -175,7 +153,7 @@ class SignCell:
                     y,
                     num_features=2 * self.dim,
                     num_draws=settings.sign_draws,
-                    rng=settings.rng(self.key, coupling),
+                    rng=settings.rng(f"sign/{self.dim}", coupling),
                 )
             ratio = errors[1]["measured"] / errors[0]["measured"]
             error = ratio * np.hypot(*(e["standard_error"] / e["measured"] for e in errors))
@@ -184,7 +162,6 @@ class SignCell:
 
 
 def cells(settings: OrthogonalGainSettings) -> list[Cell]:
-    """Curves, table, measurements, changes of sign."""
     return [
         *(GapCell(dim) for dim in settings.dims),
         *(OrderCell(dim) for dim in settings.dims),
@@ -194,7 +171,6 @@ def cells(settings: OrthogonalGainSettings) -> list[Cell]:
 
 
 def verdicts(tables: Tables, settings: OrthogonalGainSettings) -> list[Verdict]:
-    """The bound, the orderings, the measurements, the loss."""
     gaps = [(row["independent"] - row["orthogonal"]) / row["bound"] for row in tables["gap"]]
     smallest = {row["dim"]: gap for row, gap in zip(tables["gap"], gaps, strict=True) if row["u"] < 0.0101}
     table = {(r["estimator"], r["coupling"], r["dim"], r["distance"]): r["ratio"] for r in tables["ordering"]}
@@ -249,7 +225,6 @@ def verdicts(tables: Tables, settings: OrthogonalGainSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: OrthogonalGainSettings) -> list[Summary]:
-    """Errors relative to independent rows, exact."""
     header = ("d, u (or t)", *ORDERED, "trig orthogonal", "trig simplex")
     table = {(r["estimator"], r["coupling"], r["dim"], r["distance"]): r["ratio"] for r in tables["ordering"]}
     kinds = [*(("positive", c) for c in ORDERED), ("trig pairs", "orthogonal"), ("trig pairs", "simplex")]
@@ -263,11 +238,6 @@ def summaries(tables: Tables, settings: OrthogonalGainSettings) -> list[Summary]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Gap and bound, measured ratios, and the change of sign; matplotlib is imported here."""
-    from matplotlib.lines import Line2D
-
-    from experiments.figures import COUPLING_STYLES, legend_below, new_figure, stacked, style_handles
-
     tables, dims = results.tables, results.settings["dims"]
     figure = new_figure(10.5, 7.2)
     top, bottom = stacked(figure, [1, 1])
@@ -278,41 +248,36 @@ def plot(results: Results) -> dict[str, Any]:
             u = np.geomspace(0.15, 8, 50)
             curve = relative_mse("positive", coupling, u, dim, dim) / (np.expm1(u) / dim)
             axes.plot(u, curve, color=kind["color"])
-            rows = [r for r in tables["measured"] if (r["dim"], r["coupling"]) == (dim, coupling)]
             for method, fill in (("simulation", "full"), ("Gram formula", "none")):
-                points = [row for row in rows if row["method"] == method]
-                axes.errorbar(
-                    [row["u"] for row in points],
-                    [row["measured"] / row["independent"] for row in points],
-                    yerr=[2 * row["standard_error"] / row["independent"] for row in points],
-                    linestyle="none",
-                    fillstyle=fill,
-                    **kind,
-                )
+                points = select(tables["measured"], dim=dim, coupling=coupling, method=method)
+                u, measured, error, base = columns(points, "u", "measured", "standard_error", "independent")
+                error_bars(axes, u, measured / base, error / base, fillstyle=fill, **kind)
         axes.set(xscale="log", ylim=(0, 1.25), title=f"positive features, m = d = {dim}", xlabel="u = |x + y|²")
         axes.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["0.25", "0.5", "1", "2", "4", "8"])
         axes.minorticks_off()
     panels[0].set_ylabel("MSE over that of independent rows")
     left, right = bottom.subplots(1, 2)
     for dim, color in zip(dims, ("#009E73", "#0072B2", "#D55E00", "#CC79A7"), strict=False):
-        rows = [row for row in tables["gap"] if row["dim"] == dim]
-        u = np.array([row["u"] for row in rows])
-        scale = np.array([row["independent"] for row in rows])
-        gap = scale - np.array([row["orthogonal"] for row in rows])
-        bound = np.array([row["bound"] for row in rows])
-        left.plot(u, gap / scale, color=color, label=f"d = {dim}")
+        u, scale, orthogonal, bound = columns(select(tables["gap"], dim=dim), "u", "independent", "orthogonal", "bound")
+        left.plot(u, (scale - orthogonal) / scale, color=color, label=f"d = {dim}")
         left.plot(u, bound / scale, color=color, linestyle="--")
         t = np.linspace(0.25, 30, 240)
         ratio = relative_mse("trig pairs", "orthogonal", t, dim, dim) / (2 * np.sinh(t / 2) ** 2 / dim)
         right.plot(t, ratio - 1, color=color)
-    left.set(xscale="log", yscale="log", xlabel="u = |x + y|²", ylabel="saved share of the MSE", ylim=(1e-5, 1))
-    left.set_title("positive, m = d: exact (solid), bound of Theorem 2 (dashed)")
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlabel="u = |x + y|²",
+        ylabel="saved share of the MSE",
+        ylim=(1e-5, 1),
+        title="positive, m = d: exact (solid), bound of Theorem 2 (dashed)",
+    )
     left.legend(loc="lower left")
     right.axhline(0, color="#000000", linewidth=0.8, linestyle=":")
     right.set_yscale("symlog", linthresh=1e-4)
     right.set(xlabel="t = |x - y|²", title="trigonometric, m = d: orthogonal / independent - 1")
     handles = style_handles(COUPLING_STYLES, ("independent", *ORDERED))
-    handles.append(Line2D([], [], label="Gram formula", color="#777777", marker="o", fillstyle="none", linestyle=""))
+    handles.append(entry("Gram formula", color="#777777", marker="o", fillstyle="none", linestyle=""))
     legend_below(figure, handles, columns=len(handles))
     return {"orthogonal_gain": figure}
 

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.results import Record
-
-__all__ = ["judge", "mse_rows", "pairs_at", "worst"]
+from experiments.agreement import bonferroni
+from experiments.experiment import Record
 
 
 def pairs_at(u: Any, t: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,12 +28,10 @@ def judge(measured: float, standard_error: float, expected: float) -> Record:
 
 def worst(rows: list[Record], false_alarm: float) -> tuple[float, float, bool]:
     """The largest |z| of the rows, its Bonferroni limit, and whether it is within; never without rows."""
-    from scipy.special import ndtri
-
     if not rows:
         return np.nan, np.nan, False
     largest = max(abs(row["z"]) for row in rows)
-    limit = float(-ndtri(false_alarm / (2 * len(rows))))
+    limit = bonferroni(false_alarm, len(rows))
     return largest, limit, bool(largest <= limit)
 
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from experiments.cells import Cell, Failure, Outcome, Outcomes, attempt, failure
 
-__all__ = ["WorkersFailed", "in_processes"]
-
 CHANCES = 2
 
 

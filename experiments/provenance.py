@@ -1,36 +1,28 @@
-"""Everything that the numbers of a run depend on: settings, code, data and versions of what computes.
+"""Where a run was made, with what, and everything that its numbers depend on.
 
-The code is that of the library and of the experiment: the module that makes the cells, with everything of this package
-that it imports. Modules that only show results are left out: a change of a figure's style costs no measurement.
+Numbers depend on settings, versions of what computes, data and code: the library's, and that of the module that makes
+the cells with everything that it imports of its own package and of this one. Modules that only show results are left
+out: a change of a figure's style costs no measurement.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
+import os
+import platform
+import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-from experiments.environment import versions
-from experiments.experiment import Experiment, Settings
-from experiments.results import Record
-
-__all__ = ["code_digest", "identity"]
+from experiments.tables import Record
 
 HERE = Path(__file__).parent
 SHOWING = {HERE / name for name in ("figures.py", "terminal.py")}
-
-
-def identity(experiment: Experiment, settings: Settings) -> Record:
-    """What a stored cell must agree with to be used again, apart from its own name."""
-    return {
-        "experiment": experiment.name,
-        "settings": asdict(settings),
-        "versions": versions(settings.backend),
-        "code": code_digest(experiment.cells.__module__),
-    }
 
 
 @functools.cache
@@ -44,20 +36,23 @@ def code_digest(module: str) -> str:
 
 
 def reached(module: str) -> set[Path]:
-    """The file of a module, and the files that it imports from this package, at any depth."""
+    """The file of a module, and what it imports, at any depth, of this package, of its own, and of its own folder."""
+    first = source(module)
+    packages = {__package__, module.partition(".")[0]}
+
+    def is_ours(name: str) -> bool:
+        top = name.partition(".")[0]
+        beside = source(top)
+        return top in packages or (first is not None and beside is not None and beside.parent == first.parent)
+
     found: set[Path] = set()
-    waiting = {source(module)}
+    waiting = {first}
     while waiting:
         path = waiting.pop()
         if path is not None and path not in found | SHOWING:
             found.add(path)
-            waiting |= {source(name) for name in ours(imports(path))}
+            waiting |= {source(name) for name in imports(path) if is_ours(name)}
     return found
-
-
-def ours(names: Iterable[str]) -> Iterator[str]:
-    """The names that belong to this package."""
-    return (name for name in names if name.partition(".")[0] == __package__)
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -81,3 +76,74 @@ def source(module: str) -> Path | None:
             return None
         file = spec.origin if spec else None
     return Path(file) if file and Path(file).suffix == ".py" and Path(file).exists() else None
+
+
+def environment(backend: str = "numpy") -> Record:
+    """Date, versions, platform, processor, device of the arrays and, where this is a git checkout, the commit."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        **versions(backend),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "device": device(backend),
+        "commit": commit(),
+    }
+
+
+def versions(backend: str = "numpy") -> Record:
+    import randfeat  # here, so that a worker imports the library only if its cells use it
+
+    packages = ["numpy", "scipy", "array-api-compat", *([distribution(backend)] if backend != "numpy" else [])]
+    return {"randfeat": randfeat.__version__, **{name: importlib.metadata.version(name) for name in packages}}
+
+
+def processor() -> str:
+    """What the processor calls itself, as far as the system says."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def device(backend: str) -> str:
+    """Where arrays of the library are made: "cpu", or what the accelerator calls itself."""
+    if backend == "torch":
+        import torch
+
+        default = torch.get_default_device()
+        return torch.cuda.get_device_name(default) if default.type == "cuda" else str(default)
+    if backend == "jax":
+        import jax
+
+        first = jax.devices()[0]
+        return "cpu" if first.platform == "cpu" else str(first.device_kind)
+    if backend == "cupy":
+        import cupy
+
+        return str(cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode())
+    return "cpu"
+
+
+def distribution(module: str) -> str:
+    """The name under which a module was installed: CuPy's has the version of CUDA in it."""
+    return module if module != "cupy" else importlib.metadata.packages_distributions()[module][0]
+
+
+def commit() -> str | None:
+    """The commit of this file's repository, with "+changes" where files differ from it; None outside of git."""
+    try:
+        head = git("rev-parse", "HEAD")
+        return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def git(*arguments: str) -> str:
+    """What a git command prints, run beside this file."""
+    return subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()

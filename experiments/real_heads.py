@@ -1,25 +1,20 @@
 """real_heads: how far adapted features carry trained heads, at equal width.
 
-Relative Frobenius error of the attention output on 22 heads of four models (`experiments/data`), for plain positive
-features (FAVOR+), optimal ones (OPRF), diagonally balanced optimal ones (SADERF), and every level of `randfeat.adapt`.
 Estimators are fitted to the head that they are used on, causal heads to the whole sequence, and refitted with another
-seed for every draw, so the spread over draws is that of the whole procedure. Errors are medians over draws per head,
-then medians and quartiles over the heads of a model.
+seed for every draw, so the spread over draws is that of the whole procedure.
 """
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import randfeat as rf
-from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.heads import Head, average_of_values, head_names, load_head
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import entry, feature_axis, legend_below, new_figure, value_axis
+from experiments.heads import Head, average_of_values, head_names, linear_error, load_head, relative_error
 
 LEVELS = ("centre", "balance", "exponent", "weighted", "posterior")
 METHODS = ("FAVOR+", "OPRF", "SADERF", *LEVELS)
@@ -61,18 +56,12 @@ def family(head: Head) -> str:
 
 
 @dataclass(frozen=True)
-class HeadCell:
+class HeadCell(Cell):
     """All methods on one head."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return self.head
-
     def measure(self, settings: RealHeadsSettings) -> Tables:
-        """Rows of `heads` and `errors`."""
         head = load_head(self.head)
         names = {"family": family(head), "head": head.name}
         errors: list[Record] = []
@@ -82,21 +71,15 @@ class HeadCell:
                 row = {"method": method, "num_features": num_features, "median": statistics.median(values)}
                 errors.append(names | row | {"low": min(values), "high": max(values)})
         average = relative_error(average_of_values(head), head.exact)
-        return {
-            "heads": [names | {"average_of_values_error": average}],
-            "errors": errors,
-        }
+        return {"heads": [names | {"average_of_values_error": average}], "errors": errors}
 
     def error(self, head: Head, method: str, num_features: int, draw: int, settings: RealHeadsSettings) -> float:
-        """Of one fit and one draw."""
-        rng = settings.rng(self.key, method, num_features, draw)
-        phi = fitted(method, head.query, head.key, num_features, rng).draw(head.dim, num_features, rng=rng)
-        output = rf.linear_attention(head.query, head.key, head.value, phi, is_causal=head.is_causal)
-        return relative_error(output, head.exact)
+        rng = settings.rng(self.head, method, num_features, draw)
+        estimator = fitted(method, head.query, head.key, num_features, rng)
+        return linear_error(head, estimator.draw(head.dim, num_features, rng=rng))
 
 
 def cells(settings: RealHeadsSettings) -> list[Cell]:
-    """One for each head."""
     return [HeadCell(head) for head in settings.heads]
 
 
@@ -109,63 +92,51 @@ def medians(tables: Tables, num_features: int) -> dict[tuple[str, str], list[flo
     return result
 
 
-def verdicts(tables: Tables, settings: RealHeadsSettings) -> list[Verdict]:
-    """Ratios to FAVOR+, and against the average of the values."""
+def verdicts(tables: Tables, settings: RealHeadsSettings) -> Iterator[Verdict]:
     width = CLAIMED_WIDTH if CLAIMED_WIDTH in settings.num_features else max(settings.num_features)
     claimed = width == CLAIMED_WIDTH and len(settings.heads) == len(head_names())
     errors = medians(tables, width)
-    lines = []
     for method, limits in CLAIMED.items():
         for name, limit in limits.items():
             if (name, method) not in errors:
                 continue
             ratio = statistics.median(errors[name, method]) / statistics.median(errors[name, "FAVOR+"])
-            lines.append(
-                Verdict(
-                    claim=f"{name}: level {method} over FAVOR+ at {width} features",
-                    expected=f"at most {limit:.2f}" + ("" if claimed else " (claimed for the full run only)"),
-                    measured=f"{ratio:.3f}",
-                    holds=ratio <= limit if claimed else None,
-                )
+            yield Verdict(
+                claim=f"{name}: level {method} over FAVOR+ at {width} features",
+                expected=f"at most {limit:.2f}" + ("" if claimed else " (claimed for the full run only)"),
+                measured=f"{ratio:.3f}",
+                holds=ratio <= limit if claimed else None,
             )
     everywhere = medians(tables, max(settings.num_features))
     middle = [
         statistics.median(x for (_, m), values in everywhere.items() if m == method for x in values)
         for method in ("posterior", "FAVOR+")
     ]
-    lines.append(
-        Verdict(
-            claim=f"all heads of the run: default level over FAVOR+ at {max(settings.num_features)} features",
-            expected="at most 0.75",
-            measured=f"{middle[0]:.3f} / {middle[1]:.3f} = {middle[0] / middle[1]:.3f}",
-            holds=middle[0] <= 0.75 * middle[1],
-        )
+    yield Verdict(
+        claim=f"all heads of the run: default level over FAVOR+ at {max(settings.num_features)} features",
+        expected="at most 0.75",
+        measured=f"{middle[0]:.3f} / {middle[1]:.3f} = {middle[0] / middle[1]:.3f}",
+        holds=middle[0] <= 0.75 * middle[1],
     )
     by_head = {(r["head"], r["method"]): r["median"] for r in tables["errors"] if r["num_features"] == width}
     average = {row["head"]: row["average_of_values_error"] for row in tables["heads"]}
     worst = max(by_head[head, "posterior"] / by_head[head, "FAVOR+"] for head in average)
-    lines.append(
-        Verdict(
-            claim=f"no head on which the default is worse than FAVOR+, at {width} features",
-            expected="every ratio at most 1.05",
-            measured=f"largest {worst:.3f}",
-            holds=worst <= 1.05 if claimed else None,
-        )
+    yield Verdict(
+        claim=f"no head on which the default is worse than FAVOR+, at {width} features",
+        expected="every ratio at most 1.05",
+        measured=f"largest {worst:.3f}",
+        holds=worst <= 1.05 if claimed else None,
     )
     below = statistics.mean(by_head[head, "posterior"] < average[head] for head in average)
-    lines.append(
-        Verdict(
-            claim=f"the default beats the average of the values, at {width} features",
-            expected="on at least 95 % of the heads",
-            measured=f"on {below:.1%} of {len(average)}",
-            holds=below >= 0.95 if claimed else None,
-        )
+    yield Verdict(
+        claim=f"the default beats the average of the values, at {width} features",
+        expected="on at least 95 % of the heads",
+        measured=f"on {below:.1%} of {len(average)}",
+        holds=below >= 0.95 if claimed else None,
     )
-    return lines
 
 
 def summaries(tables: Tables, settings: RealHeadsSettings) -> list[Summary]:
-    """One table for each width: median and quartiles over the heads of each model."""
     result = []
     for width in settings.num_features:
         errors = medians(tables, width)
@@ -191,11 +162,6 @@ def spread(values: list[float]) -> str:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Error against width, one panel for each model; matplotlib is imported here."""
-    from matplotlib.lines import Line2D
-
-    from experiments.figures import feature_axis, legend_below, new_figure, value_axis
-
     widths = results.settings["num_features"]
     families = list(dict.fromkeys(row["family"] for row in results.tables["heads"]))
     colors = ("#000000", "#777777", "#CC79A7", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2")
@@ -209,14 +175,13 @@ def plot(results: Results) -> dict[str, Any]:
         average = [r["average_of_values_error"] for r in results.tables["heads"] if r["family"] == name]
         axes.axhline(statistics.median(average), color="#000000", linestyle=":")
         feature_axis(axes, widths)
-        axes.set_title(f"{name}, {len(average)} head{'s' * (len(average) > 1)}")
-        axes.set_xlabel("features")
+        axes.set(title=f"{name}, {len(average)} head{'s' * (len(average) > 1)}", xlabel="features")
     for axes in panels[len(families) :]:
         axes.set_visible(False)
     value_axis(panels[0])
     figure.supylabel("relative error of the output, median over heads", fontsize=9)
-    handles = [Line2D([], [], color=c, marker=m, label=method) for method, (c, m) in styles.items()]
-    handles.append(Line2D([], [], color="#000000", linestyle=":", label="average of the values"))
+    handles = [entry(method, color=c, marker=m) for method, (c, m) in styles.items()]
+    handles.append(entry("average of the values", color="#000000", linestyle=":"))
     legend_below(figure, handles, columns=5)
     return {"real_heads": figure}
 

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.heads import head_names, load_head
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import new_figure
+from experiments.heads import head_names, linear_error, load_head
+from experiments.tables import grouped
 
 WITHIN = 1.2
 SHARE = 0.8
@@ -33,53 +31,28 @@ class RecommendationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class RecommendationCell:
+class RecommendationCell(Cell):
     """All candidates on one head."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return self.head
-
     def measure(self, settings: RecommendationSettings) -> Tables:
-        """Rows of `candidates`: predicted and measured errors."""
         head = load_head(self.head)
-        query, key, value = head.query, head.key, head.value
-        ranking = rf.recommend(
-            query,
-            key,
-            value,
-            num_features=settings.num_features,
-            is_causal=head.is_causal,
-            rng=settings.rng(self.key, "recommend"),
-        )
+        sizes: Record = {"num_features": settings.num_features, "rng": settings.rng(self.head, "recommend")}
+        ranking = rf.recommend(head.query, head.key, head.value, is_causal=head.is_causal, **sizes)
         rows: list[Record] = []
         for rank, candidate in enumerate(ranking):
             errors = []
             for draw in range(settings.num_draws):
-                rng = settings.rng(self.key, candidate.name, candidate.coupling, draw)
-                phi = candidate.estimator.draw(head.dim, settings.num_features, rng=rng)
-                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # signed features may divide by 0
-                    output = rf.linear_attention(query, key, value, phi, is_causal=head.is_causal)
-                errors.append(relative_error(output, head.exact))
+                rng = settings.rng(self.head, candidate.name, candidate.coupling, draw)
+                errors.append(linear_error(head, candidate.estimator.draw(head.dim, settings.num_features, rng=rng)))
             row: Record = {"head": self.head, "rank": rank, "name": candidate.name, "coupling": candidate.coupling}
             rows.append(row | {"predicted": candidate.error, "measured": statistics.median(errors)})
         return {"candidates": rows}
 
 
 def cells(settings: RecommendationSettings) -> list[Cell]:
-    """One for each head."""
     return [RecommendationCell(head) for head in settings.heads]
-
-
-def by_head(tables: Tables) -> dict[str, list[Record]]:
-    """The rows of each head, as ranked."""
-    heads: dict[str, list[Record]] = {}
-    for row in tables["candidates"]:
-        heads.setdefault(row["head"], []).append(row)
-    return heads
 
 
 def excess(rows: list[Record]) -> float:
@@ -95,8 +68,7 @@ def rank_correlation(rows: list[Record]) -> float:
 
 
 def verdicts(tables: Tables, settings: RecommendationSettings) -> list[Verdict]:
-    """How often the first choice is near the best, and how well the ranking agrees."""
-    heads = by_head(tables)
+    heads = grouped(tables["candidates"], "head")
     excesses = [excess(rows) for rows in heads.values()]
     near = statistics.mean(value <= WITHIN for value in excesses)
     complete = len(settings.heads) == len(head_names())
@@ -119,9 +91,8 @@ def verdicts(tables: Tables, settings: RecommendationSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: RecommendationSettings) -> list[Summary]:
-    """First choice and best, head by head."""
     rows = []
-    for head, ranked in by_head(tables).items():
+    for head, ranked in grouped(tables["candidates"], "head").items():
         best = min(ranked, key=lambda row: row["measured"] if np.isfinite(row["measured"]) else np.inf)
         first = ranked[0]
         rows.append((head, first["name"], f"{first['measured']:.3f}", best["name"], f"{best['measured']:.3f}"))
@@ -131,9 +102,6 @@ def summaries(tables: Tables, settings: RecommendationSettings) -> list[Summary]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Predicted against measured errors; matplotlib is imported here."""
-    from experiments.figures import new_figure
-
     figure = new_figure(4.6, 4.2)
     axes = figure.subplots()
     rows = [r for r in results.tables["candidates"] if np.isfinite(r["measured"]) and np.isfinite(r["predicted"])]
@@ -145,9 +113,14 @@ def plot(results: Results) -> dict[str, Any]:
         x, y = ([row[name] for row in chosen] for name in ("predicted", "measured"))
         axes.scatter(x, y, s=size, color=color, label=label, linewidth=0)
     axes.plot([0.1, 3], [0.1, 3], color="#000000", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", yscale="log", xlim=(0.1, 3), ylim=(0.1, 3))
-    axes.set_xlabel("predicted error (64 queries, 3 draws)")
-    axes.set_ylabel("measured error (all queries, 5 draws)")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(0.1, 3),
+        ylim=(0.1, 3),
+        xlabel="predicted error (64 queries, 3 draws)",
+        ylabel="measured error (all queries, 5 draws)",
+    )
     axes.legend(fontsize=7)
     return {"recommendation": figure}
 

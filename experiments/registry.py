@@ -1,59 +1,20 @@
-"""The experiments by name."""
+"""The experiments of this repository: one entry each, the name of a module here that has an `EXPERIMENT`."""
 
-from experiments import (
-    attention_error,
-    attention_matrix_error,
-    catalogue,
-    chefs_tables,
-    error_propagation,
-    generalized_attention,
-    hybrid,
-    kernel_mse,
-    long_range,
-    orthogonal_features,
-    orthogonal_gain,
-    quadrature,
-    real_heads,
-    recommendation,
-    regularized_softmax,
-    sampled_softmax,
-    simplex,
-    speed,
-    tail_bounds,
-    training_stability,
-    transfer,
-    trig_vs_positive,
-    uniform_convergence,
-)
+from importlib import import_module
+
 from experiments.experiment import Experiment
 
-__all__ = ["EXPERIMENTS"]
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Heads of trained models": ("attention_error", "real_heads", "transfer", "recommendation"),
+    "Every closed form": ("kernel_mse", "catalogue"),
+    "Attention on random inputs": ("attention_matrix_error", "speed"),
+    "Estimators": ("trig_vs_positive", "hybrid", "chefs_tables", "regularized_softmax"),
+    "Couplings": ("orthogonal_gain", "simplex", "orthogonal_features", "quadrature"),
+    "Tails and uniform error": ("tail_bounds", "uniform_convergence"),
+    "Whole models": ("error_propagation", "training_stability", "long_range", "generalized_attention"),
+    "Sampling": ("sampled_softmax",),
+}
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment
-    for experiment in (
-        attention_error.EXPERIMENT,
-        kernel_mse.EXPERIMENT,
-        real_heads.EXPERIMENT,
-        transfer.EXPERIMENT,
-        recommendation.EXPERIMENT,
-        catalogue.EXPERIMENT,
-        attention_matrix_error.EXPERIMENT,
-        hybrid.EXPERIMENT,
-        chefs_tables.EXPERIMENT,
-        simplex.EXPERIMENT,
-        orthogonal_features.EXPERIMENT,
-        quadrature.EXPERIMENT,
-        trig_vs_positive.EXPERIMENT,
-        orthogonal_gain.EXPERIMENT,
-        regularized_softmax.EXPERIMENT,
-        tail_bounds.EXPERIMENT,
-        uniform_convergence.EXPERIMENT,
-        error_propagation.EXPERIMENT,
-        training_stability.EXPERIMENT,
-        long_range.EXPERIMENT,
-        generalized_attention.EXPERIMENT,
-        sampled_softmax.EXPERIMENT,
-        speed.EXPERIMENT,
-    )
+    name: import_module(f"experiments.{name}").EXPERIMENT for names in GROUPS.values() for name in names
 }

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import entry, error_bars, legend_below, new_figure
 from experiments.pairs import judge, pairs_at, worst
-from experiments.results import Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
+from experiments.tables import columns, select, table
 
 REGULARIZED = rf.RegularizedSoftmaxFeatures()
 
@@ -40,107 +40,69 @@ def ratio(u: Any, dim: int) -> np.ndarray:
     return REGULARIZED.mean(x, y) / REGULARIZED.kernel.pairwise(x, y)
 
 
+def published(dim: int) -> float:
+    """The lower bound of the paper."""
+    return 1 - 2 * dim ** (-1 / 3)
+
+
 @dataclass(frozen=True)
-class CurveCell:
+class CurveCell(Cell):
     """Ratio and bounds in one dimension."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"curves/{self.dim}"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
-        """Rows of `curves`."""
         u = np.array(settings.distances)
-        columns = zip(u, ratio(u, self.dim), rf.bounds.regularized_softmax_bound(u, self.dim), strict=True)
-        published = 1 - 2 * self.dim ** (-1 / 3)
+        bound = rf.bounds.regularized_softmax_bound(u, self.dim)
         return {
-            "curves": [
-                {"dim": self.dim, "u": float(a), "ratio": float(r), "bound": float(b), "published": published}
-                for a, r, b in columns
-            ]
+            "curves": table(dim=self.dim, u=u, ratio=ratio(u, self.dim), bound=bound, published=published(self.dim))
         }
 
 
 @dataclass(frozen=True)
-class MatrixCell:
+class MatrixCell(Cell):
     """Smallest and largest ratio over the entries of one random attention matrix."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"matrix/{self.dim}"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
         """One row of `matrices`: queries and keys uniform in the ball of radius `norm`."""
-        rng = settings.rng(self.key)
+        rng = settings.rng(f"matrix/{self.dim}")
         query, key = rng.standard_normal((2, settings.num_tokens, self.dim))
         for x in (query, key):
             length = settings.norm * rng.uniform(size=(len(x), 1)) ** (1 / self.dim)
             x *= length / np.linalg.norm(x, axis=1, keepdims=True)
         exact = np.exp(query @ key.T)
         squared = np.sum(query**2, axis=1)[:, None] + np.sum(key**2, axis=1) + 2 * query @ key.T
-        law = rf.Orthogonal(norms="constant").row_law(
-            self.dim
-        )  # one number for each entry, without vectors of length d
-        ratios = law.row_mean(squared)
+        law = rf.Orthogonal(norms="constant").row_law(self.dim)
+        ratios = law.row_mean(squared)  # one number for each entry, without vectors of length d
         largest_u = 4 * settings.norm**2
-        return {
-            "matrices": [
-                {
-                    "dim": self.dim,
-                    "smallest": float(ratios.min()),
-                    "largest": float(ratios.max()),
-                    "largest_entry": float(exact.max()),
-                    "bound": float(rf.bounds.regularized_softmax_bound(largest_u, self.dim)),
-                    "published": 1 - 2 * self.dim ** (-1 / 3),
-                }
-            ]
-        }
+        row = {"dim": self.dim, "smallest": ratios.min(), "largest": ratios.max(), "largest_entry": exact.max()}
+        row |= {"bound": rf.bounds.regularized_softmax_bound(largest_u, self.dim), "published": published(self.dim)}
+        return {"matrices": [row]}
 
 
 @dataclass(frozen=True)
-class DrawCell:
+class DrawCell(Cell):
     """The mean over drawn features against the closed form."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"draws/{self.dim}"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
-        """Rows of `draws`: relative to the kernel, with d orthogonal rows."""
         u = np.array([d for d in settings.distances if d <= 2])
         x, y = pairs_at(u, 0.5, self.dim)
-        sample = rf.montecarlo.sample_errors(
-            REGULARIZED, x, y, num_features=self.dim, num_draws=settings.num_draws, rng=settings.rng(self.key)
-        )
+        sizes: Record = {"num_features": self.dim, "num_draws": settings.num_draws}
+        sample = rf.montecarlo.sample_errors(REGULARIZED, x, y, **sizes, rng=settings.rng(f"draws/{self.dim}"))
         error = np.sqrt(REGULARIZED.relative_variance(x, y, num_features=self.dim) / settings.num_draws)
         columns = zip(u, 1 + sample.bias().value, error, ratio(u, self.dim), strict=True)
-        return {
-            "draws": [
-                {"dim": self.dim, "u": float(a)} | judge(float(mean), float(e), float(r)) for a, mean, e, r in columns
-            ]
-        }
+        return {"draws": [{"dim": self.dim, "u": a} | judge(mean, e, r) for a, mean, e, r in columns]}
 
 
 @dataclass(frozen=True)
-class OrthogonalInputsCell:
+class OrthogonalInputsCell(Cell):
     """Orthogonal queries and keys: every entry of the attention matrix is 1, whatever their length."""
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "orthogonal inputs"
-
     def measure(self, settings: RegularizedSettings) -> Tables:
-        """Rows of `orthogonal`."""
         rows = []
         for u in (1.0, 4.0, 16.0, 64.0):
             x, y = pairs_at(u, u, 64)
@@ -150,7 +112,6 @@ class OrthogonalInputsCell:
 
 
 def cells(settings: RegularizedSettings) -> list[Cell]:
-    """Curves, matrices, draws, and the case without a bound on the norms."""
     return [
         *(CurveCell(dim) for dim in settings.dims),
         *(MatrixCell(dim) for dim in settings.dims),
@@ -171,14 +132,13 @@ def slopes(tables: Tables, settings: RegularizedSettings) -> dict[float, float]:
 
 
 def verdicts(tables: Tables, settings: RegularizedSettings) -> list[Verdict]:
-    """Both sides of the ratio, the rate, matrices, measurement, and the hypothesis that is needed."""
     curves = tables["curves"]
     margin = [row["ratio"] / row["bound"] for row in curves]
     rates = {u: slope for u, slope in slopes(tables, settings).items() if u <= 4}
     matrices = tables["matrices"]
     largest, limit, agrees = worst(tables["draws"], settings.false_alarm)
     far = tables["orthogonal"][-1]
-    published = 1 - 2 * far["dim"] ** (-1 / 3)
+    printed = published(far["dim"])
     small = [(row["dim"], row["ratio"]) for row in curves if row["u"] == 1.0]
     next_terms = {d: d * (1 - (1 - r) * 4 * (d + 2)) for d, r in small if d >= 64}
     return [
@@ -215,57 +175,50 @@ def verdicts(tables: Tables, settings: RegularizedSettings) -> list[Verdict]:
         ),
         Verdict(
             claim="bounded entries of the attention matrix are not enough: queries orthogonal to keys, d = 64",
-            expected=f"entries 1, and a ratio far below the published {published:.2f} where |x|, |y| are large",
+            expected=f"entries 1, and a ratio far below the published {printed:.2f} where |x|, |y| are large",
             measured=f"entry {far['entry']:.3f}, ratio {far['ratio']:.1e} at u = {far['u']:g}",
-            holds=abs(far["entry"] - 1) < 1e-9 and far["ratio"] < 0.01 * published,
+            holds=abs(far["entry"] - 1) < 1e-9 and far["ratio"] < 0.01 * printed,
         ),
     ]
 
 
 def summaries(tables: Tables, settings: RegularizedSettings) -> list[Summary]:
-    """The ratio and the bounds."""
     rows = []
     for dim in settings.dims:
-        found = [row for row in tables["curves"] if row["dim"] == dim]
+        found = select(tables["curves"], dim=dim)
         rows.append((str(dim), *(f"{row['ratio']:.3f}" for row in found), f"{found[0]['published']:.3f}"))
     header = ("d", *(f"u = {u:g}" for u in settings.distances), "1 - 2 d^{-1/3}")
     return [Summary("SMREG / SM", header, tuple(rows))]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Distance to the softmax kernel over d, and ratios over u; matplotlib is imported here."""
-    from matplotlib.lines import Line2D
-
-    from experiments.figures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, legend_below, new_figure
-
     tables, settings = results.tables, results.settings
     figure = new_figure(8.6, 4.2)
     left, right = figure.subplots(1, 2)
     colors = (BLUE, GREEN, ORANGE, VERMILION, BLACK)
     handles = []
     for u, color in zip(settings["distances"], colors, strict=False):
-        rows = [row for row in tables["curves"] if row["u"] == u]
-        dims = np.array([row["dim"] for row in rows])
-        left.plot(dims, [1 - row["ratio"] for row in rows], color=color)
-        left.plot(dims, [1 - row["bound"] for row in rows], color=color, linestyle="--")
-        points = [row for row in tables["draws"] if row["u"] == u]
-        left.errorbar(
-            [row["dim"] for row in points],
-            [1 - row["measured"] for row in points],
-            yerr=[2 * row["standard_error"] for row in points],
-            color=color,
-            marker="o",
-            linestyle="none",
-        )
-        handles.append(Line2D([], [], color=color, label=f"u = {u:g}"))
+        rows = select(tables["curves"], u=u)
+        dims, ratios, bounds = columns(rows, "dim", "ratio", "bound")
+        left.plot(dims, 1 - ratios, color=color)
+        left.plot(dims, 1 - bounds, color=color, linestyle="--")
+        drawn, measured, error = columns(select(tables["draws"], u=u), "dim", "measured", "standard_error")
+        error_bars(left, drawn, 1 - measured, error, color=color, marker="o")
+        handles.append(entry(f"u = {u:g}", color=color))
     left.plot(dims, np.minimum(2 * dims ** (-1 / 3), 1), color=GREY, linestyle=":")
     handles += [
-        Line2D([], [], color=GREY, linestyle="--", label="bound"),
-        Line2D([], [], color=GREY, linestyle=":", label="published, $2d^{-1/3}$"),
-        Line2D([], [], color=GREY, marker="o", linestyle="none", label="drawn features"),
+        entry("bound", color=GREY, linestyle="--"),
+        entry("published, $2d^{-1/3}$", color=GREY, linestyle=":"),
+        entry("drawn features", color=GREY, marker="o", linestyle="none"),
     ]
-    left.set(xscale="log", yscale="log", ylim=(1e-4, 1.3), xlabel="d", ylabel="1 - SMREG / SM")
-    left.set_title("distance to the softmax kernel")
+    left.set(
+        xscale="log",
+        yscale="log",
+        ylim=(1e-4, 1.3),
+        xlabel="d",
+        ylabel="1 - SMREG / SM",
+        title="distance to the softmax kernel",
+    )
     u = np.linspace(0, 40, 200)
     for dim, color in zip((4, 16, 64, 256), (VERMILION, ORANGE, GREEN, BLUE), strict=True):
         right.plot(u, ratio(u, dim), color=color)

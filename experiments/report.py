@@ -1,7 +1,7 @@
 """One web page with the results of many runs: it needs no scripts, no network and no other file.
 
-The verdicts of all experiments stand on top; below, for each experiment, its claim, verdicts, figures and summaries,
-and how it was run.
+For each experiment the claim, the figures with the verdicts beside them, the numbers, and how it was run; then the
+verdicts of all experiments.
 """
 
 import base64
@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from experiments.experiment import Record, Results, Summary, Verdict
 from experiments.html import Html, element
-from experiments.results import Record, Results, Summary, Verdict
-
-__all__ = ["Run", "figure_file", "gather", "page"]
 
 STYLE = Path(__file__).with_name("report.css")
 MARKS = {True: ("holds", "good"), False: ("does not hold", "bad"), None: ("reported", "neutral")}
@@ -32,16 +30,14 @@ def gather(folder: Path, order: Sequence[str] = ()) -> list[Run]:
 
 
 def page(runs: Sequence[Run]) -> str:
-    """The whole page."""
     names = anchors(runs)
     body = element(
         "main",
         element("h1", "Experiments"),
         element("p", counted(list(chain.from_iterable(results.verdicts for _, results in runs)))),
         contents(runs, names),
-        element("h2", "All verdicts", id="verdicts"),
-        overview(runs, names),
         *(section(folder, results, name) for (folder, results), name in zip(runs, names, strict=True)),
+        element("section", element("h2", "All verdicts", id="verdicts"), overview(runs, names)),
     )
     head = element(
         "head",
@@ -67,15 +63,16 @@ def counted(verdicts: Sequence[Verdict]) -> str:
     """How many claims hold, in words."""
     number = {holds: sum(verdict.holds is holds for verdict in verdicts) for holds in MARKS}
     claims = number[True] + number[False]
-    return f"{number[True]} of {claims} claims hold; {number[None]} numbers are only reported."
+    reported = "1 number is" if number[None] == 1 else f"{number[None]} numbers are"
+    return f"{number[True]} of {claims} claims hold; {reported} only reported."
 
 
 def contents(runs: Sequence[Run], names: Sequence[str]) -> Html:
-    """The table of contents."""
-    links = [element("li", element("a", "All verdicts", href="#verdicts"))]
+    links = []
     for (_, results), name in zip(runs, names, strict=True):
         mark = badge(worst(results.verdicts))
         links.append(element("li", element("a", name, href=f"#{name}"), " ", mark))
+    links.append(element("li", element("a", "All verdicts", href="#verdicts")))
     return element("nav", element("h2", "Contents"), element("ul", *links), aria_label="Contents")
 
 
@@ -86,7 +83,6 @@ def worst(verdicts: Sequence[Verdict]) -> bool | None:
 
 
 def badge(holds: bool | None) -> Html:
-    """A verdict's word, in its color."""
     word, kind = MARKS[holds]
     return element("span", word, class_=f"badge {kind}")
 
@@ -124,15 +120,18 @@ def verdict_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[H
 
 
 def section(folder: Path, results: Results, name: str) -> Html:
-    """Everything about one run."""
+    verdicts = element(
+        "div",
+        element("h3", "Verdicts"),
+        element("p", counted(results.verdicts)),
+        verdict_lines(results.verdicts, f"Verdicts of {name}"),
+    )
+    drawn = figures(folder, results)
     return element(
         "section",
         element("h2", name, id=name),
         element("p", results.claim, class_="claim"),
-        element("h3", "Verdicts"),
-        element("p", counted(results.verdicts)),
-        verdict_lines(results.verdicts, f"Verdicts of {name}"),
-        *figures(folder, results),
+        element("div", *([element("div", *drawn)] if drawn else []), verdicts, class_="beside"),
         *([element("h3", "Numbers")] if results.summaries else []),
         *map(summary_table, results.summaries),
         element(
@@ -153,8 +152,7 @@ def section(folder: Path, results: Results, name: str) -> Html:
 def figures(folder: Path, results: Results) -> list[Html]:
     """The figures that were drawn from these results, with captions that state the claim."""
     found = [(figure_file(folder, name), name, caption) for name, caption in results.figures.items()]
-    drawn = [figure(path, name, str(caption), results.claim) for path, name, caption in found if path]
-    return [element("h3", "Figures"), *drawn] if drawn else []
+    return [figure(path, name, str(caption), results.claim) for path, name, caption in found if path]
 
 
 def figure_file(folder: Path, name: str) -> Path | None:
@@ -191,7 +189,6 @@ def summary_table(summary: Summary) -> Html:
 
 
 def record_table(record: Record, caption: str) -> Html:
-    """Names and values."""
     rows = [element("tr", element("th", name, scope="row"), element("td", written(record[name]))) for name in record]
     table = element("table", element("caption", caption, class_="unseen"), element("tbody", *rows), class_="record")
     return scrolling(table, caption, "table")

@@ -1,22 +1,19 @@
-"""Numbers of a run: tidy tables and verdicts, with everything needed to repeat them, as CSV and JSON."""
+"""Numbers of a run: tables and verdicts, with everything needed to repeat them, as CSV and JSON."""
 
 import csv
+import gzip
 import json
 import math
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments.durable import write_durably
-
-__all__ = ["Record", "Results", "Summary", "Tables", "Verdict", "columnar", "records", "to_json"]
-
-Record = dict[str, Any]
-Tables = dict[str, list[Record]]
+from experiments.atomic_files import replacing, write_text
+from experiments.tables import Record, Tables, columnar, plain, records
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+PACKED = "tables.json.gz"
 
 
 @dataclass(frozen=True)
@@ -33,19 +30,25 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """`holds`, `does not hold`, or `reported`."""
         return {True: "holds", False: "does not hold", None: "reported"}[self.holds]
+
+
+def reported(claim: str, measured: str, expected: str = "nothing claimed") -> Verdict:
+    """A number that is only stated."""
+    return Verdict(claim, expected, measured, None)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A table to print: the first column names the row, the others are numbers already written out."""
+    """A table to print: the first column names the row, the others are numbers already written out.
+
+    sections : rows after which a line is drawn.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     sections: tuple[int, ...] = ()
-    """Rows after which a line is drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +73,11 @@ class Results:
 
     @property
     def failed(self) -> bool:
-        """Whether a claim does not hold."""
         return any(verdict.holds is False for verdict in self.verdicts)
 
     def write(self, folder: Path) -> list[Path]:
         """`results.json` with everything, and each table as NAME.csv; returns the paths."""
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / "results.json"]
-        write_durably(paths[0], self.as_json())
+        paths = self.write_json(folder)
         for name, rows in self.tables.items():
             paths.append(folder / f"{name}.csv")
             with paths[-1].open("w", newline="", encoding="utf-8") as file:
@@ -85,38 +85,55 @@ class Results:
                 csv.writer(file).writerows([table["columns"], *table["rows"]])
         return paths
 
-    def as_json(self) -> str:
-        """The content of `results.json`."""
-        content = asdict(self) | {"tables": {name: columnar(rows) for name, rows in self.tables.items()}}
-        return json.dumps(to_json(content), indent=1, allow_nan=False) + "\n"
+    def write_json(self, folder: Path, largest: float = math.inf) -> list[Path]:
+        """`results.json`; beyond `largest` bytes the tables are in `tables.json.gz` instead."""
+        folder.mkdir(parents=True, exist_ok=True)
+        packed, path = folder / PACKED, folder / "results.json"
+        packed.unlink(missing_ok=True)
+        tables = to_json({name: columnar(rows) for name, rows in self.tables.items()})
+        content = to_json(asdict(self) | {"tables": {}})
+        text = written(content | {"tables": tables})
+        if len(text) <= largest:
+            write_text(path, text)
+            return [path]
+        with replacing(packed) as file:
+            compact = json.dumps(tables, allow_nan=False, separators=(",", ":"))
+            file.write(gzip.compress(compact.encode(), mtime=0))
+        write_text(path, written(content))
+        return [path, packed]
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
         """What `write` left in the folder; ValueError where that is not what is there."""
-        path = folder / "results.json"
+        path, packed = folder / "results.json", folder / PACKED
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            if packed.is_file():
+                content["tables"] = json.loads(gzip.decompress(packed.read_bytes()))
             numbers = {name: from_json(content[name]) for name in ("settings", "environment", "seconds")}
             tables = {name: records(table) for name, table in from_json(content["tables"]).items()}
             verdicts = [Verdict(**verdict) for verdict in content["verdicts"]]
             summaries = [Summary(**as_tuples(summary)) for summary in content.get("summaries", [])]
             return cls(**content | numbers | {"tables": tables, "verdicts": verdicts, "summaries": summaries})
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} does not hold results: {error!r}.") from error
 
 
-def columnar(rows: list[Record]) -> dict[str, list]:
-    """Column names once, and one list of plain values for each row."""
-    columns = list(rows[0]) if rows else []
-    for row in rows:
-        if list(row) != columns:
-            raise ValueError(f"rows of one table must have the same columns, got {columns} and {list(row)}.")
-    return {"columns": columns, "rows": [[plain(value) for value in row.values()] for row in rows]}
+def written(content: Record) -> str:
+    """JSON with a line for each row of a table."""
+    parts = {name: json.dumps(item, indent=1, allow_nan=False) for name, item in content.items()}
+    parts["tables"] = listed({name: written_table(table) for name, table in content["tables"].items()})
+    return listed(parts) + "\n"
 
 
-def records(table: dict[str, list]) -> list[Record]:
-    """The inverse of `columnar`."""
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+def written_table(table: dict[str, list]) -> str:
+    rows = ",\n".join(json.dumps(row, allow_nan=False) for row in table["rows"])
+    return listed({"columns": json.dumps(table["columns"]), "rows": f"[\n{rows}\n]"})
+
+
+def listed(parts: dict[str, str]) -> str:
+    """An object of values that are JSON already."""
+    return "{\n" + ",\n".join(f"{json.dumps(name)}: {part}" for name, part in parts.items()) + "\n}"
 
 
 def as_tuples(value: Any) -> Any:
@@ -124,11 +141,6 @@ def as_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: as_tuples(item) for name, item in value.items()}
     return tuple(as_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def plain(value: Any) -> Any:
-    """NumPy scalars and zero-dimensional arrays as Python numbers."""
-    return value.item() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def to_json(value: Any) -> Any:

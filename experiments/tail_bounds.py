@@ -1,22 +1,22 @@
 """tail_bounds: how often an estimate is far too large, against Chernoff bounds.
 
-Positive features on rows of length √d (SMREG) with independent and with orthogonal directions. Shares of estimates
-above a level are counted; for independent directions, rare ones are counted by importance sampling: each row is drawn
-from the law tilted by exp(θX), θ that of the bound, so that no weight is above the bound itself. Orthogonal rows have
-bounds of their own: that of the library, and the published one with its constant corrected. The published constant is
-compared with the exact gap for two rows in four dimensions, where it is an integral. Gaussian rows have no such bound.
+Positive features on rows of length √d (SMREG). Shares of estimates above a level are counted; for independent
+directions, rare ones by importance sampling: rows come from the law tilted by exp(θX), θ that of the bound, so that no
+weight is above the bound. The published constant for orthogonal rows is compared with the exact gap for two rows in
+four dimensions, where it is an integral. Gaussian rows have no such bound.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import new_figure, stacked
+from experiments.palette import BLUE, GREEN, GREY, VERMILION
+from experiments.tables import columns, select, table
 
 COUPLINGS = ("independent", "orthogonal")
 PLANTED = (0.02, 0.3, 20.0)
@@ -63,19 +63,13 @@ def interval(hits: int, draws: int, false_alarm: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class CountCell:
+class CountCell(Cell):
     """Shares above each level, by plain simulation."""
 
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"counts/{self.coupling}"
-
     def measure(self, settings: TailSettings) -> Tables:
-        """Rows of `tails`."""
-        rng, hits = settings.rng(self.key), np.zeros(len(settings.levels), dtype=int)
+        rng, hits = settings.rng(f"counts/{self.coupling}"), np.zeros(len(settings.levels), dtype=int)
         levels, part = np.array(settings.levels), 50_000
         for start in range(0, settings.num_draws, part):
             estimate = sample(self.coupling, settings, rng, min(part, settings.num_draws - start))
@@ -86,28 +80,19 @@ class CountCell:
         else:
             bound = rf.bounds.chernoff_bound(levels, u, settings.dim, rows, coupling=self.coupling)  # type: ignore[arg-type]
         each = settings.false_alarm / (3 * len(levels))
-        result: list[Record] = []
-        for level, count, value in zip(levels, hits, bound, strict=True):
-            low, high = interval(int(count), settings.num_draws, each)
-            row: Record = {"coupling": self.coupling, "level": float(level), "share": count / settings.num_draws}
-            result.append(row | {"low": low, "high": high, "bound": float(value)})
-        return {"tails": result}
+        low, high = np.transpose([interval(int(count), settings.num_draws, each) for count in hits])
+        share = hits / settings.num_draws
+        return {"tails": table(coupling=self.coupling, level=levels, share=share, low=low, high=high, bound=bound)}
 
 
 @dataclass(frozen=True)
-class RareCell:
+class RareCell(Cell):
     """Independent directions: the probability of one level by importance sampling."""
 
     level: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"rare/{self.level:g}"
-
     def measure(self, settings: TailSettings) -> Tables:
-        """One row of `rare`."""
-        rng, dim, rows = settings.rng(self.key), settings.dim, settings.num_rows
+        rng, dim, rows = settings.rng(f"rare/{self.level:g}"), settings.dim, settings.num_rows
         slope, threshold = np.sqrt(dim * settings.distance), self.level * np.exp(settings.distance / 2) * rows
         theta = best_theta(self.level, settings)
         angle = (np.arange(40_000) + 0.5) * np.pi / 40_000
@@ -144,16 +129,10 @@ def best_theta(level: float, settings: TailSettings) -> float:
 
 
 @dataclass(frozen=True)
-class MomentCell:
+class MomentCell(Cell):
     """Two rows in four dimensions: the exact gap of moments, and what is claimed of it."""
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "moments"
-
     def measure(self, settings: TailSettings) -> Tables:
-        """Rows of `moments`; Λ is the envelope e^{-(|x|²+|y|²)/2}, at most e^{-u/4}."""
         rows = []
         for envelope, u in ((0.02, 0.3), (0.1, 1.0), (0.3, 1.0), (0.5, 0.5)):
             for theta in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0):
@@ -178,27 +157,22 @@ def exact_moments(u: float, theta: float) -> tuple[float, float]:
 
 
 def cells(settings: TailSettings) -> list[Cell]:
-    """Counts, rare levels, moments."""
     counts = [CountCell(coupling) for coupling in (*COUPLINGS, "gaussian")]
     return [*counts, *(RareCell(level) for level in settings.levels[2:]), MomentCell()]
 
 
-def verdicts(tables: Tables, settings: TailSettings) -> list[Verdict]:
-    """No share above its bound, and what is printed."""
-    lines = []
+def verdicts(tables: Tables, settings: TailSettings) -> Iterator[Verdict]:
     for coupling in COUPLINGS:
-        rows = [row for row in tables["tails"] if row["coupling"] == coupling]
+        rows = select(tables["tails"], coupling=coupling)
         seen = [row for row in rows if row["share"] > 0 and row["bound"] < 1]
-        lines.append(
-            Verdict(
-                claim=f"{coupling} directions: shares above a level are below the Chernoff bound",
-                expected="lower end of each interval at most the bound "
-                f"(false alarm {settings.false_alarm:g} over all levels)",
-                measured=f"{len(rows)} levels; bound / share from "
-                f"{min((r['bound'] / r['share'] for r in seen), default=np.nan):.3g} to "
-                f"{max((r['bound'] / r['share'] for r in seen), default=np.nan):.3g}",
-                holds=bool(seen) and all(row["low"] <= row["bound"] for row in rows),
-            )
+        yield Verdict(
+            claim=f"{coupling} directions: shares above a level are below the Chernoff bound",
+            expected="lower end of each interval at most the bound "
+            f"(false alarm {settings.false_alarm:g} over all levels)",
+            measured=f"{len(rows)} levels; bound / share from "
+            f"{min((r['bound'] / r['share'] for r in seen), default=np.nan):.3g} to "
+            f"{max((r['bound'] / r['share'] for r in seen), default=np.nan):.3g}",
+            holds=bool(seen) and all(row["low"] <= row["bound"] for row in rows),
         )
     rare = tables["rare"]
     plain = {row["level"]: row for row in tables["tails"] if row["coupling"] == "independent"}
@@ -215,51 +189,47 @@ def verdicts(tables: Tables, settings: TailSettings) -> list[Verdict]:
         for level in settings.levels
         if tails["independent", level]["bound"] < 1
     ]
-    gaussian = [row for row in tables["tails"] if row["coupling"] == "gaussian"]
+    gaussian = select(tables["tails"], coupling="gaussian")
     moments = tables["moments"]
     place = next(row for row in moments if (row["envelope"], row["u"], row["theta"]) == PLANTED)
-    return [
-        *lines,
-        Verdict(
-            claim="rare levels by importance sampling: below the bound, and what is counted where both see it",
-            expected="probability below the bound at every level, within 4 standard errors of the counted interval",
-            measured=f"{len(rare)} levels down to {rare[-1]['probability']:.1e} (bound {rare[-1]['bound']:.1e}); "
-            f"{len(inside)} agree",
-            holds=all(0 < row["probability"] <= row["bound"] for row in rare) and len(inside) == len(rare),
-        ),
-        Verdict(
-            claim="orthogonal directions have the smaller bound",
-            expected="bound of orthogonal / independent directions below 1 at every level",
-            measured=f"from {min(gains):.2g} to {max(gains):.4f}",
-            holds=max(gains) < 1,
-        ),
-        Verdict(
-            claim="gap of moments of Theorem 3, constant corrected: below the exact gap for two rows",
-            expected="0 < corrected < library < exact in every case",
-            measured=f"{len(moments)} cases; corrected / exact up to "
-            f"{max(row['corrected'] / row['exact'] for row in moments):.3f}, library / exact up to "
-            f"{max(row['library'] / row['exact'] for row in moments):.3f}",
-            holds=all(0 < row["corrected"] < row["library"] < row["exact"] for row in moments),
-        ),
-        Verdict(
-            claim="the constant as printed exceeds the exact gap for two rows: it is false there",
-            expected="at Λ = 0.02, u = 0.3, θ = 20: 0.48 against 0.0091",
-            measured=f"{place['printed']:.2f} against {place['exact']:.4f}; exceeded in "
-            f"{sum(row['printed'] > row['exact'] for row in moments)} of {len(moments)} cases",
-            holds=abs(place["printed"] - 0.48) < 0.005 and abs(place["exact"] - 0.0091) < 5e-5,
-        ),
-        Verdict(
-            claim="Gaussian rows: the upper tail is at least that of one large row, so no Chernoff bound can hold",
-            expected="upper end of each interval at least the lower bound",
-            measured=f"at level {gaussian[-1]['level']:g}: {gaussian[-1]['share']:.1e}, one row alone "
-            f"{gaussian[-1]['bound']:.1e}",
-            holds=all(row["high"] >= row["bound"] for row in gaussian),
-        ),
-    ]
+    yield Verdict(
+        claim="rare levels by importance sampling: below the bound, and what is counted where both see it",
+        expected="probability below the bound at every level, within 4 standard errors of the counted interval",
+        measured=f"{len(rare)} levels down to {rare[-1]['probability']:.1e} (bound {rare[-1]['bound']:.1e}); "
+        f"{len(inside)} agree",
+        holds=all(0 < row["probability"] <= row["bound"] for row in rare) and len(inside) == len(rare),
+    )
+    yield Verdict(
+        claim="orthogonal directions have the smaller bound",
+        expected="bound of orthogonal / independent directions below 1 at every level",
+        measured=f"from {min(gains):.2g} to {max(gains):.4f}",
+        holds=max(gains) < 1,
+    )
+    yield Verdict(
+        claim="gap of moments of Theorem 3, constant corrected: below the exact gap for two rows",
+        expected="0 < corrected < library < exact in every case",
+        measured=f"{len(moments)} cases; corrected / exact up to "
+        f"{max(row['corrected'] / row['exact'] for row in moments):.3f}, library / exact up to "
+        f"{max(row['library'] / row['exact'] for row in moments):.3f}",
+        holds=all(0 < row["corrected"] < row["library"] < row["exact"] for row in moments),
+    )
+    yield Verdict(
+        claim="the constant as printed exceeds the exact gap for two rows: it is false there",
+        expected="at Λ = 0.02, u = 0.3, θ = 20: 0.48 against 0.0091",
+        measured=f"{place['printed']:.2f} against {place['exact']:.4f}; exceeded in "
+        f"{sum(row['printed'] > row['exact'] for row in moments)} of {len(moments)} cases",
+        holds=abs(place["printed"] - 0.48) < 0.005 and abs(place["exact"] - 0.0091) < 5e-5,
+    )
+    yield Verdict(
+        claim="Gaussian rows: the upper tail is at least that of one large row, so no Chernoff bound can hold",
+        expected="upper end of each interval at least the lower bound",
+        measured=f"at level {gaussian[-1]['level']:g}: {gaussian[-1]['share']:.1e}, one row alone "
+        f"{gaussian[-1]['bound']:.1e}",
+        holds=all(row["high"] >= row["bound"] for row in gaussian),
+    )
 
 
 def summaries(tables: Tables, settings: TailSettings) -> list[Summary]:
-    """Shares and bounds at a few levels."""
     tails = {(row["coupling"], row["level"]): row for row in tables["tails"]}
     rare = {row["level"]: row["probability"] for row in tables["rare"]}
     rows = []
@@ -274,41 +244,30 @@ def summaries(tables: Tables, settings: TailSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Tails with their bounds, and the gap of moments; matplotlib is imported here."""
-    from experiments.figures import BLUE, GREEN, GREY, VERMILION, new_figure, stacked
-
     tables, settings = results.tables, results.settings
     figure = new_figure(9.6, 4.6)
     (part,) = stacked(figure, [1])
     left, right = part.subplots(1, 2, width_ratios=[1.4, 1])
     colors = {"independent": VERMILION, "orthogonal": BLUE, "gaussian": GREY}
     for coupling, color in colors.items():
-        rows = [row for row in tables["tails"] if row["coupling"] == coupling]
-        levels = [row["level"] for row in rows]
+        rows = select(tables["tails"], coupling=coupling)
+        levels, bounds = columns(rows, "level", "bound")
         label = "Gaussian rows: one large row" if coupling == "gaussian" else f"{coupling}: bound"
-        left.plot(levels, [row["bound"] for row in rows], color=color, label=label,
-                  linestyle=":" if coupling == "gaussian" else "-")  # fmt: skip
+        left.plot(levels, bounds, color=color, label=label, linestyle=":" if coupling == "gaussian" else "-")
         seen = [row for row in rows if row["low"] > 1e-9 and row["share"] * settings["num_draws"] > 5]
-        left.errorbar(
-            [row["level"] for row in seen],
-            [row["share"] for row in seen],
-            yerr=[[row["share"] - row["low"] for row in seen], [row["high"] - row["share"] for row in seen]],
-            color=color,
-            marker="o",
-            linestyle="none",
-            markersize=3,
-            label=f"{coupling.replace('gaussian', 'Gaussian rows')}: counted",
-        )
-    left.plot(
-        [row["level"] for row in tables["rare"]],
-        [row["probability"] for row in tables["rare"]],
-        color=VERMILION,
-        marker="x",
-        linestyle="none",
-        label="independent: importance sampling",
+        levels, share, low, high = columns(seen, "level", "share", "low", "high")
+        dots: Record = {"color": color, "marker": "o", "linestyle": "none", "markersize": 3}
+        label = f"{coupling.replace('gaussian', 'Gaussian rows')}: counted"
+        left.errorbar(levels, share, yerr=[share - low, high - share], label=label, **dots)
+    rare = columns(tables["rare"], "level", "probability")
+    left.plot(*rare, color=VERMILION, marker="x", linestyle="none", label="independent: importance sampling")
+    left.set(
+        yscale="log",
+        ylim=(1e-10, 2),
+        xlabel="level a",
+        ylabel="P[estimate > a · kernel]",
+        title="d = {dim}, {num_rows} rows, u = {distance:g}".format(**settings),
     )
-    left.set(yscale="log", ylim=(1e-10, 2), xlabel="level a", ylabel="P[estimate > a · kernel]")
-    left.set_title("d = {dim}, {num_rows} rows, u = {distance:g}".format(**settings))
     rows = [row for row in tables["moments"] if (row["envelope"], row["u"]) == PLANTED[:2]]
     theta = [row["theta"] for row in rows]
     for name, color, style in (
@@ -318,8 +277,13 @@ def plot(results: Results) -> dict[str, Any]:
         ("printed", VERMILION, ":"),
     ):
         right.plot(theta, [row[name] for row in rows], color=color, linestyle=style, marker="o", label=f"gap: {name}")
-    right.set(xscale="log", yscale="log", xlabel="θ", ylabel="gap of the moment generating functions")
-    right.set_title("two rows, d = 4, Λ = {:g}, u = {:g}".format(*PLANTED))
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel="θ",
+        ylabel="gap of the moment generating functions",
+        title="two rows, d = 4, Λ = {:g}, u = {:g}".format(*PLANTED),
+    )
     handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return {"tail_bounds": figure}

@@ -20,9 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import experiment
-from experiments.results import Summary, Verdict
-
-__all__ = ["console", "progress_bar", "show_heading", "show_summaries", "show_verdicts"]
+from experiments.experiment import Summary, Verdict
 
 MEMORY = 600.0  # seconds of the past that the rate is taken from: cells may take a minute each
 STYLES = {True: "green", False: "bold red", None: "cyan"}
@@ -38,7 +36,6 @@ class RateColumn(ProgressColumn):
     """Cells per minute, or per second where they are many."""
 
     def render(self, task: Task) -> Text:
-        """The rate, when there is one."""
         speed = task.speed
         if not speed:
             return Text("")
@@ -77,7 +74,6 @@ def show_heading(screen: Console, which: experiment.Experiment) -> None:
 
 
 def show_summaries(screen: Console, summaries: Sequence[Summary]) -> None:
-    """The tables of a run."""
     for summary in summaries:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, name in enumerate(summary.header):

@@ -4,8 +4,6 @@ import functools
 import gzip
 from pathlib import Path
 
-__all__ = ["novel", "passage", "proteins"]
-
 FOLDER = Path(__file__).parent / "data"
 
 

@@ -1,27 +1,23 @@
 """transfer: what a map fitted on other text loses.
 
-Two heads of each layer of MiniLM on four passages of one novel, 512 tokens each (`experiments/data`). Features are
-fitted to queries and keys of one or three passages and used on the fourth, against features fitted to the fourth
-itself; FAVOR+ of the same width needs no fit. The error is the relative Frobenius error of the attention output,
-median over fits and draws per head.
-
-`halves` is a harder case: bidirectional heads of all models, fitted on the first half of one input, used on the second.
+`passages`: heads of MiniLM on four passages of one novel; features are fitted to one or three passages and used on the
+fourth. `halves`: bidirectional heads of all models, fitted on the first half of one input and used on the second.
 """
 
 import functools
+import itertools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-import randfeat as rf
-from experiments.attention_error.outputs import relative_error
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.heads import FOLDER, head_names, load_head
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
+from experiments.figures import new_figure, value_axis
+from experiments.heads import FOLDER, Inputs, head_names, linear_error, load_head
+from experiments.real_heads import fitted
+from experiments.tables import select
 
 LEVELS = ("posterior", "exponent")
 FITTED_ON = ("the same passage", "1 other passage", "3 other passages")
@@ -39,73 +35,58 @@ class TransferSettings(Settings):
 
 
 @functools.cache
-def passages(head: str) -> dict[str, np.ndarray]:
-    """Queries and keys (4, 512, 32) of all passages and values (512, 32) of the last, in float64."""
+def passages(head: str) -> tuple[np.ndarray, np.ndarray, Inputs]:
+    """Queries and keys (4, 512, 32) of all passages, and the last passage."""
     with np.load(FOLDER / "minilm_passages.npz") as file:
-        query, key = (np.stack([file[f"passage{i}/{head}/{side}"] for i in range(4)]) for side in "qk")
-        value = file[f"passage3/{head}/v"]
-    return {name: x.astype(np.float64) for name, x in (("query", query), ("key", key), ("value", value))}
+        query, key = (
+            np.stack([file[f"passage{i}/{head}/{side}"] for i in range(4)]).astype(np.float64) for side in "qk"
+        )
+        value = file[f"passage3/{head}/v"].astype(np.float64)
+    return query, key, Inputs(query=query[3], key=key[3], value=value)
 
 
 @dataclass(frozen=True)
-class PassageCell:
+class PassageCell(Cell):
     """One head of MiniLM, fitted on passages and used on the last."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"passages/{self.head}"
-
     def measure(self, settings: TransferSettings) -> Tables:
-        """Rows of `passages`: errors by what was fitted on."""
-        data = passages(self.head)
-        used = data["query"][3], data["key"][3], data["value"]
-        exact = rf.softmax_attention(*used)
-        calibrations: dict[str, slice] = dict(zip(FITTED_ON, (slice(3, 4), slice(2, 3), slice(0, 3)), strict=True))
+        query, key, used = passages(self.head)
+        parts = dict(zip(FITTED_ON, (slice(3, 4), slice(2, 3), slice(0, 3)), strict=True))
         rows: list[Record] = []
         for width in settings.num_features:
-            for level in LEVELS:
-                for name, part in calibrations.items():
-                    calibration = tuple(data[side][part].reshape(-1, 32) for side in ("query", "key"))
-                    error = median_error(self.key, (level, name), calibration, used, exact, width, settings)
-                    rows.append({"head": self.head, "level": level, "fitted_on": name, "num_features": width} | error)
-            error = median_error(self.key, ("FAVOR+",), None, used, exact, width, settings)
-            rows.append({"head": self.head, "level": "FAVOR+", "fitted_on": "nothing", "num_features": width} | error)
+            for level, name in (*itertools.product(LEVELS, FITTED_ON), ("FAVOR+", "nothing")):
+                part = parts.get(name, slice(0, 0))
+                calibration = query[part].reshape(-1, 32), key[part].reshape(-1, 32)
+                method = (level, name) if part.stop else (level,)
+                error = median_error(f"passages/{self.head}", method, calibration, used, width, settings)
+                rows.append({"head": self.head, "level": level, "fitted_on": name, "num_features": width} | error)
         return {"passages": rows, "halves": []}
 
 
 @dataclass(frozen=True)
-class HalfCell:
+class HalfCell(Cell):
     """One bidirectional head, fitted on the first half of its tokens and used on the second."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"halves/{self.head}"
-
     def measure(self, settings: TransferSettings) -> Tables:
-        """One row of `halves`."""
         head = load_head(self.head)
         half, width = len(head.query) // 2, max(settings.num_features)
-        used = (head.query[half:], head.key[half:], head.value[half:])
-        exact = rf.softmax_attention(*used)
+        used = Inputs(query=head.query[half:], key=head.key[half:], value=head.value[half:])
         row: Record = {"head": self.head, "num_features": width}
         for name, part in (("own", slice(half, None)), ("other", slice(0, half))):
-            calibration = (head.query[part], head.key[part])
-            row[name] = median_error(self.key, ("posterior", name), calibration, used, exact, width, settings)["error"]
+            calibration, method = (head.query[part], head.key[part]), ("posterior", name)
+            row[name] = median_error(f"halves/{self.head}", method, calibration, used, width, settings)["error"]
         return {"passages": [], "halves": [row]}
 
 
 def median_error(
     cell: str,
     method: tuple[str, ...],
-    calibration: Any,
-    used: tuple[np.ndarray, np.ndarray, np.ndarray],
-    exact: np.ndarray,
+    calibration: tuple[np.ndarray, np.ndarray],
+    used: Inputs,
     width: int,
     settings: TransferSettings,
 ) -> Record:
@@ -113,61 +94,44 @@ def median_error(
     errors = []
     for draw in range(settings.num_draws):
         rng = settings.rng(cell, method, width, draw)
-        estimator: rf.Estimator = rf.PositiveFeatures()
-        if calibration is not None:
-            estimator = rf.adapt(*calibration, level=method[0], num_features=width, rng=rng)  # type: ignore[arg-type]
-        phi = estimator.draw(exact.shape[-1], width, rng=rng)
-        query, key, value = used
-        errors.append(relative_error(rf.linear_attention(query, key, value, phi), exact))
+        estimator = fitted(method[0], *calibration, width, rng)
+        errors.append(linear_error(used, estimator.draw(used.dim, width, rng=rng)))
     return {"error": statistics.median(errors), "low": min(errors), "high": max(errors)}
 
 
 def cells(settings: TransferSettings) -> list[Cell]:
-    """One for each head."""
     return [*(PassageCell(head) for head in settings.passage_heads), *(HalfCell(head) for head in settings.half_heads)]
 
 
 def over_heads(tables: Tables, level: str, fitted_on: str, width: int) -> float:
-    """Median over the heads."""
-    wanted = (level, fitted_on, width)
-    rows = [r for r in tables["passages"] if (r["level"], r["fitted_on"], r["num_features"]) == wanted]
+    rows = select(tables["passages"], level=level, fitted_on=fitted_on, num_features=width)
     return statistics.median(row["error"] for row in rows)
 
 
-def verdicts(tables: Tables, settings: TransferSettings) -> list[Verdict]:
-    """Loss of the default level, and what halves of one input lose."""
-    lines = []
+def verdicts(tables: Tables, settings: TransferSettings) -> Iterator[Verdict]:
     for width in settings.num_features:
         own, other = (over_heads(tables, "posterior", FITTED_ON[i], width) for i in (0, 2))
         plain = over_heads(tables, "FAVOR+", "nothing", width)
-        lines += [
-            Verdict(
-                claim=f"default level at {width} features: loss by fitting on three other passages of the novel",
-                expected=f"at most {ALLOWED_LOSS:.0%} of the median error",
-                measured=f"{own:.3f} -> {other:.3f}: {other / own - 1:+.1%}",
-                holds=other <= (1 + ALLOWED_LOSS) * own,
-            ),
-            Verdict(
-                claim=f"fitted on other passages, the default level still beats FAVOR+ at {width} features",
-                expected="smaller median error",
-                measured=f"{other:.3f} against {plain:.3f}",
-                holds=other < plain,
-            ),
-        ]
-    losses = [row["other"] / row["own"] - 1 for row in tables["halves"]]
-    lines.append(
-        Verdict(
-            claim="loss by fitting on the first half of one input and using it on the second",
-            expected="nothing claimed",
-            measured=f"median {statistics.median(losses):+.1%}, largest {max(losses):+.1%} over {len(losses)} heads",
-            holds=None,
+        yield Verdict(
+            claim=f"default level at {width} features: loss by fitting on three other passages of the novel",
+            expected=f"at most {ALLOWED_LOSS:.0%} of the median error",
+            measured=f"{own:.3f} -> {other:.3f}: {other / own - 1:+.1%}",
+            holds=other <= (1 + ALLOWED_LOSS) * own,
         )
+        yield Verdict(
+            claim=f"fitted on other passages, the default level still beats FAVOR+ at {width} features",
+            expected="smaller median error",
+            measured=f"{other:.3f} against {plain:.3f}",
+            holds=other < plain,
+        )
+    losses = [row["other"] / row["own"] - 1 for row in tables["halves"]]
+    yield reported(
+        "loss by fitting on the first half of one input and using it on the second",
+        f"median {statistics.median(losses):+.1%}, largest {max(losses):+.1%} over {len(losses)} heads",
     )
-    return lines
 
 
 def summaries(tables: Tables, settings: TransferSettings) -> list[Summary]:
-    """Median over the heads, by what was fitted on."""
     result = []
     for width in settings.num_features:
         rows = [(name, *(f"{over_heads(tables, level, name, width):.3f}" for level in LEVELS)) for name in FITTED_ON]
@@ -179,9 +143,6 @@ def summaries(tables: Tables, settings: TransferSettings) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Error of every head by what was fitted on; matplotlib is imported here."""
-    from experiments.figures import new_figure, value_axis
-
     widths = results.settings["num_features"]
     figure = new_figure(3.4 * len(widths), 3.4)
     panels = figure.subplots(1, len(widths), squeeze=False, sharey=True).ravel()
@@ -196,8 +157,7 @@ def plot(results: Results) -> dict[str, Any]:
             over_heads(results.tables, "FAVOR+", "nothing", width), color="#000000", linestyle=":", label="FAVOR+"
         )
         axes.set_xticks(range(len(FITTED_ON)), ["same", "1 other", "3 others"])
-        axes.set_xlabel("passages fitted on")
-        axes.set_title(f"{width} features")
+        axes.set(xlabel="passages fitted on", title=f"{width} features")
     value_axis(panels[0])
     panels[0].set_ylabel("relative error of the output")
     panels[0].legend(fontsize=7)
@@ -208,11 +168,7 @@ EXPERIMENT = Experiment(
     name="transfer",
     claim="A map fitted on other pages of a text loses at most 30 % on a new page.",
     settings=TransferSettings(),
-    quick=TransferSettings(
-        half_heads=("minilm/sensesensibility_ch10/L4H3",),
-        num_features=(256,),
-        num_draws=3,
-    ),
+    quick=TransferSettings(half_heads=("minilm/sensesensibility_ch10/L4H3",), num_features=(256,), num_draws=3),
     cells=cells,
     verdicts=verdicts,
     summaries=summaries,

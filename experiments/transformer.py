@@ -5,8 +5,6 @@ returns (batch, heads, L, d). Weights are drawn from a seed of their own; PyTorc
 """
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +15,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import randfeat as rf
-
-__all__ = [
-    "Attention",
-    "Shape",
-    "Transformer",
-    "draw_maps",
-    "exact",
-    "linear",
-    "load_checkpoint",
-    "make_model",
-    "one_thread",
-    "save_checkpoint",
-]
+from experiments.atomic_files import replacing
 
 Attention = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -48,7 +34,6 @@ class Shape:
 
     @property
     def dim(self) -> int:
-        """Of the queries and keys of one head."""
         return self.width // self.heads
 
 
@@ -68,7 +53,6 @@ class Layer(torch.nn.Module):
         )
 
     def forward(self, x: torch.Tensor, attention: Attention) -> torch.Tensor:
-        """(batch, L, width) to the same."""
         batch, length, width = x.shape
         q, k, v = (
             part.reshape(batch, length, self.shape.heads, -1).transpose(1, 2)
@@ -108,7 +92,6 @@ def make_model(shape: Shape, rng: np.random.Generator) -> Transformer:
 
 
 def exact(is_causal: bool) -> Attention:
-    """Softmax attention."""
     return lambda _, q, k, v: scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
 
@@ -139,16 +122,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor, clip: float = 1.0) -> float:
+    """Change the weights to lower the loss; returns the norm of the gradient, which is at most `clip` in the step."""
+    optimizer.zero_grad()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return float(norm)
+
+
 def save_checkpoint(path: Path, name: str, state: dict[str, Any]) -> None:
     """Write tensors and plain values under this name; the file is complete at every moment, or not there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"name": name, "state": state}, file)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        torch.save({"name": name, "state": state}, file)
 
 
 def load_checkpoint(path: Path, name: str) -> dict[str, Any] | None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Results, Settings, Summary, Tables, Verdict
+from experiments.figures import legend_below, new_figure
 from experiments.pairs import mse_rows, pairs_at, worst
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["EXPERIMENT"]
+from experiments.palette import ESTIMATOR_STYLES
+from experiments.tables import select, table
 
 ESTIMATORS: dict[str, rf.Estimator] = {
     "positive": rf.PositiveFeatures(coupling="independent"),
@@ -57,40 +57,25 @@ def relative_mse(name: str, length: Any, angle: Any, dim: int = 2) -> np.ndarray
 
 
 @dataclass(frozen=True)
-class SurfaceCell:
+class SurfaceCell(Cell):
     """Closed forms at one length, for all angles."""
 
     length: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"surface/{self.length:g}"
-
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
-        """Rows of `surface`."""
         angles = np.linspace(0, np.pi, settings.num_angles)
         errors = {name: relative_mse(name, self.length, angles) for name in ESTIMATORS}
-        rows: list[Record] = []
-        for i, angle in enumerate(angles):
-            row: Record = {"length": self.length, "angle": float(angle)}
-            row |= {name: float(values[i]) for name, values in errors.items()}
-            positive = row["positive"]
-            rows.append(row | {"ratio": row["trig pairs"] / positive if positive > 0 else np.inf})
-        return {"surface": rows}
+        positive = errors["positive"]
+        ratio = np.divide(errors["trig pairs"], positive, out=np.full_like(positive, np.inf), where=positive > 0)
+        return {"surface": table(length=self.length, angle=angles, **errors, ratio=ratio)}
 
 
 @dataclass(frozen=True)
-class PointCell:
+class PointCell(Cell):
     """Monte Carlo of one estimator at one length."""
 
     estimator: str
     length: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"points/{self.estimator}/{self.length:g}"
 
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
         """Rows of `points`: relative MSE times rows, at angles where it can be measured."""
@@ -103,41 +88,27 @@ class PointCell:
             *pairs_at(u, t, settings.dim),
             num_features=estimator.num_features(settings.num_rows),
             num_draws=settings.num_draws,
-            rng=settings.rng(self.key),
+            rng=settings.rng(f"points/{self.estimator}/{self.length:g}"),
         )
-        return {
-            "points": [
-                {"estimator": self.estimator, "length": self.length, "angle": float(angles[i]), "u": float(u[i])} | row
-                for i, row in enumerate(measured)
-            ]
-        }
+        places = table(estimator=self.estimator, length=self.length, angle=angles, u=u)
+        return {"points": [place | row for place, row in zip(places, measured, strict=True)]}
 
 
 @dataclass(frozen=True)
-class RayCell:
+class RayCell(Cell):
     """Absolute errors of both estimators as the length of vectors at one angle grows."""
 
     cosine: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"rays/{self.cosine:g}"
-
     def measure(self, settings: TrigVsPositiveSettings) -> Tables:
-        """Rows of `rays`."""
-        rows: list[Record] = []
-        for length in (1.0, 2.0, 4.0, 8.0):
-            x, y = pairs_at(*corners(length, np.arccos(self.cosine)), 2)
-            row: Record = {"cosine": self.cosine, "length": length, "kernel": float(np.exp(x @ y))}
-            for name, estimator in ESTIMATORS.items():
-                row[name] = float(estimator.mse(x, y, num_features=estimator.num_features(1)))
-            rows.append(row)
-        return {"rays": rows}
+        lengths = np.array([1.0, 2.0, 4.0, 8.0])
+        x, y = pairs_at(*corners(lengths, np.arccos(self.cosine)), 2)
+        errors = {name: law.mse(x, y, num_features=law.num_features(1)) for name, law in ESTIMATORS.items()}
+        kernel = [np.exp(a @ b) for a, b in zip(x, y, strict=True)]
+        return {"rays": table(cosine=self.cosine, length=lengths, kernel=kernel, **errors)}
 
 
 def cells(settings: TrigVsPositiveSettings) -> list[Cell]:
-    """The surface, the points, the rays."""
     return [
         *(SurfaceCell(length) for length in settings.lengths),
         *(PointCell(name, length) for name in ESTIMATORS for length in SLICES),
@@ -157,7 +128,6 @@ def crossing(name: str, length: float) -> float:
 
 
 def verdicts(tables: Tables, settings: TrigVsPositiveSettings) -> list[Verdict]:
-    """The formula, the two sides, the crossing, limits along rays, and the measurement."""
     inner = [row for row in tables["surface"] if 0 < row["angle"] < np.pi * (1 - 1e-9)]
     deviations = []
     for row in inner:
@@ -170,7 +140,7 @@ def verdicts(tables: Tables, settings: TrigVsPositiveSettings) -> list[Verdict]:
     obtuse = [row for row in inner if row["angle"] > own[row["length"]] * (1 + 1e-9)]
     judged = [row for row in tables["points"] if row["u"] <= settings.judged_up_to]
     largest, limit, agrees = worst(judged, settings.false_alarm)
-    rays = {cosine: [row for row in tables["rays"] if row["cosine"] == cosine] for cosine in RAY_COSINES}
+    rays = {cosine: select(tables["rays"], cosine=cosine) for cosine in RAY_COSINES}
     first, last = (rays[cosine][-1] for cosine in RAY_COSINES)
     start = rays[RAY_COSINES[1]][0]
     return [
@@ -216,7 +186,6 @@ def verdicts(tables: Tables, settings: TrigVsPositiveSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: TrigVsPositiveSettings) -> list[Summary]:
-    """The ratio at a few lengths and angles."""
     rows = []
     for length in SLICES:
         ratio = relative_mse("trig pairs", length, ANGLES) / relative_mse("positive", length, ANGLES)
@@ -225,10 +194,7 @@ def summaries(tables: Tables, settings: TrigVsPositiveSettings) -> list[Summary]
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """The surface, slices of it, and errors at length one; matplotlib is imported here."""
     from matplotlib.colors import TwoSlopeNorm
-
-    from experiments.figures import ESTIMATOR_STYLES, legend_below, new_figure
 
     rows = results.tables["surface"]
     lengths, angles = (np.unique([row[name] for row in rows]) for name in ("length", "angle"))
@@ -244,8 +210,7 @@ def plot(results: Results) -> dict[str, Any]:
     )
     left.contour(both / np.pi, lengths, mirrored, levels=[0.0], colors="#000000", linewidths=1)
     figure.colorbar(image, ax=left, label="log₁₀ ratio")
-    left.set_title("MSE trigonometric / positive; black: equal")
-    left.set_ylabel("length l")
+    left.set(title="MSE trigonometric / positive; black: equal", ylabel="length l")
     for length, color in zip(SLICES, ("#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True):
         fine = np.linspace(0.02, 0.97, 200) * np.pi
         values = relative_mse("trig pairs", length, fine) / relative_mse("positive", length, fine)

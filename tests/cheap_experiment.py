@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.experiment import Experiment, Settings
-from experiments.results import Summary, Verdict
+from experiments.experiment import Cell, Experiment, Settings, Summary, Verdict
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,15 @@ class CheapSettings(Settings):
 
 
 @dataclass(frozen=True)
-class CheapCell:
-    """Rows that depend on the index and the seed."""
+class CheapCell(Cell):
+    """Rows that depend on the index and the seed; the key is no file name, and differs from others only at its end."""
 
     index: int
+    name: str = f"cell/of a <cheap> & long name, {'x' * 60}"
 
     @property
     def key(self):
-        """A name that is no file name, and differs from others only at its end."""
-        return f"cell/of a <cheap> & long name, {'x' * 60} {self.index}"
+        return f"{self.name} {self.index}"
 
     def measure(self, settings):
         """Two tables."""
@@ -91,7 +90,7 @@ EXPERIMENT = Experiment(
 
 def serve(output):
     """Run each command line in a fork."""
-    from experiments import provenance, running  # noqa: F401 (so that the forks have it)
+    from experiments import provenance, run  # noqa: F401 (so that the forks have it)
     from experiments.command_line import main
     from experiments.registry import EXPERIMENTS
     from tests.cheap_experiment import EXPERIMENT  # by this name, not as part of __main__

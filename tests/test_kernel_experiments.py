@@ -10,6 +10,7 @@ import pytest
 import randfeat as rf
 from experiments import attention_matrix_error, chefs_tables, hybrid, orthogonal_features, quadrature, simplex
 from experiments.attention_matrix_error import log_denominators, relative_denominators
+from experiments.cells import measure
 from experiments.chefs_tables.measure import fitted, log_variance, regime_pairs
 from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
 from experiments.datasets import DATASETS, load_dataset, neighbor_distance
@@ -110,7 +111,7 @@ def test_figures_are_drawn_from_what_was_written(name, results, tmp_path):
 def test_a_cell_repeats_alone(name, results):
     cells = EXPERIMENTS[name].cells(TINY[name])
     assert len({cell.key for cell in cells}) == len(cells)
-    for table, rows in cells[-1].measure(TINY[name]).items():
+    for table, rows in measure(cells[-1], TINY[name]).tables.items():
         assert repr(results[name].tables[table][-len(rows) :]) == repr(rows)
 
 

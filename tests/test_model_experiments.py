@@ -11,7 +11,7 @@ import pytest
 import randfeat as rf
 from experiments import error_propagation, generalized_attention, long_range, training_stability
 from experiments.command_line import main
-from experiments.experiment import Resumable
+from experiments.experiment import ResumableCell
 from experiments.generalized_attention.tasks import SIZES, make_batch
 from experiments.heads import FOLDER
 from experiments.long_range import CostCell
@@ -144,7 +144,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 
     settings = tiny("training_stability").configure()
     cell, path = TrainingCell("positive", 0, "chi", redraw=True), tmp_path / "cell"
-    assert isinstance(cell, Resumable)
+    assert isinstance(cell, ResumableCell)
     whole, step = cell.measure(settings), Training.take_step
 
     def killed(self, maps):

@@ -1,10 +1,7 @@
-"""Runs that are killed, interrupted, spread over workers, and resumed; reports and the gallery's copies."""
+"""Runs that are killed, interrupted, spread over workers, and resumed."""
 
 import contextlib
 import dataclasses
-import html.parser
-import importlib.util
-import itertools
 import json
 import os
 import random
@@ -19,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import on_dask, provenance, runner
-from experiments.cells import Failure, Measured, in_turn, measure
+from experiments import on_dask, provenance
+from experiments import run as runs
+from experiments.cell_store import CellStore, DamagedCell
+from experiments.cells import Failure, Measured, ResumableCell, in_turn, measure
 from experiments.command_line import main
 from experiments.registry import EXPERIMENTS
-from experiments.report import gather, page
 from experiments.results import Results, Verdict
-from experiments.store import CellStore, DamagedCell
 from tests.cheap_experiment import EXPERIMENT, CheapCell, CheapSettings
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
@@ -40,7 +37,7 @@ def cheap(monkeypatch):
 
 def run(settings, folder, **options):
     notes = []
-    results = runner.run(EXPERIMENT, settings, folder, notify=notes.append, **options)
+    results = runs.run(EXPERIMENT, settings, folder, notify=notes.append, **options)
     return results, notes
 
 
@@ -173,13 +170,8 @@ def test_only_missing_cells_are_measured(tmp_path):
 
 
 @dataclasses.dataclass(frozen=True)
-class Stepwise:
+class Stepwise(ResumableCell):
     """A cell of four steps that is interrupted in the third, once."""
-
-    key: str = "stepwise"
-
-    def measure(self, settings):
-        raise AssertionError("a cell that can resume is told where")
 
     def resume(self, settings, checkpoint):
         done = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
@@ -197,10 +189,10 @@ def test_a_cell_goes_on_from_its_checkpoint_which_is_removed_in_the_end(tmp_path
         EXPERIMENT, cells=lambda settings: [Stepwise()], verdicts=lambda *_: [], summaries=lambda *_: []
     )
     with pytest.raises(KeyboardInterrupt):
-        runner.run(experiment, CheapSettings(), tmp_path)
+        runs.run(experiment, CheapSettings(), tmp_path)
     (checkpoint,) = tmp_path.glob("cells/*/*.checkpoint")
     assert json.loads(checkpoint.read_text()) == [0, 1, 2]
-    results = runner.run(experiment, CheapSettings(), tmp_path, resume=True)
+    results = runs.run(experiment, CheapSettings(), tmp_path, resume=True)
     assert results.tables["numbers"] == [{"steps": 4, "begun again": False}]
     assert not checkpoint.exists()
 
@@ -232,9 +224,9 @@ def test_code_of_an_experiment_is_what_its_cells_come_from():
     def reached(name):
         return {path.name for path in provenance.reached(EXPERIMENTS[name].cells.__module__)}
 
-    assert {"measure.py", "laws.py", "experiment.py", "cells.py"} <= reached("kernel_mse")
+    assert {"measure.py", "estimators.py", "experiment.py", "cells.py"} <= reached("kernel_mse")
     assert {"heads.py", "softened.py", "outputs.py"} <= reached("attention_error")
-    assert not {"verdicts.py", "figures.py", "report.py", "runner.py"} & reached("kernel_mse")
+    assert not {"verdicts.py", "figures.py", "report.py", "run.py"} & reached("kernel_mse")
     assert provenance.code_digest("experiments.transfer") != provenance.code_digest("experiments.catalogue")
 
 
@@ -319,7 +311,7 @@ def test_rows_must_hold_plain_values():
 def test_cells_of_one_name_are_refused(tmp_path):
     twice = dataclasses.replace(EXPERIMENT, cells=lambda settings: [CheapCell(0), CheapCell(0)])
     with pytest.raises(ValueError, match="cells must have different keys"):
-        runner.run(twice, CheapSettings(), tmp_path)
+        runs.run(twice, CheapSettings(), tmp_path)
 
 
 # workers -------------------------------------------------------------------------------------------------------------
@@ -481,132 +473,3 @@ def test_full_is_the_default_where_there_is_no_larger_run():
     experiment = EXPERIMENTS["kernel_mse"]
     assert experiment.configure(full=True) == experiment.configure()
     assert EXPERIMENT.configure(full=True).full
-
-
-# report --------------------------------------------------------------------------------------------------------------
-
-
-class Page(html.parser.HTMLParser):
-    """Checks that elements are nested, and collects what there is."""
-
-    VOID = ("meta", "img", "br")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.text, self.ids, self.links, self.images = [], [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.tags.append(tag)
-        self.ids += [attributes["id"]] if "id" in attributes else []
-        self.links += [attributes["href"]] if "href" in attributes else []
-        if tag == "img":
-            self.images.append(attributes)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    """Two runs, one with figures, and their report."""
-    folder = tmp_path_factory.mktemp("report")
-    settings = CheapSettings(num_cells=3, pause=0)
-    results = EXPERIMENT.run(settings)
-    results.write(folder / "cheap")
-    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"/>'
-    other = dataclasses.replace(
-        results, experiment="other", figures={"one": 'Caption with <i> & "quotes"', "gone": "not there"}
-    )
-    other.write(folder / "other")
-    for name in ("one", "left over"):
-        (folder / "other" / f"{name}.svg").write_text(svg)
-    assert main(["report", str(folder)]) == 0
-    return folder, results, (folder / "report.html").read_text(encoding="utf-8")
-
-
-def test_report_is_well_formed_and_stands_alone(reported, capsys):
-    _, _, text = reported
-    found = Page(text)
-    assert found.open == []
-    assert "script" not in found.tags
-    assert len(set(found.ids)) == len(found.ids)
-    assert {link.removeprefix("#") for link in found.links} <= set(found.ids)
-    assert [link for link in found.links if not link.startswith("#")] == []
-    assert not re.search(r"(src|href)=\"(?!data:|#)|url\(|@import", text)
-    assert 'name="viewport"' in text
-    assert "prefers-color-scheme: dark" in text
-    headings = [int(tag[1]) for tag in found.tags if re.fullmatch("h[1-6]", tag)]
-    assert headings.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
-
-
-def test_report_has_every_verdict_figure_summary_and_setting(reported):
-    _, results, text = reported
-    found = Page(text)
-    for verdict in results.verdicts:
-        assert found.text.count(verdict.claim) == 2 * 2  # of two experiments, on top and in their sections
-        assert found.text.count(verdict.measured) == 2
-    assert "2 of 2 claims hold; 2 numbers are only reported." in found.text
-    assert [image["alt"] for image in found.images] == ['Figure one: Caption with <i> & "quotes"']
-    assert found.images[0]["src"].startswith("data:image/svg+xml;base64,")
-    assert {"numbers <b>", "x & y", results.summaries[0].rows[0][1]} <= set(found.text)
-    assert {"num_cells", "commit", results.environment["platform"]} <= set(found.text)
-    assert results.claim in found.text
-
-
-def test_report_keeps_the_order_it_is_told(reported):
-    folder, _, text = reported
-    assert [run[1].experiment for run in gather(folder, order=["other", "cheap"])] == ["other", "cheap"]
-    assert page(gather(folder)) == text
-
-
-# the gallery's copy --------------------------------------------------------------------------------------------------
-
-
-def test_published_copy_is_small_and_replaces_the_last_one(tmp_path, cheap, capsys):
-    results = EXPERIMENT.run(CheapSettings(num_cells=3, pause=0))
-    results = dataclasses.replace(results, figures={"f": "F"}, tables={"t": [{"x": i / 7} for i in range(10_000)]})
-    assert len(results.as_json()) > 200_000
-    results.write(tmp_path / "run")
-    (tmp_path / "run" / "f.svg").write_text("<svg/>")
-    target = tmp_path / "gallery" / "cheap"
-    target.mkdir(parents=True)
-    (target / "old.svg").write_text("<svg/>")
-    assert main(["publish", "cheap", "--out", str(tmp_path / "run"), "--gallery", str(tmp_path / "gallery")]) == 0
-    assert sorted(path.name for path in target.iterdir()) == ["f.svg", "results.json"]
-    copy = Results.read(target)
-    assert copy.tables == {}
-    assert (copy.verdicts, copy.summaries, copy.settings) == (
-        results.verdicts,
-        results.summaries,
-        json.loads(json.dumps(results.settings)),
-    )
-    assert (target / "results.json").stat().st_size < 5000
-    (tmp_path / "run" / "f.svg").unlink()
-    assert main(["publish", "cheap", "--out", str(tmp_path / "run"), "--gallery", str(tmp_path / "gallery")]) == 2
-    assert "figures are missing: f" in capsys.readouterr().err
-
-
-def test_directive_shows_what_is_saved(reported):
-    pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'randfeat[docs]'")
-    path = Path(__file__).parents[1] / "docs" / "_extensions" / "experiment_results.py"
-    spec = importlib.util.spec_from_file_location("experiment_results", path)
-    directive = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(directive)
-    folder, results, _ = reported
-    other = Results.read(folder / "other")
-    (figure,) = directive.figures(folder / "other", other)
-    assert 'uri="/gallery/results/other/one.svg"' in str(figure)
-    assert results.claim in figure.astext()
-    for verdict in other.verdicts:
-        assert all(text in directive.verdicts(other)[1].astext() for text in (verdict.claim, verdict.measured))
-    assert "run cheap --rng 0" in directive.how_it_was_run(other)[0].astext()
-    assert "python -m experiments publish absent" in directive.not_run("absent").astext()

@@ -9,10 +9,11 @@ from scipy.stats import chi2
 
 import randfeat as rf
 from experiments import sampled_softmax
-from experiments.sampled_softmax import KernelTree, laws
+from experiments.sampled_softmax import laws
 from experiments.sampled_softmax.gradients import GradientCell, sampled_means
 from experiments.sampled_softmax.measure import pearson
 from experiments.sampled_softmax.settings import FITTED, PLAIN
+from experiments.sampled_softmax.tree import KernelTree
 from experiments.sampled_softmax.verdicts import verdicts
 
 TINY = dataclasses.replace(

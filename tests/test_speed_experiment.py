@@ -11,7 +11,7 @@ import randfeat as rf
 from experiments import speed
 from experiments.backends import to_host
 from experiments.clocks import log_slope, timed
-from experiments.environment import distribution
+from experiments.provenance import distribution
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, Layer, softmax_attention_vjp
 from experiments.speed.measure import TimeCell, cells, methods, peak_bytes, traced
 from experiments.speed.verdicts import crossing, verdicts

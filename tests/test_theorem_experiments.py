@@ -11,13 +11,13 @@ import randfeat as rf
 from experiments import orthogonal_gain, regularized_softmax, tail_bounds, trig_vs_positive
 from experiments.pairs import judge, pairs_at, worst
 from experiments.uniform_convergence.measure import largest_error, normal_median
-from tests.test_experiments import TINY
+from tests.test_experiments import TINY, tiny_results
 
 
 @pytest.fixture(scope="module")
 def results():
     names = ("trig_vs_positive", "orthogonal_gain", "regularized_softmax", "tail_bounds", "uniform_convergence")
-    return {name: TINY[name].run(TINY[name].configure()) for name in names}
+    return {name: tiny_results(name) for name in names}
 
 
 def times(column, factor):

@@ -1,15 +1,19 @@
-"""The directive `experiment`: what a run measured, from the numbers saved beside the gallery; nothing is run here.
+"""The directives `experiment` and `gallery`: what runs measured, from the numbers saved beside the gallery.
 
-Figures with captions, the table of verdicts, the summaries, and how it was run, out of `gallery/results/NAME`, which
-`python -m experiments publish NAME` fills. Where nothing is saved yet, a note says how to get it.
+`experiment NAME` puts in figures, verdicts, summaries, and how it was run, out of `gallery/results/NAME`, which
+`python -m experiments publish NAME` fills; where nothing is saved yet, a note says how to get it. `gallery` lists all
+experiments in groups, with their claims and small pictures. Nothing is run here.
 """
 
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
+from experiments.gallery import THUMBNAIL
+from experiments.registry import EXPERIMENTS, GROUPS
 from experiments.report import counted, figure_file, written
 from experiments.results import Results, Summary
 
@@ -18,8 +22,9 @@ MOST_ROWS = 40  # of a summary that is shown; longer ones are in the results
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Register the directive."""
+    """Register the directives."""
     app.add_directive("experiment", Experiment)
+    app.add_directive("gallery", Gallery)
     return {"parallel_read_safe": True}
 
 
@@ -42,9 +47,35 @@ class Experiment(SphinxDirective):
         return [
             *figures(folder, results),
             *verdicts(results),
-            *(summary(item) for item in results.summaries if len(item.rows) <= MOST_ROWS),
+            *folded("Numbers", [summary(item) for item in results.summaries if len(item.rows) <= MOST_ROWS]),
             *folded("How it was run", how_it_was_run(results)),
         ]
+
+
+class Gallery(SphinxDirective):
+    """Every experiment: groups of cards with picture, name, and claim."""
+
+    def run(self) -> list[nodes.Node]:
+        """A section for each group."""
+        return [self.section(title, names) for title, names in GROUPS.items()]
+
+    def section(self, title: str, names: tuple[str, ...]) -> nodes.Node:
+        """A heading and a row of cards."""
+        cards = [card(name, Path(self.env.srcdir)) for name in names]
+        label = nodes.make_id(title)
+        return nodes.section("", nodes.title("", title), nodes.container("", *cards, classes=["cards"]), ids=[label])
+
+
+def card(name: str, source: Path) -> nodes.container:
+    """The picture where there is one, the title of the page as a link to it, the claim."""
+    picture = f"{FOLDER}/{name}/{THUMBNAIL}"
+    link = {"refdoc": "gallery/index", "reftype": "doc", "reftarget": name, "refdomain": "std", "refexplicit": False}
+    content: list[nodes.Node] = []
+    if (source / picture).is_file():
+        content.append(nodes.image(uri=f"/{picture}", alt=f"The figure of {name}", loading="lazy"))
+    content.append(nodes.paragraph("", "", addnodes.pending_xref("", nodes.inline("", name), **link)))
+    content.append(nodes.paragraph("", EXPERIMENTS[name].claim))
+    return nodes.container("", *content, classes=["card-of-experiment"])
 
 
 def not_run(name: str) -> nodes.note:

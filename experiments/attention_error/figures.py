@@ -4,33 +4,13 @@ import statistics
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 import randfeat as rf
-from experiments.attention_error.verdicts import (
-    ALLOWED_PER_SPREAD,
-    VALID_SPREAD,
-    count_heads,
-    grouped,
-    over_heads,
-    select,
-)
-from experiments.figures import (
-    COUPLING_STYLES,
-    ESTIMATOR_STYLES,
-    GREY,
-    feature_axis,
-    legend_below,
-    new_figure,
-    stacked,
-    value_axis,
-)
-from experiments.results import Record, Results, Tables
-
-__all__ = ["plot"]
+from experiments.attention_error.verdicts import ALLOWED_PER_SPREAD, VALID_SPREAD, count_heads, over_heads
+from experiments.experiment import Record, Results, Tables
+from experiments.figures import Figure, entry, feature_axis, legend_below, new_figure, stacked, value_axis
+from experiments.palette import COUPLING_STYLES, ESTIMATOR_STYLES, GREY
+from experiments.tables import columns, distinct, grouped, select
 
 SHOWN_PREDICTION = 0.5
 TOP_RATIO = 10.0
@@ -44,7 +24,6 @@ PREDICTION: dict[str, Any] = {"color": "#000000", "linestyle": ":", "linewidth":
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """The three figures by name."""
     return {
         "attention_error": by_model(results.tables),
         "attention_error_heads": by_head(results.tables),
@@ -54,8 +33,8 @@ def plot(results: Results) -> dict[str, Figure]:
 
 def by_model(tables: Tables) -> Figure:
     """A row per estimator, a column per model: the median error over heads under each coupling."""
-    models = [model for model, _ in grouped(tables["heads"], lambda row: row["model"])]
-    estimators = [name for name, _ in grouped(tables["draws"], lambda row: row["estimator"])]
+    models = distinct(tables["heads"], "model")
+    estimators = distinct(tables["draws"], "estimator")
     figure = new_figure(2.9 * len(models) + 0.6, 2.5 * len(estimators) + 0.9)
     grid = figure.subplots(len(estimators), len(models), sharex=True, sharey="row", squeeze=False)
     couplings: dict[str, None] = {}
@@ -65,7 +44,7 @@ def by_model(tables: Tables) -> Figure:
             axes = grid[row, column]
             heads = select(tables["heads"], model=model)
             drawn = select(tables["draws"], model=model, estimator=estimator)
-            for coupling, draws in grouped(drawn, lambda row: row["coupling"]):
+            for coupling, draws in grouped(drawn, "coupling").items():
                 couplings[coupling] = None
                 median_curve(axes, over_heads(draws), COUPLING_STYLES[coupling], label=coupling)
             axes.axhline(statistics.median(row["average_of_values_error"] for row in heads), **AVERAGE)
@@ -86,10 +65,10 @@ def by_model(tables: Tables) -> Figure:
 def by_head(tables: Tables) -> Figure:
     """One panel per head, for positive features of three kinds."""
     heads = tables["heads"]
-    columns = min(6, len(heads))
-    rows = -(-len(heads) // columns)
-    figure = new_figure(2.1 * columns + 0.5, 1.9 * rows + 0.8)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    across = min(6, len(heads))
+    rows = -(-len(heads) // across)
+    figure = new_figure(2.1 * across + 0.5, 1.9 * rows + 0.8)
+    grid = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
     shown, kinds = False, []
     for (estimator, coupling), style in HEAD_CURVES.items():
         cells = select(tables["errors"], estimator=estimator, coupling=coupling)
@@ -97,7 +76,7 @@ def by_head(tables: Tables) -> Figure:
             kinds.append(line(style, f"{estimator}, {coupling}"))
         for axes, head in zip(grid.flat, heads, strict=False):
             of_head = select(cells, head=head["head"])
-            width, median, low, high = columns_of(of_head, "num_features", "median", "low", "high")
+            width, median, low, high = columns(of_head, "num_features", "median", "low", "high")
             bars = [np.maximum(median - low, 0), np.maximum(high - median, 0)]
             axes.errorbar(width, median, yerr=bars, **style, linewidth=1)
     for axes, head in zip(grid.flat, heads, strict=False):
@@ -109,7 +88,7 @@ def by_head(tables: Tables) -> Figure:
     value_axis(grid[0, 0])
     for axes in list(grid.flat)[len(heads) :]:
         axes.set_visible(False)
-    for axes in list(grid.flat)[len(heads) - columns : len(heads)]:
+    for axes in list(grid.flat)[len(heads) - across : len(heads)]:
         axes.tick_params(axis="x", labelbottom=True)
     for axes in grid[-1]:
         axes.set_xlabel("num_features")
@@ -122,13 +101,13 @@ def by_head(tables: Tables) -> Figure:
 
 def prediction(tables: Tables) -> Figure:
     """The delta method against measurement on softened heads: one head per model, and the ratio for all of them."""
-    examples = [rows[0]["head"] for _, rows in grouped(tables["softened"], lambda row: row["model"])]
+    examples = [rows[0]["head"] for _, rows in grouped(tables["softened"], "model").items()]
     figure = new_figure(2.9 * len(examples) + 0.6, 7.2)
     top, bottom = stacked(figure, [1, 1.25])
     panels = top.subplots(1, len(examples), squeeze=False)[0]
     for axes, head in zip(panels, examples, strict=True):
-        for estimator, rows in grouped(select(tables["softened"], head=head), lambda row: row["estimator"]):
-            width, predicted, rms, error = columns_of(rows, "num_features", "predicted", "rms", "rms_standard_error")
+        for estimator, rows in grouped(select(tables["softened"], head=head), "estimator").items():
+            width, predicted, rms, error = columns(rows, "num_features", "predicted", "rms", "rms_standard_error")
             kind = ESTIMATOR_STYLES[estimator]
             axes.plot(width, predicted, color=kind["color"])
             axes.errorbar(width, rms, yerr=2 * error, **kind, linestyle="none")
@@ -145,8 +124,8 @@ def prediction(tables: Tables) -> Figure:
     inside = spreads <= VALID_SPREAD * (1 + 1e-9)
     axes.fill_between(spreads[inside], 1 - allowed[inside], 1 + allowed[inside], color="#dddddd", linewidth=0)
     axes.axhline(1, color="#000000", linewidth=1)
-    for index, (estimator, rows) in enumerate(grouped(tables["softened"], lambda row: row["estimator"])):
-        spread, ratio, error = columns_of(rows, "spread", "ratio", "ratio_standard_error")
+    for index, (estimator, rows) in enumerate(grouped(tables["softened"], "estimator").items()):
+        spread, ratio, error = columns(rows, "spread", "ratio", "ratio_standard_error")
         rng = np.random.default_rng(index)  # moves the points apart, for the eye only
         moved = spread * np.exp((index - 1) * 0.12 + rng.uniform(-0.045, 0.045, spread.size))
         axes.errorbar(
@@ -158,9 +137,7 @@ def prediction(tables: Tables) -> Figure:
             elinewidth=0.7,
             alpha=0.75,
         )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_ylim(0.4, TOP_RATIO)
+    axes.set(xscale="log", yscale="log", ylim=(0.4, TOP_RATIO))
     above = sum(row["ratio"] > TOP_RATIO for row in tables["softened"])
     if above:
         note = f"{above} of {len(tables['softened'])} cells above {TOP_RATIO:g}"
@@ -168,14 +145,16 @@ def prediction(tables: Tables) -> Figure:
     axes.set_yticks([0.5, 0.7, 1, 2, 5, 10])
     axes.set_xticks(sorted({float(f"{row['spread']:.1g}") for row in tables["softened"]}))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
-    axes.set_xlabel("spread s: mean relative variance of the kernel along an attention row, worst query")
-    axes.set_ylabel("measured / predicted rms error")
+        axis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.set(
+        xlabel="spread s: mean relative variance of the kernel along an attention row, worst query",
+        ylabel="measured / predicted rms error",
+    )
     estimators = list(dict.fromkeys(row["estimator"] for row in tables["softened"]))
     handles: list[Any] = [line(ESTIMATOR_STYLES[name], name) for name in estimators]
-    handles.append(Line2D([], [], color="#000000", label="delta method: lines above, 1 below"))
-    handles.append(Patch(color="#dddddd", label=f"claimed: within {ALLOWED_PER_SPREAD:g} s of 1"))
+    handles.append(entry("delta method: lines above, 1 below", color="#000000"))
+    handles.append(entry(f"claimed: within {ALLOWED_PER_SPREAD:g} s of 1", linewidth=8, color="#dddddd"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     figure.suptitle(
         "Softened heads (logits times a factor below 1), independent rows: points measured, bars 2 standard errors",
@@ -195,10 +174,10 @@ def median_curve(axes: Any, curve: dict[int, np.ndarray], kind: dict[str, Any], 
 def prediction_curve(axes: Any, rows: list[Record]) -> bool:
     """The delta method as the median over heads where it is small enough to mean anything; whether it was drawn."""
     drawn = False
-    for _, of_estimator in grouped(rows, lambda row: row["estimator"]):
+    for _, of_estimator in grouped(rows, "estimator").items():
         points = [
             (width, statistics.median(row["predicted"] for row in same))
-            for width, same in grouped(of_estimator, lambda row: row["num_features"])
+            for width, same in grouped(of_estimator, "num_features").items()
         ]
         points = [point for point in points if point[1] < SHOWN_PREDICTION]
         if points:
@@ -207,20 +186,11 @@ def prediction_curve(axes: Any, rows: list[Record]) -> bool:
     return drawn
 
 
-def reference_handles(prediction_shown: bool) -> list[Line2D]:
+def reference_handles(prediction_shown: bool) -> list[Any]:
     """Legend entries of the two lines that need no features."""
     note = "" if prediction_shown else f": above {SHOWN_PREDICTION:g} everywhere, not drawn"
-    return [
-        Line2D([], [], label="average of the values", **AVERAGE),
-        Line2D([], [], label=f"delta method, independent rows{note}", **PREDICTION),
-    ]
+    return [entry("average of the values", **AVERAGE), entry(f"delta method, independent rows{note}", **PREDICTION)]
 
 
-def line(kind: dict[str, Any], label: str) -> Line2D:
-    """A legend entry."""
-    return Line2D([], [], label=label, **kind)
-
-
-def columns_of(rows: list[Record], *names: str) -> list[np.ndarray]:
-    """Columns as arrays."""
-    return [np.asarray([row[name] for row in rows], dtype=np.float64) for name in names]
+def line(kind: dict[str, Any], label: str) -> Any:
+    return entry(label, **kind)

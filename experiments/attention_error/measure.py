@@ -5,20 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 import randfeat as rf
-from experiments.attention_error.outputs import out_of_range, outputs, relative_error, stored_tolerance
+from experiments.attention_error.outputs import out_of_range, outputs, stored_tolerance
 from experiments.attention_error.settings import AttentionErrorSettings, is_meaningful
 from experiments.attention_error.softened import SoftenedCell
 from experiments.backends import epsilon
-from experiments.experiment import Cell
-from experiments.heads import average_of_values, load_head
-from experiments.laws import make_estimator
-from experiments.results import Record, Tables
-
-__all__ = ["DrawCell", "HeadCell", "cells"]
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Record, Tables
+from experiments.heads import average_of_values, load_head, relative_error
 
 
 def cells(settings: AttentionErrorSettings) -> list[Cell]:
-    """Head by head: the exact outputs, the errors of each estimator and coupling, and the softened head."""
     result: list[Cell] = []
     for head in settings.heads:
         result.append(HeadCell(head))
@@ -30,67 +26,43 @@ def cells(settings: AttentionErrorSettings) -> list[Cell]:
 
 
 @dataclass(frozen=True)
-class HeadCell:
+class HeadCell(Cell):
     """The exact output against the stored one, and the error of the plain average of the values."""
 
     head: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return self.head
-
     def measure(self, settings: AttentionErrorSettings) -> Tables:
-        """One row of the table `heads`."""
         head = load_head(self.head)
-        return {
-            "heads": [
-                {
-                    "model": head.model,
-                    "head": head.name,
-                    "num_queries": len(head.query),
-                    "num_keys": len(head.key),
-                    "dim": head.dim,
-                    "is_causal": head.is_causal,
-                    "logit_min": head.logits[0],
-                    "logit_max": head.logits[1],
-                    "average_of_values_error": relative_error(average_of_values(head), head.exact),
-                    "stored_difference": np.max(np.abs(head.exact - head.out)),
-                    "stored_tolerance": stored_tolerance(head),
-                }
-            ]
+        row: Record = {
+            "model": head.model,
+            "head": head.name,
+            "num_queries": len(head.query),
+            "num_keys": len(head.key),
         }
+        row |= {"dim": head.dim, "is_causal": head.is_causal, "logit_min": head.logits[0], "logit_max": head.logits[1]}
+        row["average_of_values_error"] = relative_error(average_of_values(head), head.exact)
+        row["stored_difference"] = np.max(np.abs(head.exact - head.out))
+        return {"heads": [row | {"stored_tolerance": stored_tolerance(head)}]}
 
 
 @dataclass(frozen=True)
-class DrawCell:
+class DrawCell(Cell):
     """Errors of one estimator under one coupling on one head, over draws, for every number of features."""
 
     head: str
     estimator: str
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.head} {self.estimator} {self.coupling}"
-
     def measure(self, settings: AttentionErrorSettings) -> Tables:
         """Rows of the tables `errors` (one per number of features) and `draws` (one per draw)."""
         head, estimator = load_head(self.head), make_estimator(self.estimator, self.coupling)
-        names = {
-            "model": head.model,
-            "head": head.name,
-            "estimator": self.estimator,
-            "coupling": self.coupling,
-        }
+        names = {"model": head.model, "head": head.name, "estimator": self.estimator, "coupling": self.coupling}
         errors: list[Record] = []
         draws: list[Record] = []
         for num_features in settings.num_features:
-            rng = settings.rng(self.key, num_features)
-            drawn = list(
-                outputs(estimator, head, head.query, num_features, settings.num_draws, rng, backend=settings.backend)
-            )
+            rng = settings.rng(f"{self.head} {self.estimator} {self.coupling}", num_features)
+            sizes = num_features, settings.num_draws
+            drawn = list(outputs(estimator, head, head.query, *sizes, rng, backend=settings.backend))
             values = np.asarray([relative_error(output, head.exact) for output in drawn])
             outside = np.max([out_of_range(output, head) for output in drawn]) if estimator.positive else np.nan
             median, low, high = rf.montecarlo.ErrorSample(values).quantile(0.5, 0.95)

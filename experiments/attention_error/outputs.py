@@ -8,8 +8,6 @@ import randfeat as rf
 from experiments.backends import from_host, to_host
 from experiments.heads import Head, value_range
 
-__all__ = ["out_of_range", "outputs", "relative_error", "stored_tolerance"]
-
 BATCH = 2**22  # numbers in the largest array of a batch of draws: positions of a chunk × features × draws
 CHUNK = 256
 
@@ -32,11 +30,6 @@ def outputs(
         shape = (min(batch, num_draws - start),)
         phi = estimator.draw(head.dim, num_features, rng=rng, like=q, batch_shape=shape)
         yield from to_host(rf.linear_attention(q, k, v, phi, is_causal=head.is_causal, scale=scale))
-
-
-def relative_error(output: np.ndarray, exact: np.ndarray) -> float:
-    """`|output - exact| / |exact|`, Frobenius norms."""
-    return float(np.linalg.norm(output - exact) / np.linalg.norm(exact))
 
 
 def out_of_range(output: np.ndarray, head: Head) -> float:

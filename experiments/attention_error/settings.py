@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
+from experiments.estimators import COUPLINGS, EVEN_ESTIMATORS
 from experiments.experiment import Settings
 from experiments.heads import head_names
-from experiments.laws import COUPLINGS, EVEN_ESTIMATORS
-
-__all__ = ["AttentionErrorSettings", "is_meaningful"]
 
 
 @dataclass(frozen=True)

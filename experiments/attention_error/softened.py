@@ -5,17 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 import randfeat as rf
-from experiments.attention_error.outputs import outputs, relative_error
+from experiments.attention_error.outputs import outputs
 from experiments.attention_error.settings import AttentionErrorSettings
-from experiments.heads import Head, load_head
-from experiments.laws import make_estimator
-from experiments.results import Record, Tables
-
-__all__ = ["SoftenedCell", "Softening"]
+from experiments.estimators import make_estimator
+from experiments.experiment import Cell, Record, Tables
+from experiments.heads import Head, load_head, relative_error
 
 
 @dataclass(frozen=True)
-class SoftenedCell:
+class SoftenedCell(Cell):
     """The predicted error of a head as it is, and the test of the prediction where the prediction is valid.
 
     The delta method expands in the relative error of the denominator. Its size is the mean relative variance of the
@@ -27,13 +25,7 @@ class SoftenedCell:
     head: str
     estimator: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.head} {self.estimator} softened"
-
     def measure(self, settings: AttentionErrorSettings) -> Tables:
-        """Rows of the tables `predictions` (the head as it is) and `softened`."""
         head, estimator = load_head(self.head), make_estimator(self.estimator, "independent")
         chosen = np.arange(len(head.query))
         if not head.is_causal and chosen.size > settings.softened_queries:
@@ -46,29 +38,14 @@ class SoftenedCell:
         factor = test.factor(settings.softened_spread)
         raw_error, error = test.predicted(1.0), test.predicted(factor)
         raw_spread, spread = test.spread(1.0), test.spread(factor)
-        exact = rf.softmax_attention(
-            head.query[chosen], head.key, head.value, is_causal=head.is_causal, scale=test.scale(factor)
-        )
+        query, scale = head.query[chosen], test.scale(factor)
+        exact = rf.softmax_attention(query, head.key, head.value, is_causal=head.is_causal, scale=scale)
         for num_features in settings.num_features:
             inverse = estimator.num_rows(test.num_features) / estimator.num_rows(num_features)
-            predictions.append(
-                names
-                | {
-                    "num_features": num_features,
-                    "spread": raw_spread * inverse,
-                    "predicted": raw_error * np.sqrt(inverse),
-                }
-            )
-            drawn = outputs(
-                estimator,
-                head,
-                head.query[chosen],
-                num_features,
-                settings.softened_draws,
-                settings.rng(self.key, num_features),
-                backend=settings.backend,
-                scale=test.scale(factor),
-            )
+            row: Record = {"num_features": num_features, "spread": raw_spread * inverse}
+            predictions.append(names | row | {"predicted": raw_error * np.sqrt(inverse)})
+            rng, draws = settings.rng(f"{self.head} {self.estimator} softened", num_features), settings.softened_draws
+            drawn = outputs(estimator, head, query, num_features, draws, rng, backend=settings.backend, scale=scale)
             squares = np.asarray([relative_error(output, exact) for output in drawn]) ** 2
             rms, predicted = np.sqrt(squares.mean()), error * np.sqrt(inverse)
             standard_error = squares.std(ddof=1) / np.sqrt(squares.size) / (2 * rms)
@@ -100,7 +77,6 @@ class Softening:
     num_features: int
 
     def scale(self, factor: float) -> float:
-        """The scale of the logits."""
         return factor / self.head.dim**0.5
 
     def predicted(self, factor: float) -> float:

@@ -1,23 +1,13 @@
 """What the numbers of attention_error say: claims that can fail, and counts that are only reported."""
 
 import statistics
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from experiments.attention_error.settings import AttentionErrorSettings
-from experiments.results import Record, Summary, Tables, Verdict
-
-__all__ = [
-    "ALLOWED_PER_SPREAD",
-    "STANDARD_ERRORS",
-    "VALID_SPREAD",
-    "count_heads",
-    "over_heads",
-    "summaries",
-    "verdicts",
-]
+from experiments.experiment import Record, Summary, Tables, Verdict, reported
+from experiments.tables import grouped, select
 
 VALID_SPREAD = 0.05
 ALLOWED_PER_SPREAD = 5.0
@@ -29,23 +19,22 @@ PREDICTION_CLAIM = (
 )
 
 
-def verdicts(tables: Tables, settings: AttentionErrorSettings) -> list[Verdict]:
-    """All verdict lines."""
+def verdicts(tables: Tables, settings: AttentionErrorSettings) -> Iterator[Verdict]:
     positive = [row for row in tables["errors"] if not np.isnan(row["out_of_range"])]
-    lines = [stored_outputs(tables["heads"])]
+    yield stored_outputs(tables["heads"])
     if positive:
-        lines += [finite_outputs(positive, tables["heads"]), outputs_in_range(positive)]
-    lines.append(prediction_where_valid(tables["softened"]))
-    lines += [prediction_on_heads(tables["predictions"]), small_prediction(tables["softened"])]
+        yield finite_outputs(positive, tables["heads"])
+        yield outputs_in_range(positive)
+    yield prediction_where_valid(tables["softened"])
+    yield prediction_on_heads(tables["predictions"])
+    yield small_prediction(tables["softened"])
     width = max(settings.num_features)
-    lines += [against_average(tables, estimator) for estimator in settings.estimators]
+    yield from [against_average(tables, estimator) for estimator in settings.estimators]
     if "positive" in settings.estimators and {"independent"} < set(settings.couplings):
-        lines.append(best_coupling(tables["errors"], width))
-    return lines
+        yield best_coupling(tables["errors"], width)
 
 
 def stored_outputs(heads: list[Record]) -> Verdict:
-    """Our exact attention against the stored outputs."""
     worst = max(heads, key=lambda row: row["stored_difference"] / row["stored_tolerance"])
     largest = max(row["stored_difference"] for row in heads)
     return Verdict(
@@ -57,7 +46,6 @@ def stored_outputs(heads: list[Record]) -> Verdict:
 
 
 def finite_outputs(positive: list[Record], heads: list[Record]) -> Verdict:
-    """No overflow, no 0/0."""
     extreme = max(heads, key=lambda row: row["logit_max"])
     bad = sorted({row["head"] for row in positive if not row["finite"]})
     return Verdict(
@@ -70,7 +58,6 @@ def finite_outputs(positive: list[Record], heads: list[Record]) -> Verdict:
 
 
 def outputs_in_range(positive: list[Record]) -> Verdict:
-    """Convex combinations of the values."""
     worst = max(positive, key=lambda row: row["out_of_range"] / row["rounding"])
     return Verdict(
         claim="outputs of positive and hyp+ features lie within the values that each query sees, in every coordinate",
@@ -81,7 +68,6 @@ def outputs_in_range(positive: list[Record]) -> Verdict:
 
 
 def prediction_where_valid(softened: list[Record]) -> Verdict:
-    """The delta method on softened heads."""
     valid = [row for row in softened if row["spread"] <= VALID_SPREAD]
     if not valid:
         return Verdict(PREDICTION_CLAIM, "some cells to judge by", "no cell has so small a spread", False)
@@ -106,12 +92,11 @@ def prediction_on_heads(predictions: list[Record]) -> Verdict:
     """Where the delta method has anything to say about the heads as they are."""
     valid = [row for row in predictions if row["spread"] <= VALID_SPREAD]
     smallest = min(predictions, key=lambda row: row["predicted"])
-    return Verdict(
-        claim="the delta method on the heads as they are",
-        expected="nothing claimed; a prediction above 1 says that such features do not carry the head",
-        measured=f"valid (s <= {VALID_SPREAD}) in {len(valid)} of {len(predictions)} cells; smallest prediction "
+    return reported(
+        "the delta method on the heads as they are",
+        f"valid (s <= {VALID_SPREAD}) in {len(valid)} of {len(predictions)} cells; smallest prediction "
         f"{smallest['predicted']:.2g} ({smallest['head']}, {smallest['estimator']}, m = {smallest['num_features']})",
-        holds=None,
+        expected="nothing claimed; a prediction above 1 says that such features do not carry the head",
     )
 
 
@@ -122,11 +107,10 @@ def small_prediction(softened: list[Record]) -> Verdict:
     for estimator in dict.fromkeys(row["estimator"] for row in rows):
         ratios = [row["ratio"] for row in rows if row["estimator"] == estimator]
         parts.append(f"{estimator} {min(ratios):.2f} .. {max(ratios):.2g}")
-    return Verdict(
-        claim=f"measured/predicted where the prediction is below 0.3 but the spread above {VALID_SPREAD}",
+    return reported(
+        f"measured/predicted where the prediction is below 0.3 but the spread above {VALID_SPREAD}",
+        f"{len(rows)} cells; " + ", ".join(parts) if rows else "no such cell",
         expected="nothing claimed: a small prediction alone does not make it valid",
-        measured=f"{len(rows)} cells; " + ", ".join(parts) if rows else "no such cell",
-        holds=None,
     )
 
 
@@ -136,47 +120,40 @@ def against_average(tables: Tables, estimator: str) -> Verdict:
     couplings = [row["coupling"] for row in tables["errors"] if row["estimator"] == estimator]
     coupling = "orthogonal" if "orthogonal" in couplings else couplings[0]
     counts, medians = [], []
-    for _, rows in grouped(
-        select(tables["errors"], estimator=estimator, coupling=coupling), lambda row: row["num_features"]
-    ):
+    for _, rows in grouped(select(tables["errors"], estimator=estimator, coupling=coupling), "num_features").items():
         counts.append(sum(not row["median"] < average[row["head"]] for row in rows))
         medians.append(statistics.median(row["median"] for row in rows))
     widths = dict.fromkeys(row["num_features"] for row in tables["errors"])
     name = "FAVOR+" if (estimator, coupling) == ("positive", "orthogonal") else f"{estimator}, {coupling}"
-    return Verdict(
-        claim=f"{name} against the average of the values, at {', '.join(map(str, widths))} features",
-        expected="nothing claimed",
-        measured=f"worse on {', '.join(map(str, counts))} of {len(average)} heads; median error "
+    return reported(
+        f"{name} against the average of the values, at {', '.join(map(str, widths))} features",
+        f"worse on {', '.join(map(str, counts))} of {len(average)} heads; median error "
         f"{', '.join(f'{median:.3g}' for median in medians)} against {statistics.median(average.values()):.3g}",
-        holds=None,
     )
 
 
 def best_coupling(errors: list[Record], width: int) -> Verdict:
-    """What couplings change on real heads."""
     rows = select(errors, estimator="positive", num_features=width)
     reference = {row["head"]: row["median"] for row in rows if row["coupling"] == "independent"}
     ratios = {
         coupling: statistics.median(row["median"] / reference[row["head"]] for row in group)
-        for coupling, group in grouped(rows, lambda row: row["coupling"])
+        for coupling, group in grouped(rows, "coupling").items()
         if coupling != "independent"
     }
-    return Verdict(
-        claim=f"error of positive features under each coupling over that of independent rows, {width} features",
+    return reported(
+        f"error of positive features under each coupling over that of independent rows, {width} features",
+        "median over heads: " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()),
         expected="nothing claimed: couplings act on small |q + k|², these heads have large ones",
-        measured="median over heads: " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()),
-        holds=None,
     )
 
 
 def summaries(tables: Tables, settings: AttentionErrorSettings) -> list[Summary]:
-    """One table per model: median error over heads by estimator, coupling and number of features."""
     result = []
-    for model, heads in grouped(tables["heads"], lambda row: row["model"]):
+    for model, heads in grouped(tables["heads"], "model").items():
         rows, sections = [], []
-        drawn = [row for row in tables["draws"] if row["model"] == model]
-        for estimator, of_estimator in grouped(drawn, lambda row: row["estimator"]):
-            for coupling, of_coupling in grouped(of_estimator, lambda row: row["coupling"]):
+        drawn = select(tables["draws"], model=model)
+        for estimator, of_estimator in grouped(drawn, "estimator").items():
+            for coupling, of_coupling in grouped(of_estimator, "coupling").items():
                 curve = over_heads(of_coupling)
                 cells = tuple(f"{np.median(curve[m]):.3g}" for m in settings.num_features)
                 rows.append((f"{estimator}, {coupling}", *cells))
@@ -197,20 +174,7 @@ def count_heads(number: int) -> str:
 def over_heads(draws: list[Record]) -> dict[int, np.ndarray]:
     """The median error over heads for each draw: number of features -> (num_draws,)."""
     result = {}
-    for num_features, rows in grouped(draws, lambda row: row["num_features"]):
-        by_draw = [[row["error"] for row in same] for _, same in grouped(rows, lambda row: row["draw"])]
+    for num_features, rows in grouped(draws, "num_features").items():
+        by_draw = [[row["error"] for row in same] for _, same in grouped(rows, "draw").items()]
         result[num_features] = np.median(np.asarray(by_draw), axis=1)
     return result
-
-
-def grouped(rows: Iterable[Record], key: Callable[[Record], Any]) -> list[tuple[Any, list[Record]]]:
-    """Rows with equal key together, in order of first appearance."""
-    groups: dict[Any, list[Record]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return list(groups.items())
-
-
-def select(rows: Iterable[Record], **values: Any) -> list[Record]:
-    """Rows with these entries."""
-    return [row for row in rows if all(row[name] == value for name, value in values.items())]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from threadpoolctl import threadpool_info
 
-from experiments.environment import commit
+from experiments.provenance import commit
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.cli.machine import load, processor, version
 

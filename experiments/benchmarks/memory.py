@@ -10,7 +10,8 @@ from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.peers import CHUNKED, IN_PLACE, PERFORMER, PLAIN, SDPA, missing
 from experiments.benchmarks.probe import GRADIENTS, OURS
 from experiments.benchmarks.workload import SHAPE
-from experiments.results import Record, Summary
+from experiments.results import Summary
+from experiments.tables import Record
 
 __all__ = ["memory_tables"]
 

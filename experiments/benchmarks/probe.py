@@ -14,7 +14,7 @@ import numpy as np
 import randfeat as rf
 from experiments.benchmarks.peers import torch_peers
 from experiments.benchmarks.workload import DIM, FEATURES, HEADS, Workload
-from experiments.results import Record
+from experiments.tables import Record
 
 __all__ = ["GRADIENTS", "OURS", "extra_peak", "peak", "stream"]
 

@@ -23,7 +23,8 @@ from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.probe import peak, reset_peak
 from experiments.benchmarks.timing import NotHere, Times, interleaved, medians, ratio
 from experiments.datasets import load_dataset
-from experiments.results import Record, Summary
+from experiments.results import Summary
+from experiments.tables import Record
 
 __all__ = ["CONTENDERS", "block_of_rows", "fit_record", "fit_times", "model_of", "ridge_tables", "stream_records"]
 

@@ -1,30 +1,12 @@
-"""chefs_tables: how many orders of magnitude better exponential features reduce the variance, from closed forms.
+"""chefs_tables: the variance of exponential features with fitted parameters, and what it is worth to a classifier.
 
-The mean over pairs of the logarithm of the relative variance of one independent row, against the scale σ of the inputs,
-d = 64, as in "Chefs' Random Tables" and "FAVOR#". Regimes: normal inputs; inputs on the sphere of radius
-σ√d; queries and keys with opposite spreads along the axes; heads of trained models at σ² times their temperature. Only
-closed forms: at these variances no sample would show them. Parameters are optimal for the very pairs of the mean.
-
-`classification` is Nadaraya-Watson classification with the same estimators, argmax_c Σ_j K̂(x, x_j) [y_j = c], where
-the bandwidth is chosen for the exact Gaussian kernel.
+Mean logarithms of relative variances for pairs of several regimes; Nadaraya-Watson classification of real tables.
 """
 
-from typing import Any
-
+from experiments.chefs_tables.figures import plot
 from experiments.chefs_tables.measure import ChefsSettings, cells
 from experiments.chefs_tables.verdicts import summaries, verdicts
 from experiments.experiment import Experiment
-from experiments.results import Results
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.chefs_tables.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="chefs_tables",

@@ -3,28 +3,13 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from experiments.chefs_tables.measure import METHODS
 from experiments.chefs_tables.verdicts import log_variances
-from experiments.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    feature_axis,
-    legend_below,
-    new_figure,
-    style_handles,
-)
-from experiments.results import Results
-
-__all__ = ["plot"]
+from experiments.experiment import Results
+from experiments.figures import Figure, entry, feature_axis, legend_below, new_figure, style_handles
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from experiments.tables import select
 
 STYLES: dict[str, dict[str, Any]] = {
     "trig": {"color": GREEN, "marker": "^"},
@@ -39,7 +24,6 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Mean log variances against the scale, and accuracies against the width."""
     figures = {"chefs_tables": variances(results)}
     if results.tables.get("accuracies"):
         figures["classification"] = accuracies(results)
@@ -47,7 +31,6 @@ def plot(results: Results) -> dict[str, Figure]:
 
 
 def variances(results: Results) -> Figure:
-    """One panel for each regime."""
     logs, scales = log_variances(results.tables), results.settings["scales"]
     regimes = list(dict.fromkeys(regime for regime, _ in logs))
     columns = min(4, len(regimes))
@@ -79,18 +62,14 @@ def accuracies(results: Results) -> Figure:
     figure = new_figure(2.5 * len(names) + 0.4, 2.9)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for index, method in enumerate(methods):
-            own = [row for row in rows if (row["dataset"], row["method"]) == (name, method)]
+            own = select(rows, dataset=name, method=method)
             bars = [2 * row["standard_error"] for row in own]
             moved = np.array([row["num_features"] for row in own]) * 1.06 ** (index - (len(methods) - 1) / 2)
             axes.errorbar(moved, [row["accuracy"] for row in own], yerr=bars, **STYLES[method], elinewidth=0.8)
             axes.axhline(own[0]["exact"], color=BLACK, linewidth=0.8, linestyle=":")
         feature_axis(axes, widths)
-        axes.set_xlabel("num_features")
-        axes.set_title(name)
+        axes.set(xlabel="num_features", title=name)
     figure.axes[0].set_ylabel("accuracy")
-    legend = [
-        *style_handles(STYLES, methods),
-        Line2D([], [], color=BLACK, linewidth=0.8, linestyle=":", label="exact kernel"),
-    ]
+    legend = [*style_handles(STYLES, methods), entry("exact kernel", color=BLACK, linewidth=0.8, linestyle=":")]
     legend_below(figure, legend, columns=len(legend))
     return figure

@@ -8,11 +8,8 @@ import numpy as np
 
 import randfeat as rf
 from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
-from experiments.experiment import Cell, Settings
+from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.heads import load_head
-from experiments.results import Record, Tables
-
-__all__ = ["METHODS", "NESTED", "PRINTED", "REGIMES", "ChefsSettings", "cells"]
 
 METHODS = ("trig", "PRF", "GERF", "OPRF", "SADERF", "ADERF", "SDERF", "balanced SDERF")
 REGIMES = ("normal", "sphere", "heterogeneous")
@@ -116,19 +113,13 @@ def log_variance(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, *, secon
 
 
 @dataclass(frozen=True)
-class TableCell:
+class TableCell(Cell):
     """All estimators in one regime (a name, or that of a head) at one scale."""
 
     regime: str
     scale: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.regime} {self.scale:g}"
-
     def measure(self, settings: ChefsSettings) -> Tables:
-        """Rows of `variances`."""
         x, y = regime_pairs(settings, self.regime, self.scale)
         rows: list[Record] = []
         for method in METHODS:
@@ -141,16 +132,10 @@ class TableCell:
 
 
 @dataclass(frozen=True)
-class PrintedCell:
+class PrintedCell(Cell):
     """The closed forms at the pair of vectors of which the printed digits are, at right angles and of equal length."""
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "printed digits"
-
     def measure(self, settings: ChefsSettings) -> Tables:
-        """Rows of `printed`."""
         rows: list[Record] = []
         for scale in PRINTED["trig"]:
             x, y = scale * np.sqrt(PRINTED_DIM) * np.eye(2, PRINTED_DIM)
@@ -161,32 +146,24 @@ class PrintedCell:
 
 
 @dataclass(frozen=True)
-class ClassificationCell:
+class ClassificationCell(Cell):
     """All estimators and widths on one data set."""
 
     dataset: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"classification {self.dataset}"
-
     def measure(self, settings: ChefsSettings) -> Tables:
-        """Rows of `accuracies`."""
         points: Record = {"seed": settings.seed, "most_points": settings.most_points}
         scale, _ = bandwidth(self.dataset, **points)
         task = make_task(self.dataset, scale, **points)
         kernel, exact = rf.GaussianKernel(), exact_accuracy(task)
-        other = settings.rng(self.key, "pairs").permutation(len(task.y))
+        other = settings.rng(f"classification {self.dataset}", "pairs").permutation(len(task.y))
         calibration = task.y, task.y[other]  # training points only
         rows: list[Record] = []
         for method in settings.methods:
             estimator = fitted(method, *calibration, kernel)
             for width in settings.num_features:
-                found = []
-                for draw in range(settings.num_draws):
-                    rng = settings.rng(self.key, method, width, draw)
-                    found.append(accuracy(estimator.draw(task.x.shape[-1], width, rng=rng), task))
+                rngs = settings.rngs(settings.num_draws, f"classification {self.dataset}", method, width)
+                found = [accuracy(estimator.draw(task.x.shape[-1], width, rng=rng), task) for rng in rngs]
                 row: Record = {"dataset": self.dataset, "method": method, "num_features": width, "scale": scale}
                 row |= {"accuracy": statistics.mean(found), "exact": exact}
                 rows.append(row | {"standard_error": float(np.std(found, ddof=1) / len(found) ** 0.5)})
@@ -194,7 +171,6 @@ class ClassificationCell:
 
 
 def cells(settings: ChefsSettings) -> list[Cell]:
-    """Printed digits, regimes and heads at every scale, data sets."""
     regimes = (*REGIMES, *settings.heads)
     return [
         PrintedCell(),

@@ -1,18 +1,12 @@
 """generalized_attention: other functions than the exponential, with and without renormalization, in small models.
 
-Features `f(w·x)` of several f stand in for those of the softmax kernel (`rf.ActivationFeatures`); `cos` and `sin` of
-trigonometric softmax features are one more kind. A bidirectional transformer with two layers is trained on copying, on
-associative recall and on masked proteins; without renormalization the output is the plain sum of the weighted values.
 All arms of one task and repetition start from the same weights and see the same batches.
 """
 
 from dataclasses import dataclass
 
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Settings, Tables
 from experiments.generalized_attention.outcome import plot, summaries, verdicts
-from experiments.results import Tables
-
-__all__ = ["EXPERIMENT", "GeneralizedSettings", "TrainingCell"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class GeneralizedSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TrainingCell:
+class TrainingCell(Cell):
     """One training with one function; "softmax" is exact attention, always renormalized."""
 
     task: str
@@ -42,12 +36,10 @@ class TrainingCell:
     repetition: int
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         return f"{self.task}/{self.function}/{'ratio' if self.renormalized else 'sum'}/{self.repetition}"
 
     def measure(self, settings: GeneralizedSettings) -> Tables:
-        """One row of `trainings`."""
         from experiments.generalized_attention.training import train
 
         row = {
@@ -60,7 +52,6 @@ class TrainingCell:
 
 
 def cells(settings: GeneralizedSettings) -> list[Cell]:
-    """Every task, function and repetition, with and without renormalization."""
     return [
         TrainingCell(task, function, renormalized, repetition)
         for task in settings.tasks

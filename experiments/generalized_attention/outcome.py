@@ -1,11 +1,12 @@
 """What the trainings say, and their figure."""
 
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
-from experiments.results import Record, Results, Summary, Tables, Verdict
-
-__all__ = ["plot", "summaries", "verdicts"]
+from experiments.experiment import Results, Summary, Tables, Verdict, reported
+from experiments.figures import entry, legend_below, new_figure
+from experiments.tables import select
 
 POSITIVE = ("relu", "exp", "sigmoid", "abs")
 COLORS = {
@@ -19,62 +20,43 @@ COLORS = {
 WAYS = {True: "renormalized", False: "plain sums"}
 
 
-def chosen(tables: Tables, **values: Any) -> list[Record]:
-    """The trainings with these values."""
-    return [row for row in tables["trainings"] if all(row[name] == value for name, value in values.items())]
-
-
-def verdicts(tables: Tables, settings: Any) -> list[Verdict]:
-    """Breakdowns, and the best function of each task."""
+def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
     positive = [name for name in settings.functions if name in POSITIVE]
-    rows = [row for name in positive for row in chosen(tables, function=name, renormalized=True)]
+    rows = [row for name in positive for row in select(tables["trainings"], function=name, renormalized=True)]
     broken = [row for row in rows if row["diverged"]]
-    lines = [
-        Verdict(
-            claim=f"renormalized attention with positive features ({', '.join(positive)}) does not break down",
-            expected="0 trainings: outputs are convex combinations of the values",
-            measured=f"{len(broken)} of {len(rows)}",
-            holds=not broken,
-        )
-    ]
+    yield Verdict(
+        claim=f"renormalized attention with positive features ({', '.join(positive)}) does not break down",
+        expected="0 trainings: outputs are convex combinations of the values",
+        measured=f"{len(broken)} of {len(rows)}",
+        holds=not broken,
+    )
     for name in settings.functions:
         counts = []
         for way, label in WAYS.items():
-            rows = chosen(tables, function=name, renormalized=way)
+            rows = select(tables["trainings"], function=name, renormalized=way)
             counts.append(f"{sum(row['diverged'] for row in rows)} of {len(rows)} {label}")
-        lines.append(
-            Verdict(
-                claim=f"{name}: trainings that break down (loss not finite, or above that of equal probabilities)",
-                expected="nothing claimed",
-                measured=", ".join(counts),
-                holds=None,
-            )
+        yield reported(
+            f"{name}: trainings that break down (loss not finite, or above that of equal probabilities)",
+            ", ".join(counts),
         )
     for task in settings.tasks:
         medians = {
             (row["function"], row["renormalized"]): accuracy(tables, task, row["function"], row["renormalized"])
-            for row in chosen(tables, task=task)
+            for row in select(tables["trainings"], task=task)
         }
         order = sorted(medians, key=lambda arm: -medians[arm])
-        lines.append(
-            Verdict(
-                claim=f"{task}: functions from best to worst, median accuracy",
-                expected="nothing claimed",
-                measured=", ".join(f"{name}{'' if way else ' (sums)'} {medians[name, way]:.2f}" for name, way in order),
-                holds=None,
-            )
+        yield reported(
+            f"{task}: functions from best to worst, median accuracy",
+            ", ".join(f"{name}{'' if way else ' (sums)'} {medians[name, way]:.2f}" for name, way in order),
         )
-    return lines
 
 
 def accuracy(tables: Tables, task: str, function: str, renormalized: bool) -> float:
-    """Median over the repetitions."""
-    rows = chosen(tables, task=task, function=function, renormalized=renormalized)
+    rows = select(tables["trainings"], task=task, function=function, renormalized=renormalized)
     return statistics.median(row["accuracy"] for row in rows)
 
 
 def summaries(tables: Tables, settings: Any) -> list[Summary]:
-    """Median accuracy by task."""
     result = []
     for way, label in WAYS.items():
         names = [name for name in ("softmax", *settings.functions) if way or name != "softmax"]
@@ -84,28 +66,22 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Accuracy of every training; matplotlib is imported here."""
-    from matplotlib.lines import Line2D
-
-    from experiments.figures import legend_below, new_figure
-
     tables, tasks = results.tables, results.settings["tasks"]
     names = ["softmax", *results.settings["functions"]]
     figure = new_figure(9.6, 3.4)
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         for position, name in enumerate(names):
             for way, shift, fill in ((True, -0.15, "full"), (False, 0.15, "none")):
-                rows = chosen(tables, task=task, function=name, renormalized=way)
+                rows = select(tables["trainings"], task=task, function=name, renormalized=way)
                 for row in rows:
                     marker = "x" if row["diverged"] else "o"
                     axes.plot(position + shift, row["accuracy"], marker=marker, fillstyle=fill, color=COLORS[name])
         axes.set_xticks(range(len(names)), names, rotation=30)
-        axes.set(title=task, ylim=(-0.03, 1.03))
-        axes.set_ylabel("accuracy on held-out sequences" if task == tasks[0] else "")
+        axes.set(title=task, ylim=(-0.03, 1.03), ylabel="accuracy on held-out sequences" if task == tasks[0] else "")
     handles = [
-        Line2D([], [], color="#777777", linestyle="", marker="o", label="renormalized"),
-        Line2D([], [], color="#777777", linestyle="", marker="o", fillstyle="none", label="plain sums"),
-        Line2D([], [], color="#777777", linestyle="", marker="x", label="broken down"),
+        entry("renormalized", color="#777777", linestyle="", marker="o"),
+        entry("plain sums", color="#777777", linestyle="", marker="o", fillstyle="none"),
+        entry("broken down", color="#777777", linestyle="", marker="x"),
     ]
     legend_below(figure, handles, columns=3)
     return {"generalized_attention": figure}

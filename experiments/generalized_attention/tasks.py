@@ -6,8 +6,6 @@ import numpy as np
 
 from experiments.texts import proteins
 
-__all__ = ["SIZES", "Batch", "make_batch"]
-
 LETTERS = "ACDEFGHIKLMNPQRSTVWXY"
 SYMBOLS, KINDS = 16, 8
 MASKED = 0.15

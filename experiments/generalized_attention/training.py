@@ -7,14 +7,22 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import randfeat as rf
+from experiments.experiment import Record
 from experiments.generalized_attention.tasks import SIZES, Batch, make_batch
-from experiments.results import Record
-from experiments.transformer import Attention, Shape, Transformer, draw_maps, exact, linear, make_model, one_thread
+from experiments.transformer import (
+    Attention,
+    Shape,
+    Transformer,
+    draw_maps,
+    exact,
+    linear,
+    make_model,
+    one_thread,
+    take_step,
+)
 
 if TYPE_CHECKING:
     from experiments.generalized_attention import GeneralizedSettings, TrainingCell
-
-__all__ = ["make_features", "train", "unnormalized"]
 
 OFFSET = 1e-3
 
@@ -40,10 +48,9 @@ def unnormalized(maps: list[rf.FeatureMap]) -> Attention:
 
 
 def attention_at(cell: "TrainingCell", settings: "GeneralizedSettings", shape: Shape, step: int) -> Attention:
-    """The attention of the arm at this step."""
     if cell.function == "softmax":
         return exact(is_causal=False)
-    rng = settings.rng("maps", cell.key, step // settings.redraw_every)
+    rng = settings.rng("maps", cell.name, step // settings.redraw_every)
     maps = draw_maps(make_features(cell.function), shape, settings.num_features, rng)
     if not cell.renormalized:
         return unnormalized(maps)
@@ -76,10 +83,7 @@ def train(cell: "TrainingCell", settings: "GeneralizedSettings") -> Record:
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 break
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            take_step(model, optimizer, loss)
         rng = settings.rng("test", cell.task, cell.repetition)
         test = make_batch(cell.task, settings.length, settings.test_examples, rng, held_out=True)
         with torch.no_grad():

@@ -3,24 +3,12 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.figures import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    feature_axis,
-    legend_below,
-    new_figure,
-    style_handles,
-    value_axis,
-)
+from experiments.experiment import Results
+from experiments.figures import Figure, error_bars, feature_axis, legend_below, new_figure, style_handles, value_axis
 from experiments.hybrid.measure import METHODS, PRINTED
-from experiments.results import Results
-
-__all__ = ["plot"]
+from experiments.palette import BLUE, GREEN, ORANGE, PURPLE, VERMILION
+from experiments.tables import columns, select
 
 STYLES: dict[str, dict[str, Any]] = {
     "trig": {"color": GREEN, "marker": "^"},
@@ -32,7 +20,6 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """One figure over angles, one on clusters."""
     return {"hybrid": angles(results), "clusters": clusters(results)}
 
 
@@ -42,17 +29,13 @@ def angles(results: Results) -> Figure:
     figure = new_figure(3.1 * len(lengths) + 0.4, 3.4)
     for axes, length in zip(figure.subplots(1, len(lengths), squeeze=False, sharey=True)[0], lengths, strict=True):
         for name in PRINTED:
-            rows = [r for r in results.tables["angles"] if (r["estimator"], r["length"]) == (name, length)]
-            own = {key: np.array([row[key] for row in rows]) for key in ("angle", "expected", "measured")}
-            error = np.array([row["standard_error"] for row in rows])
-            positive = own["expected"] > 1e-9
-            axes.plot(own["angle"][positive], np.sqrt(own["expected"][positive]), color=STYLES[name]["color"])
-            root = np.sqrt(own["measured"])  # the standard error of a root is that of the square over twice the root
-            axes.errorbar(own["angle"], root, yerr=error / root, **STYLES[name], linestyle="none", elinewidth=0.8)
+            rows = select(results.tables["angles"], estimator=name, length=length)
+            angle, expected, measured, error = columns(rows, "angle", "expected", "measured", "standard_error")
+            positive, root = expected > 1e-9, np.sqrt(measured)
+            axes.plot(angle[positive], np.sqrt(expected[positive]), color=STYLES[name]["color"])
+            error_bars(axes, angle, root, error / (2 * root), **STYLES[name])  # d√x = dx / 2√x
         axes.set_xticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
-        axes.set_xlabel("angle")
-        axes.set_title(f"length r = {length:g}")
-        axes.set_yscale("log")
+        axes.set(xlabel="angle", title=f"length r = {length:g}", yscale="log")
     value_axis(figure.axes[0])
     figure.axes[0].set_ylabel(f"relative error, {width} features")
     legend_below(figure, style_handles(STYLES, PRINTED), columns=len(PRINTED))
@@ -65,14 +48,11 @@ def clusters(results: Results) -> Figure:
     figure = new_figure(3.1 * len(spreads) + 0.4, 3.4)
     for axes, spread in zip(figure.subplots(1, len(spreads), squeeze=False, sharey=True)[0], spreads, strict=True):
         for index, method in enumerate(METHODS):
-            rows = [r for r in results.tables["clusters"] if (r["method"], r["spread"]) == (method, spread)]
-            own = {key: np.array([row[key] for row in rows]) for key in ("width", "expected", "measured")}
-            bars = 2 * np.array([row["standard_error"] for row in rows])
-            moved = own["width"] * 1.02 ** (index - (len(METHODS) - 1) / 2)
-            axes.plot(own["width"], own["expected"], color=STYLES[method]["color"])
-            axes.errorbar(moved, own["measured"], yerr=bars, **STYLES[method], linestyle="none", elinewidth=0.8)
-        axes.set_title(f"spread {spread:g}")
-        axes.set_yscale("log")
+            rows = select(results.tables["clusters"], method=method, spread=spread)
+            width, expected, measured, error = columns(rows, "width", "expected", "measured", "standard_error")
+            axes.plot(width, expected, color=STYLES[method]["color"])
+            error_bars(axes, width * 1.02 ** (index - (len(METHODS) - 1) / 2), measured, error, **STYLES[method])
+        axes.set(title=f"spread {spread:g}", yscale="log")
         feature_axis(axes, widths)
         axes.set_xlabel("feature dimension")
     value_axis(figure.axes[0])

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Settings
-from experiments.results import Record, Tables
-
-__all__ = ["ANGLES", "METHODS", "NUM_SIGNS", "PRINTED", "HybridSettings", "cells"]
+from experiments.experiment import Cell, Record, Settings, Tables
+from experiments.tables import mean_and_error, table
 
 ANGLES = (math.pi / 8, math.pi / 2, 7 * math.pi / 8)
 NUM_SIGNS = 8
@@ -68,16 +66,10 @@ def pair(length: float, angle: Any, dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class TableCell:
+class TableCell(Cell):
     """The closed forms at the lengths and angles of the printed digits."""
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "table"
-
     def measure(self, settings: HybridSettings) -> Tables:
-        """Rows of `table`."""
         rows: list[Record] = []
         for name, lengths in PRINTED.items():
             estimator = make_estimator(name)
@@ -85,23 +77,17 @@ class TableCell:
                 x, y = pair(length, np.array(ANGLES), settings.dim)
                 width = estimator.num_features(1, settings.dim)
                 values = np.sqrt(estimator.relative_variance(x, y, num_features=width))
-                for angle, digits, value in zip(ANGLES, printed, values, strict=True):
-                    row: Record = {"estimator": name, "length": length, "angle": angle}
-                    rows.append(row | {"printed": float(digits), "computed": float(value)})
+                digits = [float(number) for number in printed]
+                rows += table(estimator=name, length=length, angle=ANGLES, printed=digits, computed=values)
         return {"table": rows}
 
 
 @dataclass(frozen=True)
-class AngleCell:
+class AngleCell(Cell):
     """One estimator at one length, over all angles, at the common width."""
 
     estimator: str
     length: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator} {self.length:g}"
 
     def measure(self, settings: HybridSettings) -> Tables:
         """Rows of `angles`: the closed form, and the measured MSE where it can be trusted (else NaN)."""
@@ -114,22 +100,13 @@ class AngleCell:
         trusted = (promised <= settings.precision) & (expected > 1e-12)
         measured, error = np.full((2, len(angles)), np.nan)
         if trusted.any():
-            sample = rf.montecarlo.sample_errors(
-                estimator,
-                x[trusted],
-                y[trusted],
-                num_features=settings.width,
-                num_draws=settings.num_draws,
-                rng=settings.rng(self.key),
-            ).mse()
+            sizes: Record = {"num_features": settings.width, "num_draws": settings.num_draws}
+            rng = settings.rng(f"{self.estimator} {self.length:g}")
+            sample = rf.montecarlo.sample_errors(estimator, x[trusted], y[trusted], **sizes, rng=rng).mse()
             measured[trusted] = sample.value
             error[trusted] = np.maximum(sample.standard_error, (expected * promised)[trusted])
-        rows: list[Record] = []
-        for index, angle in enumerate(angles):
-            row: Record = {"estimator": self.estimator, "length": self.length, "angle": float(angle)}
-            row |= {"expected": float(expected[index]), "measured": float(measured[index])}
-            rows.append(row | {"standard_error": float(error[index])})
-        return {"angles": rows}
+        found = {"angle": angles, "expected": expected, "measured": measured, "standard_error": error}
+        return {"angles": table(estimator=self.estimator, length=self.length, **found)}
 
 
 def kurtosis(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, width: int) -> np.ndarray:
@@ -154,16 +131,11 @@ def clusters(settings: HybridSettings, spread: float) -> tuple[np.ndarray, np.nd
 
 
 @dataclass(frozen=True)
-class ClusterCell:
+class ClusterCell(Cell):
     """One method on clustered data of one spread."""
 
     method: str
     spread: float
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"clusters {self.spread:g} {self.method}"
 
     def measure(self, settings: HybridSettings) -> Tables:
         """Rows of `clusters`: closed form and measurement of the mean squared relative error, for each width."""
@@ -186,13 +158,13 @@ class ClusterCell:
             expected = np.mean(
                 [np.mean(e.relative_variance(x[i][:, None], y[j], num_features=w)) for i, j, e, w in blocks]
             )
+            key = f"clusters {self.spread:g} {self.method}", width
             errors = [
-                np.mean([self.error(x[i], y[j], e, w, settings.rng(self.key, width, d)) for i, j, e, w in blocks])
-                for d in range(settings.cluster_draws)
+                np.mean([self.error(x[i], y[j], e, w, settings.rng(*key, draw)) for i, j, e, w in blocks])
+                for draw in range(settings.cluster_draws)
             ]
-            row: Record = {"method": self.method, "spread": self.spread, "width": width}
-            row |= {"expected": float(expected), "measured": float(np.mean(errors))}
-            rows.append(row | {"standard_error": float(np.std(errors, ddof=1) / np.sqrt(len(errors)))})
+            row: Record = {"method": self.method, "spread": self.spread, "width": width, "expected": expected}
+            rows.append(row | mean_and_error(errors, "measured"))
         return {"clusters": rows}
 
     def error(self, x: np.ndarray, y: np.ndarray, estimator: rf.Estimator, width: int, rng: Any) -> float:
@@ -202,7 +174,6 @@ class ClusterCell:
 
 
 def cells(settings: HybridSettings) -> list[Cell]:
-    """The table, angles at each length, clusters of each spread."""
     return [
         TableCell(),
         *(AngleCell(name, length) for length in settings.lengths for name in PRINTED),

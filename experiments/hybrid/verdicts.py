@@ -1,13 +1,13 @@
 """What the numbers of hybrid say."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
+from experiments.agreement import agreement, bonferroni
+from experiments.experiment import Summary, Tables, Verdict, reported
 from experiments.hybrid.measure import ANGLES, METHODS, NUM_SIGNS, PRINTED, HybridSettings
-from experiments.results import Summary, Tables, Verdict
-
-__all__ = ["summaries", "verdicts"]
 
 OTHERS = ("trig", "positive", "hyp+")
 FALSE_ALARM = 1e-3
@@ -21,8 +21,12 @@ def significant(value: float) -> int:
 
 
 def verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
-    """Printed digits, Monte Carlo against closed forms, and who is best where."""
-    return [digits(tables), agreement(tables, settings), *best(tables, settings), *cluster_verdicts(tables, settings)]
+    return [
+        digits(tables),
+        closed_forms(tables, settings),
+        *best(tables, settings),
+        *cluster_verdicts(tables, settings),
+    ]
 
 
 def digits(tables: Tables) -> Verdict:
@@ -38,27 +42,21 @@ def digits(tables: Tables) -> Verdict:
     )
 
 
-def agreement(tables: Tables, settings: HybridSettings) -> Verdict:
+def closed_forms(tables: Tables, settings: HybridSettings) -> Verdict:
     """All measured points of both parts against their closed forms."""
-    from scipy.stats import t as student
-
     points = [row for row in (*tables["angles"], *tables["clusters"]) if not np.isnan(row["measured"])]
-    z = [(row["measured"] - row["expected"]) / row["standard_error"] for row in points]
-    worst = int(np.argmax(np.abs(z)))
-    draws = min(settings.num_draws, settings.cluster_draws)
-    limit = float(student.isf(FALSE_ALARM / (2 * len(points)), draws - 1))
-    place = points[worst].get("estimator") or points[worst]["method"]
+    limit = bonferroni(FALSE_ALARM, len(points), min(settings.num_draws, settings.cluster_draws))
+    largest, holds = agreement(points, limit, lambda row: row.get("estimator") or row["method"])
     return Verdict(
         claim="measured errors are their closed forms, wherever the tails allow a measurement",
         expected=f"all |t| below {limit:.2f} (false alarm {FALSE_ALARM})",
-        measured=f"{len(points)} points, largest {abs(z[worst]):.2f}: {place}",
-        holds=bool(abs(z[worst]) < limit),
+        measured=f"{len(points)} points, {largest}",
+        holds=holds,
     )
 
 
-def best(tables: Tables, settings: HybridSettings) -> list[Verdict]:
+def best(tables: Tables, settings: HybridSettings) -> Iterator[Verdict]:
     """At equal width the hybrid has the smallest largest error, and is the best estimator at no angle in between."""
-    lines = []
     for length in settings.lengths:
         curves = {
             name: np.array([r["expected"] for r in tables["angles"] if (r["estimator"], r["length"]) == (name, length)])
@@ -68,27 +66,22 @@ def best(tables: Tables, settings: HybridSettings) -> list[Verdict]:
         inner = slice(1, -1)  # at 0 and π it is exact, as one of its bases is
         least = np.minimum.reduce([curves[name][inner] for name in OTHERS])
         wins = int(np.sum(curves["angular hybrid"][inner] < least))
-        lines += [
-            Verdict(
-                claim=f"r = {length:g}, equal feature dimension: the hybrid is nowhere better than the others",
-                expected="at no angle strictly between 0 and π (closed forms)",
-                measured=f"at {wins} of {len(least)} angles",
-                holds=wins == 0,
-            ),
-            Verdict(
-                claim=f"r = {length:g}, equal feature dimension: largest relative error over all angles, hybrid with "
-                f"{NUM_SIGNS} signs against the least of the others",
-                expected="reported: the gain is polynomial in r and divided by the width of the products",
-                measured=f"{top['angular hybrid']:.3g} against {min(top[name] for name in OTHERS):.3g}",
-                holds=None,
-            ),
-        ]
-    return lines
+        yield Verdict(
+            claim=f"r = {length:g}, equal feature dimension: the hybrid is nowhere better than the others",
+            expected="at no angle strictly between 0 and π (closed forms)",
+            measured=f"at {wins} of {len(least)} angles",
+            holds=wins == 0,
+        )
+        yield reported(
+            f"r = {length:g}, equal feature dimension: largest relative error over all angles, hybrid with "
+            f"{NUM_SIGNS} signs against the least of the others",
+            f"{top['angular hybrid']:.3g} against {min(top[name] for name in OTHERS):.3g}",
+            expected="reported: the gain is polynomial in r and divided by the width of the products",
+        )
 
 
-def cluster_verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
+def cluster_verdicts(tables: Tables, settings: HybridSettings) -> Iterator[Verdict]:
     """Tight clusters: features for the centers win at equal width, though each block has a quarter of it."""
-    lines = []
     width = max(settings.cluster_widths)
     for spread in settings.spreads:
         values = {
@@ -97,20 +90,16 @@ def cluster_verdicts(tables: Tables, settings: HybridSettings) -> list[Verdict]:
         other = min(values[name] for name in METHODS[:-1])
         ratio = values["complex exponential"] / other
         tight = spread == min(settings.spreads)
-        lines.append(
-            Verdict(
-                claim=f"clusters of spread {spread:g}: error of features for the centers over the best of the others, "
-                f"at equal feature dimension {width}",
-                expected="below 1" if tight else "reported: the advantage ends where clusters overlap",
-                measured=f"{ratio:.3g}",
-                holds=bool(ratio < 1) if tight else None,
-            )
+        yield Verdict(
+            claim=f"clusters of spread {spread:g}: error of features for the centers over the best of the others, "
+            f"at equal feature dimension {width}",
+            expected="below 1" if tight else "reported: the advantage ends where clusters overlap",
+            measured=f"{ratio:.3g}",
+            holds=bool(ratio < 1) if tight else None,
         )
-    return lines
 
 
 def summaries(tables: Tables, settings: HybridSettings) -> list[Summary]:
-    """The table of closed forms, and the errors on clusters."""
     names = {ANGLES[0]: "π/8", ANGLES[1]: "π/2", ANGLES[2]: "7π/8"}
     values = {(r["estimator"], r["length"], r["angle"]): r["computed"] for r in tables["table"]}
     rows = tuple(

@@ -3,18 +3,16 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import ndtr
 
-from experiments.figures import COUPLING_STYLES, GREY, feature_axis, new_figure, stacked, style_handles, value_axis
+from experiments.experiment import Record, Results, Tables
+from experiments.figures import Figure, error_bars, feature_axis, new_figure, stacked, style_handles, value_axis
 from experiments.kernel_mse.measure import distance_name
-from experiments.results import Record, Results, Tables
-
-__all__ = ["plot"]
+from experiments.palette import COUPLING_STYLES, GREY
+from experiments.tables import columns, grouped, select
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """One figure."""
     tables, settings = results.tables, results.settings
     estimators, distances = settings["estimators"], settings["distances"]
     figure = new_figure(2.8 * len(estimators) + 0.8, 2.0 * len(distances) + 4.2)
@@ -33,7 +31,7 @@ def plot(results: Results) -> dict[str, Figure]:
     large = sorted({row["distance"] for row in rows})
     panels = bottom.subplots(1, len(large) + 1, squeeze=False)[0]
     for axes, distance in zip(panels, large, strict=False):
-        large_panel(axes, [row for row in rows if row["distance"] == distance])
+        large_panel(axes, select(rows, distance=distance))
         axes.set_title(f"positive, u = {distance:g}, d = {settings['large_dim']}: variance by the Gram formula")
     normal_panel(panels[-1], tables)
     handles = style_handles(COUPLING_STYLES, settings["couplings"])
@@ -46,14 +44,15 @@ def panel(axes: Any, tables: Tables, settings: Record, estimator: str, distance:
     couplings = settings["couplings"]
     for index, coupling in enumerate(couplings):
         kind = COUPLING_STYLES[coupling]
-        curve = chosen(tables["curves"], estimator, coupling, distance)
-        axes.plot(curve["num_features"], curve["num_features"] * curve["relative_mse"], color=kind["color"])
-        points = chosen(tables["points"], estimator, coupling, distance)
-        if points:
-            width = points["num_features"]
-            moved = width * 1.02 ** (index - (len(couplings) - 1) / 2)  # side by side, for the eye only
-            bars = 2 * width * points["standard_error"]
-            axes.errorbar(moved, width * points["relative_mse"], yerr=bars, **kind, linestyle="none", elinewidth=0.8)
+        curve, points = (
+            select(tables[name], estimator=estimator, coupling=coupling, distance=distance)
+            for name in ("curves", "points")
+        )
+        width, error = columns(curve, "num_features", "relative_mse")
+        axes.plot(width, width * error, color=kind["color"])
+        width, measured, error = columns(points, "num_features", "relative_mse", "standard_error")
+        moved = width * 1.02 ** (index - (len(couplings) - 1) / 2)  # side by side, for the eye only
+        error_bars(axes, moved, width * measured, width * error, **kind)
     value_axis(axes)
     feature_axis(axes, settings["num_features"])
     axes.set_title(f"{estimator}, {distance_name(estimator)} = {distance:g}")
@@ -61,18 +60,16 @@ def panel(axes: Any, tables: Tables, settings: Record, estimator: str, distance:
 
 def large_panel(axes: Any, rows: list[Record]) -> None:
     """Positive features at a large distance, relative to independent rows."""
-    couplings = list(dict.fromkeys(row["coupling"] for row in rows))
-    for index, coupling in enumerate(couplings):
-        table = columns([row for row in rows if row["coupling"] == coupling])
-        kind, width = COUPLING_STYLES[coupling], table["num_features"]
-        axes.plot(width, table["expected"] / table["independent"], color=kind["color"])
-        moved = width * 1.02 ** (index - (len(couplings) - 1) / 2)
-        ratio, bars = table["relative_mse"] / table["independent"], 2 * table["standard_error"] / table["independent"]
-        axes.errorbar(moved, ratio, yerr=bars, **kind, linestyle="none", elinewidth=0.8)
+    couplings = grouped(rows, "coupling")
+    names = ("num_features", "expected", "independent", "relative_mse", "standard_error")
+    for index, (coupling, own) in enumerate(couplings.items()):
+        width, expected, independent, measured, error = columns(own, *names)
+        kind, moved = COUPLING_STYLES[coupling], width * 1.02 ** (index - (len(couplings) - 1) / 2)
+        axes.plot(width, expected / independent, color=kind["color"])
+        error_bars(axes, moved, measured / independent, error / independent, **kind)
     value_axis(axes)
     feature_axis(axes, sorted({row["num_features"] for row in rows}))
-    axes.set_xlabel("num_features")
-    axes.set_ylabel("MSE over that of independent rows")
+    axes.set(xlabel="num_features", ylabel="MSE over that of independent rows")
 
 
 def normal_panel(axes: Any, tables: Tables) -> None:
@@ -81,18 +78,9 @@ def normal_panel(axes: Any, tables: Tables) -> None:
     grid = np.linspace(-4, 4, 400)
     axes.plot(grid, ndtr(grid), color=GREY)
     axes.step(z, (np.arange(z.size) + 0.5) / z.size, where="mid", color="#000000", linewidth=1)
-    axes.set_xlim(-4, 4)
-    axes.set_xlabel("z = (measured - closed form) / standard error")
-    axes.set_ylabel("share of points below")
-    axes.set_title(f"all {z.size} points; grey: normal")
-
-
-def chosen(rows: list[Record], estimator: str, coupling: str, distance: float) -> dict[str, np.ndarray]:
-    """The rows of one curve as columns; empty where there are none."""
-    key = (estimator, coupling, distance)
-    return columns([row for row in rows if (row["estimator"], row["coupling"], row["distance"]) == key])
-
-
-def columns(rows: list[Record]) -> dict[str, np.ndarray]:
-    """Columns as arrays."""
-    return {name: np.asarray([row[name] for row in rows]) for name in rows[0]} if rows else {}
+    axes.set(
+        xlim=(-4, 4),
+        xlabel="z = (measured - closed form) / standard error",
+        ylabel="share of points below",
+        title=f"all {z.size} points; grey: normal",
+    )

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Settings
-from experiments.laws import COUPLINGS, ESTIMATORS, make_estimator, num_features_allowed
-from experiments.results import Record, Tables
-
-__all__ = ["KernelMseSettings", "cells", "distance_name"]
+from experiments.estimators import COUPLINGS, ESTIMATORS, make_estimator, num_features_allowed
+from experiments.experiment import Cell, Record, Settings, Tables
+from experiments.tables import table
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ def distance_name(estimator: str) -> str:
 
 
 def cells(settings: KernelMseSettings) -> list[Cell]:
-    """Curves and points of every estimator and coupling; the Gram formula for positive features."""
     result: list[Cell] = []
     for estimator in settings.estimators:
         for coupling in settings.couplings:
@@ -77,50 +74,32 @@ def random_pairs(
 
 
 @dataclass(frozen=True)
-class CurveCell:
+class CurveCell(Cell):
     """Closed forms of one estimator under one coupling, for every number of features in range."""
 
     estimator: str
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator} {self.coupling} closed form"
-
     def measure(self, settings: KernelMseSettings) -> Tables:
-        """Rows of the table `curves`."""
         estimator = make_estimator(self.estimator, self.coupling)
         widths = range(min(settings.num_features), max(settings.num_features) + 1, 4)
+        allowed = [width for width in widths if num_features_allowed(estimator, width)]
         rows: list[Record] = []
         for distance in settings.distances:
             x, y = random_pairs(settings, self.estimator, distance)
-            for num_features in widths:
-                if num_features_allowed(estimator, num_features):
-                    rows.append(
-                        {
-                            "estimator": self.estimator,
-                            "coupling": self.coupling,
-                            "distance": distance,
-                            "num_features": num_features,
-                            "relative_mse": relative_mse(estimator, x[0], y[0], num_features),
-                        }
-                    )
+            errors = [relative_mse(estimator, x[0], y[0], width) for width in allowed]
+            names = {"estimator": self.estimator, "coupling": self.coupling, "distance": distance}
+            rows += table(**names, num_features=allowed, relative_mse=errors)
         return {"curves": rows}
 
 
 @dataclass(frozen=True)
-class PointCell:
+class PointCell(Cell):
     """Monte Carlo of one estimator under one coupling with one number of features, at every distance."""
 
     estimator: str
     coupling: str
     num_features: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.estimator} {self.coupling} {self.num_features}"
 
     def measure(self, settings: KernelMseSettings) -> Tables:
         """Rows of the table `points`, one for each distance where an empirical MSE can be trusted.
@@ -140,7 +119,9 @@ class PointCell:
         if not trusted:
             return {"points": []}
         x, y = (np.stack([pairs[distance][side] for distance in trusted]) for side in (0, 1))
-        sample = rf.montecarlo.sample_errors(estimator, x, y, **sizes, rng=settings.rng(self.key))
+        sample = rf.montecarlo.sample_errors(
+            estimator, x, y, **sizes, rng=settings.rng(f"{self.estimator} {self.coupling} {self.num_features}")
+        )
         by_draw = rf.montecarlo.ErrorSample(np.sqrt(np.mean(sample.errors**2, axis=-1))).mse()
         rows: list[Record] = []
         for index, distance in enumerate(trusted):
@@ -149,22 +130,14 @@ class PointCell:
             if COUPLINGS[self.coupling].exact_marginals:
                 kurtosis = independent_kurtosis(estimator, x[index, 0], y[index, 0], self.num_features)
                 least = expected * np.sqrt((kurtosis - 1) / (settings.num_draws * settings.num_pairs))
-            rows.append(
-                {
-                    "estimator": self.estimator,
-                    "coupling": self.coupling,
-                    "distance": distance,
-                    "num_features": self.num_features,
-                    "num_draws": settings.num_draws,
-                    "num_pairs": settings.num_pairs,
-                }
-                | judged(by_draw.value[index], max(by_draw.standard_error[index], least), expected)
-            )
+            row: Record = {"estimator": self.estimator, "coupling": self.coupling, "distance": distance} | sizes
+            row["num_pairs"] = settings.num_pairs
+            rows.append(row | judged(by_draw.value[index], max(by_draw.standard_error[index], least), expected))
         return {"points": rows}
 
 
 @dataclass(frozen=True)
-class GramCell:
+class GramCell(Cell):
     """The variance of positive features at large |x + y|², with the mean over rotations taken exactly.
 
     An empirical MSE is falsely low there. The variance is measured; where the coupling is biased the closed squared
@@ -173,13 +146,7 @@ class GramCell:
 
     coupling: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"positive {self.coupling} gram"
-
     def measure(self, settings: KernelMseSettings) -> Tables:
-        """Rows of the table `large`."""
         estimator = make_estimator("positive", self.coupling)
         dim = settings.large_dim
         pairs = [random_pairs(settings, "positive", distance, dim=dim) for distance in settings.large_distances]
@@ -188,29 +155,17 @@ class GramCell:
         for num_features in settings.large_num_features:
             if not num_features_allowed(estimator, num_features):
                 continue
-            measured = rf.montecarlo.gram_variance(
-                estimator,
-                x,
-                y,
-                num_features=num_features,
-                num_draws=settings.large_draws,
-                rng=settings.rng(self.key, num_features),
-            )
+            sizes = {"num_features": num_features, "num_draws": settings.large_draws}
+            rng = settings.rng(f"positive {self.coupling} gram", num_features)
+            measured = rf.montecarlo.gram_variance(estimator, x, y, **sizes, rng=rng)
+            variance = estimator.relative_variance(x, y, num_features=num_features)
             for index, distance in enumerate(settings.large_distances):
                 expected = relative_mse(estimator, x[index], y[index], num_features)
-                squared_bias = expected - float(
-                    estimator.relative_variance(x[index], y[index], num_features=num_features)
-                )
+                squared_bias = expected - float(variance[index])
+                row: Record = {"estimator": "positive", "coupling": self.coupling, "distance": distance} | sizes
+                row["independent"] = np.expm1(distance) / num_features
                 rows.append(
-                    {
-                        "estimator": "positive",
-                        "coupling": self.coupling,
-                        "distance": distance,
-                        "num_features": num_features,
-                        "num_draws": settings.large_draws,
-                        "independent": np.expm1(distance) / num_features,
-                    }
-                    | judged(measured.value[index] + squared_bias, measured.standard_error[index], expected)
+                    row | judged(measured.value[index] + squared_bias, measured.standard_error[index], expected)
                 )
         return {"large": rows}
 
@@ -246,9 +201,5 @@ def independent_kurtosis(estimator: rf.Estimator, x: np.ndarray, y: np.ndarray, 
 def judged(measured: float, standard_error: float, expected: float) -> Record:
     """Measured and expected value with their distance in standard errors, these not below rounding."""
     standard_error = max(standard_error, 1e-10 * expected)
-    return {
-        "relative_mse": measured,
-        "standard_error": standard_error,
-        "expected": expected,
-        "z": (measured - expected) / standard_error,
-    }
+    found = {"relative_mse": measured, "standard_error": standard_error, "expected": expected}
+    return found | {"z": (measured - expected) / standard_error}

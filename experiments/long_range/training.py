@@ -11,21 +11,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import randfeat as rf
+from experiments.experiment import Record
 from experiments.long_range.tasks import make_examples
-from experiments.results import Record
-from experiments.transformer import Attention, Shape, Transformer, draw_maps, exact, linear, make_model, one_thread
+from experiments.transformer import (
+    Attention,
+    Shape,
+    Transformer,
+    draw_maps,
+    exact,
+    linear,
+    make_model,
+    one_thread,
+    take_step,
+)
 
 if TYPE_CHECKING:
     from experiments.long_range import CostCell, LongRangeSettings, TaskCell
-
-__all__ = ["cost_of_step", "peak_bytes", "train"]
 
 
 def attention_at(cell: "TaskCell | CostCell", settings: "LongRangeSettings", shape: Shape, step: int) -> Attention:
     """Exact attention, or positive features that are drawn again every `redraw_every` steps."""
     if cell.attention == "exact":
         return exact(is_causal=False)
-    rng = settings.rng("maps", cell.key, step // settings.redraw_every)
+    rng = settings.rng("maps", cell.name, step // settings.redraw_every)
     return linear(draw_maps(rf.PositiveFeatures(), shape, settings.num_features, rng), is_causal=False)
 
 
@@ -52,10 +60,7 @@ def train(cell: "TaskCell", settings: "LongRangeSettings") -> Record:
                 attention = attention_at(cell, settings, shape, step)
             chosen = torch.arange(step * settings.batch, (step + 1) * settings.batch) % len(labels)
             loss = cross_entropy(model(tokens[chosen], attention), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            take_step(model, optimizer, loss)
             schedule.step()
         with torch.no_grad():
             logits = model(torch.from_numpy(test.tokens), attention_at(cell, settings, shape, settings.steps))
@@ -83,7 +88,6 @@ def cost_of_step(cell: "CostCell", settings: "LongRangeSettings") -> Record:
 
 
 def one_step(model: Transformer, tokens: torch.Tensor, labels: torch.Tensor, attention: Attention) -> None:
-    """Forwards and backwards."""
     model.zero_grad(set_to_none=True)
     cross_entropy(model(tokens, attention), labels).backward()
 
@@ -104,7 +108,6 @@ class HeldMemory(TorchDispatchMode):
         self.held: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The operation itself, and a look at what is alive after it."""
         result = func(*args, **(kwargs or {}))
         own = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
         self.held = {key: entry for key, entry in self.held.items() if not entry[0].expired()}

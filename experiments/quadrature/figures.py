@@ -3,29 +3,12 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from experiments.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    feature_axis,
-    legend_below,
-    new_figure,
-    style_handles,
-    value_axis,
-)
+from experiments.experiment import Results
+from experiments.figures import Figure, entry, feature_axis, legend_below, new_figure, style_handles, value_axis
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from experiments.quadrature.measure import KERNELS, RIDGE_METHODS, methods
 from experiments.quadrature.verdicts import curve
-from experiments.results import Results
-
-__all__ = ["plot"]
 
 STYLES: dict[str, dict[str, Any]] = {
     "independent": {"color": BLACK, "marker": "o"},
@@ -40,7 +23,6 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Gram matrices, and ridge regression."""
     return {"quadrature": grams(results), "ridge": ridge(results)}
 
 
@@ -91,11 +73,11 @@ def ridge(results: Results) -> Figure:
     for axes, name in zip(figure.axes, names, strict=True):
         axes.set_ylabel("accuracy" if name == "letter" else "explained variance")
     handles = [
-        Line2D([], [], label=f"{kernel}, {method}", **STYLES[method] | ({} if kernel == "gaussian" else OPEN))
+        entry(f"{kernel}, {method}", **STYLES[method] | ({} if kernel == "gaussian" else OPEN))
         for kernel, method in RIDGE_METHODS
     ]
     handles += [
-        Line2D([], [], color="#777777", linewidth=0.8, linestyle=dash, label=f"exact {kernel}")
+        entry(f"exact {kernel}", color="#777777", linewidth=0.8, linestyle=dash)
         for kernel, dash in (("gaussian", ":"), ("arc-cosine 1", "-."))
     ]
     legend_below(figure, handles, columns=3)

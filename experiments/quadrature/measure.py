@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 import randfeat as rf
-from experiments.datasets import load_dataset, neighbor_distance
-from experiments.experiment import Cell, Settings
+from experiments.datasets import load_dataset, neighbor_distance, random_rows
+from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.quadrature.random_radius import RADIUS_METHODS, block_size, expected_mse, sample_gram
-from experiments.results import Record, Tables
-
-__all__ = ["KERNELS", "RIDGE_METHODS", "QuadratureSettings", "cells", "methods"]
+from experiments.tables import mean_and_error
 
 KERNELS = ("gaussian", "arc-cosine 0", "arc-cosine 1")
 COUPLINGS: dict[str, rf.Coupling] = {
@@ -66,30 +64,17 @@ def make_estimator(kernel: str, method: str, length_scale: float, nodes: int = 2
     return rf.ArcCosineFeatures(rf.ArcCosineKernel(order=int(kernel[-1])), coupling=coupling)
 
 
-@functools.cache
-def points(name: str, num_points: int, seed: int) -> np.ndarray:
-    """Random rows of a table."""
-    data = load_dataset(name)
-    (chosen,) = data.split(Settings(seed=seed).rng("points", name), num_points)
-    return data.inputs[chosen]
-
-
 @dataclass(frozen=True)
-class GramCell:
+class GramCell(Cell):
     """One kernel under one coupling on one data set."""
 
     dataset: str
     kernel: str
     method: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} {self.kernel} {self.method}"
-
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `errors`: mean squared relative Frobenius error, measured and in closed form (NaN: not known)."""
-        x = points(self.dataset, settings.num_points, settings.seed)
+        x = random_rows(self.dataset, settings.num_points, settings)
         dim, length_scale = x.shape[1], neighbor_distance(self.dataset)
         estimators = [make_estimator(self.kernel, self.method, length_scale)] * len(settings.multiples)
         sizes = [2 * multiple * dim for multiple in settings.multiples]
@@ -102,44 +87,36 @@ class GramCell:
         rows: list[Record] = []
         for estimator, num_rows in zip(estimators, sizes, strict=True):
             width = estimator.num_features(num_rows, dim)
-            errors = []
-            for draw in range(settings.num_draws):
-                phi = estimator.draw(dim, width, rng=settings.rng(self.key, num_rows, draw))
-                errors.append(float(np.sum((phi.estimate(x, x) - exact) ** 2)) / size)
+            rngs = settings.rngs(settings.num_draws, f"{self.dataset} {self.kernel} {self.method}", num_rows)
+            grams = (estimator.draw(dim, width, rng=rng).estimate(x, x) for rng in rngs)
+            errors = [float(np.sum((gram - exact) ** 2)) / size for gram in grams]
             row: Record = {"dataset": self.dataset, "dim": dim, "kernel": self.kernel, "method": self.method}
-            row |= {"num_rows": num_rows, "num_features": width, "squared_error": float(np.mean(errors))}
-            row |= {"standard_error": float(np.std(errors, ddof=1) / math.sqrt(len(errors)))}
+            row |= {"num_rows": num_rows, "num_features": width, **mean_and_error(errors, "squared_error")}
             rows.append(row | {"expected": closed_form(estimator, x, width, size)})
         return {"errors": rows}
 
 
 @dataclass(frozen=True)
-class RadiusCell:
+class RadiusCell(Cell):
     """The rule with a random radius for the Gaussian kernel on one data set: Gram matrices without an estimator."""
 
     dataset: str
     method: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"{self.dataset} gaussian {self.method}"
-
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `errors`; a row is a pair of nodes, as elsewhere, and the origin is not counted."""
-        x = points(self.dataset, settings.num_points, settings.seed) / neighbor_distance(self.dataset)
+        x = random_rows(self.dataset, settings.num_points, settings) / neighbor_distance(self.dataset)
         dim, exact = x.shape[1], rf.GaussianKernel()(x, x)
         size, t = float(np.sum(exact**2)), np.sum((x[:, None] - x) ** 2, axis=-1)
         rows: list[Record] = []
         for multiple in settings.multiples:
             blocks = 2 * multiple
-            rngs = (settings.rng(self.key, blocks, draw) for draw in range(settings.num_draws))
+            rngs = settings.rngs(settings.num_draws, f"{self.dataset} gaussian {self.method}", blocks)
             grams = (sample_gram(self.method, blocks, x, rng=rng) for rng in rngs)
             errors = [float(np.sum((gram - exact) ** 2)) / size for gram in grams]
             row: Record = {"dataset": self.dataset, "dim": dim, "kernel": "gaussian", "method": self.method}
             row |= {"num_rows": blocks * block_size(dim), "num_features": 2 * blocks * block_size(dim)}
-            row |= {"squared_error": float(np.mean(errors))}
-            row |= {"standard_error": float(np.std(errors, ddof=1) / math.sqrt(len(errors)))}
+            row |= mean_and_error(errors, "squared_error")
             rows.append(row | {"expected": float(np.sum(expected_mse(self.method, blocks, dim, t))) / size})
         return {"errors": rows}
 
@@ -155,17 +132,12 @@ def closed_form(estimator: rf.Estimator, x: np.ndarray, width: int, size: float)
 
 
 @dataclass(frozen=True)
-class RidgeCell:
+class RidgeCell(Cell):
     """Ridge regression on the features of one kernel under one coupling, and with the exact kernel."""
 
     dataset: str
     kernel: str
     method: str
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"ridge {self.dataset} {self.kernel} {self.method}"
 
     def measure(self, settings: QuadratureSettings) -> Tables:
         """Rows of `scores`: accuracy for classes, else the share of the variance that is explained."""
@@ -180,13 +152,13 @@ class RidgeCell:
         rows: list[Record] = []
         for width in settings.ridge_widths:
             scores = []
-            for draw in range(settings.ridge_draws):
-                phi: Any = estimator.draw(data.dim, width, rng=settings.rng(self.key, width, draw))
+            rngs = settings.rngs(settings.ridge_draws, f"ridge {self.dataset} {self.kernel} {self.method}", width)
+            for rng in rngs:
+                phi: Any = estimator.draw(data.dim, width, rng=rng)
                 model = Ridge(alpha=PENALTY, fit_intercept=False).fit(phi(x), target[train])
                 scores.append(score(model.predict(phi(y)), target[test]))
             row: Record = {"dataset": self.dataset, "kernel": self.kernel, "method": self.method}
-            row |= {"num_features": width, "score": float(np.mean(scores)), "exact": exact}
-            rows.append(row | {"standard_error": float(np.std(scores, ddof=1) / math.sqrt(len(scores)))})
+            rows.append(row | {"num_features": width, "exact": exact, **mean_and_error(scores, "score")})
         return {"scores": rows}
 
 
@@ -220,7 +192,6 @@ def exact_score(dataset: str, kernel: str, count: tuple[int, int], seed: int) ->
 
 
 def cells(settings: QuadratureSettings) -> list[Cell]:
-    """Gram matrices of every data set, kernel and coupling, and ridge regression."""
     result: list[Cell] = [
         RadiusCell(dataset, method) if method in RADIUS_METHODS else GramCell(dataset, kernel, method)
         for dataset in settings.datasets

@@ -18,8 +18,6 @@ import numpy as np
 from randfeat.couplings.base import haar_rows
 from randfeat.couplings.laws import RadialPair
 
-__all__ = ["RADIUS_METHODS", "block_size", "expected_mse", "sample_gram", "sample_rule"]
-
 RADIUS_METHODS = ("random radius", "random radius, real")
 
 

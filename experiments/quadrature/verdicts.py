@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 
+from experiments.agreement import agreement, bonferroni, relative_sizes
+from experiments.experiment import Record, Summary, Tables, Verdict, reported
 from experiments.quadrature.measure import KERNELS, QuadratureSettings
-from experiments.results import Record, Summary, Tables, Verdict
-
-__all__ = ["curve", "summaries", "verdicts"]
 
 FALSE_ALARM = 1e-3
 SIGNIFICANT = 3.0
@@ -20,9 +19,8 @@ def curve(rows: list[Record], **wanted: str) -> dict[str, np.ndarray]:
 
 
 def verdicts(tables: Tables, settings: QuadratureSettings) -> list[Verdict]:
-    """Closed forms; the rule against independent rows for each kernel; ridge regression."""
     return [
-        agreement(tables, settings),
+        closed_forms(tables, settings),
         *(gain(tables, kernel) for kernel in KERNELS),
         random_radius(tables),
         redrawn(tables),
@@ -30,21 +28,17 @@ def verdicts(tables: Tables, settings: QuadratureSettings) -> list[Verdict]:
     ]
 
 
-def agreement(tables: Tables, settings: QuadratureSettings) -> Verdict:
+def closed_forms(tables: Tables, settings: QuadratureSettings) -> Verdict:
     """Measured against predicted errors; Student's t, for the standard errors are measured too."""
-    from scipy.stats import t as student
-
     rows = [row for row in tables["errors"] if not np.isnan(row["expected"])]
-    limit = float(student.isf(FALSE_ALARM / (2 * len(rows)), settings.num_draws - 1))
-    z = [(row["squared_error"] - row["expected"]) / row["standard_error"] for row in rows]
-    worst = int(np.argmax(np.abs(z)))
-    sizes = [row["standard_error"] / row["expected"] for row in rows]
+    limit = bonferroni(FALSE_ALARM, len(rows), settings.num_draws)
+    place = "{dataset}, {kernel}, {method}"
+    largest, holds = agreement(rows, limit, lambda row: place.format(**row), "squared_error")
     return Verdict(
         claim="squared Frobenius errors are the sums of the closed forms, wherever these are known",
         expected=f"|t| below {limit:.2f} (false alarm {FALSE_ALARM})",
-        measured=f"{len(rows)} points, largest {abs(z[worst]):.2f}: {rows[worst]['dataset']}, {rows[worst]['kernel']}, "
-        f"{rows[worst]['method']}; standard errors {min(sizes):.1%} .. {max(sizes):.1%} of the value",
-        holds=bool(abs(z[worst]) < limit),
+        measured=f"{len(rows)} points, {largest}; {relative_sizes(rows)}",
+        holds=holds,
     )
 
 
@@ -81,11 +75,10 @@ def random_radius(tables: Tables) -> Verdict:
         )
         ratio = (rule["expected"] * rule["num_rows"]) / (base["expected"] * base["num_rows"])
         listing.append(f"{dataset} {ratio.mean():.2f}")
-    return Verdict(
-        claim="gaussian: m times the squared error of the rule with a random radius, over that of orthogonal rows",
+    return reported(
+        "gaussian: m times the squared error of the rule with a random radius, over that of orthogonal rows",
+        ", ".join(listing),
         expected="reported: the same at every m, and below 1 for close points only",
-        measured=", ".join(listing),
-        holds=None,
     )
 
 
@@ -132,7 +125,6 @@ def convergence(tables: Tables, settings: QuadratureSettings, dataset: str) -> V
 
 
 def summaries(tables: Tables, settings: QuadratureSettings) -> list[Summary]:
-    """Relative Frobenius errors, and scores."""
     keys = dict.fromkeys((row["dataset"], row["kernel"], row["method"]) for row in tables["errors"])
     rows = []
     for dataset, kernel, method in keys:

@@ -5,24 +5,11 @@ Positive features make sums over classes that a binary tree keeps, so that a dra
 Rawat et al. 2019). Classes are unit vectors in clusters, queries lie near their target class, and logits are τ h·w.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
-from experiments.results import Results
+from experiments.sampled_softmax.figures import plot
 from experiments.sampled_softmax.measure import cells
 from experiments.sampled_softmax.settings import SampledSoftmaxSettings
-from experiments.sampled_softmax.tree import KernelTree
 from experiments.sampled_softmax.verdicts import summaries, verdicts
-
-__all__ = ["EXPERIMENT", "KernelTree"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.sampled_softmax.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="sampled_softmax",

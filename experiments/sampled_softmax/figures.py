@@ -4,16 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.figures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, legend_below, new_figure, value_axis
-from experiments.results import Results
+from experiments.experiment import Results
+from experiments.figures import legend_below, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION
 from experiments.sampled_softmax.settings import FITTED, PLAIN
-from experiments.sampled_softmax.verdicts import chosen
-
-__all__ = ["plot"]
+from experiments.tables import select
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Laws, gradients and time; and what more features and more negatives change."""
     return {"sampled_softmax": overview(results), "sampled_softmax_convergence": convergence(results)}
 
 
@@ -33,20 +31,18 @@ def overview(results: Results) -> Any:
     for axes, column, title in zip(panels, ("total_variation", "bias_of_one"), titles, strict=False):
         handles = []
         for law, look in curves.items():
-            rows = [row for row in chosen(results.tables, "laws", law=law) if row["num_features"] in (0, width)]
+            rows = [row for row in select(results.tables["laws"], law=law) if row["num_features"] in (0, width)]
             label = f"{width} {law}" if rows[0]["num_features"] else law
             handles += axes.plot([row["tau"] for row in rows], [row[column] for row in rows], label=label, **look)
         axes.set_xscale("log", base=2)
         axes.set_xticks([row["tau"] for row in rows], [f"{row['tau']:g}" for row in rows])
         value_axis(axes)
-        axes.set_xlabel("τ")
-        axes.set_title(title)
+        axes.set(xlabel="τ", title=title)
     for sampler, color, marker in (("tree", BLUE, "^"), ("Gumbel-max", VERMILION, "v")):
-        rows = chosen(results.tables, "speed", sampler=sampler)
+        rows = select(results.tables["speed"], sampler=sampler)
         sizes, times = ([row[column] for row in rows] for column in ("num_classes", "processor"))
         handles += panels[2].loglog(sizes, np.multiply(1e6, times), color=color, marker=marker, label=sampler)
-    panels[2].set_xlabel("classes")
-    panels[2].set_title("processor time for a draw [µs]")
+    panels[2].set(xlabel="classes", title="processor time for a draw [µs]")
     legend_below(figure, handles, columns=6)
     return figure
 
@@ -58,7 +54,7 @@ def convergence(results: Results) -> Any:
     colors = (BLACK, BLUE, SKY, ORANGE, VERMILION)
     handles = []
     for tau, color in zip(results.settings["taus"], colors, strict=False):
-        rows = chosen(results.tables, "laws", law=PLAIN, tau=tau)
+        rows = select(results.tables["laws"], law=PLAIN, tau=tau)
         widths, values, errors, lines = (
             [row[column] for row in rows]
             for column in ("num_features", "total_variation", "standard_error", "predicted")
@@ -73,10 +69,9 @@ def convergence(results: Results) -> Any:
     left.set_xscale("log", base=2)
     left.set_xticks(widths, [str(width) for width in widths])
     value_axis(left)
-    left.set_xlabel("features")
-    left.set_title("total variation, plain features (lines: delta method)")
+    left.set(xlabel="features", title="total variation, plain features (lines: delta method)")
     for law, color, marker in (("uniform", BLACK, "s"), ("tree", BLUE, "^")):
-        rows = chosen(results.tables, "gradients", law=law)
+        rows = select(results.tables["gradients"], law=law)
         numbers = sorted({row["num_negatives"] for row in rows})
         values, lines, noise = (
             [np.mean([row[column] for row in rows if row["num_negatives"] == s]) for s in numbers]
@@ -106,7 +101,8 @@ def convergence(results: Results) -> Any:
     right.set_xscale("log", base=2)
     right.set_xticks(numbers, [str(number) for number in numbers])
     value_axis(right)
-    right.set_xlabel("negatives s")
-    right.set_title(f"relative bias and error of the gradient, τ = {results.settings['tree_tau']:g}")
+    right.set(
+        xlabel="negatives s", title=f"relative bias and error of the gradient, τ = {results.settings['tree_tau']:g}"
+    )
     legend_below(figure, handles, columns=5)
     return figure

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.results import Record, Tables
+from experiments.experiment import Cell, Record, Tables
 from experiments.sampled_softmax.laws import (
     Problem,
     bias_of_one_negative,
@@ -16,19 +16,12 @@ from experiments.sampled_softmax.laws import (
 from experiments.sampled_softmax.settings import SampledSoftmaxSettings, problem_of, tree_of
 from experiments.sampled_softmax.tree import KernelTree
 
-__all__ = ["GradientCell", "sampled_means"]
-
 
 @dataclass(frozen=True)
-class GradientCell:
+class GradientCell(Cell):
     """Sampled gradients of one query: negatives from the tree, and uniform ones."""
 
     query: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"gradients of query {self.query}"
 
     def measure(self, settings: SampledSoftmaxSettings) -> Tables:
         """Rows of `gradients`: squared relative bias by number of negatives, measured and predicted.
@@ -36,11 +29,9 @@ class GradientCell:
         `z` is the largest deviation of a coordinate of the mean from the exact mean, in standard errors, for one
         negative. Squared biases are estimated without bias, from products of different samples.
         """
-        problem, tau, rng = problem_of(settings), settings.tree_tau, settings.rng(self.key)
+        problem, tau, rng = problem_of(settings), settings.tree_tau, settings.rng(f"gradients of query {self.query}")
         problem = Problem(
-            problem.classes,
-            problem.queries[self.query : self.query + 1],
-            problem.targets[self.query : self.query + 1],
+            problem.classes, problem.queries[self.query : self.query + 1], problem.targets[self.query : self.query + 1]
         )
         logits = problem.logits(tau)[0]
         exact = softmax(logits) @ problem.classes

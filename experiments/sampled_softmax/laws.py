@@ -6,21 +6,6 @@ import numpy as np
 
 import randfeat as rf
 
-__all__ = [
-    "Problem",
-    "bias_of_one_negative",
-    "delta_total_variation",
-    "law_of",
-    "limiting_bias",
-    "make_problem",
-    "quadratic_law",
-    "queries_near",
-    "relative_length",
-    "softmax",
-    "total_variation",
-    "without_target",
-]
-
 NOISE = 0.25  # of a class around the middle of its cluster, and NEAR of a query around its target
 NEAR = 0.1
 
@@ -59,7 +44,6 @@ def queries_near(classes: np.ndarray, targets: np.ndarray, *, rng: np.random.Gen
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Rows divided by their lengths."""
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 

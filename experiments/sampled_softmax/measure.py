@@ -9,8 +9,7 @@ from scipy.stats import chi2
 
 import randfeat as rf
 from experiments.clocks import timed
-from experiments.experiment import Cell
-from experiments.results import Record, Tables
+from experiments.experiment import Cell, Record, Tables
 from experiments.sampled_softmax.gradients import GradientCell
 from experiments.sampled_softmax.laws import (
     Problem,
@@ -27,13 +26,10 @@ from experiments.sampled_softmax.laws import (
 from experiments.sampled_softmax.settings import FITTED, PLAIN, SampledSoftmaxSettings, fitted, problem_of, tree_of
 from experiments.sampled_softmax.tree import KernelTree
 
-__all__ = ["cells", "pearson"]
-
 LEAST_COUNT = 5.0  # expected, in every bin of a chi-square test
 
 
 def cells(settings: SampledSoftmaxSettings) -> list[Cell]:
-    """Distances and biases for each τ; frequencies of each query and sampler; sampled gradients; timings."""
     result: list[Cell] = [LawCell(tau) for tau in settings.taus]
     for query in range(settings.num_tested):
         result += [FrequencyCell("tree", query), FrequencyCell("Gumbel-max", query), GradientCell(query)]
@@ -41,19 +37,14 @@ def cells(settings: SampledSoftmaxSettings) -> list[Cell]:
 
 
 @dataclass(frozen=True)
-class LawCell:
+class LawCell(Cell):
     """All laws at one τ: distance from the softmax, and the bias that they give the gradient."""
 
     tau: float
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"laws at τ = {self.tau:g}"
-
     def measure(self, settings: SampledSoftmaxSettings) -> Tables:
         """Rows of `laws`: means over queries, with the standard error over feature maps where these are random."""
-        problem, tau = problem_of(settings), self.tau
+        problem, tau, key = problem_of(settings), self.tau, f"laws at τ = {self.tau:g}"
         exact = softmax(problem.logits(tau))
         queries, classes = problem.scaled(tau)
         fixed = {
@@ -66,22 +57,19 @@ class LawCell:
         for width in settings.num_features:
             kinds = {PLAIN: rf.PositiveFeatures(coupling="independent"), FITTED: fitted(settings, tau, width)}
             for name, estimator in kinds.items():
-                maps = [
-                    estimator.draw(settings.dim, width, rng=settings.rng(self.key, name, width, draw))
-                    for draw in range(settings.num_maps)
-                ]
+                rngs = settings.rngs(settings.num_maps, key, name, width)
+                maps = [estimator.draw(settings.dim, width, rng=rng) for rng in rngs]
                 row = self.row(name, width, [law_of(phi, queries, classes) for phi in maps], problem, exact)
                 if name == PLAIN:
                     row["predicted"] = float(np.mean(delta_total_variation(queries, classes, exact, width)))
                 rows.append(row)
             signed = rf.TrigonometricFeatures(rf.GaussianKernel())
-            phi = signed.draw(settings.dim, width, rng=settings.rng(self.key, "trigonometric", width))
+            phi = signed.draw(settings.dim, width, rng=settings.rng(key, "trigonometric", width))
             share = float(np.mean(phi.estimate(queries, classes) <= 0))
             negative.append({"tau": tau, "num_features": width, "share": share})
         return {"laws": rows, "signed": negative}
 
     def row(self, name: str, width: int, laws: list[np.ndarray], problem: Problem, exact: np.ndarray) -> Record:
-        """Means over queries and laws."""
         distances = [float(np.mean(total_variation(exact, law))) for law in laws]
         one: list[float] = []
         limit: list[float] = []
@@ -104,23 +92,18 @@ class LawCell:
 
 
 @dataclass(frozen=True)
-class FrequencyCell:
+class FrequencyCell(Cell):
     """Draws for one query, counted and compared with the law that they should have."""
 
     sampler: str
     query: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"frequencies of {self.sampler}, query {self.query}"
 
     def measure(self, settings: SampledSoftmaxSettings) -> Tables:
         """One row of `frequencies`: Pearson's statistic with its p-value.
 
         Classes are put in bins in the order of their probability, until each is expected at least five times.
         """
-        problem, rng = problem_of(settings), settings.rng(self.key)
+        problem, rng = problem_of(settings), settings.rng(f"frequencies of {self.sampler}, query {self.query}")
         chosen = slice(self.query, self.query + 1)
         disagreement = 0.0
         if self.sampler == "tree":
@@ -174,13 +157,8 @@ def pearson(counts: np.ndarray, law: np.ndarray) -> tuple[float, int]:
 
 
 @dataclass(frozen=True)
-class SpeedCell:
+class SpeedCell(Cell):
     """Time for each draw by number of classes: one draw for each of many queries, all sizes interleaved."""
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return "speed"
 
     def measure(self, settings: SampledSoftmaxSettings) -> Tables:
         """Rows of `speed`, per draw; features of the queries, or their logits, included."""
@@ -212,7 +190,6 @@ class SpeedCell:
 
 
 def random_vectors(settings: SampledSoftmaxSettings, count: int, name: str) -> np.ndarray:
-    """Random vectors of length about one."""
     rng = settings.rng("speed", name, count)
     return rng.standard_normal((count, settings.speed_dim)) / np.sqrt(settings.speed_dim)
 

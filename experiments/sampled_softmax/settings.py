@@ -10,8 +10,6 @@ from experiments.experiment import Settings
 from experiments.sampled_softmax.laws import Problem, make_problem, queries_near
 from experiments.sampled_softmax.tree import KernelTree
 
-__all__ = ["FITTED", "PLAIN", "SampledSoftmaxSettings", "fitted", "problem_of", "tree_of"]
-
 PLAIN, FITTED = "positive features", "fitted features"
 CALIBRATION = 256  # queries that features are fitted to
 
@@ -48,13 +46,8 @@ class SampledSoftmaxSettings(Settings):
 
 @functools.lru_cache(maxsize=4)
 def problem_of(settings: SampledSoftmaxSettings) -> Problem:
-    """The classes, queries and targets of a run."""
     return make_problem(
-        settings.num_classes,
-        settings.dim,
-        settings.num_queries,
-        settings.num_clusters,
-        rng=settings.rng("problem"),
+        settings.num_classes, settings.dim, settings.num_queries, settings.num_clusters, rng=settings.rng("problem")
     )
 
 
@@ -71,7 +64,6 @@ def fitted(settings: SampledSoftmaxSettings, tau: float, num_features: int) -> r
 
 
 def tree_of(settings: SampledSoftmaxSettings) -> KernelTree:
-    """The tree that everything is drawn from."""
     estimator = fitted(settings, settings.tree_tau, settings.tree_features)
     phi = estimator.draw(settings.dim, settings.tree_features, rng=settings.rng("tree"))
     return KernelTree.of(phi, problem_of(settings).scaled(settings.tree_tau)[1])

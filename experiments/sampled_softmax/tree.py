@@ -7,8 +7,6 @@ import numpy as np
 
 import randfeat as rf
 
-__all__ = ["KernelTree"]
-
 BLOCK = 4096  # draws at a time, so that memory does not grow with their number
 
 

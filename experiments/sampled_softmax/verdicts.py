@@ -1,13 +1,10 @@
 """What the numbers of sampled_softmax say."""
 
-from scipy.special import ndtri
-from scipy.stats import t as student
-
+from experiments.agreement import bonferroni
 from experiments.clocks import log_slope
-from experiments.results import Record, Summary, Tables, Verdict
+from experiments.experiment import Summary, Tables, Verdict, reported
 from experiments.sampled_softmax.settings import FITTED, PLAIN, SampledSoftmaxSettings
-
-__all__ = ["SLOPE_FROM", "chosen", "summaries", "verdicts"]
+from experiments.tables import select
 
 SMALL = 0.06  # total variation up to which first-order terms are claimed to predict it
 HIGHER_ORDERS = 0.1  # relative, what terms beyond them may add
@@ -16,13 +13,7 @@ SLOPE_FROM = 4096  # classes; below, the cost of a call shows
 TREE_SLOPE, DIRECT_SLOPE = 0.5, 0.8
 
 
-def chosen(tables: Tables, name: str, **values: object) -> list[Record]:
-    """Rows of a table with these values."""
-    return [row for row in tables[name] if all(row[column] == value for column, value in values.items())]
-
-
 def verdicts(tables: Tables, settings: SampledSoftmaxSettings) -> list[Verdict]:
-    """Laws, draws, gradients, time."""
     return [
         path_verdict(tables),
         *(frequency_verdict(tables, settings, sampler) for sampler in ("tree", "Gumbel-max")),
@@ -45,8 +36,7 @@ def alpha(settings: SampledSoftmaxSettings) -> float:
 
 
 def path_verdict(tables: Tables) -> Verdict:
-    """The law along a path is the dense one."""
-    worst = max(row["disagreement"] for row in chosen(tables, "frequencies", sampler="tree"))
+    worst = max(row["disagreement"] for row in select(tables["frequencies"], sampler="tree"))
     return Verdict(
         claim="the probability that the tree gives a class is its feature kernel over the sum of all",
         expected=f"equal to {ROUNDING:g}, by induction over the path",
@@ -56,8 +46,7 @@ def path_verdict(tables: Tables) -> Verdict:
 
 
 def frequency_verdict(tables: Tables, settings: SampledSoftmaxSettings, sampler: str) -> Verdict:
-    """Pearson's statistic of every query."""
-    rows = chosen(tables, "frequencies", sampler=sampler)
+    rows = select(tables["frequencies"], sampler=sampler)
     least = min(row["p_value"] for row in rows)
     law = "its law" if sampler == "tree" else "the softmax"
     return Verdict(
@@ -71,8 +60,8 @@ def frequency_verdict(tables: Tables, settings: SampledSoftmaxSettings, sampler:
 
 def prediction_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
     """The delta method, where its prediction is small."""
-    rows = [row for row in chosen(tables, "laws", law=PLAIN) if row["predicted"] <= SMALL]
-    limit = float(student.isf(alpha(settings) / 2, settings.num_maps - 1))
+    rows = [row for row in select(tables["laws"], law=PLAIN) if row["predicted"] <= SMALL]
+    limit = bonferroni(alpha(settings), 1, settings.num_maps)
     ratios = [row["total_variation"] / row["predicted"] for row in rows]
     return Verdict(
         claim="plain features: the delta method predicts the mean total variation",
@@ -90,12 +79,10 @@ def prediction_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verd
 
 
 def at_width(tables: Tables, settings: SampledSoftmaxSettings, law: str, column: str, width: int) -> list[float]:
-    """A column by τ."""
-    return [chosen(tables, "laws", law=law, num_features=width, tau=tau)[0][column] for tau in settings.taus]
+    return [select(tables["laws"], law=law, num_features=width, tau=tau)[0][column] for tau in settings.taus]
 
 
 def features_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
-    """More features, smaller distance."""
     ends = min(settings.num_features), max(settings.num_features)
     ratios = [
         more / few
@@ -111,7 +98,6 @@ def features_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdic
 
 
 def uniform_verdict(tables: Tables, settings: SampledSoftmaxSettings, column: str, what: str) -> Verdict:
-    """Fitted features against uniform sampling."""
     width = max(settings.num_features)
     tree, uniform = (at_width(tables, settings, law, column, m) for law, m in ((FITTED, width), ("uniform", 0)))
     pairs = ", ".join(
@@ -126,33 +112,22 @@ def uniform_verdict(tables: Tables, settings: SampledSoftmaxSettings, column: st
 
 
 def plain_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
-    """What fitting changes."""
     width = max(settings.num_features)
     plain, tuned = (at_width(tables, settings, law, "total_variation", width) for law in (PLAIN, FITTED))
     ratios = ", ".join(f"τ={tau:g}: {b:.3g} / {a:.3g}" for tau, a, b in zip(settings.taus, plain, tuned, strict=True))
-    return Verdict(
-        claim=f"total variation of fitted over plain features, {width} of them",
-        expected="nothing claimed",
-        measured=ratios,
-        holds=None,
-    )
+    return reported(f"total variation of fitted over plain features, {width} of them", ratios)
 
 
 def signed_verdict(tables: Tables) -> Verdict:
-    """Trigonometric features are no weights."""
     width = max(row["num_features"] for row in tables["signed"])
-    shares = ", ".join(f"τ={row['tau']:g}: {row['share']:.2g}" for row in chosen(tables, "signed", num_features=width))
-    return Verdict(
-        claim=f"share of classes to which {width} trigonometric features give a weight that is not positive",
-        expected="nothing claimed",
-        measured=shares,
-        holds=None,
+    shares = ", ".join(f"τ={row['tau']:g}: {row['share']:.2g}" for row in select(tables["signed"], num_features=width))
+    return reported(
+        f"share of classes to which {width} trigonometric features give a weight that is not positive", shares
     )
 
 
 def unbiased_verdict(tables: Tables) -> Verdict:
-    """Exact draws have an exact gradient."""
-    worst = max(row["bias_of_one"] for row in chosen(tables, "laws", law="softmax"))
+    worst = max(row["bias_of_one"] for row in select(tables["laws"], law="softmax"))
     return Verdict(
         claim="negatives drawn from the softmax itself leave the gradient unbiased",
         expected="0 up to rounding, for one negative already: the corrected logits add up to the exact sum",
@@ -163,8 +138,8 @@ def unbiased_verdict(tables: Tables) -> Verdict:
 
 def gradient_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdict:
     """Sampled gradients with one negative against their exact mean."""
-    rows = chosen(tables, "gradients", num_negatives=1)
-    limit = float(-ndtri(alpha(settings) / (2 * settings.dim)))
+    rows = select(tables["gradients"], num_negatives=1)
+    limit = bonferroni(alpha(settings), settings.dim)
     worst = max(row["z"] for row in rows)
     return Verdict(
         claim="mean of sampled gradients, one negative from the tree or a uniform one, equals its exact value",
@@ -177,12 +152,9 @@ def gradient_verdict(tables: Tables, settings: SampledSoftmaxSettings) -> Verdic
 def speed_verdicts(tables: Tables, settings: SampledSoftmaxSettings) -> list[Verdict]:
     """How time for a draw grows with the number of classes."""
     result = []
-    cases = (
-        ("tree", f"below {TREE_SLOPE:g}: O(m log n), and caches"),
-        ("Gumbel-max", f"above {DIRECT_SLOPE:g}: O(n)"),
-    )
+    cases = (("tree", f"below {TREE_SLOPE:g}: O(m log n), and caches"), ("Gumbel-max", f"above {DIRECT_SLOPE:g}: O(n)"))
     for sampler, expected in cases:
-        rows = [row for row in chosen(tables, "speed", sampler=sampler) if row["num_classes"] >= SLOPE_FROM]
+        rows = [row for row in select(tables["speed"], sampler=sampler) if row["num_classes"] >= SLOPE_FROM]
         sizes = [row["num_classes"] for row in rows]
         slope, wall = (log_slope(sizes, [row[clock] for row in rows]) for clock in ("processor", "wall"))
         enough = len(rows) >= 3 and not settings.quick  # a claim on times of few calls would be noise
@@ -203,7 +175,6 @@ def speed_verdicts(tables: Tables, settings: SampledSoftmaxSettings) -> list[Ver
 
 
 def summaries(tables: Tables, settings: SampledSoftmaxSettings) -> list[Summary]:
-    """Distances by τ, and times."""
     names = [("uniform", 0), ("quadratic", 0), *((law, m) for law in (PLAIN, FITTED) for m in settings.num_features)]
     header = ("law", *(f"τ = {tau:g}" for tau in settings.taus))
     result = []
@@ -218,7 +189,7 @@ def summaries(tables: Tables, settings: SampledSoftmaxSettings) -> list[Summary]
         result.append(Summary(title, header, rows))
     sizes = settings.speed_classes
     times = tuple(
-        (sampler, *(f"{1e6 * row['processor']:.3g}" for row in chosen(tables, "speed", sampler=sampler)))
+        (sampler, *(f"{1e6 * row['processor']:.3g}" for row in select(tables["speed"], sampler=sampler)))
         for sampler in ("tree", "Gumbel-max")
     )
     return [*result, Summary("microseconds of processor time for a draw", ("", *(f"n = {n}" for n in sizes)), times)]

@@ -1,30 +1,14 @@
 """simplex: what rows that repel each other gain for positive features, and that trigonometric ones lose by it.
 
-`table`: mean squared error over that of independent rows at equal numbers of rows m = d, closed forms, for every
-coupling that has one; antithetic couplings have m/2 pairs. `errors`: the same ratio for m = d/4 .. 4 d at d = 64, with
-SimRF+, which has no closed form: measured by Monte Carlo up to |x + y|² = 1, and beyond, where its tails would deceive,
-by the Gram formula `montecarlo.gram_variance`, which takes the mean over rotations exactly.
-
-`accuracies`: Nadaraya-Watson classification of real tables with positive features of the Gaussian kernel, at the
-bandwidth that is best for the exact kernel and at one so wide that |x + y|² is about 1.
+`table`: closed forms at m = d rows (antithetic couplings have m/2 pairs). `errors`: with SimRF+, which has no closed
+form, by Monte Carlo up to |x + y|² = 1 and by the Gram formula beyond, where tails would deceive. `accuracies`:
+Nadaraya-Watson classification, at the best bandwidth and at one so wide that |x + y|² is about 1.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
-from experiments.results import Results
+from experiments.simplex.figures import plot
 from experiments.simplex.measure import SimplexSettings, cells
 from experiments.simplex.verdicts import summaries, verdicts
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.simplex.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="simplex",

@@ -2,28 +2,17 @@
 
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
-from experiments.figures import (
-    COUPLING_STYLES,
-    VERMILION,
-    feature_axis,
-    legend_below,
-    new_figure,
-    value_axis,
-)
-from experiments.results import Results
+from experiments.experiment import Results
+from experiments.figures import Figure, entry, feature_axis, legend_below, new_figure, value_axis
+from experiments.palette import COUPLING_STYLES, VERMILION
 from experiments.simplex.measure import BANDWIDTHS, CHAIN
-
-__all__ = ["plot"]
+from experiments.tables import select
 
 STYLES: dict[str, dict[str, Any]] = {name: COUPLING_STYLES[name] for name in ("orthogonal", "simplex")}
 STYLES["simplex-plus"] = {"color": VERMILION, "marker": "v"}
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """Errors, and accuracies."""
     return {"simplex": errors(results), "classification": accuracies(results)}
 
 
@@ -36,7 +25,7 @@ def errors(results: Results) -> Figure:
     ):
         axes.axhline(1, color=COUPLING_STYLES["independent"]["color"])
         for name, kind in STYLES.items():
-            rows = [row for row in results.tables["errors"] if (row["coupling"], row["distance"]) == (name, distance)]
+            rows = select(results.tables["errors"], coupling=name, distance=distance)
             x = [row["num_rows"] for row in rows]
             if name != "simplex-plus":
                 axes.plot(x, [row["expected"] for row in rows], color=kind["color"])
@@ -47,10 +36,9 @@ def errors(results: Results) -> Figure:
         axes.set_xlabel("rows m")
     value_axis(figure.axes[0])
     figure.axes[0].set_ylabel("error over that of independent rows")
-    handles = [Line2D([], [], color=COUPLING_STYLES["independent"]["color"], label="independent")]
+    handles = [entry("independent", color=COUPLING_STYLES["independent"]["color"])]
     handles += [
-        Line2D([], [], label=name, linestyle="none" if name == "simplex-plus" else "-", **kind)
-        for name, kind in STYLES.items()
+        entry(name, linestyle="none" if name == "simplex-plus" else "-", **kind) for name, kind in STYLES.items()
     ]
     legend_below(figure, handles, columns=len(handles))
     return figure
@@ -63,10 +51,10 @@ def accuracies(results: Results) -> Figure:
     panels = figure.subplots(len(BANDWIDTHS), len(names), squeeze=False, sharex=True, sharey="row")
     for line, bandwidth in zip(panels, BANDWIDTHS, strict=True):
         for axes, dataset in zip(line, names, strict=True):
-            chosen = [r for r in results.tables["accuracies"] if (r["dataset"], r["bandwidth"]) == (dataset, bandwidth)]
+            chosen = select(results.tables["accuracies"], dataset=dataset, bandwidth=bandwidth)
             axes.axhline(0, color=COUPLING_STYLES["independent"]["color"])
             for index, (name, kind) in enumerate(STYLES.items()):
-                rows = [row for row in chosen if row["coupling"] == name]
+                rows = select(chosen, coupling=name)
                 x = [row["multiple"] * 1.08 ** (index - 1) for row in rows]
                 gains, bars = ([100 * row[column] for row in rows] for column in GAINS)
                 axes.errorbar(x, gains, yerr=[2 * bar for bar in bars], **kind, linestyle="none", elinewidth=0.8)
@@ -76,8 +64,8 @@ def accuracies(results: Results) -> Figure:
         line[0].set_ylabel(f"{bandwidth} bandwidth\naccuracy gained (points)")
     for axes in panels[-1]:
         axes.set_xlabel("m/d")
-    handles = [Line2D([], [], color=COUPLING_STYLES["independent"]["color"], label="independent")]
-    handles += [Line2D([], [], label=name, linestyle="none", **kind) for name, kind in STYLES.items()]
+    handles = [entry("independent", color=COUPLING_STYLES["independent"]["color"])]
+    handles += [entry(name, linestyle="none", **kind) for name, kind in STYLES.items()]
     legend_below(figure, handles, columns=len(CHAIN))
     return figure
 

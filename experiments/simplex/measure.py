@@ -9,20 +9,11 @@ import numpy as np
 
 import randfeat as rf
 from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
-from experiments.experiment import Cell, Settings
-from experiments.results import Record, Tables
+from experiments.estimators import COUPLINGS as ESTABLISHED
+from experiments.experiment import Cell, Record, Settings, Tables
+from experiments.tables import mean_and_error
 
-__all__ = ["BANDWIDTHS", "CHAIN", "PRINTED", "PRINTED_COUPLINGS", "SimplexSettings", "cells"]
-
-COUPLINGS: dict[str, rf.Coupling] = {
-    "independent": rf.Independent(),
-    "orthogonal": rf.Orthogonal(),
-    "simplex": rf.Simplex(),
-    "centered": rf.CenteredGaussian(),
-    "antithetic": rf.Antithetic(),
-    "antithetic-orthogonal": rf.Antithetic(rf.Orthogonal()),
-    "simplex-plus": rf.SimplexPlus(),
-}
+COUPLINGS: dict[str, rf.Coupling] = ESTABLISHED | {"simplex-plus": rf.SimplexPlus()}
 PRINTED_COUPLINGS = ("orthogonal", "simplex", "centered", "antithetic", "antithetic-orthogonal")
 PRINTED: dict[tuple[int, float], tuple[float, ...]] = {
     (4, 0.5): (0.915, 0.330, 0.290, 0.393, 0.337, 0.445, 0.691),
@@ -81,18 +72,12 @@ def pair(dim: int, distance: float, *, opposite: bool = False) -> tuple[np.ndarr
 
 
 @dataclass(frozen=True)
-class TableCell:
+class TableCell(Cell):
     """The closed forms at m = d."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"table {self.dim}"
-
     def measure(self, settings: SimplexSettings) -> Tables:
-        """Rows of `table`."""
         rows: list[Record] = []
         for (dim, distance), digits in PRINTED.items():
             if dim != self.dim:
@@ -107,15 +92,10 @@ class TableCell:
 
 
 @dataclass(frozen=True)
-class ErrorCell:
+class ErrorCell(Cell):
     """One coupling at every distance and number of rows: positive features."""
 
     coupling: str
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"errors {self.coupling}"
 
     def measure(self, settings: SimplexSettings) -> Tables:
         """Rows of `errors`: closed form (NaN for SimRF+) and measurement, relative to independent rows."""
@@ -126,7 +106,10 @@ class ErrorCell:
                 distances = [u for u in settings.distances if (u > LIGHT) == by_gram]
                 if not distances:
                     continue
-                sizes: Record = {"num_features": num_rows, "rng": settings.rng(self.key, num_rows, by_gram)}
+                sizes: Record = {
+                    "num_features": num_rows,
+                    "rng": settings.rng(f"errors {self.coupling}", num_rows, by_gram),
+                }
                 if by_gram:
                     x, y = (np.stack([pair(settings.dim, u)[side] for u in distances]) for side in (0, 1))
                     found = rf.montecarlo.gram_variance(estimator, x, y, num_draws=settings.gram_draws, **sizes)
@@ -146,7 +129,7 @@ class ErrorCell:
 
 
 @dataclass(frozen=True)
-class ClassificationCell:
+class ClassificationCell(Cell):
     """Every coupling of the chain on one data set, at one bandwidth and number of rows.
 
     bandwidth : "validated", the best one for the exact kernel on held-out points; "wide", at which half of all pairs of
@@ -156,11 +139,6 @@ class ClassificationCell:
     dataset: str
     bandwidth: str
     multiple: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"classification {self.dataset} {self.bandwidth} {self.multiple}"
 
     def measure(self, settings: SimplexSettings) -> Tables:
         """Rows of `accuracies`; draws of all couplings have the same generators, and differences are taken in pairs.
@@ -179,21 +157,18 @@ class ClassificationCell:
         rows: list[Record] = []
         for index, coupling in enumerate(CHAIN):
             estimator = rf.PositiveFeatures(rf.GaussianKernel(), COUPLINGS[coupling])
-            rngs = (settings.rng(self.key, draw) for draw in range(settings.classification_draws))
+            key = f"classification {self.dataset} {self.bandwidth} {self.multiple}"
+            rngs = settings.rngs(settings.classification_draws, key)
             found[coupling] = np.array([accuracy(estimator.draw(dim, num_rows, rng=rng), task) for rng in rngs])
             row: Record = {"dataset": self.dataset, "dim": dim, "bandwidth": self.bandwidth, "scale": scale}
             row |= {"median_sum": median, "multiple": self.multiple, "num_rows": num_rows, "coupling": coupling}
             closed = ratio(estimator, dim, median, num_rows) if coupling != "simplex-plus" else np.nan
             row |= {"mse_ratio": closed}
-            row |= {"exact": exact} | mean_and_error("accuracy", found[coupling])
-            row |= mean_and_error("gain", found[coupling] - found[CHAIN[max(index - 1, 0)]])
-            rows.append(row | mean_and_error("over_independent", found[coupling] - found[CHAIN[0]]))
+            row |= {"exact": exact} | mean_and_error(found[coupling], "accuracy", "accuracy_error")
+            row |= mean_and_error(found[coupling] - found[CHAIN[max(index - 1, 0)]], "gain", "gain_error")
+            over = found[coupling] - found[CHAIN[0]]
+            rows.append(row | mean_and_error(over, "over_independent", "over_independent_error"))
         return {"accuracies": rows}
-
-
-def mean_and_error(name: str, values: np.ndarray) -> Record:
-    """The mean of the draws and its standard error."""
-    return {name: float(np.mean(values)), f"{name}_error": float(np.std(values, ddof=1) / math.sqrt(len(values)))}
 
 
 def median_sum(name: str, scale: float, **points: int) -> float:
@@ -204,7 +179,6 @@ def median_sum(name: str, scale: float, **points: int) -> float:
 
 
 def cells(settings: SimplexSettings) -> list[Cell]:
-    """Tables, one cell for each coupling, and the classification."""
     measured = ("orthogonal", "simplex", "simplex-plus")
     dims = sorted({dim for dim, _ in PRINTED})
     places = itertools.product(settings.datasets, BANDWIDTHS, settings.multiples)

@@ -3,14 +3,14 @@
 import itertools
 import math
 import statistics
+from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.results import Record, Summary, Tables, Verdict
+from experiments.agreement import agreement, bonferroni, relative_sizes
+from experiments.experiment import Record, Summary, Tables, Verdict
 from experiments.simplex.measure import BANDWIDTHS, CHAIN, PRINTED, PRINTED_COUPLINGS, SimplexSettings
-from randfeat.testing.report import bonferroni
-
-__all__ = ["summaries", "verdicts"]
+from experiments.tables import select
 
 FALSE_ALARM = 1e-3
 Z_LIMIT = 4.5
@@ -18,8 +18,7 @@ Z_LIMIT = 4.5
 
 
 def verdicts(tables: Tables, settings: SimplexSettings) -> list[Verdict]:
-    """Printed digits, agreement of measurements, the ordering of errors, and that of accuracies."""
-    return [digits(tables), agreement(tables), *orderings(tables, settings), *classifications(tables)]
+    return [digits(tables), closed_forms(tables), *orderings(tables, settings), *classifications(tables)]
 
 
 def digits(tables: Tables) -> Verdict:
@@ -35,19 +34,16 @@ def digits(tables: Tables) -> Verdict:
     )
 
 
-def agreement(tables: Tables) -> Verdict:
-    """Measurements against closed forms."""
+def closed_forms(tables: Tables) -> Verdict:
     known = [row for row in tables["errors"] if not np.isnan(row["expected"])]
-    z = [(row["ratio"] - row["expected"]) / row["standard_error"] for row in known]
-    worst, limit = int(np.argmax(np.abs(z))), bonferroni(FALSE_ALARM, len(known))
-    sizes = [row["standard_error"] / row["expected"] for row in known]
+    limit = bonferroni(FALSE_ALARM, len(known))
+    place = "{coupling}, u = {distance:g}, m = {num_rows}"
+    largest, holds = agreement(known, limit, lambda row: place.format(**row), "ratio")
     return Verdict(
         claim="measured errors under orthogonal and simplex rows are their closed forms",
         expected=f"|z| below {limit:.2f} (false alarm {FALSE_ALARM})",
-        measured=f"{len(known)} points, largest {abs(z[worst]):.2f}: {known[worst]['coupling']}, "
-        f"u = {known[worst]['distance']:g}, m = {known[worst]['num_rows']}; standard errors {min(sizes):.1%} .. "
-        f"{max(sizes):.1%} of the value",
-        holds=bool(abs(z[worst]) < limit),
+        measured=f"{len(known)} points, {largest}; {relative_sizes(known)}",
+        holds=holds,
     )
 
 
@@ -95,37 +91,32 @@ def orderings(tables: Tables, settings: SimplexSettings) -> list[Verdict]:
     ]
 
 
-def classifications(tables: Tables) -> list[Verdict]:
+def classifications(tables: Tables) -> Iterator[Verdict]:
     """Each coupling against the one before it, in the mean over data sets and numbers of rows.
 
     Draws of different places are independent, so that squared standard errors add up.
     """
     limit = bonferroni(FALSE_ALARM, len(BANDWIDTHS) * (len(CHAIN) - 1))
-    lines = []
     for bandwidth in BANDWIDTHS:
         for worse, better in itertools.pairwise(CHAIN):
-            rows = [r for r in tables["accuracies"] if (r["bandwidth"], r["coupling"]) == (bandwidth, better)]
+            rows = select(tables["accuracies"], bandwidth=bandwidth, coupling=better)
             gain = statistics.mean(row["gain"] for row in rows)
             error = math.sqrt(sum(row["gain_error"] ** 2 for row in rows)) / len(rows)
             sums = [row["median_sum"] for row in rows]
             place = f"{len(rows)} places, median |x + y|² {min(sums):.3g} .. {max(sums):.3g}"
             best = max(rows, key=lambda row: row["gain"])
-            lines.append(
-                Verdict(
-                    claim=f"{better} rows classify better than {worse} ones, {bandwidth} bandwidth",
-                    expected=f"the mean difference is beyond {limit:.1f} standard errors (false alarm {FALSE_ALARM}); "
-                    "within them: undecided, reported",
-                    measured=f"{100 * gain:+.2f} ± {100 * error:.2f} percentage points over {place}; "
-                    f"largest {100 * best['gain']:+.1f} ± {100 * best['gain_error']:.1f}: {best['dataset']}, "
-                    f"m = {best['num_rows']}",
-                    holds=bool(gain > 0) if abs(gain) > limit * error else None,
-                )
+            yield Verdict(
+                claim=f"{better} rows classify better than {worse} ones, {bandwidth} bandwidth",
+                expected=f"the mean difference is beyond {limit:.1f} standard errors (false alarm {FALSE_ALARM}); "
+                "within them: undecided, reported",
+                measured=f"{100 * gain:+.2f} ± {100 * error:.2f} percentage points over {place}; "
+                f"largest {100 * best['gain']:+.1f} ± {100 * best['gain_error']:.1f}: {best['dataset']}, "
+                f"m = {best['num_rows']}",
+                holds=bool(gain > 0) if abs(gain) > limit * error else None,
             )
-    return lines
 
 
 def summaries(tables: Tables, settings: SimplexSettings) -> list[Summary]:
-    """The table, measured ratios, and accuracies."""
     table = {(r["dim"], r["distance"], r["estimator"], r["coupling"]): r["computed"] for r in tables["table"]}
     names = [("positive", name) for name in PRINTED_COUPLINGS] + [("trig", "orthogonal"), ("trig", "simplex")]
     rows = tuple(

@@ -8,22 +8,10 @@ comparison of its own; what is stored is what was measured, and a run that goes 
 Slopes are fitted within cells. Run it with one worker: cells that run at once disturb each other.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
-from experiments.results import Results
+from experiments.speed.figures import plot
 from experiments.speed.measure import SpeedSettings, cells
 from experiments.speed.verdicts import summaries, verdicts
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.speed.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="speed",

@@ -4,28 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    SKY,
-    VERMILION,
-    feature_axis,
-    legend_below,
-    new_figure,
-    value_axis,
-)
-from experiments.results import Results
+from experiments.experiment import Results
+from experiments.figures import feature_axis, legend_below, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, linear_name
 from experiments.speed.verdicts import clock_of
-
-__all__ = ["plot"]
+from experiments.tables import select
 
 
 def looks(num_features: list[int]) -> dict[str, dict[str, Any]]:
-    """Color and marker of each method."""
     result: dict[str, dict[str, Any]] = {
         EXACT: {"color": BLACK, "marker": "o"},
         WHOLE: {"color": GREY, "marker": "x"},
@@ -38,7 +25,6 @@ def looks(num_features: list[int]) -> dict[str, dict[str, Any]]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Time and memory against the length, forward and with backward."""
     clock = clock_of(results.settings["backend"])
     return {
         "speed": panels(results, "times", clock, 1e3, f"milliseconds, {clock} time"),
@@ -54,14 +40,13 @@ def panels(results: Results, table: str, column: str, factor: float, label: str)
     for axes, direction in zip(all_axes, (FORWARD, BACKWARD), strict=True):
         handles = []
         for method, look in looks(results.settings["num_features"]).items():
-            rows = [row for row in results.tables[table] if (row["method"], row["direction"]) == (method, direction)]
+            rows = select(results.tables[table], method=method, direction=direction)
             lengths = sorted({row["length"] for row in rows})
             values = [[factor * row[column] for row in rows if row["length"] == length] for length in lengths]
             middle = np.asarray([np.median(cells) for cells in values])
             bars = [middle - [min(cells) for cells in values], [max(cells) for cells in values] - middle]
             handles.append(axes.errorbar(lengths, middle, yerr=bars, label=method, linewidth=1, **look))
-        axes.set_xlabel("length")
-        axes.set_title(direction)
+        axes.set(xlabel="length", title=direction)
         feature_axis(axes, results.settings["lengths"])
         axes.tick_params(axis="x", labelrotation=45)
     value_axis(all_axes[0])

@@ -15,8 +15,6 @@ from array_api_compat import array_namespace
 import randfeat as rf
 from experiments.backends import from_host
 
-__all__ = ["BACKWARD", "EXACT", "FORWARD", "IDENTITY", "WHOLE", "Layer", "linear_name", "softmax_attention_vjp"]
-
 EXACT, WHOLE, IDENTITY = "exact", "exact, whole matrix", "returns V"
 FORWARD, BACKWARD = "forward", "forward and backward"
 BLOCK = 512  # queries at a time, as in `rf.softmax_attention`
@@ -61,7 +59,6 @@ class Layer:
         return self.method.startswith("causal")
 
     def attend(self, query: Any, key: Any, value: Any) -> Any:
-        """The attention of this method, (L, d) each."""
         if self.method == IDENTITY:
             return value
         if self.phi is not None:
@@ -95,12 +92,10 @@ class Layer:
         return functools.partial(host_pass, self, direction)
 
     def arguments(self, direction: str) -> tuple[Any, ...]:
-        """Of the compiled function."""
         return (self.x, *self.weights) if direction == FORWARD else (self.cotangent, self.x, *self.weights)
 
     @functools.cache  # noqa: B019  layers are few, and kept anyway
     def compiled(self, direction: str) -> Any:
-        """The layer compiled by JAX."""
         import jax
 
         def forward(x: Any, *weights: Any) -> Any:

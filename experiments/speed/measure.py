@@ -9,11 +9,8 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from experiments.clocks import timed
-from experiments.experiment import Cell, Settings
-from experiments.results import Record, Tables
+from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, Layer, linear_name
-
-__all__ = ["SpeedSettings", "cells", "methods"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,6 @@ class SpeedSettings(Settings):
 
 
 def cells(settings: SpeedSettings) -> list[Cell]:
-    """Timings, several times over, and memory; forward, and forward with backward."""
     result: list[Cell] = [TimeCell(way, number) for number in range(settings.num_cells) for way in (FORWARD, BACKWARD)]
     return [*result, *(MemoryCell(direction) for direction in (FORWARD, BACKWARD))]
 
@@ -61,16 +57,11 @@ def layers(settings: SpeedSettings) -> dict[tuple[str, int], Layer]:
 
 
 @dataclass(frozen=True)
-class TimeCell:
+class TimeCell(Cell):
     """Times of all methods at all lengths, interleaved, so that a slope is not that of the weather."""
 
     direction: str
     number: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"time {self.direction} {self.number}"
 
     def measure(self, settings: SpeedSettings) -> Tables:
         """Rows of `times`, medians over the rounds; one thread where threads are ours to set."""
@@ -88,18 +79,12 @@ class TimeCell:
 
 
 @dataclass(frozen=True)
-class MemoryCell:
+class MemoryCell(Cell):
     """Most bytes that a pass holds beyond its inputs, its outputs included, by the account of the backend."""
 
     direction: str
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"memory {self.direction}"
-
     def measure(self, settings: SpeedSettings) -> Tables:
-        """Rows of `memory`."""
         rows: list[Record] = []
         for (method, length), layer in layers(settings).items():
             with threadpool_limits(1):

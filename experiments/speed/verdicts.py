@@ -4,11 +4,10 @@ import math
 import statistics
 
 from experiments.clocks import log_slope
-from experiments.results import Record, Summary, Tables, Verdict
+from experiments.experiment import Record, Summary, Tables, Verdict, reported
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, linear_name
 from experiments.speed.measure import SpeedSettings, methods
-
-__all__ = ["clock_of", "crossing", "medians_by_length", "summaries", "verdicts"]
+from experiments.tables import select
 
 SLOPE_FROM = 1024  # tokens; below, what is linear in exact attention shows, and the cost of a call
 LAST = 4  # lengths that a slope is fitted to, at most
@@ -23,8 +22,7 @@ def clock_of(backend: str) -> str:
 
 
 def rows_of(tables: Tables, table: str, method: str, direction: str) -> list[Record]:
-    """Rows of a method, by length."""
-    rows = [row for row in tables[table] if (row["method"], row["direction"]) == (method, direction)]
+    rows = select(tables[table], method=method, direction=direction)
     return sorted(rows, key=lambda row: row["length"])
 
 
@@ -40,7 +38,6 @@ def slopes(tables: Tables, method: str, direction: str, clock: str) -> tuple[lis
 
 
 def medians_by_length(tables: Tables, method: str, direction: str, clock: str) -> dict[int, float]:
-    """Median over the cells."""
     times: dict[int, list[float]] = {}
     for row in rows_of(tables, "times", method, direction):
         times.setdefault(row["length"], []).append(row[clock])
@@ -64,7 +61,6 @@ def crossing(slow: dict[int, float], fast: dict[int, float]) -> float:
 
 
 def verdicts(tables: Tables, settings: SpeedSettings) -> list[Verdict]:
-    """Slopes in time and memory, and crossings."""
     linear = [linear_name(m, is_causal=causal) for causal in (False, True) for m in settings.num_features]
     result = []
     for direction in (FORWARD, BACKWARD):
@@ -78,7 +74,6 @@ def verdicts(tables: Tables, settings: SpeedSettings) -> list[Verdict]:
 
 
 def time_verdict(tables: Tables, settings: SpeedSettings, method: str, direction: str) -> Verdict:
-    """Growth of the time."""
     clock = clock_of(settings.backend)
     each, lengths = slopes(tables, method, direction, clock)
     wall = slopes(tables, method, direction, "wall")[0]
@@ -98,7 +93,6 @@ def time_verdict(tables: Tables, settings: SpeedSettings, method: str, direction
 
 
 def span(lengths: list[int]) -> str:
-    """Shortest and longest."""
     return f"{lengths[0]} .. {lengths[-1]}" if lengths else "none"
 
 
@@ -127,16 +121,14 @@ def crossing_verdict(tables: Tables, settings: SpeedSettings, num_features: int,
     linear = linear_name(num_features, is_causal=False)
     slow, fast = (medians_by_length(tables, method, direction, clock) for method in (EXACT, linear))
     length = crossing(slow, fast)
-    return Verdict(
-        claim=f"length from which {linear}, is faster than exact attention, {direction}",
+    return reported(
+        f"length from which {linear}, is faster than exact attention, {direction}",
+        f"L = {length:.0f}" if math.isfinite(length) else f"beyond L = {max(slow)}",
         expected=f"nothing claimed; as many products and exponentials at L = 2m = {2 * num_features}",
-        measured=f"L = {length:.0f}" if math.isfinite(length) else f"beyond L = {max(slow)}",
-        holds=None,
     )
 
 
 def summaries(tables: Tables, settings: SpeedSettings) -> list[Summary]:
-    """Milliseconds and mebibytes."""
     clock = clock_of(settings.backend)
     result = []
     header = ("", *(f"L={length}" for length in settings.lengths))
@@ -155,5 +147,4 @@ def summaries(tables: Tables, settings: SpeedSettings) -> list[Summary]:
 
 
 def written(values: dict[int, float], settings: SpeedSettings, factor: float) -> list[str]:
-    """Numbers by length, with a dash where there is none."""
     return [f"{factor * values[length]:.3g}" if length in values else "-" for length in settings.lengths]

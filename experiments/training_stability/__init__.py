@@ -1,22 +1,15 @@
 """training_stability: a character model trained through random features.
 
-A causal transformer with two layers learns the characters of a novel, with softmax attention and with random features
-of four kinds, kept for the whole training or drawn again as it goes on, with χ-distributed and with constant norms of
-the rows. All arms of one repetition start from the same weights and see the same batches. At intervals the denominators
-that the features give on the batch are compared with the exact ones.
-
-A training that goes on from a checkpoint gives the same numbers, bit by bit.
+All arms of one repetition start from the same weights and see the same batches; at intervals the denominators of the
+features are compared with the exact ones. A training that goes on from a checkpoint gives the same numbers, bit by bit.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.experiment import Cell, Experiment, Settings
-from experiments.results import Tables
+from experiments.experiment import Cell, Experiment, ResumableCell, Settings, Tables
 from experiments.training_stability.figures import plot, summaries
 from experiments.training_stability.verdicts import verdicts
-
-__all__ = ["EXPERIMENT", "TrainingCell", "TrainingSettings"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class TrainingSettings(Settings):
 
 
 @dataclass(frozen=True)
-class TrainingCell:
+class TrainingCell(ResumableCell):
     """One training: "softmax", "none" (every token sees itself alone), or features of a kind.
 
     norms : "chi" or "constant". redraw : whether maps are drawn again.
@@ -55,27 +48,17 @@ class TrainingCell:
     redraw: bool = False
 
     @property
-    def key(self) -> str:
-        """Name of the cell."""
+    def name(self) -> str:
         arm = f"{self.attention}/{self.norms}/{'redraw' if self.redraw else 'fixed'}" if self.norms else self.attention
         return f"{arm}/{self.repetition}"
 
-    def measure(self, settings: TrainingSettings) -> Tables:
-        """Rows of `steps`, of `denominators` and of `final`."""
-        return self._train(settings, None)
-
-    def resume(self, settings: TrainingSettings, checkpoint: Path) -> Tables:
-        """The same, from a checkpoint if there is one."""
-        return self._train(settings, checkpoint)
-
-    def _train(self, settings: TrainingSettings, checkpoint: Path | None) -> Tables:
+    def resume(self, settings: TrainingSettings, checkpoint: Path | None) -> Tables:
         from experiments.training_stability.training import train
 
         return train(self, settings, checkpoint)
 
 
 def cells(settings: TrainingSettings) -> list[Cell]:
-    """Two references and all arms, for each repetition."""
     return [
         cell
         for repetition in range(settings.repetitions)

@@ -3,10 +3,9 @@
 import statistics
 from typing import Any
 
-from experiments.results import Results, Summary, Tables
+from experiments.experiment import Results, Summary, Tables
+from experiments.figures import legend_below, new_figure, style_handles, value_axis
 from experiments.training_stability.verdicts import arm_name, arms, finals, shares_kept
-
-__all__ = ["plot", "summaries"]
 
 STYLES: dict[str, dict[str, Any]] = {
     "softmax": {"color": "#000000", "linestyle": "-"},
@@ -20,7 +19,6 @@ SMOOTHING = 10
 
 
 def summaries(tables: Tables, settings: Any) -> list[Summary]:
-    """Held-out losses of every arm, median over the repetitions."""
     rows = []
     for arm in arms(tables["final"], features=False):
         losses = (f"{statistics.median(finals(tables, arm, column)):.3f}" for column in ("own", "fresh", "exact"))
@@ -30,10 +28,6 @@ def summaries(tables: Tables, settings: Any) -> list[Summary]:
 
 
 def plot(results: Results) -> dict[str, Any]:
-    """Loss, gradient norm and smallest denominator by step; matplotlib is imported here."""
-
-    from experiments.figures import legend_below, new_figure, style_handles, value_axis
-
     tables, kinds = results.tables, results.settings["features"]
     norms = results.settings["norms"][0]
     figure = new_figure(9.6, 6.2)
@@ -74,9 +68,6 @@ def plot(results: Results) -> dict[str, Any]:
 
 
 def final_figure(tables: Tables) -> Any:
-    """Held-out loss of every training."""
-    from experiments.figures import new_figure
-
     names = arms(tables["final"], features=False)
     figure = new_figure(7.2, 0.8 + 0.24 * len(names))
     axes = figure.subplots()

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import randfeat as rf
-from experiments.results import Record, Tables
+from experiments.experiment import Record, Tables
 from experiments.texts import novel
 from experiments.transformer import (
     Attention,
@@ -22,12 +22,11 @@ from experiments.transformer import (
     make_model,
     one_thread,
     save_checkpoint,
+    take_step,
 )
 
 if TYPE_CHECKING:
     from experiments.training_stability import TrainingCell, TrainingSettings
-
-__all__ = ["relative_denominators", "train"]
 
 HELD_OUT = 0.1
 CLIP = 0.5
@@ -41,7 +40,6 @@ def characters() -> torch.Tensor:
 
 
 def shape_of(settings: "TrainingSettings") -> Shape:
-    """The sizes of the model."""
     kinds = int(characters().max()) + 1
     return Shape(kinds, settings.length, kinds, width=settings.width, heads=settings.heads)
 
@@ -63,12 +61,11 @@ def maps_at(cell: "TrainingCell", settings: "TrainingSettings", step: int) -> li
         make_features(cell.attention, cell.norms, shape.dim),
         shape,
         settings.num_features,
-        settings.rng("maps", cell.key, drawn),
+        settings.rng("maps", cell.name, drawn),
     )
 
 
 def attention_of(cell: "TrainingCell", maps: list[rf.FeatureMap]) -> Attention:
-    """The attention of the arm."""
     if cell.attention == "none":
         return lambda layer, query, key, value: value
     return linear(maps, is_causal=True) if maps else exact(is_causal=True)
@@ -133,7 +130,6 @@ class Training:
         self.tables: Tables = {"steps": [], "denominators": []}
 
     def run(self, checkpoint: Path | None) -> Tables:
-        """All steps that are left, and the final row."""
         name = f"{self.cell.key} {self.settings}"
         if checkpoint is not None and (state := load_checkpoint(checkpoint, name)) is not None:
             self.model.load_state_dict(state["model"])
@@ -158,21 +154,16 @@ class Training:
         }
 
     def maps(self) -> list[rf.FeatureMap]:
-        """Those of the step; none for the references."""
         return maps_at(self.cell, self.settings, self.step) if self.cell.norms else []
 
     def take_step(self, maps: list[rf.FeatureMap]) -> None:
-        """One batch."""
         rng = self.settings.rng("batch", self.cell.repetition, self.step)
         batch = windows(self.settings, rng, self.settings.batch, held_out=False)
         if maps and self.step % self.settings.diagnose_every == 0:
             self.tables["denominators"].append(self.arm | {"step": self.step} | diagnose(self.model, batch, maps))
         loss = loss_of(self.model, batch, attention_of(self.cell, maps))
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        self.optimizer.step()
-        self.tables["steps"].append(self.arm | {"step": self.step, "loss": loss.item(), "gradient_norm": float(norm)})
+        norm = take_step(self.model, self.optimizer, loss, CLIP)
+        self.tables["steps"].append(self.arm | {"step": self.step, "loss": loss.item(), "gradient_norm": norm})
         self.step += 1
 
     @torch.no_grad()
@@ -181,7 +172,7 @@ class Training:
         settings = self.settings
         batch = windows(settings, settings.rng("validation"), settings.validation_windows, held_out=True)
         maps = maps_at(self.cell, settings, settings.steps - 1) if self.cell.norms else []
-        fresh = [phi.redraw(settings.rng("fresh", self.cell.key, i)) for i, phi in enumerate(maps)]
+        fresh = [phi.redraw(settings.rng("fresh", self.cell.name, i)) for i, phi in enumerate(maps)]
         return {
             "own": float(loss_of(self.model, batch, attention_of(self.cell, maps))),
             "fresh": float(loss_of(self.model, batch, attention_of(self.cell, fresh))),

@@ -2,12 +2,10 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.results import Record, Tables, Verdict
-
-__all__ = ["arm_name", "arms", "finals", "shares_kept", "verdicts"]
+from experiments.experiment import Record, Tables, Verdict, reported
 
 REFERENCES = ("softmax", "none")
 MARGIN = 0.1
@@ -36,9 +34,7 @@ def shares_kept(tables: Tables, arm: str) -> list[float]:
     return [(none[i] - own) / (none[i] - exact[i]) for i, own in enumerate(finals(tables, arm))]
 
 
-def verdicts(tables: Tables, settings: Any) -> list[Verdict]:
-    """Positive features train; trigonometric ones have negative denominators; what redrawing and norms change."""
-    lines = []
+def verdicts(tables: Tables, settings: Any) -> Iterator[Verdict]:
     finite = {
         arm: all(math.isfinite(row["loss"]) for row in tables["steps"] if arm_name(row) == arm)
         for arm in arms(tables["final"])
@@ -50,43 +46,34 @@ def verdicts(tables: Tables, settings: Any) -> list[Verdict]:
         behind = {arm: gap(tables, arm, "softmax") for arm in own}
         measured = ", ".join(f"{max(values):+.3f} ({arm.split(', ', 1)[1]})" for arm, values in behind.items())
         if name == "trig":
-            lines += [
-                Verdict(
-                    claim="trig: denominators become negative in training",
-                    expected="in every arm, in every repetition",
-                    measured=f"up to {max(negative):.0%} of a batch; smallest relative denominator {min(lowest):.2g}",
-                    holds=all(worst > 0 for worst in worst_shares(tables, own, settings.repetitions)),
-                ),
-                Verdict(
-                    claim="trig: largest held-out loss above that of softmax attention",
-                    expected="nothing claimed",
-                    measured=measured,
-                    holds=None,
-                ),
-            ]
+            yield Verdict(
+                claim="trig: denominators become negative in training",
+                expected="in every arm, in every repetition",
+                measured=f"up to {max(negative):.0%} of a batch; smallest relative denominator {min(lowest):.2g}",
+                holds=all(worst > 0 for worst in worst_shares(tables, own, settings.repetitions)),
+            )
+            yield reported("trig: largest held-out loss above that of softmax attention", measured)
             continue
-        lines += [
-            Verdict(
-                claim=f"{name}: denominators stay positive",
-                expected="smallest relative denominator above 0: a sum of positive terms",
-                measured=f"{min(lowest):.2g}",
-                holds=min(lowest) > 0,
-            ),
-            Verdict(
-                claim=f"{name}: trains stably, and learns to attend",
-                expected="finite losses, and a held-out loss below that of a model whose tokens see themselves alone, "
-                "in every arm and repetition",
-                measured=", ".join(f"{max(gap(tables, arm, 'none')):+.3f} ({arm.split(', ', 1)[1]})" for arm in own),
-                holds=all(finite[arm] and max(gap(tables, arm, "none")) < 0 for arm in own),
-            ),
-            Verdict(
-                claim=f"{name}, maps kept: trains like softmax attention",
-                expected=f"a held-out loss at most {MARGIN} nats per character above, in every arm and repetition",
-                measured=measured,
-                holds=all(max(behind[arm]) <= MARGIN for arm in own if arm.endswith("fixed")),
-            ),
-        ]
-    return [*lines, *reports(tables, settings)]
+        yield Verdict(
+            claim=f"{name}: denominators stay positive",
+            expected="smallest relative denominator above 0: a sum of positive terms",
+            measured=f"{min(lowest):.2g}",
+            holds=min(lowest) > 0,
+        )
+        yield Verdict(
+            claim=f"{name}: trains stably, and learns to attend",
+            expected="finite losses, and a held-out loss below that of a model whose tokens see themselves alone, "
+            "in every arm and repetition",
+            measured=", ".join(f"{max(gap(tables, arm, 'none')):+.3f} ({arm.split(', ', 1)[1]})" for arm in own),
+            holds=all(finite[arm] and max(gap(tables, arm, "none")) < 0 for arm in own),
+        )
+        yield Verdict(
+            claim=f"{name}, maps kept: trains like softmax attention",
+            expected=f"a held-out loss at most {MARGIN} nats per character above, in every arm and repetition",
+            measured=measured,
+            holds=all(max(behind[arm]) <= MARGIN for arm in own if arm.endswith("fixed")),
+        )
+    yield from reports(tables, settings)
 
 
 def gap(tables: Tables, arm: str, reference: str) -> list[float]:
@@ -107,33 +94,23 @@ def worst_shares(tables: Tables, chosen: Sequence[str], repetitions: int) -> lis
     ]
 
 
-def reports(tables: Tables, settings: Any) -> list[Verdict]:
+def reports(tables: Tables, settings: Any) -> Iterator[Verdict]:
     """Paired differences between arms that differ in one thing."""
-    lines = []
     for name in settings.features:
         for norms in settings.norms:
             fixed, redrawn = (f"{name}, {norms} norms, {how}" for how in ("fixed", "redrawn"))
             own = differences(finals(tables, redrawn), finals(tables, fixed))
             fresh = differences(finals(tables, fixed, "fresh"), finals(tables, fixed))
-            lines.append(
-                Verdict(
-                    claim=f"{name}, {norms} norms: held-out loss redrawn less fixed; fixed on a fresh map less its own",
-                    expected="nothing claimed",
-                    measured=f"{own}; {fresh}",
-                    holds=None,
-                )
+            yield reported(
+                f"{name}, {norms} norms: held-out loss redrawn less fixed; fixed on a fresh map less its own",
+                f"{own}; {fresh}",
             )
         if set(settings.norms) == {"chi", "constant"}:
             chi, constant = (f"{name}, {norms} norms, redrawn" for norms in ("chi", "constant"))
-            lines.append(
-                Verdict(
-                    claim=f"{name}, redrawn: held-out loss with constant norms less χ norms",
-                    expected="nothing claimed",
-                    measured=differences(finals(tables, constant), finals(tables, chi)),
-                    holds=None,
-                )
+            yield reported(
+                f"{name}, redrawn: held-out loss with constant norms less χ norms",
+                differences(finals(tables, constant), finals(tables, chi)),
             )
-    return lines
 
 
 def differences(first: Sequence[float], second: Sequence[float]) -> str:

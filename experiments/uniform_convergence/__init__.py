@@ -1,30 +1,14 @@
 """uniform_convergence: how many Fourier features make all errors small at once, against the bounds.
 
-Four measurements, all with median and extremes over independent draws:
-
-- tokens: the largest error of an unnormalized attention matrix exp(q·k/√d), |q|, |k| = d^{1/4}, over the number of
-  tokens L, the dimension and the number of rows m. The rows needed for an error ε are (error/ε)² m.
-- ball: the largest error of the Gaussian kernel over all pairs of points of the unit ball, by gradient ascent, over d.
-- sup: the same in two dimensions over balls of growing diameter, next to the error at which each bound is 1/2.
-- spectral: kernel ridge regression, with the spectral error of the Gram matrix and what it makes of predictions.
+Median and extremes over draws of the largest error: `tokens` over an attention matrix exp(q·k/√d), |q|, |k| = d^{1/4};
+`ball` over a unit ball, by gradient ascent; `sup` over discs of growing diameter, next to the error at which each bound
+is 1/2; `spectral` for kernel ridge regression. The rows needed for an error ε are (error/ε)² m.
 """
 
-from typing import Any
-
 from experiments.experiment import Experiment
-from experiments.results import Results
+from experiments.uniform_convergence.figures import plot
 from experiments.uniform_convergence.measure import UniformSettings, cells
 from experiments.uniform_convergence.verdicts import summaries, verdicts
-
-__all__ = ["EXPERIMENT"]
-
-
-def plot(results: Results) -> dict[str, Any]:
-    """Figures by name; matplotlib is imported here."""
-    from experiments.uniform_convergence.figures import plot as draw
-
-    return draw(results)
-
 
 EXPERIMENT = Experiment(
     name="uniform_convergence",

@@ -3,27 +3,15 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.figures import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    VERMILION,
-    feature_axis,
-    new_figure,
-    value_axis,
-)
-from experiments.results import Record, Results
+from experiments.experiment import Record, Results
+from experiments.figures import Figure, feature_axis, new_figure, value_axis
+from experiments.palette import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION
+from experiments.tables import select
 from experiments.uniform_convergence.measure import BOUNDS
-
-__all__ = ["plot"]
 
 
 def plot(results: Results) -> dict[str, Figure]:
-    """One panel for each measurement."""
     tables, settings = results.tables, results.settings
     figure = new_figure(10.0, 8.4)
     (one, two), (three, four) = figure.subplots(2, 2)
@@ -35,7 +23,7 @@ def plot(results: Results) -> dict[str, Figure]:
 
     most = max(settings["token_rows"])
     for rows_used, style in zip(sorted(settings["token_rows"]), (GREY, GREEN, BLUE), strict=False):
-        rows = [r for r in tables["tokens"] if (r["dim"], r["rows"]) == (max(settings["token_dims"]), rows_used)]
+        rows = select(tables["tokens"], dim=max(settings["token_dims"]), rows=rows_used)
         points(one, rows, "tokens", style, f"m = {rows_used}")
     for name, style, label in (
         ("hoeffding", "--", "union bound"),
@@ -44,22 +32,31 @@ def plot(results: Results) -> dict[str, Figure]:
     ):
         values = [row[name] for row in rows]
         one.plot([row["tokens"] for row in rows], values, color=BLUE, linestyle=style, label=f"{label}, m = {most}")
-    one.set(xlabel="tokens L", ylabel="largest error of exp(q·k/√d)")
-    one.set_title(f"attention matrices, d = {max(settings['token_dims'])}")
+    one.set(
+        xlabel="tokens L",
+        ylabel="largest error of exp(q·k/√d)",
+        title=f"attention matrices, d = {max(settings['token_dims'])}",
+    )
     points(two, tables["ball"], "dim", BLUE, "unit ball, gradient ascent")
     dims = np.array([row["dim"] for row in tables["ball"]])
     reference = tables["ball"][-1]["median"] * np.sqrt(dims / dims[-1])
     two.plot(dims, reference, color=GREY, linestyle=":", label="∝ √d")
-    two.set(xlabel="dimension d", ylabel="largest error of the kernel")
-    two.set_title(f"all pairs of points of a ball, m = {settings['ball_rows']}")
+    two.set(
+        xlabel="dimension d",
+        ylabel="largest error of the kernel",
+        title=f"all pairs of points of a ball, m = {settings['ball_rows']}",
+    )
     middle = settings["sup_rows"][len(settings["sup_rows"]) // 2]
-    rows = [row for row in tables["sup"] if row["rows"] == middle]
+    rows = select(tables["sup"], rows=middle)
     points(three, rows, "diameter", BLACK, "measured")
     for name, color in zip(BOUNDS, (ORANGE, GREEN, VERMILION), strict=True):
         values = [row[name] for row in rows]
         three.plot([row["diameter"] for row in rows], values, color=color, linestyle="--", label=name)
-    three.set(xlabel="diameter ℓ", ylabel="largest error of the kernel")
-    three.set_title(f"discs, m = {middle}; dashed: bounds at probability 1/2")
+    three.set(
+        xlabel="diameter ℓ",
+        ylabel="largest error of the kernel",
+        title=f"discs, m = {middle}; dashed: bounds at probability 1/2",
+    )
     for name, color, label, shift in (
         ("error", BLUE, "spectral error Δ", 0.94),
         ("prediction", VERMILION, "difference of predictions", 1.0),
@@ -70,8 +67,11 @@ def plot(results: Results) -> dict[str, Figure]:
     bound = sorted({(row["rows"], row["bound"]) for row in tables["spectral"]})
     four.plot(*zip(*bound, strict=True), color=BLUE, linestyle="--", label="bound of Δ")
     four.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    four.set(xlabel="rows m", ylabel="relative error")
-    four.set_title("ridge regression, {num_points} points, λ = {ridge:g}".format(**settings))
+    four.set(
+        xlabel="rows m",
+        ylabel="relative error",
+        title="ridge regression, {num_points} points, λ = {ridge:g}".format(**settings),
+    )
     ticks = (settings["tokens"], settings["ball_dims"], settings["diameters"], settings["spectral_rows"])
     for axes, values in zip((one, two, three, four), ticks, strict=True):
         value_axis(axes)

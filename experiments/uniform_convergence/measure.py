@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import randfeat as rf
-from experiments.experiment import Cell, Settings
+from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.pairs import pairs_at
-from experiments.results import Record, Tables
-
-__all__ = ["BOUNDS", "UniformSettings", "cells"]
 
 BOUNDS: dict[str, Callable[..., np.ndarray]] = {
     "Rahimi & Recht": rf.bounds.rahimi_recht_bound,
@@ -43,21 +40,15 @@ def spread(values: list[float]) -> Record:
 
 
 @dataclass(frozen=True)
-class TokenCell:
+class TokenCell(Cell):
     """Largest error over an attention matrix."""
 
     num_tokens: int
     dim: int
     num_rows: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"tokens/{self.num_tokens}/{self.dim}/{self.num_rows}"
-
     def measure(self, settings: UniformSettings) -> Tables:
-        """One row of `tokens`; inputs are in the units of the kernel, of length 1."""
-        rng, errors, ceilings = settings.rng(self.key), [], []
+        rng, errors, ceilings = settings.rng(f"tokens/{self.num_tokens}/{self.dim}/{self.num_rows}"), [], []
         estimator, counts = rf.TrigonometricFeatures(coupling="independent"), np.zeros(400)
         draws = max(settings.num_draws // (1 + self.num_tokens // 1024), 5)
         for child in rng.spawn(draws):
@@ -74,10 +65,7 @@ class TokenCell:
         hoeffding = np.e * np.sqrt(2 * np.log(2 * self.num_tokens**2 / 0.5) / self.num_rows)
         row: Record = {"tokens": self.num_tokens, "dim": self.dim, "rows": self.num_rows}
         row |= spread(errors) | {"ceiling": float(np.median(ceilings))}
-        row |= {
-            "hoeffding": float(hoeffding),
-            "normal": normal_median(estimator, counts, self.num_rows),
-        }
+        row |= {"hoeffding": float(hoeffding), "normal": normal_median(estimator, counts, self.num_rows)}
         return {"tokens": [row]}
 
 
@@ -131,36 +119,25 @@ def largest_error(rows: np.ndarray, radius: float, starts: np.ndarray, steps: in
 
 
 @dataclass(frozen=True)
-class BallCell:
+class BallCell(Cell):
     """Largest error over the pairs of points of a unit ball."""
 
     dim: int
 
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"ball/{self.dim}"
-
     def measure(self, settings: UniformSettings) -> Tables:
-        """One row of `ball`."""
         errors = []
-        for child in settings.rng(self.key).spawn(settings.num_draws):
+        for child in settings.rng(f"ball/{self.dim}").spawn(settings.num_draws):
             rows = rf.Independent().sample(settings.ball_rows, self.dim, rng=child)
             errors.append(largest_error(rows, 2.0, starting_points(rows, child)))
         return {"ball": [{"dim": self.dim, "rows": settings.ball_rows} | spread(errors)]}
 
 
 @dataclass(frozen=True)
-class SupCell:
+class SupCell(Cell):
     """Largest error over a disc of given diameter in the plane."""
 
     diameter: float
     num_rows: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"sup/{self.diameter:g}/{self.num_rows}"
 
     def measure(self, settings: UniformSettings) -> Tables:
         """One row of `sup`: a grid over the differences (a half plane is enough), then ascent from its best points."""
@@ -168,7 +145,7 @@ class SupCell:
         grid = np.stack(np.meshgrid(axis, axis[axis >= 0]), axis=-1).reshape(-1, 2)
         grid = grid[np.linalg.norm(grid, axis=1) <= self.diameter]
         kernel, errors = np.exp(-np.sum(grid**2, axis=1) / 2), []
-        for child in settings.rng(self.key).spawn(settings.num_draws):
+        for child in settings.rng(f"sup/{self.diameter:g}/{self.num_rows}").spawn(settings.num_draws):
             rows = rf.Independent().sample(self.num_rows, 2, rng=child)
             values = np.concatenate([np.mean(np.cos(part @ rows.T), axis=1) for part in np.array_split(grid, 16)])
             best = np.argsort(-np.abs(values - kernel))[:8]
@@ -193,15 +170,10 @@ def claimed_error(bound: Callable[..., np.ndarray], diameter: float, dim: int, n
 
 
 @dataclass(frozen=True)
-class SpectralCell:
+class SpectralCell(Cell):
     """Spectral error and predictions of kernel ridge regression."""
 
     num_rows: int
-
-    @property
-    def key(self) -> str:
-        """Name of the cell."""
-        return f"spectral/{self.num_rows}"
 
     def measure(self, settings: UniformSettings) -> Tables:
         """Rows of `spectral`, one for each draw; `promised` follows from the spectral error alone."""
@@ -216,7 +188,7 @@ class SpectralCell:
         base = gram + ridge * np.eye(len(gram))
         weight, exact = np.linalg.solve(base, target), gram @ np.linalg.solve(base, target)
         result: list[Record] = []
-        for draw, child in enumerate(settings.rng(self.key).spawn(settings.num_draws)):
+        for draw, child in enumerate(settings.rng(f"spectral/{self.num_rows}").spawn(settings.num_draws)):
             estimate = estimator.draw(2, 2 * self.num_rows, rng=child).estimate(x, x)
             error = rf.bounds.spectral_error(gram, estimate, ridge)
             prediction = estimate @ np.linalg.solve(estimate + ridge * np.eye(len(gram)), target)
@@ -237,7 +209,6 @@ class SpectralCell:
 
 
 def cells(settings: UniformSettings) -> list[Cell]:
-    """Tokens, balls, discs, ridge regression."""
     middle = settings.sup_rows[len(settings.sup_rows) // 2]
     centre = settings.diameters[len(settings.diameters) // 2]
     return [

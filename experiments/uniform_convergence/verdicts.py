@@ -3,10 +3,8 @@
 import numpy as np
 
 import randfeat as rf
-from experiments.results import Summary, Tables, Verdict
+from experiments.experiment import Summary, Tables, Verdict
 from experiments.uniform_convergence.measure import BOUNDS, UniformSettings
-
-__all__ = ["summaries", "verdicts"]
 
 
 def slope(x: list[float], y: list[float]) -> float:
@@ -21,7 +19,6 @@ def slope_tolerance(spread: float, settings: UniformSettings, widths: tuple[int,
 
 
 def verdicts(tables: Tables, settings: UniformSettings) -> list[Verdict]:
-    """What the number of rows depends on, and the bounds."""
     tokens = tables["tokens"]
     by_size = {(r["tokens"], r["dim"], r["rows"]): r["median"] for r in tokens}
     most = 1 + 4 * 0.1 * np.sqrt(np.pi / 2 / settings.num_draws)  # largest errors vary by a tenth from draw to draw
@@ -111,7 +108,6 @@ def verdicts(tables: Tables, settings: UniformSettings) -> list[Verdict]:
 
 
 def summaries(tables: Tables, settings: UniformSettings) -> list[Summary]:
-    """Rows needed for an error of 0.1."""
     rows = []
     most = max(settings.token_rows)
     for n in settings.tokens:

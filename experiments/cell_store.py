@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.atomic_files import write_text
 from experiments.cells import Measured
-from experiments.durable import write_durably
-from experiments.results import Record, columnar, records, to_json
-
-__all__ = ["CellStore", "DamagedCell"]
+from experiments.results import to_json
+from experiments.tables import Record, columnar, records
 
 ABOUT = "run.json"
 
@@ -44,7 +43,6 @@ class CellStore:
 
     @property
     def own(self) -> Path:
-        """The folder of this run."""
         return self.folder / self.fingerprint
 
     def others(self) -> int:
@@ -59,13 +57,13 @@ class CellStore:
         """Make the folder, with a file that says whose cells these are."""
         self.own.mkdir(parents=True, exist_ok=True)
         text = json.dumps(to_json(self.identity), indent=1, default=repr) + "\n"
-        write_durably(self.own / ABOUT, text)
+        write_text(self.own / ABOUT, text)
 
     def clear(self) -> int:
         """Remove the cells of every run; returns their number."""
         number = 0
         for run in self.runs():
-            for path in [*run.glob("*.json"), *run.glob("*.json.tmp"), *run.glob("*.checkpoint*")]:
+            for path in {*run.glob("*.json"), *run.glob("*.tmp"), *run.glob("*.checkpoint*")}:
                 number += path.suffix == ".json" and path.name != ABOUT
                 path.unlink()
             if not any(run.iterdir()):
@@ -82,11 +80,10 @@ class CellStore:
         return self.path(key).with_suffix(".checkpoint")
 
     def save(self, key: str, measured: Measured) -> None:
-        """Store a finished cell."""
         tables = {name: columnar(rows) for name, rows in measured.tables.items()}
         content = {"key": key, "seconds": measured.seconds, "tables": tables}
         body = json.dumps(stored(content), allow_nan=False)
-        write_durably(self.path(key), json.dumps({"sha256": digest(body), "cell": body}) + "\n")
+        write_text(self.path(key), json.dumps({"sha256": digest(body), "cell": body}) + "\n")
 
     def load(self, key: str) -> Measured | None:
         """A finished cell, or None where it is not stored; `DamagedCell` where its file is not as it was written."""
@@ -108,7 +105,6 @@ class CellStore:
 
 
 def digest(text: str) -> str:
-    """SHA-256, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -2,8 +2,6 @@
 
 import randfeat as rf
 
-__all__ = ["COUPLINGS", "ESTIMATORS", "EVEN_ESTIMATORS", "make_estimator", "num_features_allowed"]
-
 COUPLINGS: dict[str, rf.Coupling] = {
     "independent": rf.Independent(),
     "orthogonal": rf.Orthogonal(),
@@ -32,5 +30,4 @@ def make_estimator(estimator: str, coupling: str) -> rf.Estimator:
 
 
 def num_features_allowed(estimator: rf.Estimator, num_features: int) -> bool:
-    """Whether a map of this width exists."""
     return estimator.nearest_num_features(num_features) == (num_features,)
