@@ -16,13 +16,14 @@ from experiments.experiment import Cell, Experiment, Record, Results, Settings, 
 from experiments.figures import entry, feature_axis, legend_below, new_figure, value_axis
 from experiments.heads import Head, average_of_values, head_names, linear_error, load_head, relative_error
 
-LEVELS = ("centre", "balance", "exponent", "weighted", "posterior")
+LEVELS = ("center", "balance", "dense", "weighted", "posterior")
+SEEDS = {"center": "centre", "dense": "exponent"}  # the words that levels are seeded by, where they were renamed
 METHODS = ("FAVOR+", "OPRF", "SADERF", *LEVELS)
 
 # Largest ratio to FAVOR+ of the median over the heads of a model, at 256 features.
 CLAIMED = {
     "posterior": {"MiniLM": 0.50, "AntiBERTy": 0.45, "ViT": 0.35, "Whisper encoder": 0.50},
-    "exponent": {"MiniLM": 0.65, "AntiBERTy": 0.75, "ViT": 0.50, "Whisper encoder": 0.75},
+    "dense": {"MiniLM": 0.65, "AntiBERTy": 0.75, "ViT": 0.50, "Whisper encoder": 0.75},
 }
 CLAIMED_WIDTH = 256
 
@@ -74,7 +75,7 @@ class HeadCell(Cell):
         return {"heads": [names | {"average_of_values_error": average}], "errors": errors}
 
     def error(self, head: Head, method: str, num_features: int, draw: int, settings: RealHeadsSettings) -> float:
-        rng = settings.rng(self.head, method, num_features, draw)
+        rng = settings.rng(self.head, SEEDS.get(method, method), num_features, draw)
         estimator = fitted(method, head.query, head.key, num_features, rng)
         return linear_error(head, estimator.draw(head.dim, num_features, rng=rng))
 

@@ -16,10 +16,10 @@ import numpy as np
 from experiments.experiment import Cell, Experiment, Record, Results, Settings, Summary, Tables, Verdict, reported
 from experiments.figures import new_figure, value_axis
 from experiments.heads import FOLDER, Inputs, head_names, linear_error, load_head
-from experiments.real_heads import fitted
+from experiments.real_heads import SEEDS, fitted
 from experiments.tables import select
 
-LEVELS = ("posterior", "exponent")
+LEVELS = ("posterior", "dense")
 FITTED_ON = ("the same passage", "1 other passage", "3 other passages")
 ALLOWED_LOSS = 0.3
 
@@ -93,7 +93,7 @@ def median_error(
     """Median over independent fits and draws of the error on `used`, with the extremes."""
     errors = []
     for draw in range(settings.num_draws):
-        rng = settings.rng(cell, method, width, draw)
+        rng = settings.rng(cell, tuple(SEEDS.get(word, word) for word in method), width, draw)
         estimator = fitted(method[0], *calibration, width, rng)
         errors.append(linear_error(used, estimator.draw(used.dim, width, rng=rng)))
     return {"error": statistics.median(errors), "low": min(errors), "high": max(errors)}

@@ -59,7 +59,7 @@ def fitted(settings: SampledSoftmaxSettings, tau: float, num_features: int) -> r
     queries = queries_near(problem.classes, targets, rng=rng)
     root = np.sqrt(tau)
     return rf.adapt(
-        root * queries, root * problem.classes, level="exponent", num_features=num_features, scale=1.0, rng=0
+        root * queries, root * problem.classes, level="dense", num_features=num_features, scale=1.0, rng=0
     )
 
 
