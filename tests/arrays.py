@@ -48,13 +48,18 @@ def compiled(xp, function):
     return jax.jit(function)
 
 
-def shape_of(xp, function, *arrays):
-    """The shape of a result; under JAX from tracing alone, which compiles nothing."""
+def traced(xp, function, *arrays):
+    """A result; under JAX what has its shape and dtype, from tracing alone, which compiles nothing."""
     if library(xp) != "jax":
-        return tuple(function(*arrays).shape)
+        return function(*arrays)
     import jax
 
-    return jax.eval_shape(function, *arrays).shape
+    return jax.eval_shape(function, *arrays)
+
+
+def shape_of(xp, function, *arrays):
+    """The shape of a result."""
+    return tuple(traced(xp, function, *arrays).shape)
 
 
 def eps_of(dtype):
