@@ -48,13 +48,18 @@ def compiled(xp, function):
     return jax.jit(function)
 
 
-def shape_of(xp, function, *arrays):
-    """The shape of a result; under JAX from tracing alone, which compiles nothing."""
+def traced(xp, function, *arrays):
+    """A result; under JAX what has its shape and dtype, from tracing alone, which compiles nothing."""
     if library(xp) != "jax":
-        return tuple(function(*arrays).shape)
+        return function(*arrays)
     import jax
 
-    return jax.eval_shape(function, *arrays).shape
+    return jax.eval_shape(function, *arrays)
+
+
+def shape_of(xp, function, *arrays):
+    """The shape of a result."""
+    return tuple(traced(xp, function, *arrays).shape)
 
 
 def eps_of(dtype):
@@ -68,6 +73,19 @@ def computing(dtype):
 
 
 def same_bits(a, b):
-    """Whether two arrays are equal to the last bit, NaN included."""
+    """Whether two arrays are equal to the last bit, NaN included.
+
+    Only for what the same operations made of arrays of the same shapes and strides. BLAS has a kernel for each shape,
+    layout and processor (one product or a batch, a matrix or its transpose, few rows or many), and PyTorch folds a
+    batch into one product where a gradient is recorded: each adds up in an order of its own.
+    """
     a, b = to_numpy(a), to_numpy(b)
     return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=True))
+
+
+def same_numbers(xp, a, b, rounding):
+    """Equal bits; under JAX, where two programs may differ in the order of their sums, within `rounding`."""
+    if library(xp) != "jax":
+        return same_bits(a, b)
+    a, b = to_numpy(a), to_numpy(b)
+    return a.shape == b.shape and bool(np.all(np.abs(a - b) <= rounding))

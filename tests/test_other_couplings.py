@@ -313,8 +313,8 @@ def test_variance_is_that_of_scipy(ours, theirs):
     """Scrambled by SciPy or here: equal variances (1000 draws each, |z| < 4.9 sees 35 %), below independent rows."""
     v = np.array([0.3, -0.4, 0.2])
     here = np.exp(ours.sample(16, 3, rng=generator(2), batch_shape=(1000,)) @ v).mean(axis=1)
-    there = np.array(
-        [np.exp(special.ndtri(theirs(3, scramble=True, rng=seed).random(16)) @ v).mean() for seed in range(1000)]
+    there = np.array(  # `seed` is called `rng` from SciPy 1.15 on, which takes both
+        [np.exp(special.ndtri(theirs(3, scramble=True, seed=seed).random(16)) @ v).mean() for seed in range(1000)]
     )
     squares = [(means - np.exp(v @ v / 2)) ** 2 for means in (here, there)]
     error = np.hypot(*(s.std() / np.sqrt(1000) for s in squares))

@@ -1,11 +1,16 @@
 """The public names: listed, sorted, documented; and nothing optional is imported."""
 
+import ast
+import functools
 import importlib
 import inspect
+import itertools
 import os
 import pkgutil
 import subprocess
 import sys
+import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -83,20 +88,75 @@ def test_every_estimator_coupling_and_kernel_is_public():
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented(name):
-    """A docstring with content of its own: for functions and classes, and for their public methods and properties."""
+    """A docstring with content of its own: for functions and classes, and for all that is public in a class.
+
+    What overrides something may leave its docstring to it.
+    """
     thing = PUBLIC[name]
-    documented(thing, name)
+    documented(thing, thing.__doc__, name)
     if inspect.isclass(thing):
-        for attribute, value in vars(thing).items():
-            if not attribute.startswith("_") and (callable(value) or isinstance(value, property | classmethod)):
-                owned = [vars(owner)[attribute] for owner in thing.__mro__ if attribute in vars(owner)]
-                if not any(isinstance(x, bool | int) for x in owned):  # those are described beside their first value
-                    documented(next(filter(inspect.getdoc, owned), value), f"{name}.{attribute}")
+        fields = getattr(thing, "__dataclass_fields__", {})  # in the docstring of the class
+        for attribute in vars(thing):
+            if not attribute.startswith("_") and attribute not in fields:
+                texts = [own_docstring(owner, attribute) for owner in thing.__mro__ if attribute in vars(owner)]
+                documented(vars(thing)[attribute], next(filter(None, texts), None), f"{name}.{attribute}")
 
 
-def documented(thing, name):
-    """A method that overrides another one may leave its docstring to it."""
-    text = inspect.getdoc(thing)
+METHODS = (types.FunctionType, classmethod, staticmethod, property, functools.cached_property)
+
+
+def own_docstring(cls, attribute):
+    """That of a method or property; of a class variable, the string that follows it."""
+    if isinstance(vars(cls)[attribute], METHODS):
+        return vars(cls)[attribute].__doc__
+    (page,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    for statement, after in itertools.pairwise(page.body):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if attribute in [getattr(target, "id", None) for target in targets]:
+            return after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+    return None
+
+
+class Described:
+    """Docstrings where the test above looks for them, and none where it must find none."""
+
+    width: int = 1
+    """Features of one row."""
+    height = 2
+    depth: bool = True
+
+    @property
+    def shape(self):
+        """(width, height)."""
+        return self.width, self.height
+
+    @classmethod
+    def of(cls):
+        return cls()
+
+
+class Narrow(Described):
+    width = 0
+    shape = (0, 2)
+
+
+def test_docstrings_are_found():
+    found = {name: own_docstring(Described, name) for name in ("width", "height", "depth", "shape", "of")}
+    assert found == {
+        "width": "Features of one row.",
+        "height": None,
+        "depth": None,
+        "shape": "(width, height).",
+        "of": None,
+    }
+    assert own_docstring(Narrow, "width") is own_docstring(Narrow, "shape") is None
+    for name, text in found.items():
+        if text is None:
+            with pytest.raises(AssertionError, match=f"{name} has no docstring"):
+                documented(vars(Described)[name], text, name)
+
+
+def documented(thing, text, name):
     assert text, f"{name} has no docstring"
     generated = inspect.isclass(thing) and text.startswith(f"{thing.__name__}(")  # what dataclasses write
     assert not generated, f"{name} has no docstring of its own"

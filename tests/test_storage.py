@@ -2,12 +2,14 @@
 
 import copy
 import json
+import os
 import pickle
 
 import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat.storage import archive
 from tests import cases
 from tests.arrays import asarray, dtype_of, library, same_bits, to_numpy
 from tests.hostile_files import corpus
@@ -22,8 +24,19 @@ FITTED = [
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, monkeypatch):
+    """A file that nobody waits for: that the disk has it is a test of its own."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
     return tmp_path / "stored.npz"
+
+
+def test_the_disk_has_a_file_before_it_takes_its_place(tmp_path, monkeypatch):
+    seen = []
+    for name in ("fsync", "replace"):
+        function = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, call=function: (seen.append(name), call(*given))[1])
+    rf.save(tmp_path / "stored.npz", rf.PositiveFeatures())
+    assert seen == ["fsync", "replace"]
 
 
 @pytest.mark.parametrize("law", [*LAWS, *FITTED], ids=repr)
@@ -38,6 +51,8 @@ def test_laws_come_back_equal(path, law):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_maps_and_states_continue_bit_by_bit(xp, rng, path, dtype):
     """On the library, device and dtype they are loaded for; saved half of the way, the second half is the same."""
+    if library(xp) == "jax" and dtype == "float32":
+        pytest.skip("what of bfloat16 is kept is float32")
     dtype_of(xp, dtype)
     query, key, value = (asarray(xp, x, dtype) for x in rng.standard_normal((3, 2, 6, 5)))
     phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=query, batch_shape=(2,))
@@ -124,6 +139,8 @@ def test_what_cannot_be_stored_is_refused(path):
     for thing in (object(), {"a": 1}, rf.ActivationKernel().function):
         with pytest.raises(TypeError, match="cannot save a"):
             rf.save(path, thing)
+    with pytest.raises(ValueError, match="expected arrays of numbers, got objects in array0"):
+        archive.write(str(path), {}, {"array0": np.array([None])})
     assert not path.exists()
 
 

@@ -27,7 +27,9 @@ MOST_MEMORY = 2**25  # bytes, of which the files of 10⁵ brackets take half
 
 @pytest.fixture(scope="module")
 def genuine(tmp_path_factory):
-    return sources(tmp_path_factory.mktemp("genuine"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)  # nobody waits for the disk
+        return sources(tmp_path_factory.mktemp("genuine"))
 
 
 def used(phi):

@@ -9,6 +9,7 @@ from scipy import stats
 
 import randfeat as rf
 from randfeat.testing import check_coupling, check_estimator
+from tests.arrays import library
 from tests.cases import COUPLINGS, ESTIMATORS, OPEN, OTHERS
 
 
@@ -48,7 +49,7 @@ def test_z_scores_are_standard_normal():
     z = np.concatenate(
         [
             check_estimator(
-                cls(coupling=coupling), rng=seed_of((cls, coupling)), detectable_bias=0.05, detectable_variance=0.2
+                cls(coupling=coupling), rng=seed_of((cls, coupling)), detectable_bias=0.1, detectable_variance=0.3
             ).z_scores
             for cls in (rf.PositiveFeatures, rf.HyperbolicFeatures, rf.TrigonometricFeatures)
             for coupling in COUPLINGS
@@ -62,8 +63,12 @@ def test_z_scores_are_standard_normal():
 
 @pytest.mark.parametrize("quarter", range(4))
 def test_features_are_the_same_on_every_backend(xp, quarter):
-    """In quarters, because JAX compiles every operation of every estimator."""
-    cases = [(5, e) for e in ESTIMATORS] + [(4, e) for e in OTHERS + OPEN]  # the others: parameters of dimension 4
+    """In quarters, because JAX compiles every operation of every estimator.
+
+    A coupling only draws the rows, in NumPy: under JAX the estimators of the softmax family come with one each.
+    """
+    family = [e for e in ESTIMATORS if library(xp) != "jax" or e.coupling == rf.Orthogonal()]
+    cases = [(5, e) for e in family] + [(4, e) for e in OTHERS + OPEN]  # the others: parameters of dimension 4
     for dim, estimator in cases[quarter::4]:
         rf.testing.check_namespace(estimator, dim, estimator.num_features(8, dim), xp)
 

@@ -19,8 +19,8 @@ def exp_in_place(x: Array) -> Array:
 def times_exp(x: Array, log: Array) -> Array:
     """`x * exp(log)`, correct even where `exp(log)` overflows but the product does not; zeros of `x` stay zero."""
     xp = namespace(x, log)
-    largest = math.floor(math.log(float(xp.finfo(log.dtype).max)))
-    root = xp.exp(xp.clip(log / 2, max=largest))
+    largest = float(math.floor(math.log(xp.finfo(log.dtype).max)))
+    root = xp.exp(xp.clip(log / 2, None, largest))
     return x * root * root
 
 

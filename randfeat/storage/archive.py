@@ -50,8 +50,11 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 def write(path: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write an archive, which replaces a file of that name in one step when it is complete."""
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), dtype=np.uint8)
+    entries: dict[str, Any] = {"header": text, **arrays}
+    if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
+        raise ValueError(f"expected arrays of numbers, got objects in {', '.join(objects)}, which would be pickled.")
     with replacing(path) as file:
-        np.savez(file, allow_pickle=False, header=text, **arrays)
+        np.savez(file, **entries)
 
 
 def read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

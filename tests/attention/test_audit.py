@@ -221,7 +221,7 @@ def test_report_reads_as_a_table():
     report = audit_attention(exact()[0], length=8, name="exact")
     lines = str(report).splitlines()
     assert lines[0] == "audit of exact: numpy, float64, not causal, d = 16, length 8"
-    assert lines[1].split() == ["check", "verdict", "number", "what", "it", "is"]
+    assert lines[1].split() == ["check", "verdict", "number", "meaning"]
     assert lines[-1].startswith(f"{len(report.findings)} checks: ")
     assert len(lines) == len(report.findings) + 3
     assert max(map(len, lines)) <= 120

@@ -192,7 +192,9 @@ def test_sparse_rows(X, options):
 
 def test_sparse_rows_are_never_made_dense():
     """Rows of a hundred thousand columns, ten of which are not zero."""
-    X = sparse.random_array((20, 10**5), density=1e-4, rng=0, format="csr")
+    rng = np.random.default_rng(0)
+    rows, columns = np.repeat(np.arange(20), 10), rng.integers(10**5, size=200)
+    X = sparse.csr_array((rng.random(200), (rows, columns)), shape=(20, 10**5))
     Z = RandomFeatures("rbf", coupling="independent", n_components=4, random_state=0).fit_transform(X)
     assert Z.shape == (20, 4)
 
