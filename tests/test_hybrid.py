@@ -375,13 +375,8 @@ COMPOSED = [
 
 @pytest.mark.parametrize("estimator", COMPOSED, ids=repr)
 def test_composed_hybrids_keep_the_contract(estimator):
-    """At 4 rows of dimension 3: a full orthogonal block and one row more. A nested hybrid has no terms to share.
-
-    A bias of 6 % and a variance off by 20 % are caught, as in test_testing.py.
-    """
-    report = rf.testing.check_estimator(
-        estimator, dim=D, num_rows=[4], rng=0, detectable_bias=0.06, detectable_variance=0.2
-    )
+    """At 4 rows of dimension 3: a full orthogonal block and one row more. A nested hybrid has no terms to share."""
+    report = rf.testing.check_estimator(estimator, dim=D, num_rows=[4], rng=0)
     nested = isinstance(estimator.components[0], rf.AngularHybridFeatures)
     assert bool(report.notes) == nested
     assert all("covariance of AngularHybridFeatures with other estimators" in note for note in report.notes)
