@@ -42,6 +42,7 @@ from randfeat.couplings import (
     Sobol,
     SphericalRadial,
 )
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators import (
     ActivationFeatures,
     AngularHybridFeatures,
@@ -107,7 +108,6 @@ from randfeat.selection import (
 )
 from randfeat.selection.catalogue import catalogue
 from randfeat.storage import load, register, save
-from randfeat.variance import NoClosedForm
 
 if TYPE_CHECKING:
     from randfeat import bounds, integrations, montecarlo, testing

@@ -18,8 +18,6 @@ from randfeat.kernels.base import stated_for
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator
 
-__all__ = ["FeatureMap", "part_of"]
-
 FEATURES = "query_features", "key_features"
 
 

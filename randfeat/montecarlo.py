@@ -23,9 +23,10 @@ from randfeat._hints import hinted
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.couplings import Coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
 from randfeat.maps import FeatureMap
-from randfeat.variance import NoClosedForm, unit_inputs
+from randfeat.variance import unit_inputs
 
 __all__ = [
     "Comparison",

@@ -17,8 +17,6 @@ from collections.abc import Sequence
 
 from randfeat._array import Array, namespace
 
-__all__ = ["erf", "erfcx", "horner", "log_normal_cdf", "normal_cdf"]
-
 # (1 + 2x) erfcx(x) in powers of t = (x - 3)/(x + 3): its Chebyshev series to degree 24, error below 3e-18, rearranged;
 # the absolute values of the coefficients add up to 1.8, so Horner's rule loses nothing.
 SCALED_COMPLEMENT = (

@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randfeat._array import as_host
-from randfeat.couplings.laws import NoClosedForm
 from randfeat.kernels import Kernel
 
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator
-
-__all__ = ["NoClosedForm", "assemble_mean", "assemble_variance", "times", "times_exp", "times_reference", "unit_inputs"]
 
 
 def assemble_mean(estimator: "Estimator", x: Any, y: Any, num_features: int | None) -> np.ndarray:

@@ -58,9 +58,7 @@ def fitted(settings: SampledSoftmaxSettings, tau: float, num_features: int) -> r
     targets = rng.integers(settings.num_classes, size=CALIBRATION)
     queries = queries_near(problem.classes, targets, rng=rng)
     root = np.sqrt(tau)
-    return rf.adapt(
-        root * queries, root * problem.classes, level="dense", num_features=num_features, scale=1.0, rng=0
-    )
+    return rf.adapt(root * queries, root * problem.classes, level="dense", num_features=num_features, scale=1.0, rng=0)
 
 
 def tree_of(settings: SampledSoftmaxSettings) -> KernelTree:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from randfeat._hints.words import KEYWORDS, NOTES
 
-__all__ = ["Hinted", "hinted"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from randfeat._hints.words import HOMES, NAMES
 
-__all__ = ["lazy_modules"]
-
 
 def lazy_modules(
     package: str, modules: Sequence[str]

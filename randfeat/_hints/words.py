@@ -1,7 +1,5 @@
 """The words of other libraries and papers, and what is meant by them here."""
 
-__all__ = ["HOMES", "KEYWORDS", "NAMES", "NOTES"]
-
 HOMES = ("kernels", "estimators", "couplings", "features", "attention", "selection", "regression", "montecarlo",
          "testing", "bounds")  # fmt: skip
 """Packages and modules of `randfeat` whose public names are looked up where the top level has none of that name."""

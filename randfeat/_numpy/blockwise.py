@@ -11,8 +11,6 @@ from randfeat._numpy.elementary import angle_unit, fastest_power, fill_waves
 from randfeat._numpy.threads import Scratch, resolve_num_threads, run_tasks
 from randfeat.features import ExponentialForm, FourierForm
 
-__all__ = ["LEAST", "SHORTEST", "blockwise_features"]
-
 SHORTEST = 256  # rows; below, the generic computation, without a copy of the parameters, is as fast
 LEAST = 2**17  # numbers in the features; below, all of them stay in the cache anyway
 BLOCK = 512  # rows at a time; with fewer, matrix products spend their time on packing the parameters

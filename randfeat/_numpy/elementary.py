@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["angle_unit", "fastest_power", "fill_waves", "has_vector_functions"]
-
 
 @functools.cache
 def has_vector_functions() -> bool:

@@ -14,8 +14,6 @@ import numpy as np
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Scratch", "Workers", "resolve_num_threads", "run_tasks", "single_threaded_blas"]
-
 Memory = TypeVar("Memory")
 
 

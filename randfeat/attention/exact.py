@@ -11,8 +11,6 @@ from randfeat.attention.problem import checked
 from randfeat.attention.relations import Relation
 from randfeat.kernels import Kernel, SoftmaxKernel
 
-__all__ = ["BLOCK", "exact_outputs", "kernel_attention", "softmax_attention"]
-
 BLOCK = 512  # queries at a time, so that memory is linear in the length
 
 

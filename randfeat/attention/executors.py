@@ -9,8 +9,6 @@ from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
 
-__all__ = ["EXECUTORS", "Executor", "GenericExecutor", "attend", "pull_back"]
-
 
 class Executor(Protocol):
     """One way to compute some problems; a method returns None for a problem that is not its own."""

@@ -11,8 +11,6 @@ from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["check_analytic", "check_stateless", "linear_attention_vjp"]
-
 
 @hinted
 def linear_attention_vjp(

@@ -21,8 +21,6 @@ from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
 
-__all__ = ["Inputs", "intervals", "swap_heads"]
-
 
 @dataclass(frozen=True, eq=False)
 class Inputs:

@@ -10,8 +10,6 @@ from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["linear_attention"]
-
 
 @hinted
 def linear_attention(

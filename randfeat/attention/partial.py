@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from randfeat._array import Array, exp_in_place, namespace, peak, replace_minus_inf, stop_gradient
 from randfeat.features import Features
 
-__all__ = ["PartialOutput", "key_weights", "query_weights"]
-
 
 @dataclass(frozen=True, eq=False)
 class PartialOutput:

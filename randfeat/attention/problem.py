@@ -13,8 +13,6 @@ from randfeat.attention.state import AttentionState
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
-__all__ = ["Attended", "Problem", "checked"]
-
 Attended = tuple[list[Array], AttentionState | None]
 """Outputs of consecutive queries, and the state after all keys."""
 

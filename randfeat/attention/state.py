@@ -21,8 +21,6 @@ from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 
-__all__ = ["AttentionState"]
-
 
 @dataclass(frozen=True, eq=False)
 class AttentionState:

@@ -6,8 +6,6 @@ import numpy as np
 
 from randfeat._array import as_host
 
-__all__ = ["not_negative", "positive", "probability", "square"]
-
 
 def not_negative(value: Any, name: str) -> np.ndarray:
     """`value` as float64; ValueError unless all numbers are >= 0."""

@@ -7,15 +7,6 @@ import numpy as np
 from randfeat._array import as_count
 from randfeat.bounds.arguments import positive, probability
 
-__all__ = [
-    "attention_num_rows",
-    "finite_num_rows",
-    "rahimi_recht_bound",
-    "sup_error_bound",
-    "sup_error_num_rows",
-    "sutherland_schneider_bound",
-]
-
 Variant = Literal["pairs", "phase"]
 
 STEEPEST_SLOPE = np.exp(-0.5)  # of the Gaussian kernel: the maximum of r exp(-r²/2)

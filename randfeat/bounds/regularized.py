@@ -8,8 +8,6 @@ from randfeat._array import as_count
 from randfeat.bounds.arguments import not_negative
 from randfeat.couplings.orthogonal import Orthogonal
 
-__all__ = ["log_products", "orthogonal_gain_bound", "regularized_softmax_bound"]
-
 
 def log_products(dim: int, last: int) -> np.ndarray:
     """`log Π_{j<k} d/(d+2j)` for k = 0 .. last: the factors by which rows of constant length lower a moment."""

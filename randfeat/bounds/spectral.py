@@ -6,8 +6,6 @@ import numpy as np
 
 from randfeat.bounds.arguments import positive, probability, square
 
-__all__ = ["effective_dimension", "spectral_error", "spectral_num_rows"]
-
 
 def effective_dimension(gram: Any, ridge: float) -> float:
     """Effective dimension `tr (K + λI)^{-1} K` of a symmetric positive semi-definite matrix."""

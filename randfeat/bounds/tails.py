@@ -10,14 +10,6 @@ from randfeat.bounds.arguments import not_negative
 from randfeat.bounds.regularized import log_products
 from randfeat.couplings.base import block_sizes
 
-__all__ = [
-    "chernoff_bound",
-    "heavy_tail_bound",
-    "log_moment_generating_function",
-    "lower_tail_bound",
-    "orthogonal_moment_gap",
-]
-
 Coupling = Literal["independent", "orthogonal"]
 
 STEEPEST = 1e8  # the logarithmic slope up to which the quadrature over one coordinate has all digits

@@ -19,8 +19,6 @@ from randfeat.cli.roofline import Ceilings, ceiling_calls, roofline
 from randfeat.estimators import PositiveFeatures
 from randfeat.maps import FeatureMap
 
-__all__ = ["Benchmark", "Timing", "Workload", "blas_limited"]
-
 EXACT, LINEAR, CAUSAL, PHI = METHODS = ("exact", "linear", "linear, causal", "phi(x)")
 
 LONGEST = 2.0  # limit of the seconds of one call

@@ -22,8 +22,6 @@ from randfeat.cli.machine import blas, processor, version
 from randfeat.selection.catalogue import catalogue
 from randfeat.selection.recommendation import Recommendation, recommend
 
-__all__ = ["main"]
-
 LIBRARIES = ("numpy", "scipy", "array-api-compat", "torch", "jax", "cupy", "scikit-learn", "dask", "transformers")
 BACKENDS = ("numpy", "torch", "cupy")
 

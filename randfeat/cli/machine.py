@@ -8,8 +8,6 @@ from typing import Any
 
 from randfeat._numpy.threads import controller
 
-__all__ = ["blas", "load", "processor", "version"]
-
 
 def processor() -> str:
     """Model name of the processor, or its architecture if the system does not tell the model."""

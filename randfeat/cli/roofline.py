@@ -7,8 +7,6 @@ import numpy as np
 
 from randfeat._numpy.threads import controller, run_tasks
 
-__all__ = ["Ceilings", "ceiling_calls", "exponentials", "flops", "roofline"]
-
 SIZE = 2048  # of the square matrices
 BLOCK, REPEATS = 1 << 16, 64  # in float32, 256 KiB in and 256 KiB out stay in the cache of a core
 PRODUCTS = "matrix product"

@@ -10,8 +10,6 @@ from randfeat.couplings.independent import Independent
 from randfeat.couplings.laws import PairLaw
 from randfeat.couplings.orthogonal import Orthogonal
 
-__all__ = ["Antithetic"]
-
 
 @dataclass(frozen=True)
 class Antithetic(Coupling):

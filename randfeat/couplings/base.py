@@ -9,8 +9,6 @@ import numpy as np
 from randfeat._hints import Hinted
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
 
-__all__ = ["Coupling", "coupling_names", "haar_rows", "register_coupling", "resolve_coupling"]
-
 _BY_NAME: dict[str, Callable[[], "Coupling"]] = {}
 
 

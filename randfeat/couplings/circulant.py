@@ -10,8 +10,6 @@ from randfeat.couplings.base import Coupling, block_sizes, register_coupling
 from randfeat.couplings.hadamard import random_signs
 from randfeat.couplings.laws import PairLaw
 
-__all__ = ["Circulant"]
-
 
 @dataclass(frozen=True)
 class Circulant(Coupling):

@@ -11,8 +11,6 @@ from randfeat.couplings.hadamard import random_signs
 from randfeat.couplings.laws import PairLaw
 from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
 
-__all__ = ["Fastfood"]
-
 
 @dataclass(frozen=True)
 class Fastfood(Coupling):

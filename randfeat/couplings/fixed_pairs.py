@@ -9,8 +9,6 @@ import numpy as np
 from randfeat.couplings.hypergeometric import hyp0f1, hyp0f1_minus_one, log_hyp0f1
 from randfeat.couplings.laws import SMALL, PairLaw, is_isotropic
 
-__all__ = ["FixedPairs"]
-
 CHUNK = 2**20  # numbers held at once
 
 

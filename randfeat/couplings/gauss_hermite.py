@@ -11,8 +11,6 @@ from randfeat.couplings.base import Coupling, haar_rows, register_coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
 from randfeat.couplings.laws import PairLaw
 
-__all__ = ["GaussHermite"]
-
 MOST_NODES = 32
 MOST_ROWS = 4096
 

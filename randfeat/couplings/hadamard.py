@@ -9,8 +9,6 @@ from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
 from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
 
-__all__ = ["Hadamard"]
-
 
 @dataclass(frozen=True)
 class Hadamard(Coupling):

@@ -9,8 +9,6 @@ from randfeat._array import as_generator
 from randfeat.couplings.base import register_coupling
 from randfeat.couplings.quasi_random import QuasiRandom
 
-__all__ = ["Halton"]
-
 
 @dataclass(frozen=True)
 class Halton(QuasiRandom):

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["hyp0f1", "hyp0f1_minus_one", "kummer_minus_half", "log_hyp0f1", "orthogonal_covariance"]
-
 LARGE_ORDER = 300.0  # beyond, the uniform expansion of Bessel functions has all digits
 
 

@@ -9,8 +9,6 @@ from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, register_coupling
 from randfeat.couplings.laws import PairLaw
 
-__all__ = ["Independent"]
-
 
 @dataclass(frozen=True)
 class Independent(Coupling):

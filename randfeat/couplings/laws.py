@@ -25,8 +25,6 @@ import numpy as np
 
 from randfeat.couplings.hypergeometric import hyp0f1, kummer_minus_half, log_hyp0f1
 
-__all__ = ["GaussianPair", "NoClosedForm", "PairLaw", "RadialPair", "SpherePair", "is_isotropic"]
-
 SMALL = 2.0  # power series below, transformed series above: both are accurate to about 1e-14 here
 CHUNK = 2**20  # numbers held at once by a series evaluated on many arguments
 

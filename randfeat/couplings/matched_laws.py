@@ -7,8 +7,6 @@ import numpy as np
 
 from randfeat.couplings.laws import PairLaw, SpherePair
 
-__all__ = ["ScaledGaussianPair", "WhitenedPair"]
-
 
 @dataclass(frozen=True)
 class ScaledGaussianPair(PairLaw):

@@ -10,8 +10,6 @@ from randfeat.couplings.base import Coupling, orthonormal_columns, register_coup
 from randfeat.couplings.laws import PairLaw
 from randfeat.couplings.matched_laws import ScaledGaussianPair, WhitenedPair
 
-__all__ = ["MomentMatched"]
-
 
 @dataclass(frozen=True)
 class MomentMatched(Coupling):

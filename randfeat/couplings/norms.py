@@ -16,8 +16,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["constant_norm_mean", "constant_norm_orthogonal_mean", "orthogonal_mean"]
-
 Mixture: TypeAlias = Callable[[Any], Any]
 
 WIDE, NARROW = 0.4, 0.1  # angles beyond the imaginary axis of the asymptotes of the hyperbola

@@ -7,8 +7,6 @@ import numpy as np
 
 from randfeat.couplings.base import Coupling
 
-__all__ = ["QuasiRandom"]
-
 
 class QuasiRandom(Coupling):
     """Rows `Φ^{-1}(p_i)`, coordinate by coordinate, for points p_i that cover the unit cube evenly.

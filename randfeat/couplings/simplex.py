@@ -9,8 +9,6 @@ from randfeat._array import as_generator
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
 from randfeat.couplings.laws import PairLaw, RadialPair
 
-__all__ = ["Simplex"]
-
 
 @dataclass(frozen=True)
 class Simplex(Coupling):

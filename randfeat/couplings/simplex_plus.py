@@ -10,8 +10,6 @@ from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows,
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.couplings.simplex import Simplex, simplex_vertices
 
-__all__ = ["SimplexPlus"]
-
 
 @dataclass(frozen=True)
 class SimplexPlus(Coupling):

@@ -9,8 +9,6 @@ from randfeat._array import as_generator
 from randfeat.couplings.base import register_coupling
 from randfeat.couplings.quasi_random import QuasiRandom
 
-__all__ = ["Sobol"]
-
 BITS = 52
 MAX_DIM = 21_201  # direction numbers known to SciPy
 MAX_LOG_ROWS = 30

@@ -6,8 +6,6 @@ from randfeat.couplings.antithetic import Antithetic
 from randfeat.couplings.base import Coupling, register_coupling
 from randfeat.couplings.orthogonal import Orthogonal
 
-__all__ = ["SphericalRadial"]
-
 
 @dataclass(frozen=True)
 class SphericalRadial(Antithetic):

@@ -4,8 +4,6 @@ import functools
 
 import numpy as np
 
-__all__ = ["hadamard_matrix", "next_power_of_two", "walsh_hadamard"]
-
 DENSE = 64  # length up to which one product of matrices is as fast as BLAS gets
 
 

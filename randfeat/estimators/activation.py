@@ -15,8 +15,6 @@ from randfeat.kernels import ActivationKernel
 from randfeat.kernels.activation import exponential_mean, shifted
 from randfeat.kernels.projected_pair import ProjectedPair
 
-__all__ = ["ActivationFeatures"]
-
 
 @dataclass(frozen=True)
 class ActivationFeatures(Estimator):

@@ -9,8 +9,6 @@ from randfeat.estimators.mixers import AngularMixer, Mixer
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
-__all__ = ["AngularHybridFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AngularHybridFeatures(MixedEstimator):

@@ -15,8 +15,6 @@ from randfeat.kernels import ArcCosineKernel
 from randfeat.kernels.arc_cosine import arc_cosine, parallel_value
 from randfeat.kernels.projected_pair import ProjectedPair
 
-__all__ = ["ArcCosineFeatures"]
-
 
 @dataclass(frozen=True)
 class ArcCosineFeatures(Estimator):

@@ -9,8 +9,6 @@ from randfeat.estimators.positive import PositiveFeatures
 from randfeat.kernels import Kernel
 from randfeat.kernels.algebra import ArdKernel
 
-__all__ = ["ArdFeatures"]
-
 
 @dataclass(frozen=True)
 class ArdFeatures(DelegatingEstimator):

@@ -12,8 +12,6 @@ from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.transformed import TransformedEstimator, matvec
 
-__all__ = ["BalancedFeatures", "balancing_transform"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BalancedFeatures(TransformedEstimator):

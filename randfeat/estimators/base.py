@@ -14,13 +14,10 @@ from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_gene
 from randfeat._hints import Hinted, hinted
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.base import resolve_coupling
-from randfeat.couplings.laws import PairLaw
+from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
-
-__all__ = ["Estimator"]
-
 
 OPERATIONS: dict[str, Callable[..., "Estimator"]] = {}
 """The estimators that `+`, `*` and a factor make, "sum", "product" and "multiple": their modules name them here."""
@@ -149,7 +146,7 @@ class Estimator(Hinted, abc.ABC):
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
         """`E[S(w)]` for one row over the reference (`kernel.log_reference`), inputs (..., d) in kernel units."""
-        raise variance.NoClosedForm(f"the mean of {type(self).__name__} is not known; use randfeat.montecarlo.")
+        raise NoClosedForm(f"the mean of {type(self).__name__} is not known; use randfeat.montecarlo.")
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
         """`Cov(S(w1), S(w2))` over the squared reference, under one joint law of two rows; inputs in kernel units.
@@ -157,7 +154,7 @@ class Estimator(Hinted, abc.ABC):
         same_row : whether both are one and the same row, with whatever else is drawn for it. Where the moment is
         infinite, np.inf; where it is not known, NoClosedForm.
         """
-        raise variance.NoClosedForm(f"the variance of {type(self).__name__} is not known; use randfeat.montecarlo.")
+        raise NoClosedForm(f"the variance of {type(self).__name__} is not known; use randfeat.montecarlo.")
 
     def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         """`E[K̂(x, y)]` over the reference, from the mean of one row; overridden where K̂ is no average over rows."""
@@ -231,11 +228,11 @@ class Estimator(Hinted, abc.ABC):
         x (d,), y (n, d), in kernel units; returns (n, n). This is what the variance of a normalized output is made of
         (`predict_attention_error`).
         """
-        raise variance.NoClosedForm(f"{type(self).__name__} has no closed joint moment; use randfeat.montecarlo.")
+        raise NoClosedForm(f"{type(self).__name__} has no closed joint moment; use randfeat.montecarlo.")
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
         """Kurtosis of `S(w)` for one N(0, I) row: how many draws an empirical MSE needs (`montecarlo`)."""
-        raise variance.NoClosedForm(f"{type(self).__name__} has no closed kurtosis.")
+        raise NoClosedForm(f"{type(self).__name__} has no closed kurtosis.")
 
     @hinted
     def draw(

@@ -12,8 +12,6 @@ from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.statistics import unit_pair
 from randfeat.estimators.transformed import TransformedEstimator
 
-__all__ = ["CenteredFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CenteredFeatures(TransformedEstimator):

@@ -18,8 +18,6 @@ from randfeat.kernels import Kernel, SoftmaxKernel
 from randfeat.kernels.algebra import check_parts
 from randfeat.maps import part_of
 
-__all__ = ["CombinedEstimator", "least_width"]
-
 SEARCHED = 1000  # neighbouring widths that are tried for an error message
 
 

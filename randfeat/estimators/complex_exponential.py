@@ -22,8 +22,6 @@ from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.softmax import SOFTMAX
 from randfeat.variance import unit_inputs
 
-__all__ = ["ComplexExponentialFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):

@@ -3,8 +3,6 @@
 from randfeat._array import Array, namespace
 from randfeat.features import Features, concatenate
 
-__all__ = ["in_modulus_and_argument", "real_and_imaginary"]
-
 
 def real_and_imaginary(log_modulus: Array, argument: Array, *, conjugate: bool) -> Features:
     """`[Re f, Im f]` of `f = exp(log_modulus + i argument)`, both (..., n, m); of its conjugate for keys."""

@@ -13,8 +13,6 @@ from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.features import Features, concatenate
 
-__all__ = ["ControlVariateFeatures"]
-
 
 @dataclass(frozen=True)
 class ControlVariateFeatures(SoftmaxEstimator):

@@ -17,8 +17,6 @@ from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
-__all__ = ["CountFeatures", "product_scales"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CountFeatures(Parametric, UncoupledEstimator, SoftmaxEstimator):

@@ -16,8 +16,6 @@ from randfeat.features import Features
 from randfeat.kernels import Kernel, SoftmaxKernel
 from randfeat.variance import unit_inputs
 
-__all__ = ["DelegatingEstimator"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DelegatingEstimator(Parametric, Estimator):

@@ -17,8 +17,6 @@ from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.softmax import SOFTMAX
 
-__all__ = ["DenseExponentialFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DenseExponentialFeatures(Parametric, ExponentialEstimator):

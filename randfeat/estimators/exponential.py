@@ -11,8 +11,6 @@ from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import ExponentialForm, Features
 
-__all__ = ["ExponentialEstimator"]
-
 
 class ExponentialEstimator(SoftmaxEstimator):
     """An estimator whose features are exponentials of affine maps of the inputs, times a factor of each input.

@@ -9,8 +9,6 @@ import numpy as np
 from randfeat.couplings.hypergeometric import orthogonal_covariance
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair
 
-__all__ = ["ExponentialSum"]
-
 LARGEST_SQUARE = 200.0  # beyond, a quadrature over two angles takes many seconds
 ROUNDING = 2.0**-40  # of slopes that are real or imaginary but for rounding
 

@@ -10,8 +10,6 @@ from randfeat._array import Array, Arrays, Drawn
 from randfeat.estimators.base import Estimator
 from randfeat.features import Features, FourierForm, one_per_row
 
-__all__ = ["FourierEstimator"]
-
 
 class FourierEstimator(Estimator):
     """An estimator by angles `w_i·x`, with two variants.

@@ -12,8 +12,6 @@ from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 
-__all__ = ["GaussianHybridFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GaussianHybridFeatures(MixedEstimator):

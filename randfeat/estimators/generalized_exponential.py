@@ -15,8 +15,6 @@ from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import Features
 
-__all__ = ["GeneralizedExponentialFeatures"]
-
 
 @dataclass(frozen=True)
 class GeneralizedExponentialFeatures(SoftmaxEstimator):

@@ -10,8 +10,6 @@ from randfeat.estimators.parametric import frozen_array
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.softmax import SOFTMAX
 
-__all__ = ["GeometricFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GeometricFeatures(CountFeatures):

@@ -16,8 +16,6 @@ from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.softmax import SOFTMAX
 
-__all__ = ["HybridFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HybridFeatures(MixedEstimator):

@@ -11,8 +11,6 @@ from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.variance import unit_inputs
 
-__all__ = ["HyperbolicFeatures"]
-
 
 @dataclass(frozen=True)
 class HyperbolicFeatures(ExponentialEstimator):

@@ -18,8 +18,6 @@ from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.softmax import SOFTMAX
 from randfeat.variance import unit_inputs
 
-__all__ = ["ImportanceSampledFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImportanceSampledFeatures(Parametric, ExponentialEstimator):

@@ -7,15 +7,14 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.projection_products import fourth_moments, random_signs
 from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import DotProductKernel, Kernel, SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.norms import split_norm
-from randfeat.variance import NoClosedForm, unit_inputs
-
-__all__ = ["MaclaurinFeatures"]
+from randfeat.variance import unit_inputs
 
 
 @dataclass(frozen=True)

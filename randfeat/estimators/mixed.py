@@ -17,8 +17,6 @@ from randfeat.features import Features, concatenate, tensor_product
 from randfeat.maps import part_of
 from randfeat.variance import times, unit_inputs
 
-__all__ = ["MixedEstimator"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MixedEstimator(Parametric, SoftmaxEstimator):

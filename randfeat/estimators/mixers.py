@@ -11,8 +11,6 @@ from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.projected_pair import ProjectedPair
 
-__all__ = ["AngularMixer", "GaussianMixer", "Mixer"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mixer(Parametric, abc.ABC):

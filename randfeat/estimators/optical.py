@@ -13,8 +13,6 @@ from randfeat.kernels import OpticalKernel
 from randfeat.kernels.norms import split_norm
 from randfeat.variance import unit_inputs
 
-__all__ = ["OpticalFeatures"]
-
 
 @dataclass(frozen=True)
 class OpticalFeatures(UncoupledEstimator):

@@ -16,8 +16,6 @@ from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.softmax import SOFTMAX
 
-__all__ = ["OptimalPositiveFeatures", "optimal_exponent"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OptimalPositiveFeatures(Parametric, ExponentialEstimator):

@@ -2,10 +2,7 @@
 
 import math
 
-from randfeat.couplings.laws import GaussianPair, PairLaw, SpherePair
-from randfeat.variance import NoClosedForm
-
-__all__ = ["own_pair", "radial_factor"]
+from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, SpherePair
 
 
 def own_pair(law: PairLaw, name: str) -> int:

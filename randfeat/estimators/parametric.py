@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Parametric", "frozen_array"]
-
 
 class Parametric:
     """A frozen dataclass with arrays as parameters, with optional leading batch dimensions (heads).

@@ -10,8 +10,6 @@ from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.variance import unit_inputs
 
-__all__ = ["PositiveFeatures"]
-
 
 @dataclass(frozen=True)
 class PositiveFeatures(ExponentialEstimator):

@@ -13,8 +13,6 @@ from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import Parametric, frozen_array, real_array
 from randfeat.estimators.proposals import draw_by_head, log_sum_exp, shuffled_rows, systematic
 
-__all__ = ["PosteriorFeatures"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PosteriorFeatures(Parametric, ExponentialEstimator):

@@ -14,8 +14,6 @@ from randfeat.features import Features, tensor_product
 from randfeat.kernels import Kernel
 from randfeat.variance import times
 
-__all__ = ["ProductFeatures"]
-
 MOST_UNEVEN = 4  # ratio of factors of the number of rows
 
 

@@ -20,8 +20,6 @@ from randfeat.kernels import PolynomialKernel
 from randfeat.kernels.norms import split_norm
 from randfeat.variance import unit_inputs
 
-__all__ = ["ProductSketchFeatures"]
-
 
 @dataclass(frozen=True)
 class ProductSketchFeatures(UncoupledEstimator):

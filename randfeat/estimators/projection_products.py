@@ -7,8 +7,6 @@ import numpy as np
 from randfeat._array import Array, namespace
 from randfeat.kernels import Kernel
 
-__all__ = ["fourth_moments", "power_increment", "projected_factors", "random_signs", "unit_dim"]
-
 
 def projected_factors(rows: Array, x: Array, degree: int) -> Array:
     """Projections of x on `degree` blocks of rows: (..., n, d), (..., degree · f, d) -> (..., n, degree, f)."""

@@ -7,8 +7,6 @@ import numpy as np
 from randfeat._array import Drawn
 from randfeat.couplings import Coupling
 
-__all__ = ["draw_by_head", "log_sum_exp", "shuffled_rows", "systematic"]
-
 
 def draw_by_head(
     batch_shape: tuple[int, ...],

@@ -11,8 +11,6 @@ from randfeat.couplings.laws import NoClosedForm, PairLaw, SpherePair
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.variance import unit_inputs
 
-__all__ = ["RegularizedSoftmaxFeatures"]
-
 
 @dataclass(frozen=True)
 class RegularizedSoftmaxFeatures(ExponentialEstimator):

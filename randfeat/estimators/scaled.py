@@ -12,8 +12,6 @@ from randfeat.kernels import Kernel
 from randfeat.kernels.algebra import ScaledKernel
 from randfeat.kernels.base import check_positive
 
-__all__ = ["ScaledFeatures"]
-
 
 @dataclass(frozen=True)
 class ScaledFeatures(DelegatingEstimator):

@@ -14,8 +14,6 @@ from randfeat.features import Features
 from randfeat.kernels import AngularKernel, Kernel
 from randfeat.kernels.projected_pair import ProjectedPair
 
-__all__ = ["SignFeatures"]
-
 
 @dataclass(frozen=True)
 class SignFeatures(Estimator):

@@ -11,8 +11,6 @@ from randfeat.estimators.base import Estimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 
-__all__ = ["SoftmaxEstimator"]
-
 
 @dataclass(frozen=True)
 class SoftmaxEstimator(Estimator):

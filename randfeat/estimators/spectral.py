@@ -6,13 +6,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from randfeat._array import Array, namespace
-from randfeat.couplings.laws import GaussianPair, PairLaw, RadialPair, SpherePair
+from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
 from randfeat.couplings.norms import constant_norm_mean, constant_norm_orthogonal_mean, orthogonal_mean
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.kernels import IsotropicKernel, MaternKernel, ShiftInvariantKernel
-from randfeat.variance import NoClosedForm
-
-__all__ = ["SpectralFeatures"]
 
 LARGEST = 1e60  # of a scale, so that frequencies are finite in float32; their phase is lost to rounding long before
 

@@ -8,8 +8,6 @@ from randfeat._array import as_host
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.softmax import resolve_scale
 
-__all__ = ["unit_pair"]
-
 
 def unit_pair(query: Any, key: Any, *, kernel: SoftmaxFamily, scale: float | None) -> tuple[np.ndarray, np.ndarray]:
     """Host copies of (..., L, d) queries and (..., S, d) keys in kernel units, after √scale on both sides."""

@@ -11,8 +11,6 @@ from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.kernels.base import check_positive
 
-__all__ = ["StudentPositiveFeatures"]
-
 
 @dataclass(frozen=True)
 class StudentPositiveFeatures(ExponentialEstimator):

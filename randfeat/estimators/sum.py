@@ -16,8 +16,6 @@ from randfeat.features import Features, concatenate
 from randfeat.kernels import Kernel
 from randfeat.variance import times_exp, unit_inputs
 
-__all__ = ["SumFeatures"]
-
 
 @dataclass(frozen=True)
 class SumFeatures(CombinedEstimator):

@@ -19,8 +19,6 @@ from randfeat.kernels import PolynomialKernel
 from randfeat.kernels.norms import split_norm
 from randfeat.variance import unit_inputs
 
-__all__ = ["TensorSketchFeatures"]
-
 
 @dataclass(frozen=True)
 class TensorSketchFeatures(UncoupledEstimator):

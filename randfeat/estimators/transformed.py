@@ -18,8 +18,6 @@ from randfeat.kernels import Kernel, SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.base import stated_for
 from randfeat.maps import FEATURES
 
-__all__ = ["TransformedEstimator"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):

@@ -13,8 +13,6 @@ from randfeat.estimators.fourier import FourierEstimator
 from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.variance import unit_inputs
 
-__all__ = ["TrigonometricFeatures"]
-
 
 @dataclass(frozen=True)
 class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):

@@ -8,8 +8,6 @@ import numpy as np
 from randfeat.couplings import Coupling, Independent
 from randfeat.estimators.base import Estimator
 
-__all__ = ["UncoupledEstimator"]
-
 
 @dataclass(frozen=True)
 class UncoupledEstimator(Estimator):

@@ -13,8 +13,6 @@ from randfeat.kernels.arc_cosine import log_norms
 from randfeat.kernels.base import Kernel
 from randfeat.kernels.projected_pair import ProjectedPair
 
-__all__ = ["ActivationKernel", "exponential_mean", "shifted"]
-
 
 @dataclass(frozen=True)
 class ActivationKernel(Kernel):

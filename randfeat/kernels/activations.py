@@ -10,8 +10,6 @@ from randfeat.kernels.arc_cosine import angular, arc_cosine
 from randfeat.kernels.projected_pair import ProjectedPair, safe_sqrt
 from randfeat.special import erf, erfcx, log_normal_cdf, normal_cdf
 
-__all__ = ["ACTIVATIONS", "Activation"]
-
 PairFunction = Callable[[ProjectedPair], Any]
 
 

@@ -12,8 +12,6 @@ import numpy as np
 from randfeat._array import Array, as_host, device_of, namespace
 from randfeat.kernels.base import OPERATIONS, Kernel, check_positive
 
-__all__ = ["ArdKernel", "CombinedKernel", "ProductKernel", "ScaledKernel", "SumKernel"]
-
 
 @dataclass(frozen=True)
 class CombinedKernel(Kernel):

@@ -13,8 +13,6 @@ from randfeat.kernels.base import Kernel
 from randfeat.kernels.projected_pair import ProjectedPair
 from randfeat.special import horner
 
-__all__ = ["AngularKernel", "ArcCosineKernel", "angular", "arc_cosine", "log_norms", "parallel_value"]
-
 
 @dataclass(frozen=True)
 class ArcCosineKernel(Kernel):

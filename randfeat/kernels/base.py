@@ -12,9 +12,6 @@ import numpy as np
 from randfeat._array import Array, as_floating, as_host, cast, compute_dtype, namespace
 from randfeat._hints import Hinted
 
-__all__ = ["Kernel", "check_positive"]
-
-
 OPERATIONS: dict[str, Callable[..., "Kernel"]] = {}
 """The kernels that `+`, `*` and a factor make, "sum", "product" and "multiple": `algebra.py` names its classes here."""
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from randfeat._array import Array, cast, device_of, namespace, squared_norm
 
-__all__ = ["coordinate_differences", "differenced_sqdist", "expanded_sqdist"]
-
 
 def expanded_sqdist(x: Array, y: Array, length_scale: float) -> Array:
     """`|x_i - y_j|² / ℓ²`, (..., n, d), (..., k, d) -> (..., n, k), by `|a|² + |b|² - 2 a·b` about the mean of y.

@@ -11,8 +11,6 @@ from randfeat._array import Array, as_host, namespace
 from randfeat.kernels.base import Kernel
 from randfeat.kernels.norms import split_norm
 
-__all__ = ["DotProductKernel"]
-
 
 @dataclass(frozen=True)
 class DotProductKernel(Kernel):

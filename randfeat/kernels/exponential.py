@@ -9,8 +9,6 @@ from randfeat._array import Array, as_generator, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, root
 
-__all__ = ["ExponentialKernel", "ExponentialPowerKernel", "LaplacianKernel"]
-
 
 @dataclass(frozen=True)
 class ExponentialKernel(IsotropicKernel):

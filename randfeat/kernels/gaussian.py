@@ -8,8 +8,6 @@ from randfeat.kernels.base import check_positive
 from randfeat.kernels.distances import expanded_sqdist
 from randfeat.kernels.softmax import SoftmaxFamily
 
-__all__ = ["GaussianKernel"]
-
 
 @dataclass(frozen=True)
 class GaussianKernel(SoftmaxFamily):

@@ -10,8 +10,6 @@ from randfeat._array import Array, as_generator, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, root
 
-__all__ = ["MaternKernel"]
-
 MOST_SMOOTH = 200.0
 
 

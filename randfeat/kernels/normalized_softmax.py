@@ -7,8 +7,6 @@ from randfeat._array import Array, device_of, namespace, peak, stop_gradient
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.softmax import SoftmaxFamily
 
-__all__ = ["NormalizedSoftmaxKernel"]
-
 
 @dataclass(frozen=True)
 class NormalizedSoftmaxKernel(SoftmaxFamily):

@@ -2,8 +2,6 @@
 
 from randfeat._array import Array, namespace, squared_norm
 
-__all__ = ["split_norm"]
-
 
 def split_norm(x: Array) -> tuple[Array, Array]:
     """`x/|x|` (..., d) and `log|x|` (..., 1); a zero vector stays zero and counts as of norm 1."""

@@ -11,8 +11,6 @@ from randfeat._array import Array, as_host, namespace, squared_norm
 from randfeat.kernels.base import Kernel, check_positive
 from randfeat.kernels.norms import split_norm
 
-__all__ = ["OpticalKernel"]
-
 
 @dataclass(frozen=True)
 class OpticalKernel(Kernel):

@@ -10,8 +10,6 @@ from randfeat._array import Array, as_count, as_host, namespace
 from randfeat.kernels.base import Kernel, check_positive
 from randfeat.kernels.norms import split_norm
 
-__all__ = ["PolynomialKernel"]
-
 
 @dataclass(frozen=True)
 class PolynomialKernel(Kernel):

@@ -8,8 +8,6 @@ import numpy as np
 
 from randfeat._array import Array, cast, host_to, namespace
 
-__all__ = ["ProjectedPair"]
-
 BLOCK = 2**22  # numbers held at once
 
 

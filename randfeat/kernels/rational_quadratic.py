@@ -9,8 +9,6 @@ from randfeat._array import Array, as_generator, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel
 
-__all__ = ["CauchyKernel", "RationalQuadraticKernel"]
-
 
 @dataclass(frozen=True)
 class RationalQuadraticKernel(IsotropicKernel):

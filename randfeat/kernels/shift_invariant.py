@@ -10,8 +10,6 @@ from randfeat._array import Array, namespace
 from randfeat.kernels.base import Kernel, check_positive
 from randfeat.kernels.distances import coordinate_differences, differenced_sqdist, expanded_sqdist, zeros_of_gram
 
-__all__ = ["IsotropicKernel", "SeparableKernel", "ShiftInvariantKernel"]
-
 
 @dataclass(frozen=True)
 class ShiftInvariantKernel(Kernel):

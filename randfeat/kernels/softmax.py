@@ -10,8 +10,6 @@ import numpy as np
 from randfeat._array import Array, as_host, namespace, squared_norm
 from randfeat.kernels.base import Kernel, check_positive
 
-__all__ = ["SOFTMAX", "SoftmaxFamily", "SoftmaxKernel", "resolve_scale"]
-
 
 @dataclass(frozen=True)
 class SoftmaxFamily(Kernel):

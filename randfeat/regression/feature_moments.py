@@ -9,8 +9,6 @@ import numpy as np
 from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace
 from randfeat.maps import FeatureMap
 
-__all__ = ["FeatureMoments"]
-
 BLOCK_NUMBERS = 2**22  # target size of a block of features, in numbers
 SHORTEST, LONGEST = 1024, 8192  # limits of the rows of a block
 RANK_UPDATE = 1024  # number of features from which an update in place pays

@@ -18,8 +18,6 @@ from randfeat._array import (
 from randfeat._hints import hinted
 from randfeat.maps import FeatureMap
 
-__all__ = ["SampleFunctions", "prior_functions"]
-
 
 @dataclass(frozen=True, eq=False)
 class SampleFunctions:

@@ -13,8 +13,6 @@ from randfeat._array import as_host
 from randfeat._numpy.threads import single_threaded_blas
 from randfeat.regression.feature_moments import FeatureMoments
 
-__all__ = ["RidgePath", "RidgeProblem", "RidgeSpectrum", "RidgeTridiagonal"]
-
 STEPS_PER_DECADE = 3  # of the coarse grid of penalties; GCV is a sum of functions that change over decades
 SUBDIVISIONS = 10  # of the coarse steps beside the best penalty
 HEAVIEST = 1e3  # largest penalty over the largest eigenvalue: it leaves at most 0.1 % of the unpenalized weights

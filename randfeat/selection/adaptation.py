@@ -24,8 +24,6 @@ from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.base import check_positive
 from randfeat.selection.heads import Head, pooled_heads
 
-__all__ = ["adapt"]
-
 Level = Literal["center", "balance", "dense", "weighted", "posterior", "centre", "exponent"]
 LEVELS = ("center", "balance", "dense", "weighted", "posterior")
 OTHER_SPELLINGS: dict[str, Level] = {"centre": "center", "exponent": "dense"}

@@ -10,12 +10,10 @@ import numpy as np
 
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
 from randfeat.kernels import Kernel
 from randfeat.storage.registry import registered
-from randfeat.variance import NoClosedForm
-
-__all__ = ["Entry", "catalogue"]
 
 DIM, ROWS = 4, 8
 

@@ -11,12 +11,10 @@ from randfeat.attention.cost_model.method import AttentionMethod, faster_method
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.linear import linear_attention
 from randfeat.attention.problem import Problem
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 from randfeat.selection.planning import predict_attention_error
-from randfeat.variance import NoClosedForm
-
-__all__ = ["AttentionDiagnostics", "attention_diagnostics"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,6 @@ import numpy as np
 
 from randfeat._array import as_host
 
-__all__ = ["Head", "Heads", "as_mask", "pooled_heads"]
-
 
 @dataclass(frozen=True, eq=False)
 class Head:

@@ -10,8 +10,6 @@ from randfeat.estimators import Estimator
 from randfeat.kernels import SoftmaxFamily
 from randfeat.selection.heads import as_mask
 
-__all__ = ["Pilot", "Sequences"]
-
 
 @dataclass(frozen=True, eq=False)
 class Sequences:

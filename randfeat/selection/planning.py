@@ -8,12 +8,10 @@ from randfeat._array import as_count, as_generator, as_host
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.couplings.base import resolve_coupling
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
 from randfeat.kernels import SoftmaxFamily
 from randfeat.kernels.base import check_positive
-from randfeat.variance import NoClosedForm
-
-__all__ = ["num_features_for", "predict_attention_error"]
 
 MOST_FEATURES = 2**40
 

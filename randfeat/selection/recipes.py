@@ -12,8 +12,6 @@ from randfeat.estimators.statistics import unit_pair
 from randfeat.kernels import SoftmaxFamily
 from randfeat.selection.adaptation import LEVELS, adapt
 
-__all__ = ["RECIPES", "Recipe", "RecipeInputs", "other_kernels"]
-
 
 @dataclass(frozen=True, eq=False)
 class RecipeInputs:

@@ -21,8 +21,6 @@ from randfeat.selection.heads import pooled_heads
 from randfeat.selection.pilot import Pilot, Sequences
 from randfeat.selection.recipes import RECIPES, Recipe, RecipeInputs, other_kernels
 
-__all__ = ["Candidate", "Recommendation", "recommend"]
-
 FINALISTS = 8
 COUPLINGS = ("orthogonal", "independent", "simplex", "antithetic-orthogonal")
 BUILT_IN = "built-in"

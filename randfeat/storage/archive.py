@@ -13,8 +13,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["read", "write"]
-
 LONGEST_HEAD = 4096
 INTEGER = rb"(?:0|[1-9][0-9]{0,17})"
 NPY = re.compile(  # what numpy.save writes before numbers; its reader takes more than that, and warns of some

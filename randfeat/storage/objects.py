@@ -14,8 +14,6 @@ from randfeat.maps import FeatureMap
 from randfeat.storage import archive
 from randfeat.storage.registry import LAWS, classes
 
-__all__ = ["load", "save"]
-
 FORMAT, VERSION = "randfeat", 1
 STATE_ARRAYS = ("log_max", "weighted", "total")
 LONGEST_REASON = 400

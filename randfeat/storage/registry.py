@@ -11,8 +11,6 @@ from randfeat.couplings.base import coupling_names, register_coupling
 from randfeat.estimators import Estimator, Mixer
 from randfeat.kernels import Kernel
 
-__all__ = ["LAWS", "classes", "register", "registered"]
-
 LAWS = Kernel | Coupling | Estimator | Mixer
 MODULES = ("randfeat.kernels", "randfeat.couplings", "randfeat.estimators")
 C = TypeVar("C", bound=type)

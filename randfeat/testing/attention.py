@@ -13,8 +13,6 @@ from randfeat.testing.attention_laws import LAWS
 from randfeat.testing.findings import AuditReport, Finding
 from randfeat.testing.subject import Subject
 
-__all__ = ["audit_attention"]
-
 
 def audit_attention(
     fn: Callable[..., Any],

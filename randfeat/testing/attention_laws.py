@@ -12,8 +12,6 @@ from randfeat.testing.findings import Finding
 from randfeat.testing.report import POWER_Z, bonferroni
 from randfeat.testing.subject import LEAD, Subject, largest, overshoot
 
-__all__ = ["LAWS"]
-
 LARGE = (10, 100)  # factors of the inputs
 DRAWS = 2000  # of features, for the check of bias
 FLOOR = 1e-20  # upper limit of the relative weight of a key whose logit is thousands below the largest

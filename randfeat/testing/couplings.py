@@ -13,8 +13,6 @@ from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.montecarlo import BATCH_BYTES
 from randfeat.testing.report import POWER_Z, ROUNDING, Check, Report, bonferroni, conclude, possible_rows
 
-__all__ = ["check_coupling"]
-
 
 @hinted
 def check_coupling(

@@ -13,8 +13,6 @@ from randfeat.maps import FeatureMap
 from randfeat.testing.moments import MomentCase, sample_pairs
 from randfeat.testing.report import ROUNDING, Check, Report, bonferroni, conclude, possible_rows
 
-__all__ = ["check_estimator", "check_namespace"]
-
 
 @hinted
 def check_estimator(

@@ -5,8 +5,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["AuditReport", "Finding"]
-
 Verdict = Literal["pass", "fail", "measured", "not applicable"]
 
 

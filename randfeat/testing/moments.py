@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
 from randfeat.montecarlo import HEAVY, HeavyTailWarning, kurtosis_of_estimate, sample_errors
 from randfeat.testing.report import POWER_Z, ROUNDING, Check
-from randfeat.variance import NoClosedForm
-
-__all__ = ["MomentCase", "sample_pairs"]
 
 MAX_DRAWS = 3_000_000
 PILOT_DRAWS = 5_000

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Check", "Report", "bonferroni", "conclude", "possible_rows"]
-
 POWER_Z = 3.0902  # normal quantile of 0.999
 ROUNDING = 256 * np.finfo(np.float64).eps  # of sums over at most a few hundred terms
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from randfeat._array import Array, as_host, cast
 
-__all__ = ["LEAD", "Subject", "largest", "overshoot"]
-
 LEAD = (2, 3)  # batch, heads
 
 

@@ -17,8 +17,6 @@ from randfeat.attention.relations.work import Work
 from randfeat.estimators import PositiveFeatures
 from randfeat.maps import FeatureMap
 
-__all__ = ["interleaved", "measured_rates", "seconds"]
-
 BUDGET = 0.8  # seconds for all rounds
 ROUNDS = (3, 15)  # the least and the most of them
 WAKING = 0.2  # seconds of a call from which it matters little that cores are asleep when it begins

@@ -12,8 +12,6 @@ from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["AttentionMethod", "attention_method", "faster_method", "is_exact"]
-
 
 @dataclass(frozen=True)
 class AttentionMethod:

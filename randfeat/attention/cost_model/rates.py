@@ -10,8 +10,6 @@ from randfeat._array import Array, dtype_name, library_of
 from randfeat.attention.cost_model.measurement import measured_rates, seconds
 from randfeat.attention.relations.work import Work
 
-__all__ = ["AttentionCosts"]
-
 
 @dataclass(frozen=True)
 class AttentionCosts:

@@ -10,8 +10,6 @@ from randfeat.attention.problem import Problem
 from randfeat.attention.relations import Relation
 from randfeat.attention.relations.work import Sizes, Work, pair_work
 
-__all__ = ["exact_work", "linear_work"]
-
 
 def exact_work(inputs: Inputs, relation: Relation) -> Work:
     """The work of `kernel_attention`: blocks of queries with all keys that one of the block sees."""

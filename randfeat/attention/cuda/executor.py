@@ -7,8 +7,6 @@ from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
 
-__all__ = ["CudaExecutor"]
-
 
 class CudaExecutor:
     """Plain relations between CuPy arrays, for features with an `exponential_form`.

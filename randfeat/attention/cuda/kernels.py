@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 from randfeat._array import compiled_cuda
 
-__all__ = ["SCALARS", "THREADS", "WIDTHS", "computing_scalar", "instances", "launch_on_device", "source"]
-
 SOURCES = ("tiles.cu", "passes.cu", "causal.cu")
 THREADS = 256
 SCALARS = {"float16": "Half", "bfloat16": "BFloat16", "float32": "float", "float64": "double"}

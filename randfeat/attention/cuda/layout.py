@@ -10,8 +10,6 @@ from randfeat._array import Array, cast, device_of, namespace
 from randfeat.features import ExponentialForm
 from randfeat.maps import FeatureMap
 
-__all__ = ["LOG2E", "Matrices", "Side", "map_numbers", "offsets"]
-
 LOG2E = math.log2(math.e)
 """Exponents are in base 2 on the device."""
 

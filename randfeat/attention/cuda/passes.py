@@ -20,8 +20,6 @@ from randfeat.attention.inputs import Inputs, intervals
 from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 
-__all__ = ["Work"]
-
 SHORTEST_PIECE, MOST_PIECES = 256, 32  # of the keys of one head, summed by blocks of their own
 FEWEST_CHUNKS, WORKSPACE = 8, 1 << 25  # causal: chunks whose states are in memory at once, and their bytes
 SIDE = 16  # as in tiles.cu

@@ -6,8 +6,6 @@ from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf, s
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 
-__all__ = ["Square", "attend_square", "causal_partial", "half", "merge_second_halves", "own_key", "with_first_halves"]
-
 Square = Callable[[Features, Features, Array, int], PartialOutput]
 """(queries of second halves, keys and values of first halves, size) -> outputs, all (..., blocks, size, ·)."""
 

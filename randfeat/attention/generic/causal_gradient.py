@@ -5,8 +5,6 @@ from randfeat.attention.generic.causal import half
 from randfeat.attention.partial import key_weights
 from randfeat.features import Features
 
-__all__ = ["key_gradients", "query_gradient"]
-
 
 def query_gradient(
     query_values: Array, query_log: Array, shift: Array, keys: Features, values: Array, inner: Array

@@ -5,8 +5,6 @@ from randfeat.attention.generic.causal import Square, attend_square, half
 from randfeat.attention.partial import PartialOutput
 from randfeat.features import Features
 
-__all__ = ["decayed_square", "gates_between", "remaining"]
-
 
 def gates_between(log_gates: Array, start: int, stop: int) -> Array:
     """Logarithms of the gates at `start` .. `stop - 1`: (..., stop - start, c)."""

@@ -20,8 +20,6 @@ from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
 
-__all__ = ["near_partial"]
-
 
 def near_partial(inputs: Inputs, kernel: Kernel, *, width: int, offset: int, is_causal: bool) -> PartialOutput:
     """Exact sums over the keys of each query's window, chunk by chunk, with the last keys before it at hand."""

@@ -12,19 +12,6 @@ from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 
-__all__ = [
-    "append",
-    "causal_pass",
-    "each_part",
-    "fold_state",
-    "full_pass",
-    "keys_of",
-    "pad",
-    "pad_keys",
-    "pad_queries",
-    "rows",
-]
-
 CHUNK = 256  # positions at a time: features of a chunk are the only arrays of size positions × features
 CAUSAL_CHUNK = 128
 

@@ -30,8 +30,6 @@ from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 
-__all__ = ["Gradients", "Kept", "backward_sweep", "causal_sweeps", "forward_sweep", "full_sweeps", "sum_to"]
-
 Gradients = tuple[Array, Array, Array]
 Parts = list[tuple[Array, ...]]
 """Results for consecutive rows."""

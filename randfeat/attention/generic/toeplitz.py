@@ -6,8 +6,6 @@ from randfeat.attention.inputs import intervals
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 
-__all__ = ["causal_toeplitz", "transform_square"]
-
 DIRECT = 64  # squares up to this size are multiplied out
 GROUP = 16  # features at a time, whose products with all values are the largest arrays
 

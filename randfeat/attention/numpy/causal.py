@@ -14,8 +14,6 @@ from randfeat.attention.numpy.key_block import CHUNK, KeyBlock, KeyRows, end_of_
 from randfeat.attention.numpy.sums import Sums, sum_keys
 from randfeat.maps import FeatureMap
 
-__all__ = ["CausalHead", "attend_causally"]
-
 SHORTEST = 2 * CHUNK  # positions in a block
 
 

@@ -11,8 +11,6 @@ from randfeat.attention.numpy.causal import CausalHead
 from randfeat.attention.numpy.key_block import KeyBlock, KeyRows
 from randfeat.attention.numpy.sums import Sums
 
-__all__ = ["KeySweep", "QuerySweep"]
-
 
 @dataclass(frozen=True, eq=False)
 class QuerySweep(CausalHead):

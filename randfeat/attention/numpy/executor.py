@@ -10,8 +10,6 @@ from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
 
-__all__ = ["NumPyExecutor"]
-
 
 class NumPyExecutor:
     """Plain relations between NumPy arrays, for features with an `exponential_form`, except for short sequences.

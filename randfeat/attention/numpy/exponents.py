@@ -14,8 +14,6 @@ from randfeat._numpy.threads import Scratch
 from randfeat.features import ExponentialForm
 from randfeat.maps import FeatureMap
 
-__all__ = ["Exponents", "Limits", "block_rows", "moderate"]
-
 BLOCK_BYTES = 1 << 20  # of features that are in use at one time: they stay in the cache of a core
 VECTOR = 64  # numbers that are computed as those of a large array are, to the last bit
 FEWEST, MOST = 512, 2048  # rows in a block: below, call overhead dominates; above, temporaries leave the cache

@@ -10,8 +10,6 @@ from randfeat.attention.inputs import intervals
 from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.sums import Readout, Sums, merged, sum_keys
 
-__all__ = ["attend_all", "summed_keys", "task_intervals"]
-
 TASK, MOST_TASKS = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
 
 

@@ -22,8 +22,6 @@ from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.sums import Readout, Sums
 from randfeat.attention.state import AttentionState
 
-__all__ = ["pull_back_all", "pull_back_causally"]
-
 
 def pull_back_causally(
     heads: Heads, gradient: np.ndarray, output: np.ndarray | None, num_threads: int | None

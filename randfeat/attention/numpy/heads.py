@@ -13,8 +13,6 @@ from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["Heads"]
-
 SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
 FEW = 1 << 22  # products of numbers below which threads do not pay
 

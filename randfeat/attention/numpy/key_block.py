@@ -9,8 +9,6 @@ from randfeat._numpy.threads import Scratch
 from randfeat.attention.numpy.exponents import Exponents, moderate
 from randfeat.attention.numpy.sums import Sums
 
-__all__ = ["CHUNK", "KeyBlock", "KeyRows", "Responses", "end_of_chunk"]
-
 CHUNK = 32  # positions within which weights are formed pair by pair
 
 

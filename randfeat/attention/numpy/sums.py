@@ -9,8 +9,6 @@ from randfeat.attention.inputs import intervals
 from randfeat.attention.numpy.exponents import Exponents, Limits, moderate
 from randfeat.attention.state import AttentionState
 
-__all__ = ["Readout", "Sums", "merged", "sum_keys"]
-
 
 @dataclass(frozen=True, eq=False)
 class Sums:

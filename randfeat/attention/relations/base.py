@@ -15,8 +15,6 @@ from randfeat.attention.relations.work import Sizes, Work, feature_work
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["Relation", "Setting", "as_int", "check_leading"]
-
 
 @dataclass(frozen=True, eq=False)
 class Setting:

@@ -14,8 +14,6 @@ from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
 
-__all__ = ["Bias"]
-
 
 @dataclass(frozen=True, eq=False)
 class Bias(Relation):

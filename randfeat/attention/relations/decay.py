@@ -13,8 +13,6 @@ from randfeat.attention.relations.base import Relation, Setting
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["Decay"]
-
 
 @dataclass(frozen=True, eq=False)
 class Decay(Relation):

@@ -16,8 +16,6 @@ from randfeat.attention.relations.work import Sizes, Work
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["Packed"]
-
 
 @dataclass(frozen=True, eq=False)
 class Packed(Relation):

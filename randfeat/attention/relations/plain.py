@@ -9,8 +9,6 @@ from randfeat.attention.relations.base import Relation, Setting
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["Plain"]
-
 
 @dataclass(frozen=True, eq=False)
 class Plain(Relation):

@@ -14,8 +14,6 @@ from randfeat.attention.relations.work import Sizes, Work, feature_work
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["Prefix"]
-
 
 @dataclass(frozen=True, eq=False)
 class Prefix(Relation):

@@ -14,8 +14,6 @@ from randfeat.attention.relations.work import Sizes, Work, feature_work, pair_wo
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
-__all__ = ["Window"]
-
 
 @dataclass(frozen=True, eq=False)
 class Window(Relation):

@@ -8,8 +8,6 @@ import numpy as np
 from randfeat.attention.inputs import Inputs
 from randfeat.maps import FeatureMap
 
-__all__ = ["Sizes", "Work", "feature_work", "pair_work"]
-
 Work = dict[str, float]
 """How often each rate of `AttentionCosts` is paid, by its name."""
 
