@@ -48,7 +48,7 @@ def fold(
     starts there. Results have the rows of their parts. Returns the last carry, and the results in the order of the
     rows.
 
-    While JAX traces a function for its compiler, all num_whole parts become one loop of the compiled program, so the
+    While JAX traces a function for its compiler, all whole parts become one loop of the compiled program, so the
     trace does not grow with n. The carry is first broadcast to the shape that `step` gives it. The derivative stores
     the carry at the start of each step, and recomputes the rest.
     """

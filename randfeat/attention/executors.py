@@ -7,6 +7,7 @@ from randfeat.attention.cuda.executor import CudaExecutor
 from randfeat.attention.generic.sweeps import Gradients, causal_sweeps, full_sweeps
 from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Attended, Problem
+from randfeat.attention.relations import Plain
 from randfeat.attention.state import AttentionState
 
 
@@ -26,7 +27,7 @@ class Executor(Protocol):
 
 
 class GenericExecutor:
-    """Any problem on any array library, by the pass that its relation asks for."""
+    """Every problem on every array library, by the pass of its relation."""
 
     def attend(self, problem: Problem) -> Attended:
         """Partial outputs by the relation's pass, normalized."""
@@ -36,10 +37,14 @@ class GenericExecutor:
     def pull_back(
         self, problem: Problem, gradient: Array, output: Array | None, final_state: AttentionState | None
     ) -> Gradients:
-        """The two sweeps through each sequence, for plain relations."""
+        """The two sweeps through each sequence. ValueError for relations that have no analytic gradient."""
         inputs, state, xp = problem.inputs, problem.start(), namespace(gradient)
         columns: tuple[list[Array], ...] = ([], [], [])
         for queries, part, relation in problem.relation.sequences(inputs.prepared()):
+            if not isinstance(relation, Plain):
+                raise ValueError(
+                    f"{type(relation).__name__} has no analytic gradient; differentiate by PyTorch or JAX."
+                )
             of_part = gradient[..., queries, :]
             if relation.is_causal:
                 found = causal_sweeps(part, problem.features, of_part, state, offset=relation.offset)
@@ -55,7 +60,7 @@ class GenericExecutor:
 
 
 EXECUTORS: tuple[Executor, ...] = (CudaExecutor(), NumPyExecutor(), GenericExecutor())
-"""The fastest first; the last one takes every problem."""
+"""The fastest first; the last one attends to every problem."""
 
 
 def attend(problem: Problem) -> Attended:

@@ -175,7 +175,7 @@ class Inputs:
         return np.broadcast_shapes(*summed)
 
     def restore(self, outputs: list[Array]) -> Array:
-        """The output (..., L, dv) from consecutive pieces along L, heads ungrouped, in the caller's dtype."""
+        """The output (..., L, dv) from outputs of consecutive queries, heads ungrouped, in the caller's dtype."""
         xp = namespace(self.value)
         output = xp.concat(outputs, axis=-2) if len(outputs) > 1 else outputs[0]
         if self.group is not None:

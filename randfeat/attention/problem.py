@@ -70,6 +70,11 @@ class Problem:
         return self.features.estimator.kernel
 
     @property
+    def unit_factor(self) -> float | None:
+        """The number that brings inputs times √scale to kernel units, if it is one number."""
+        return self.kernel.unit_factor
+
+    @property
     def lead(self) -> tuple[int, ...]:
         """Leading dimensions of what is summed over the keys."""
         return self.inputs.leading_shape(self.features)

@@ -89,7 +89,7 @@ class AttentionState:
         return self.merge(AttentionState(log_max, weights @ values, xp.sum(weights, axis=-1, keepdims=True)))
 
     def merge(self, other: "AttentionState") -> "AttentionState":
-        """The state of both pieces; associative, and commutative up to rounding."""
+        """The state of both parts; associative, and commutative up to rounding."""
         self.check_origin(other.origin)
         xp = namespace(self.total, other.total)
         log_max = xp.maximum(self.log_max, other.log_max)

@@ -146,7 +146,7 @@ def test_planted_mistakes_are_seen(torch, rng, monkeypatch, mistake):
         once = sweeps.query_gradient
         monkeypatch.setattr(
             sweeps, "query_gradient",
-            lambda q, log, shift, k, v, g: once(q, log, shift, k, v, g)
+            lambda log, shift, k, v, g: once(log, shift, k, v, g)
             + np.exp(log + k.log_scale - shift) * k.values * np.sum(g * v, axis=-1, keepdims=True),
         )  # fmt: skip
     else:

@@ -104,6 +104,6 @@ def has_fast_form(problem: Problem) -> bool:
     """Whether a library that has a fast executor takes it: features that are exponentials, and no special relation."""
     return (
         problem.is_plain
-        and getattr(problem.kernel, "unit_factor", None) is not None
+        and problem.unit_factor is not None
         and all(problem.features.exponential_form(keys=keys) is not None for keys in (False, True))
     )

@@ -46,7 +46,7 @@ class Work:
         """Lay out a problem for the kernels; None for a problem that is not this executor's own."""
         inputs, features, state = problem.inputs, problem.features, problem.initial_state
         xp = namespace(inputs.value, *features.arrays.values())
-        factor = getattr(problem.kernel, "unit_factor", None)
+        factor = problem.unit_factor
         if (
             not problem.is_plain
             or factor is None

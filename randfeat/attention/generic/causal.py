@@ -6,11 +6,11 @@ from randfeat._array import Array, exp_in_place, namespace, replace_minus_inf, s
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 
-Square = Callable[[Features, Features, Array, int], PartialOutput]
-"""(queries of second halves, keys and values of first halves, size) -> outputs, all (..., blocks, size, ·)."""
+Square = Callable[[Features, Features, Array], PartialOutput]
+"""(queries of second halves, keys and values of first halves) -> outputs, all (..., blocks, size, ·)."""
 
 
-def attend_square(queries: Features, keys: Features, values: Array, size: int) -> PartialOutput:
+def attend_square(queries: Features, keys: Features, values: Array) -> PartialOutput:
     """Attention of all queries of a square to all of its keys."""
     xp = namespace(values)
     key_weight, key_top = key_weights(keys)
@@ -56,7 +56,7 @@ def with_first_halves(
     """`result` with the keys of the first half of each block of `2 * size` added to the queries of its second half."""
     key_part = Features(half(keys.values, size, 0), half(keys.log_scale, size, 0))
     query_part = Features(half(queries.values, size, 1), half(queries.log_scale, size, 1))
-    return merge_second_halves(result, square(query_part, key_part, half(values, size, 0), size), size)
+    return merge_second_halves(result, square(query_part, key_part, half(values, size, 0)), size)
 
 
 def merge_second_halves(result: PartialOutput, partial: PartialOutput, size: int) -> PartialOutput:

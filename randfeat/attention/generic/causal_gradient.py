@@ -6,9 +6,7 @@ from randfeat.attention.partial import key_weights
 from randfeat.features import Features
 
 
-def query_gradient(
-    query_values: Array, query_log: Array, shift: Array, keys: Features, values: Array, inner: Array
-) -> Array:
+def query_gradient(query_log: Array, shift: Array, keys: Features, values: Array, inner: Array) -> Array:
     """`exp(log φ_i) Σ_{j<=i} (ḡ_i·v̄_j) φ(k_j)` (..., n, f), the gradient in the values of the query features.
 
     values are v̄ (..., n, dv + 1), inner is ḡ relative to e^{-shift}. In each square the keys are shifted by their

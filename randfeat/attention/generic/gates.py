@@ -30,9 +30,10 @@ def decayed_square(log_gates: Array) -> Square:
     of gates, never quotients, so that nothing overflows, cancels, or is divided by a gate that has vanished.
     """
 
-    def square(queries: Features, keys: Features, values: Array, size: int) -> PartialOutput:
+    def square(queries: Features, keys: Features, values: Array) -> PartialOutput:
+        size = values.shape[-2]
         to_border = remaining(half(log_gates, size, 0))
         from_border = cumulative_sum(half(log_gates, size, 1), -2)
-        return attend_square(queries.scaled(from_border), keys.scaled(to_border), values, size)
+        return attend_square(queries.scaled(from_border), keys.scaled(to_border), values)
 
     return square

@@ -21,9 +21,8 @@ from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
 
 
-def near_partial(inputs: Inputs, kernel: Kernel, *, width: int, offset: int, is_causal: bool) -> PartialOutput:
+def near_partial(inputs: Inputs, kernel: Kernel, *, window: int, offset: int, is_causal: bool) -> PartialOutput:
     """Exact sums over the keys of each query's window, chunk by chunk, with the last keys before it at hand."""
-    window = width
     ahead = min(max(-offset, 0), inputs.num_queries)  # queries before every key
     nothing = exact_partial(inputs.part(slice(0, ahead), slice(0, 0)), kernel, None)
     query, columns = inputs.query[..., ahead:, :], present_columns(inputs)

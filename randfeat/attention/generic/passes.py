@@ -16,7 +16,7 @@ CHUNK = 256  # positions at a time: features of a chunk are the only arrays of s
 CAUSAL_CHUNK = 128
 
 Passed = tuple[list[PartialOutput], AttentionState]
-"""Outputs of consecutive pieces along L, and the state after all keys."""
+"""Partial outputs of consecutive queries, and the state after all keys."""
 
 
 def full_pass(inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:

@@ -134,7 +134,7 @@ def causal_sweeps(
 
 
 def forward_sweep(inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState) -> tuple[Array, Kept]:
-    """The gradients in the queries, chunk by chunk, after the keys of the state; and what the way back needs."""
+    """The gradients in the queries, chunk by chunk, after the keys of the state; and what the backward sweep needs."""
 
     def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array) -> tuple:
         num = value.shape[-2]
@@ -145,8 +145,9 @@ def forward_sweep(inputs: Inputs, features: FeatureMap, gradient: Array, state: 
         kept = Kept.of(output, gradient)
         inner = kept.inner(gradient)
         shift = pad(kept.shift, size, float("inf"))
-        unread = pad(queries.values, size, 0.0), pad(queries.log_scale, size, 0.0), shift
-        square = query_gradient(*unread, padded[0], with_one(padded[1]), pad(inner, size, 0.0))
+        square = query_gradient(
+            pad(queries.log_scale, size, 0.0), shift, padded[0], with_one(padded[1]), pad(inner, size, 0.0)
+        )
         in_features = read_queries(state, queries, inner, kept.shift) + square[..., :num, :]
         in_query = query_input_gradient(features, query, queries, in_features)
         return state.append(keys, value), (in_query, *kept.columns)

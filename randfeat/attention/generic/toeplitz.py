@@ -23,7 +23,8 @@ def causal_toeplitz(queries: Features, keys: Features, values: Array, past: Arra
 def toeplitz_square(past: Array) -> Square:
     """Attention of second halves to first halves, multiplied out while that is cheaper."""
 
-    def square(queries: Features, keys: Features, values: Array, size: int) -> PartialOutput:
+    def square(queries: Features, keys: Features, values: Array) -> PartialOutput:
+        size = values.shape[-2]
         bias = past[..., None, -2 * size : -1]  # of the distances 2 size - 1 .. 1, the same for all blocks
         attend = transform_square if size > DIRECT else direct_square
         return attend(queries, keys, values, bias)

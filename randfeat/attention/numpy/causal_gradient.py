@@ -39,9 +39,9 @@ class QuerySweep(CausalHead):
             if not accurate.all():
                 redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, accurate)
                 state = earlier.to_state(self.key_side)
-                exact, known = forward_sweep(self.inputs(query, redone), self.features, gradient[redone], state)
+                exact, found = forward_sweep(self.inputs(query, redone), self.features, gradient[redone], state)
                 output[redone][inaccurate] = self.root * exact[inaccurate]
-                shift, divisor, dot = (column[:, 0] for column in known.columns)
+                shift, divisor, dot = (column[:, 0] for column in found.columns)
                 unit = shift.dtype.type(self.query_side.limits.exponent_unit)
                 log_total = (shift + np.log(divisor)) * unit
                 log_total -= self.query_side.per_row(self.query_side.units(query[redone], scratch))

@@ -1,7 +1,6 @@
-"""Full linear attention in NumPy: the sums over all keys, piece by piece, then the queries that read them."""
+"""Full linear attention in NumPy: the sums over all keys, task by task, then the queries that read them."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,9 @@ from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.sums import Readout, Sums, merged, sum_keys
 
 TASK, MOST_TASKS = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
+
+KeySums = list[list[Sums | None]]
+"""Sums by head and by task; None for a task without keys."""
 
 
 def attend_all(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> list[Sums]:
@@ -26,13 +28,13 @@ def attend_all(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> list[S
 
 
 def summed_keys(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> tuple[list[Sums], list[Readout]]:
-    """The sums over all keys of each head, piece by piece, and how its queries read them."""
-    intervals = task_intervals(heads.inputs.num_keys)
-    parts: Parts = [[None] * len(intervals) for _ in heads.indices]
+    """The sums over all keys of each head, task by task, and how its queries read them."""
+    tasks = task_intervals(heads.inputs.num_keys)
+    parts: KeySums = [[None] * len(tasks) for _ in heads.indices]
     workers.run([
         partial(key_task, heads, parts, which, i, *interval, peak=peak)
         for which in range(len(parts))
-        for i, interval in enumerate(intervals)
+        for i, interval in enumerate(tasks)
     ])  # fmt: skip
     with np.errstate(all="ignore"):  # too little for threads
         sums = [heads.folded(parts[which], which) for which in range(len(parts))]
@@ -45,12 +47,8 @@ def task_intervals(num_rows: int) -> list[tuple[int, int]]:
     return intervals(0, num_rows, max(1, -(-share // TASK)) * TASK)
 
 
-Parts = list[list[Sums | None]]
-"""Sums by head and by piece of the keys; None for a piece without keys."""
-
-
 def key_task(
-    heads: Heads, parts: Parts, which: int, number: int, start: int, stop: int, scratch: Scratch, *, peak: bool
+    heads: Heads, parts: KeySums, which: int, number: int, start: int, stop: int, scratch: Scratch, *, peak: bool
 ) -> None:
     """Sum over one interval of the keys of one head."""
     index, keys = heads.indices[which], heads.keys[which]
@@ -67,7 +65,7 @@ def key_task(
 
 
 def query_task(
-    heads: Heads, readouts: list[Any], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
+    heads: Heads, readouts: list[Readout], which: int, target: tuple[int, ...], start: int, stop: int, scratch: Scratch
 ) -> None:
     """Write the outputs of one interval of the queries of one head."""
     for first, last in intervals(start, stop, TASK):

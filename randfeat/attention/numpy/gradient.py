@@ -42,26 +42,26 @@ def pull_back_all(
 ) -> Gradients:
     """The sums over all keys, the queries with what they add to `Q`, then the keys and values."""
     work = Backward.of(heads, gradient, output)
-    everyone = range(len(heads.indices))
+    all_heads = range(len(heads.indices))
     key_tasks, query_tasks = (task_intervals(num) for num in (heads.inputs.num_keys, heads.inputs.num_queries))
     with heads.workers(num_threads) as workers:
         if final_state is None:
             sums, readouts = summed_keys(heads, workers, peak=False)
         else:
             with np.errstate(all="ignore"):
-                sums = [heads.sums_in(final_state, which) for which in everyone]
-                readouts = [heads.readout(sums[which], which) for which in everyone]
-        lists = [heads.targets[which] for which in everyone]
+                sums = [heads.sums_in(final_state, which) for which in all_heads]
+                readouts = [heads.readout(sums[which], which) for which in all_heads]
+        lists = [heads.targets[which] for which in all_heads]
         tables = [np.zeros((len(targets), len(query_tasks), *work.table_shape), heads.dtype) for targets in lists]
         workers.run([
             partial(query_task, work, readouts, which, target, tables[which][t, i], *interval)
-            for which in everyone
+            for which in all_heads
             for t, target in enumerate(lists[which])
             for i, interval in enumerate(query_tasks)
         ])  # fmt: skip
-        sources = [KeySource.of(sums[which], tables[which].sum(axis=(0, 1)), heads.keys[which]) for which in everyone]
+        sources = [KeySource.of(sums[which], tables[which].sum(axis=(0, 1)), heads.keys[which]) for which in all_heads]
         workers.run([
-            partial(source_task, work, sources, which, *interval) for which in everyone for interval in key_tasks
+            partial(source_task, work, sources, which, *interval) for which in all_heads for interval in key_tasks
         ])  # fmt: skip
     return work.gradients()
 

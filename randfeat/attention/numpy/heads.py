@@ -40,7 +40,7 @@ class Heads:
     @classmethod
     def of(cls, problem: Problem) -> "Heads | None":
         """The heads with all leading dimensions broadcast; None for a problem that is not this executor's own."""
-        features, factor, state = problem.features, getattr(problem.kernel, "unit_factor", None), problem.initial_state
+        features, factor, state = problem.features, problem.unit_factor, problem.initial_state
         inputs, lengths = problem.inputs, (problem.inputs.num_queries, problem.inputs.num_keys)
         arrays = [inputs.query, inputs.key, inputs.value, *features.arrays.values()]
         if (
@@ -123,7 +123,7 @@ class Heads:
         return Sums.empty(*self.sum_shape, self.dtype) if self.initial is None else self.sums_in(self.initial, which)
 
     def folded(self, parts: "list[Sums | None]", which: int) -> Sums:
-        """The sums of one head: those it starts with, then its pieces in order."""
+        """The sums of one head: those it starts with, then its tasks in order."""
         total = None if self.initial is None else self.initial_sums(which)
         for part in parts:
             total = merged(total, part, self.keys[which].limits)

@@ -29,8 +29,8 @@ def end_of_chunk(position: int) -> int:
 class KeyRows:
     """Consecutive keys (n, d) with their values (n, dv); present (n,) where some are masked.
 
-    log_factor (n,), in units of `Limits`, takes the place of r(k) for the queries that are the keys of the way back;
-    their "values" are gradients, which may be tiny.
+    log_factor (n,), in units of `Limits`, takes the place of r(k) in the backward sweep. There the "keys" are queries,
+    and their "values" are gradients, which may be tiny.
     """
 
     key: np.ndarray

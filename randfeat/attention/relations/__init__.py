@@ -52,4 +52,4 @@ def relation_of(
     setting = Setting(inputs, bool(is_causal), offset, num_features, has_state)
     kind = BY_OPTION[given[0]] if given else Plain
     relation = kind.of(options[given[0]] if given else None, setting)
-    return relation if cu_seqlens is None else Packed.of(cu_seqlens, replace(setting, within=relation))
+    return relation if cu_seqlens is None else replace(Packed.of(cu_seqlens, setting), each=relation)

@@ -26,8 +26,6 @@ class Setting:
     num_features: int | None
     """None for exact attention."""
     has_state: bool
-    within: "Relation | None" = None
-    """The relation within each of packed sequences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +62,7 @@ class Relation(abc.ABC):
         """The sequences that do not see each other: positions of the queries, inputs, and the relation within."""
         yield slice(0, inputs.num_queries), inputs, self
 
-    def within(self, queries: slice, keys: slice, num_queries: int) -> "Relation":
+    def restricted(self, queries: slice, keys: slice, num_queries: int) -> "Relation":
         """The relation within one of the packed sequences, of these queries to these keys."""
         return self
 

@@ -31,7 +31,7 @@ class Bias(Relation):
     def exact_passes(self) -> int:
         return 2
 
-    def within(self, queries: slice, keys: slice, num_queries: int) -> Relation:
+    def restricted(self, queries: slice, keys: slice, num_queries: int) -> Relation:
         middle = num_queries - 1
         first, last = middle - (queries.stop - queries.start - 1), middle + (keys.stop - keys.start)
         return replace(self, table=self.table[..., first : max(first, last)])

@@ -45,7 +45,7 @@ class Decay(Relation):
     def exact_passes(self) -> int:
         return 2
 
-    def within(self, queries: slice, keys: slice, num_queries: int) -> Relation:
+    def restricted(self, queries: slice, keys: slice, num_queries: int) -> Relation:
         return self if self.log_gates.shape[-2] == 1 else replace(self, log_gates=self.log_gates[..., keys, :])
 
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:

@@ -12,6 +12,7 @@ from randfeat._array import is_on_host
 from randfeat.attention.generic.passes import Passed
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.base import Relation, Setting
+from randfeat.attention.relations.plain import Plain
 from randfeat.attention.relations.work import Sizes, Work
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
@@ -29,9 +30,9 @@ class Packed(Relation):
 
     @classmethod
     def of(cls, option: Any, setting: Setting) -> Self:
-        assert setting.within is not None
-        cuts = packed_sequences(option, setting.inputs)
-        return cls(setting.is_causal, setting.offset, each=setting.within, cuts=cuts)
+        """Plain attention within each sequence."""
+        each = Plain.of(None, setting)
+        return cls(each.is_causal, each.offset, each=each, cuts=packed_sequences(option, setting.inputs))
 
     @property
     def has_exact_form(self) -> bool:
@@ -47,7 +48,7 @@ class Packed(Relation):
 
     def sequences(self, inputs: Inputs) -> Iterator[tuple[slice, Inputs, Relation]]:
         for queries, keys in self.cuts:
-            yield queries, inputs.part(queries, keys), self.each.within(queries, keys, inputs.num_queries)
+            yield queries, inputs.part(queries, keys), self.each.restricted(queries, keys, inputs.num_queries)
 
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
         outputs = []

@@ -53,7 +53,7 @@ class Window(Relation):
             result = result.merge(reversed_rows(PartialOutput.concat(outputs)))
         if self.width:
             near = near_partial(
-                inputs, features.estimator.kernel, width=self.width, offset=self.offset, is_causal=self.is_causal
+                inputs, features.estimator.kernel, window=self.width, offset=self.offset, is_causal=self.is_causal
             )
             result = result.merge(near)
         return [result], final
