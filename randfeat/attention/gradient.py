@@ -88,7 +88,7 @@ def linear_attention_vjp(
 def checked_final_state(final_state: Any, problem: Problem) -> AttentionState:
     """The state after all keys of full attention, as `linear_attention` returned it."""
     state, got = problem.state_of(final_state, "final_state"), final_state.total.shape[:-2]
-    if problem.relation.is_causal or not problem.relation.is_plain or tuple(got) != problem.lead:
+    if problem.relation.is_causal or not problem.relation.is_aligned or tuple(got) != problem.lead:
         raise ValueError(
             "final_state must be what linear_attention returned for these arguments, without is_causal and cu_seqlens, "
             f"of leading shape {problem.lead}, got leading shape {tuple(got)} and "

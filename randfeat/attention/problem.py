@@ -85,10 +85,10 @@ class Problem:
         return self.initial_state is not None or self.return_state
 
     @property
-    def is_plain(self) -> bool:
+    def is_aligned(self) -> bool:
         """Whether queries see all keys, or causally as many keys those up to their own position, and nothing else."""
         same_length = self.inputs.num_queries == self.inputs.num_keys
-        return self.relation.is_plain and (same_length or not self.relation.is_causal)
+        return self.relation.is_aligned and (same_length or not self.relation.is_causal)
 
     def empty_state(self) -> AttentionState:
         """The state before the first key."""

@@ -103,7 +103,7 @@ def faster_method(problem: Problem, like: Array, costs: AttentionCosts | None = 
 def has_fast_form(problem: Problem) -> bool:
     """Whether a library that has a fast executor takes it: features that are exponentials, and no special relation."""
     return (
-        problem.is_plain
+        problem.is_aligned
         and problem.unit_factor is not None
         and all(problem.features.exponential_form(keys=keys) is not None for keys in (False, True))
     )

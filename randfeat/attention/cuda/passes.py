@@ -48,7 +48,7 @@ class Work:
         xp = namespace(inputs.value, *features.arrays.values())
         factor = problem.unit_factor
         if (
-            not problem.is_plain
+            not problem.is_aligned
             or factor is None
             or dtype_name(inputs.value.dtype) not in SCALARS
             or 0 in (*inputs.query.shape, *inputs.key.shape, *inputs.value.shape, *features.batch_shape)

@@ -71,19 +71,25 @@ class CausalHead:
         A block that is cut is followed by short ones, which grow, as is the first one if its first key is long.
         """
         full = block_rows(self.features.num_features, self.key.dtype)
-        plain = bool(sums.total.any()) or not self.first_key_is_long()
-        start, size = 0, full if plain else max(full // 4, SHORTEST)
+        one_reference = bool(sums.total.any()) or not self.first_key_is_long()
+        start, size = 0, full if one_reference else max(full // 4, SHORTEST)
         while start < len(self.key):
             positions = slice(start, min(start + size, len(self.key)))
             block = KeyBlock.of(
-                self.key_side, sums, self.keys(positions), scratch, plain=plain, peak=peak, for_slopes=self.for_slopes
+                self.key_side,
+                sums,
+                self.keys(positions),
+                scratch,
+                one_reference=one_reference,
+                peak=peak,
+                for_slopes=self.for_slopes,
             )
             stop = positions.stop
             if block is None or block.first_bad < stop - start:
-                size, plain = SHORTEST, False
+                size, one_reference = SHORTEST, False
                 stop = min(start + end_of_chunk(0 if block is None else block.first_bad), stop)
             else:
-                size, plain = min(2 * size, full), plain and block.offset is None
+                size, one_reference = min(2 * size, full), one_reference and block.offset is None
             self.process(block, sums, slice(start, stop), scratch)
             sums = self.sums_after(block, sums, slice(start, stop), scratch, peak=peak)
             start = stop

@@ -146,14 +146,14 @@ def pull_queries(
     num, width = len(query), len(queries.rows)
     exponents = scratch.take("exponents", num, width)
     bound = queries.fill(queries.units(query, scratch), exponents)
-    plain = readout.ordinary and bound <= limits.limit
-    if plain:  # the largest weight is 1, so that no denominator is below e^{-B}
+    unshifted = readout.ordinary and bound <= limits.limit
+    if unshifted:  # the largest weight is 1, so that no denominator is below e^{-B}
         weights, weighted = readout.weights, readout.weighted
     else:
         exponents += readout.log_weight
         exponents -= exponents.max(axis=1, keepdims=True)
         weights, weighted = np.ones(width, exponents.dtype), readout.means
-    features = limits.features(exponents, bound if plain else np.inf)
+    features = limits.features(exponents, bound if unshifted else np.inf)
     total = features @ weights
     inner = scratch.take("gradients", num, weighted.shape[-1] + 1)
     np.divide(gradient, total[:, None], out=inner[:, :-1])

@@ -44,7 +44,7 @@ class Heads:
         inputs, lengths = problem.inputs, (problem.inputs.num_queries, problem.inputs.num_keys)
         arrays = [inputs.query, inputs.key, inputs.value, *features.arrays.values()]
         if (
-            not problem.is_plain
+            not problem.is_aligned
             or not all(isinstance(array, np.ndarray) for array in arrays)
             or factor is None
             or max(lengths) < SHORTEST

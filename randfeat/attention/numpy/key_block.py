@@ -76,13 +76,13 @@ class KeyBlock:
         rows: KeyRows,
         scratch: Scratch,
         *,
-        plain: bool,
+        one_reference: bool,
         peak: bool,
         for_slopes: bool,
     ) -> "KeyBlock | None":
-        """From the sums so far and the keys of the block, with one reference if `plain` and they allow; None if they
-        are no start for a block at all.
+        """Build a block from the sums so far and its keys; None if the sums are no start for a block at all.
 
+        one_reference : relative to one number, if the sums allow it.
         for_slopes : keep `before` in the order in memory that `slopes` likes, and `read` does not.
         """
         key, value, present, log_factor = rows.key, rows.value, rows.present, rows.log_factor
@@ -100,14 +100,14 @@ class KeyBlock:
             per_row[:num][~present] = -np.inf
         visible = per_row[:num] > -np.inf
         first = per_row[np.argmax(visible)] if visible.any() else 0
-        reference = reference_of(sums, first, keys, plain=plain)
+        reference = reference_of(sums, first, keys, one_reference=one_reference)
         if reference is None:
             return None
-        plain = plain and not np.any(reference != reference[0])
+        one_reference = one_reference and not np.any(reference != reference[0])
         exponents = scratch.take("key exponents", size, width)
         bad = ~moderate(value, limits, tiny=log_factor is not None)
         factors = per_row - reference[0]
-        if plain:
+        if one_reference:
             bound = keys.fill(units, exponents)
         else:
             bound = np.inf
@@ -116,7 +116,7 @@ class KeyBlock:
         exponents[num:] = 0
         if present is not None:
             exponents[:num][~present] = 0
-        if plain:
+        if one_reference:
             bad |= ~(factors[:num] <= limits.rise)
             if not keys.within_limit(exponents, bound):
                 bad |= ~(exponents[:num].max(axis=1) <= limits.limit)
@@ -126,7 +126,7 @@ class KeyBlock:
                 bad |= ~(exponents[:num].max(axis=1) <= 2 * limits.limit)
         largest = None
         if peak:
-            logs = exponents[:num] + per_row[:num, None] if plain else exponents[:num] + reference
+            logs = exponents[:num] + per_row[:num, None] if one_reference else exponents[:num] + reference
             largest = np.max(logs, axis=0, where=visible[:, None], initial=-np.inf)
         if present is not None:
             bad &= present
@@ -153,7 +153,7 @@ class KeyBlock:
         for chunk in range(len(features)):
             before[chunk + 1] += before[chunk]
         seen = np.full(num, True) if present is None or sums.total.any() else np.logical_or.accumulate(present)
-        offset = None if plain else reference
+        offset = None if one_reference else reference
         return cls(features, values, before, reference, offset, first_bad, largest, seen, keys.log_weights)
 
     def sums(self, peak: np.ndarray | None) -> Sums:
@@ -245,7 +245,7 @@ class KeyBlock:
         return (np.arange(num) < self.first_bad) & ((total >= queries.limits.lowest) | ~self.seen[:num])
 
 
-def reference_of(sums: Sums, first: float, keys: Exponents, *, plain: bool) -> np.ndarray | None:
+def reference_of(sums: Sums, first: float, keys: Exponents, *, one_reference: bool) -> np.ndarray | None:
     """The reference (m,) of the keys of a block: the sums so far, or their middle; without any sums, the first r(k).
 
     None if the sums have lost a feature, which no reference brings back.
@@ -256,4 +256,4 @@ def reference_of(sums: Sums, first: float, keys: Exponents, *, plain: bool) -> n
     low, high = logs.min(), logs.max()
     if not np.isfinite(low) or not np.isfinite(high):
         return None
-    return np.full_like(logs, (low + high) / 2) if plain and high - low <= 2 * keys.limits.limit else logs
+    return np.full_like(logs, (low + high) / 2) if one_reference and high - low <= 2 * keys.limits.limit else logs

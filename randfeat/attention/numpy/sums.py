@@ -93,11 +93,11 @@ def sum_keys(
         values = np.multiply(value, factors[:, None], out=scratch.take("values", *value.shape))
     total, weighted = np.zeros(width, key.dtype), np.zeros((width, value.shape[-1]), key.dtype)
     largest: list[np.ndarray] = []
-    plain, shifted_blocks = False, None
+    any_unshifted, shifted_blocks = False, None
     for block in blocks(len(key), size):
         exponents = keys.of_centered(units[block], scratch)
         if ordinary and keys.within_limit(exponents, bound):
-            plain = True
+            any_unshifted = True
             if peak:
                 largest.append(np.max(exponents + per_row[block, None], axis=0))
             features = limits.features(exponents, bound)
@@ -106,10 +106,12 @@ def sum_keys(
         else:
             of_block = shifted_sums(exponents, per_row[block], value[block], limits, scratch, peak=peak)
             shifted_blocks = merged(shifted_blocks, of_block, limits)
-    if plain and not total.min() >= limits.lowest:
+    if any_unshifted and not total.min() >= limits.lowest:
         return sum_keys(keys, key, value, scratch, size=size, peak=peak, shifted=True, log_factor=log_factor)
     top = np.max(largest, axis=0) if largest else None
-    found = merged(Sums(np.full(width, reference), weighted, total, top) if plain else None, shifted_blocks, limits)
+    found = merged(
+        Sums(np.full(width, reference), weighted, total, top) if any_unshifted else None, shifted_blocks, limits
+    )
     return Sums.empty(width, value.shape[-1], key.dtype) if found is None else found
 
 

@@ -49,7 +49,7 @@ class Relation(abc.ABC):
         """Linear attention of prepared inputs after the keys in `state`: partial outputs, and the state at the end."""
 
     @property
-    def is_plain(self) -> bool:
+    def is_aligned(self) -> bool:
         """Whether queries see all keys, or causally those up to their own position, and nothing else is asked."""
         return False
 

@@ -19,7 +19,7 @@ class Plain(Relation):
         return cls(setting.is_causal, setting.offset)
 
     @property
-    def is_plain(self) -> bool:
+    def is_aligned(self) -> bool:
         return self.offset == 0
 
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
