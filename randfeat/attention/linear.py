@@ -42,55 +42,77 @@ def linear_attention(
     Parameters
     ----------
     query : (..., L, d)
+        L queries. The leading dimensions are free and include the heads: (batch, heads, L, d) for example.
     key : (..., S, d)
+        S keys.
     value : (..., S, dv)
-        Any leading dimensions, heads among them, in one array library and one dtype; (batch, heads, L, d) for example.
-    features : a FeatureMap
-        From `estimator.draw(dim=d, ..., like=query)`; with `batch_shape=(heads,)` one map per head.
-    is_causal : query i sees keys 0 .. i (top-left alignment when L != S, as in PyTorch).
-    scale : multiplies the logits; 1/√d by default. It enters once: refused as a default where the kernel of `features`
-        has a scale of its own.
-    key_mask : bool, (S,) or as many dimensions as `key` less one, True = take part. A masked key is absent, whatever it
-        and its value hold.
-    enable_gqa : query heads (dimension -3) may be a multiple of the key heads, each serving a group of queries.
-    initial_state : AttentionState of keys that come before these, in the layout that `return_state` gave it.
-    return_state : also return the state after all keys.
-    causal_offset : with `is_causal`, query i sees the keys 0 .. i + causal_offset; S - L aligns the last of both. Keys
-        of `initial_state` come before all of these.
-    key_lengths : ints in the first of the leading dimensions of `key`, (batch,) for example: keys from there on are
-        absent.
-    key_ends : ints (L,) or (..., L): query i sees the keys j < key_ends_i, of any order. Costs as much as causal
-        attention over L + S positions.
-    cu_seqlens : offsets 0, .., length, integers on the host: sequences packed along the length, none of which sees
-        another. A pair of such lists where queries and keys are packed differently.
-    decay : factor in 0 .. 1 by which what is remembered fades with every position, so that key j has the weight
-        `decay^(i - j)` at query i; with `is_causal` only. A number, one for each head, or gates g_t for each position,
-        (..., S, 1) or (..., S, num_features), multiplied over j < t <= i; then every query is at a key's position.
-    relative_bias : (L + S - 1,) or (..., heads, L + S - 1): weights `exp(b) K̂_ij` with the entry j - i + L - 1, by FFT.
-        In float32 a bias below the largest by 15 or more is rounding.
-    window : keys at a distance below it have their exact weights, all others those of the features, under one
-        normalizer; i + causal_offset is the position of query i.
-    layout : "bhld", or "blhd" for (..., L, heads, d) in and out. Masks, lengths and states are as in "bhld" always.
-    method : "linear"; "exact" for the kernel of `features` itself, by `kernel_attention` with the same arguments but
-        no state and no gates per feature; "auto" for the one that `attention_method` expects to be faster.
+        One value for each key. Query, key and value have one array library and one dtype.
+    features : FeatureMap
+        The result of `estimator.draw(dim=d, ..., like=query)`. `batch_shape=(heads,)` draws one map for each head.
+    is_causal : bool
+        If True, query i sees the keys 0 .. i. If L and S differ, the first query and the first key have the same
+        position, as in PyTorch.
+    scale : float
+        Factor of the logits, 1/√d by default. The default is for features of the plain `SoftmaxKernel()` only. Features
+        of every other kernel need an explicit `scale`, because their kernel may have a scale of its own; 1.0 takes the
+        kernel as it is.
+    key_mask : bool, (S,) or the shape of `key` without its last dimension
+        True: the key takes part. A masked key has no influence, whatever numbers it and its value contain.
+    enable_gqa : bool
+        If True, the number of query heads (dimension -3) may be a multiple of the number of key heads. Each key head
+        then serves a group of consecutive query heads.
+    initial_state : AttentionState
+        The sums over earlier keys, which come before all keys of this call: the state that an earlier call returned.
+    return_state : bool
+        If True, also return the state after all keys.
+    causal_offset : int
+        Needs `is_causal`. Query i sees the keys 0 .. i + causal_offset, and all keys of `initial_state`. With S - L,
+        the last query has the position of the last key.
+    key_lengths : integers; one, or the first of the leading dimensions of `key`, for example (batch,)
+        The number of keys of each sequence. Keys with this index or a larger one are ignored.
+    key_ends : integers, (L,) or (..., L)
+        Query i sees the keys j < key_ends_i. The ends need not be sorted. The cost is that of causal attention over
+        L + S positions.
+    cu_seqlens : integers on the host, 0, .., length
+        Offsets of several sequences that are packed along the length. No sequence sees another. If queries and keys are
+        packed differently, give a pair of such lists.
+    decay : number, one for each head, or gates (..., S, 1) or (..., S, num_features)
+        Needs `is_causal`. Factors between 0 and 1, by which weights decrease with the distance. A number g multiplies
+        the weight of key j at query i by `g^(i - j)`. Gates g_t, one for each position, multiply it by the product of
+        g_t over j < t <= i; each query must then have the position of a key, L + causal_offset <= S.
+    relative_bias : (L + S - 1,) or (..., heads, L + S - 1)
+        Biases b by relative position: key j has the weight `exp(b[j - i + L - 1]) K̂_ij` at query i, computed by FFT.
+        In float32, if a bias is 15 or more below the largest, the weight is lost in rounding errors.
+    window : int
+        Keys at a distance smaller than `window` have their exact kernel values as weights, all other keys have
+        estimates. All weights are divided by one common sum. The position of query i is i + causal_offset.
+    layout : "bhld" or "blhd"
+        "blhd" has query, key, value and output as (..., L, heads, d). Masks, lengths and states are as in "bhld".
+    method : "linear", "exact" or "auto"
+        "exact" is `kernel_attention` with the kernel of `features` and the same arguments; it has no state, and no
+        gates for each feature. "auto" is the method that `attention_method` expects to be faster.
+    num_threads : int
+        Threads for NumPy arrays. The default is RANDFEAT_NUM_THREADS, or else the number of cores that this process may
+        use. The output does not depend on it, to the last bit. Other libraries have their own settings.
 
-    `decay`, `key_ends`, `relative_bias` and `window` exclude each other; `relative_bias` and `cu_seqlens` have no
-    state. Whatever does not go together is a ValueError.
-    num_threads : threads for NumPy arrays; by default what RANDFEAT_NUM_THREADS says, else the cores that this process
-        may use. The output does not depend on it, to the last bit. Other libraries have settings of their own.
+    Only one of `decay`, `key_ends`, `relative_bias` and `window` can be given. `relative_bias` and `cu_seqlens` cannot
+    be combined with a state. Arguments that cannot be combined raise ValueError.
 
     Returns
     -------
     (..., L, dv) in the dtype of `value`, or the pair (output, state).
 
-    Exactness: the estimate is consistent, not unbiased (a ratio); `predict_attention_error` has its error. Positive
-    features give convex combinations of the values, at every scale and in every dtype; signed features
-    (trigonometric) can have small or negative denominators. There is no epsilon: per feature the largest key is taken
-    out and put back on the query side. Causal outputs never depend on later keys, to the last bit.
-    A query without any key (empty sequence, everything masked) gives zeros, and so does one whose weights all vanish,
-    as they can with ReLU features. NaN or infinity in a key or value that takes part spoils every output that sees it.
+    Exactness: the output is a ratio of two estimates, so it is consistent but not unbiased. `predict_attention_error`
+    predicts its error.
+    Positive features make each output a convex combination of the values, at every scale and in every dtype. Signed
+    features (trigonometric) can have small or negative denominators.
+    There is no epsilon. For each feature, the key features are divided by the largest of them, and the query features
+    are multiplied by the same number.
+    Causal outputs never depend on later keys, to the last bit.
+    A query without keys gives zeros (empty sequence, all keys masked). So does a query whose weights are all 0, as they
+    can be with ReLU features. NaN or infinity in a key or value that takes part spoils each output that sees it.
 
-    Limits: masks over (L, S) pairs that are not among these have no linear-time form and are refused.
+    Limits: a general mask over pairs (L, S) has no linear-time form. Only the options above are possible.
 
     Source: Katharopoulos et al. 2020, "Transformers are RNNs"; Choromanski et al. 2021, "Rethinking Attention with
     Performers".
