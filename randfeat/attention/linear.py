@@ -41,57 +41,57 @@ def linear_attention(
 
     Parameters
     ----------
-    query : (..., L, d)
+    query : (..., L, d).
         L queries. The leading dimensions are free and include the heads: (batch, heads, L, d) for example.
-    key : (..., S, d)
+    key : (..., S, d).
         S keys.
-    value : (..., S, dv)
+    value : (..., S, dv).
         One value for each key. Query, key and value have one array library and one dtype.
-    features : FeatureMap
+    features : FeatureMap.
         The result of `estimator.draw(dim=d, ..., like=query)`. `batch_shape=(heads,)` draws one map for each head.
-    is_causal : bool
+    is_causal : bool.
         If True, query i sees the keys 0 .. i. If L and S differ, the first query and the first key have the same
         position, as in PyTorch.
-    scale : float
+    scale : float.
         Factor of the logits, 1/√d by default. The default is for features of the plain `SoftmaxKernel()` only. Features
         of every other kernel need an explicit `scale`, because their kernel may have a scale of its own; 1.0 takes the
         kernel as it is.
-    key_mask : bool, (S,) or the shape of `key` without its last dimension
+    key_mask : bool, (S,) or the shape of `key` without its last dimension.
         True: the key takes part. A masked key has no influence, whatever numbers it and its value contain.
-    enable_gqa : bool
+    enable_gqa : bool.
         If True, the number of query heads (dimension -3) may be a multiple of the number of key heads. Each key head
         then serves a group of consecutive query heads.
-    initial_state : AttentionState
+    initial_state : AttentionState.
         The sums over earlier keys, which come before all keys of this call: the state that an earlier call returned.
-    return_state : bool
+    return_state : bool.
         If True, also return the state after all keys.
-    causal_offset : int
+    causal_offset : int.
         Needs `is_causal`. Query i sees the keys 0 .. i + causal_offset, and all keys of `initial_state`. With S - L,
         the last query has the position of the last key.
-    key_lengths : integers; one, or the first of the leading dimensions of `key`, for example (batch,)
+    key_lengths : integers; one, or the first of the leading dimensions of `key`, for example (batch,).
         The number of keys of each sequence. Keys with this index or a larger one are ignored.
-    key_ends : integers, (L,) or (..., L)
+    key_ends : integers, (L,) or (..., L).
         Query i sees the keys j < key_ends_i. The ends need not be sorted. The cost is that of causal attention over
         L + S positions.
-    cu_seqlens : integers on the host, 0, .., length
+    cu_seqlens : integers on the host, 0, .., length.
         Offsets of several sequences that are packed along the length. No sequence sees another. If queries and keys are
         packed differently, give a pair of such lists.
-    decay : number, one for each head, or gates (..., S, 1) or (..., S, num_features)
+    decay : number, one for each head, or gates (..., S, 1) or (..., S, num_features).
         Needs `is_causal`. Factors between 0 and 1, by which weights decrease with the distance. A number g multiplies
         the weight of key j at query i by `g^(i - j)`. Gates g_t, one for each position, multiply it by the product of
         g_t over j < t <= i; each query must then have the position of a key, L + causal_offset <= S.
-    relative_bias : (L + S - 1,) or (..., heads, L + S - 1)
+    relative_bias : (L + S - 1,) or (..., heads, L + S - 1).
         Biases b by relative position: key j has the weight `exp(b[j - i + L - 1]) K̂_ij` at query i, computed by FFT.
         In float32, if a bias is 15 or more below the largest, the weight is lost in rounding errors.
-    window : int
+    window : int.
         Keys at a distance smaller than `window` have their exact kernel values as weights, all other keys have
         estimates. All weights are divided by one common sum. The position of query i is i + causal_offset.
-    layout : "bhld" or "blhd"
+    layout : "bhld" or "blhd".
         "blhd" has query, key, value and output as (..., L, heads, d). Masks, lengths and states are as in "bhld".
-    method : "linear", "exact" or "auto"
+    method : "linear", "exact" or "auto".
         "exact" is `kernel_attention` with the kernel of `features` and the same arguments; it has no state, and no
         gates for each feature. "auto" is the method that `attention_method` expects to be faster.
-    num_threads : int
+    num_threads : int.
         Threads for NumPy arrays. The default is RANDFEAT_NUM_THREADS, or else the number of cores that this process may
         use. The output does not depend on it, to the last bit. Other libraries have their own settings.
 
