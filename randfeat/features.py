@@ -124,9 +124,9 @@ class ExponentialForm:
 
 @dataclass(frozen=True, eq=False)
 class FourierForm:
-    """Features that are waves, with a factor common to the row: `φ(x) = e^{r(x)} [a_i cos(x·w_i + b_i)]_i`.
+    """Cosine features, times a factor that all features of one input share: `φ(x) = e^{r(x)} [a_i cos(x·w_i + b_i)]_i`.
 
-    Without phases b they are pairs, first all cosines, then all sines: `e^{r(x)} [a_i cos(x·w_i), a_i sin(x·w_i)]_i`.
+    Without phases b the features are first all cosines, then all sines: `e^{r(x)} [a_i cos(x·w_i), a_i sin(x·w_i)]_i`.
 
     rows : w (..., m, d). amplitudes : a (..., 1, m).
     per_row : x (..., n, d) -> r(x) (..., n, 1), and row_slope : its gradient, (..., n, d).

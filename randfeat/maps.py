@@ -120,10 +120,10 @@ class FeatureMap:
         return kernel.unit_pull_back(x, inner)
 
     def exponential_form(self, *, keys: bool) -> ExponentialForm | None:
-        """The features of queries or keys as exponentials of affine maps, for inputs in kernel units; None if not.
+        """The features of queries or keys as exponentials of affine maps of inputs in kernel units, or None.
 
-        A row and a weight for every feature. A subclass that changes the features of an estimator, but not their form,
-        has none.
+        The form has one row and one weight for each feature. If a subclass overrides the features of an estimator but
+        not `exponential_form`, the inherited form may be wrong, so the result is None.
         """
         form = self.estimator.exponential_form(self.arrays, keys=keys)
         if form is None or not stated_for(self.estimator, "exponential_form", *FEATURES):
@@ -134,7 +134,7 @@ class FeatureMap:
         return replace(form, log_weights=form.log_weights + self.arrays["log_row_weights"])
 
     def fourier_form(self) -> FourierForm | None:
-        """The features as waves, for inputs in kernel units; None if they are not, as in `exponential_form`."""
+        """The features as cosines and sines, for inputs in kernel units; None in the cases of `exponential_form`."""
         form = self.estimator.fourier_form(self.arrays)
         if form is None or not stated_for(self.estimator, "fourier_form", *FEATURES):
             return None

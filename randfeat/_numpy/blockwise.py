@@ -139,5 +139,5 @@ def panels(features: np.ndarray, num_rows: int) -> list[slice]:
 
 
 def memory(scratch: Scratch, name: str, length: int, part: slice) -> np.ndarray:
-    """Scratch memory for the features `part` of one block."""
+    """Scratch memory (length, features in `part`) for one block; `part` is a slice of the features."""
     return scratch.take(name, length, part.stop - part.start)

@@ -100,7 +100,7 @@ class Problem:
         return self.empty_state() if self.initial_state is None else self.initial_state
 
     def state_of(self, given: Any, name: str = "initial_state") -> AttentionState:
-        """A state that fits the features and values, and is not known to be of other features."""
+        """`given`, as a state with all leading dimensions; an error if its shape or its feature map does not fit."""
         empty = self.empty_state()
         if not isinstance(given, AttentionState):
             raise TypeError(f"{name} must be an AttentionState, got {type(given).__name__}.")

@@ -33,9 +33,10 @@ class AttentionState:
         total (..., f, 1)           Σ_j values_jf exp(log_jf - c_f).
 
     `append` adds keys. `merge` joins the states of two parts of a sequence, wherever it was cut; the order of merging
-    does not matter. `empty` changes nothing. Reading adds c_f to the queries' scales, so nothing overflows at any
-    finite logit. With positive features the largest term of every denominator is 1 after scaling: there is no epsilon.
-    States are immutable and in the computing dtype (float32 for float16 and bfloat16).
+    does not matter. Merging with `empty` changes nothing. For the outputs, c_f is added to the `log_scale` of the query
+    features, so nothing overflows for any finite logits. With positive features the largest term of every denominator
+    is 1 after scaling: there is no epsilon. States are immutable and in the computing dtype (float32 for float16 and
+    bfloat16).
 
     Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax", for the running maximum; here there
     is one per feature.

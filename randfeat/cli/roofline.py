@@ -59,5 +59,8 @@ def exponentials(num_features: int) -> int:
 
 
 def roofline(ceilings: Ceilings, dim: int, value_dim: int, num_features: int) -> float:
-    """Lower bound of the seconds per token and head: products, then exponentials, each at its ceiling."""
+    """Lower bound of the seconds per token and head.
+
+    The time of the products plus the time of the exponentials, each at the highest rate that was measured.
+    """
     return flops(dim, value_dim, num_features) / ceilings.flops + exponentials(num_features) / ceilings.exponentials

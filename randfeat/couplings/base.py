@@ -38,10 +38,10 @@ class Coupling(Hinted, abc.ABC):
         """
 
     def row_law(self, dim: int, num_rows: int | None = None) -> PairLaw:
-        """The joint law of the pair (w, w), a row with itself, averaged over rows.
+        """The law of the pair (w, w), for a row w chosen at random; variances are computed from it.
 
-        N(0, I) where marginals are exact. Raises ValueError if the law depends on the number of rows and `num_rows` is
-        not given, and NoClosedForm if it is not known.
+        With `exact_marginals`, w is N(0, I). Raises ValueError if the law depends on the number of rows and `num_rows`
+        is not given. Raises NoClosedForm if the law is not known.
         """
         if self.exact_marginals:
             return GaussianPair(correlation=1.0)
@@ -50,7 +50,9 @@ class Coupling(Hinted, abc.ABC):
         )
 
     def pair_laws(self, num_rows: int, dim: int) -> list[tuple[float, PairLaw]]:
-        """The dependent ordered pairs of different rows, as (number of pairs, joint law); other pairs are independent.
+        """A list of (number of pairs, joint law): one entry for each kind of dependent pairs of different rows.
+
+        (w_i, w_j) and (w_j, w_i) count as two pairs. All pairs that are not counted are independent.
 
         Raises NoClosedForm, naming what to use instead, if the joint law is not known.
         """

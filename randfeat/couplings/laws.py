@@ -55,7 +55,7 @@ class PairLaw(abc.ABC):
 
     @abc.abstractmethod
     def negated(self) -> "PairLaw":
-        """The law of (w1, -w2)."""
+        """The pair law of (w1, -w2); this law is that of the rows (w1, w2)."""
 
     def second_moment(self, dim: int) -> float:
         """`E[(v·w1)²] / |v|²`: 1 for N(0, I), and for every other law with `E[w1 w1ᵀ] = I`."""

@@ -41,7 +41,7 @@ class ScaledGaussianPair(PairLaw):
         return self.variance
 
     def sqnorm_covariance(self, dim: int) -> float:
-        """`2dρ²σ⁴`."""
+        """`Cov(|w1|², |w2|²) = 2dρ²σ⁴`."""
         return 2 * dim * (self.correlation * self.variance) ** 2
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:

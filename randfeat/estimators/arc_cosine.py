@@ -56,7 +56,7 @@ class ArcCosineFeatures(Estimator):
         return Features(values, xp.zeros_like(values[..., :1]))
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """`J_n(θ)/J_n(0)`, times the radial factor of rows that are not Gaussian."""
+        """`J_n(θ)/J_n(0)`, times a factor that depends on the lengths of the rows if they are not Gaussian."""
         return self.kernel.relative(x, y) * radial_factor(law, 2 * self.kernel.order, type(self).__name__)
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:

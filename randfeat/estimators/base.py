@@ -231,7 +231,7 @@ class Estimator(Hinted, abc.ABC):
         raise NoClosedForm(f"{type(self).__name__} has no closed joint moment; use randfeat.montecarlo.")
 
     def row_kurtosis(self, x: Any, y: Any) -> np.ndarray:
-        """Kurtosis of `S(w)` for one N(0, I) row: how many draws an empirical MSE needs (`montecarlo`)."""
+        """Kurtosis of `S(w)` for one N(0, I) row; `montecarlo` judges by it how many draws a measured MSE needs."""
         raise NoClosedForm(f"{type(self).__name__} has no closed kurtosis.")
 
     @hinted
@@ -318,7 +318,7 @@ class Estimator(Hinted, abc.ABC):
         return variance.times_reference(self.kernel, self._mse_over_reference(x, y, num_features), x, y, power=2)
 
     def _pair(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Host copies of a pair whose dimension fits."""
+        """x and y as NumPy arrays, after a check of their dimension."""
         x, y = variance.host_pair(x, y)
         self.check_dim(x.shape[-1])
         return x, y

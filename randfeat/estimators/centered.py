@@ -17,15 +17,17 @@ from randfeat.estimators.transformed import TransformedEstimator
 class CenteredFeatures(TransformedEstimator):
     """Features at shifted inputs: `exp(x·y) = e^{x·c2} e^{c1·(y - c2)} exp((x - c1)·(y - c2))`.
 
-    base : any estimator of the softmax or Gaussian kernel. query_shift : c1 (..., d). key_shift : c2 (..., d); in
-        kernel units.
+    base : any estimator of the softmax or Gaussian kernel. query_shift : c1 (..., d). key_shift : c2 (..., d). Both
+        shifts are in kernel units.
 
-    Shapes: as the base's; the two factors go into the log_scale of queries and keys, so the map is asymmetric.
-    Exact: an identity for all c1, c2, so unbiased exactly when the base is. In attention the query factor cancels, and
-        the key factor is a weight of each key.
-    Error: the base's at the shifted pair. Positive features see |x + y - c1 - c2|², smallest in the mean for
-        c1 + c2 = mean(x) + mean(y); trigonometric ones |x - y - c1 + c2|², smallest for c1 - c2 = mean(x) - mean(y).
-        `fit` takes the two means, which serves both.
+    Shapes: those of the features of `base`. The two factors are added to the `log_scale` of queries and keys, so query
+        features and key features differ.
+    Exact: the formula is an identity for all c1 and c2, so this estimator is unbiased if and only if `base` is. In
+        attention the query factor cancels, and the key factor is a weight of each key.
+    Error: the relative error of `base` at the shifted pair (x - c1, y - c2). For positive features it depends on
+        |x + y - c1 - c2|², whose mean is smallest for c1 + c2 = mean(x) + mean(y). For trigonometric features it
+        depends on |x - y - c1 + c2|², whose mean is smallest for c1 - c2 = mean(x) - mean(y). `fit` sets c1 = mean(x)
+        and c2 = mean(y), which is best in both cases.
     Source: the shift invariance of softmax; Choromanski et al. 2021 for the features.
 
     >>> x, y = np.array([3.0, 0.1]), np.array([3.0, -0.1])
@@ -48,7 +50,10 @@ class CenteredFeatures(TransformedEstimator):
 
     @classmethod
     def fit(cls, query: Any, key: Any, *, scale: float | None = None, base: SoftmaxEstimator | None = None) -> Self:
-        """Shifts by the means of (..., L, d) queries and (..., S, d) keys. Raw inputs, scale of attention."""
+        """Take the means of queries (..., L, d) and keys (..., S, d) as shifts.
+
+        Inputs and `scale` are as for `linear_attention`.
+        """
         base = PositiveFeatures() if base is None else base
         x, y = unit_pair(query, key, kernel=base.kernel, scale=scale)
         return cls(base=base, query_shift=x.mean(axis=-2), key_shift=y.mean(axis=-2))

@@ -19,9 +19,10 @@ from randfeat.variance import unit_inputs
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DelegatingEstimator(Parametric, Estimator):
-    """An estimator with the features of its `base` at inputs that it moves, times a factor of each input.
+    """An estimator made from another one: the features of `base` at transformed inputs, times a number for each input.
 
-    base : the estimator. Its signs, widths, rows and moments are those of the whole, moments at the moved inputs.
+    base : the other estimator. This one has the same signs, possible numbers of features, and rows. Its moments are the
+        moments of `base` at the transformed inputs.
     """
 
     kernel: Kernel = field(init=False, repr=False, default_factory=SoftmaxKernel)
@@ -37,17 +38,18 @@ class DelegatingEstimator(Parametric, Estimator):
 
     @abc.abstractmethod
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
-        """The kernel of the whole, from the base's."""
+        """The kernel of this estimator, made from the kernel of `base`."""
 
     @property
     def _core(self) -> Estimator:
-        """The estimator that is evaluated at moved inputs."""
+        """The estimator that is evaluated at transformed inputs."""
         return self.base
 
     def move(self, arrays: Arrays, x: Any, *, keys: bool) -> tuple[Any, Any]:
-        """The input of the base in place of x (..., n, d), before its own units, and the logarithm of the factor.
+        """The transformed input for x (..., n, d), and the logarithm of the factor.
 
-        x is in units of the kernel of the whole; the logarithm is (..., n, 1), or a number. Pure array API.
+        x is in the units of this estimator's kernel; the result is not yet in the units of `base`. The logarithm is
+        (..., n, 1), or a number. Pure array API.
         """
         return x, 0.0
 
@@ -109,7 +111,7 @@ class DelegatingEstimator(Parametric, Estimator):
         return self._core.key_features(arrays, self._core.kernel.unit(moved)).scaled(log_factor)
 
     def moved_pair(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs of the base in place of a pair in kernel units, broadcasting over (..., d)."""
+        """The two transformed inputs, for a pair (x, y) in kernel units; x and y are (..., d) and broadcast."""
         arrays, single = self.own_arrays(), not self.batch_shape
         moved = [
             self.move(arrays, np.atleast_2d(side) if single else side, keys=bool(keys))[0]
@@ -118,7 +120,7 @@ class DelegatingEstimator(Parametric, Estimator):
         return (moved[0].reshape(x.shape), moved[1].reshape(y.shape)) if single else (moved[0], moved[1])
 
     def _unit_pair(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The moved pair in units of the base."""
+        """The transformed pair in the units of `base`."""
         x, y = self.moved_pair(x, y)
         return self._core.kernel.unit(x), self._core.kernel.unit(y)
 

@@ -121,7 +121,7 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
         return self.rotation
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """`E[T(w)] e^{-|z|²/2}`, T the tilted exponential of `PairLaw`."""
+        """`E[T(w)] e^{-|z|²/2}`, with z = x + y along the axes and T(w) as in `PairLaw.tilted_covariance`."""
         return law.tilted_row_mean(self._along_axes(x + y), self.per_pair(self.exponents))
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:

@@ -15,15 +15,17 @@ from randfeat.kernels.softmax import SOFTMAX
 class GeometricFeatures(CountFeatures):
     """Geometric features, `φ_i(x) = p^{-d/2} Π_l x_l^{c_il} / √((1-p)^{c_il} c_il! m)` with P(c_il = n) = p (1-p)^n.
 
-    success_probability : p, between 0 and 1, one number, or an array with one for each head. From data: `fit`.
+    success_probability : p, between 0 and 1, one number, or an array with one for each head. `fit` chooses it from
+        data.
 
     x and y in kernel units.
 
     Shapes: (..., n, d) -> values -1, 0 or 1 and log_scale (..., n, m), one feature per vector of counts.
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every m >= 1.
-    Error: relative variance `(p^{-d} Π_l I_0(2|x_l y_l|/√(1-p)) e^{-2x_l y_l} - 1) / m`. Bounded, unlike
-        `PoissonFeatures`: the factorial outgrows every power.
-    Limits: positive only for inputs without negative entries; p^{-d} restricts it to small inputs or few dimensions.
+    Error: relative variance `(p^{-d} Π_l I_0(2|x_l y_l|/√(1-p)) e^{-2x_l y_l} - 1) / m`. For given x the features are
+        bounded, unlike `PoissonFeatures`, because the factorial grows faster than every power.
+    Limits: positive only for inputs without negative entries. The second moment has the factor p^{-d}, so these
+        features are useful only for small inputs or in few dimensions.
     Source: Likhosherstov et al. 2022, "Chefs' Random Tables" (GeomRF).
 
     >>> x = np.array([0.3, -0.2, 0.1])

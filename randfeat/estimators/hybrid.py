@@ -19,22 +19,28 @@ from randfeat.kernels.softmax import SOFTMAX
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HybridFeatures(MixedEstimator):
-    """Hybrid features of any bases, `K̂ = Σ_k λ̂_k K̂_k` with random weights λ̂ of sum 1: HRF.
+    """Hybrid features (HRF): a sum of several estimators, `K̂ = Σ_k λ̂_k K̂_k`, with random weights λ̂_k of sum 1.
 
-    bases : p + 1 estimators of one kernel of the softmax family, with one coupling, which are those of the whole.
-    mixers : p weights λ̂_1 .. λ̂_p (`AngularMixer`, `GaussianMixer`); the last base takes 1 - Σ λ̂_k.
-    shared_rows : whether all bases use the very same rows.
+    bases : p + 1 estimators, all with the same kernel (of the softmax family) and the same coupling. The hybrid has
+        this kernel and this coupling, too.
+    mixers : p weights λ̂_1 .. λ̂_p (`AngularMixer`, `GaussianMixer`); the last base has the weight 1 - Σ λ̂_k.
+    shared_rows : whether all bases use the same rows.
 
-    The default is `AngularHybridFeatures`; `multipolar` puts a centered base at each of several anchors.
+    The default is the estimator of `AngularHybridFeatures`. `multipolar` makes a hybrid with several anchors, and a
+    centered base for each.
 
-    Shapes: (..., n, d) -> values and log_scale (..., n, D), D = m [Σ_k f_k (1 + n_k) + f_{p+1} (1 + Σ n_k)] for m rows,
-        f_k features per row of base k and n_k coordinates of mixer k, less the constant parts that are zero. Products
-        are tensor products, and a minus sign goes to the keys: the map is asymmetric.
-    Exact: `E[φ_q(x)·φ_k(y)] = exp(x·y)` if the bases are, whatever the mixers estimate, for the weights add up to 1.
-    Error: variance `Σ_kl E[λ̂_k λ̂_l] Cov(K̂_k, K̂_l)`, and for biased bases b also `Σ_kl Cov(λ̂_k, λ̂_l) b_k b_l`. Common
-        rows add the covariances of different bases: in closed form for independent, orthogonal and jointly Gaussian
-        rows and bases with `exponential_terms`, else `NoClosedForm`.
-    Limits: not positive; the weights that cancel do so in floating point, to the rounding of the larger base estimate.
+    Shapes: (..., n, d) -> values and log_scale (..., n, D), D = m [Σ_k f_k (1 + n_k) + f_{p+1} (1 + Σ n_k)], with m
+        rows, f_k features per row of base k, and n_k coordinates of mixer k. Each weight is a constant plus an inner
+        product; terms whose constant is 0 are left out of D. The features of a weight times an estimate are tensor
+        products. A minus sign is put into the key features, so query features and key features differ.
+    Exact: `E[φ_q(x)·φ_k(y)] = exp(x·y)` if all bases are unbiased. It does not matter what the mixers estimate, because
+        the weights add up to 1.
+    Error: variance `Σ_kl E[λ̂_k λ̂_l] Cov(K̂_k, K̂_l)`, and for biased bases b also `Σ_kl Cov(λ̂_k, λ̂_l) b_k b_l`.
+        With `shared_rows` the estimates of different bases are correlated, and their covariances are part of the
+        variance. They are known for independent, orthogonal and jointly Gaussian rows if all bases have
+        `exponential_terms`; otherwise `NoClosedForm` is raised.
+    Limits: estimates can be negative. Where two large terms should cancel, they cancel only up to the rounding error of
+        the larger base estimate.
     Source: Choromanski et al. 2022, "Hybrid Random Features".
 
     >>> import numpy as np
@@ -78,11 +84,11 @@ class HybridFeatures(MixedEstimator):
         coupling: Coupling | str = "orthogonal",
         shared_rows: bool = True,
     ) -> Self:
-        """Exact wherever x + y is one of the `anchors` (p, d) far from the others; trigonometric elsewhere.
+        """Make a hybrid that is exact where x + y is one of the `anchors` (p, d), if that is far from the others.
 
-        Each anchor c has hyperbolic features centered there, which are exact at x + y = c, and the Gaussian weight
-        `exp(-|x + y - c|²/2·width²)`; trigonometric features take what is left, so x = y is exact only as far as these
-        weights vanish there. All in kernel units.
+        Each anchor c has hyperbolic features centered at c, which are exact at x + y = c. Their weight is the Gaussian
+        `exp(-|x + y - c|²/2·width²)`. Trigonometric features have the rest of the weight, so the hybrid is exact at
+        x = y as far as the Gaussian weights vanish there. Anchors and width are in kernel units.
         """
         anchors = frozen_array(anchors, "anchors")
         if anchors.ndim != 2:

@@ -103,7 +103,7 @@ class MaclaurinFeatures(UncoupledEstimator):
         return Features(values, log_scale + self._log_envelope(sqnorm))
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """`Σ_n a_n² T^n/q_n` over the squared reference, less the squared relative kernel."""
+        """`(Σ_n a_n² T^n/q_n - k²) / m`, divided by the squared reference."""
         x, y = unit_inputs(self.kernel, x, y)
         a, b, c = fourth_moments(x, y)
         log_moment = self._log_second_moment(a + b + c)
@@ -156,7 +156,7 @@ class MaclaurinFeatures(UncoupledEstimator):
         )
 
     def _log_second_moment(self, moment: np.ndarray) -> np.ndarray:
-        """`log Σ_n a_n² T^n/q_n` at `moment` = T."""
+        """`log Σ_n a_n² T^n/q_n`: `moment` is T, a_n are the coefficients, q_n the probabilities of the degrees."""
         from scipy.special import i0e, xlogy
 
         if isinstance(self.kernel, DotProductKernel):

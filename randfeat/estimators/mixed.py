@@ -22,12 +22,14 @@ from randfeat.variance import times, unit_inputs
 class MixedEstimator(Parametric, SoftmaxEstimator):
     """`K̂ = Σ_k λ̂_k K̂_k` with random weights of sum 1, independent of the base estimators K̂_1 .. K̂_{p+1}.
 
-    p mixers λ̂_k = a_k + ρ_k(x)·ρ_k'(y), independent of each other, weigh the first p bases; the last one takes what is
-    left, 1 - Σ λ̂_k. Written out this is a sum of blocks, each a constant times one base, or times a mixer and a base:
+    There are p mixers λ̂_k = a_k + ρ_k(x)·ρ_k'(y), independent of each other. They are the weights of the first p base
+    estimators. The last base estimator has the weight 1 - Σ λ̂_k. Written out, the estimate is a sum of blocks. Each
+    block is a constant, or an inner product ρ_k·ρ_k', times one base estimate:
 
         Σ_{k<=p} [a_k K̂_k + (ρ_k·ρ_k') K̂_k]  +  (1 - Σ a_k) K̂_{p+1}  -  Σ_{k<=p} (ρ_k·ρ_k') K̂_{p+1} .
 
-    Sums concatenate features, products tensor them, and a minus sign goes to the keys.
+    The features of a sum are the concatenated features of its terms. The features of a product are tensor products. A
+    minus sign is put into the key features.
     """
 
     shared_rows: bool = True

@@ -140,7 +140,7 @@ class GaussianMixer(Mixer):
         return 2 * self.num_frequencies
 
     def draw_arrays(self, dim: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
-        """`ν/τ`, the same times M for keys, and `ν·c/τ`."""
+        """The arrays frequencies = ν/τ for queries, key_frequencies = (ν/τ) M for keys, and phases = ν·c/τ."""
         for name, array in (("matrix", self.matrix), ("anchor", self.anchor)):
             if np.ndim(array) and np.shape(array)[-1] not in (1, dim):
                 raise ValueError(

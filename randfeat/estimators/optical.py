@@ -49,7 +49,7 @@ class OpticalFeatures(UncoupledEstimator):
         return {"rows": parts[0], "imaginary_rows": parts[1]}
 
     def query_features(self, arrays: Arrays, x: Array) -> Features:
-        """Powers of the intensities of `x/|x|`; `2s log|x|` in the scale."""
+        """Values: the intensities `(|r·x|/|x|)²` to the power s, over √m; log_scale: `2s log|x|`."""
         xp, s = namespace(x), self.kernel.exponent
         x, log_norm = split_norm(x)
         re, im = (x @ xp.matrix_transpose(arrays[name]) for name in ("rows", "imaginary_rows"))

@@ -22,19 +22,20 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
     """Optimal positive features, `φ_i(x) = (1-4a)^{d/4} exp(a|w_i|² + √(1-4a) w_i·x - |x|²/2) / √m`: OPRF.
 
     exponent : a < 1/8; a < 0 makes the features bounded. One number, or an array with one for each head. 0 gives
-        `PositiveFeatures`. From data: `fit`; for a wished |x + y|²: `for_sqnorm`.
-    antithetic : two features per row, ±w_i, as in `HyperbolicFeatures`; the exponent that `fit` takes is then the
-        optimum of the plain form.
+        `PositiveFeatures`. `fit` chooses it from data, `for_sqnorm` for a given |x + y|².
+    antithetic : if True, two features per row, from w_i and -w_i, as in `HyperbolicFeatures`. `fit` still chooses the
+        exponent that is optimal for `antithetic=False`.
 
     Positive features whose rows are drawn from N(0, (1-4a) I) instead of N(0, I) and weighted by the density ratio.
     x and y in kernel units, `u = |x + y|²`, `ρ = 1/(1-8a)`.
 
     Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), or 2m for antithetic rows.
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals.
-    Error: relative variance `((1+ρ)²/4ρ)^{d/2} e^{ρu} - 1` of one independent row, smallest at
-        `ρ* = 2d / (√((2u+d)² + 8du) + 2u + d)`: polynomial in u where positive features are exponential. Antithetic:
-        `½ ((1+ρ)²/4ρ)^{d/2} (e^{ρu} + e^{-u}) - 1`. Rows with independent chi norms at fixed angles have the covariance
-        that they have for a = 0.
+    Error: relative variance `((1+ρ)²/4ρ)^{d/2} e^{ρu} - 1` of one independent row. It is smallest at
+        `ρ* = 2d / (√((2u+d)² + 8du) + 2u + d)`. There it grows like a polynomial in u, while the variance of positive
+        features grows exponentially. Antithetic: `½ ((1+ρ)²/4ρ)^{d/2} (e^{ρu} + e^{-u}) - 1`. For rows with independent
+        chi-distributed lengths and fixed angles (as of orthogonal rows), the covariance of two different rows does not
+        depend on a: it is that of positive features.
     Source: Likhosherstov et al. 2022, "Chefs' Random Tables" (OPRF; with orthogonal rows FAVOR++).
 
     >>> x = np.full(16, 0.5)
@@ -103,7 +104,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         return {"rows": np.sqrt(1 - 4 * a) * w, "log_weights": log_weights}
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """`E[T(w)] e^{-u/2}`, T the tilted exponential of `PairLaw`."""
+        """`E[T(w)] e^{-u/2}`, with T(w) as in `PairLaw.tilted_covariance` for v = x + y."""
         return law.tilted_row_mean(x + y, self._tilt())
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:

@@ -19,7 +19,10 @@ class Parametric:
         return ()
 
     def per_pair(self, parameter: np.ndarray) -> np.ndarray:
-        """A parameter (*batch_shape, ...) with an axis for the pairs of each batch entry, where there is a batch."""
+        """A parameter (*batch_shape, ...), with an axis of length 1 after the batch dimensions if there are any.
+
+        It then broadcasts against the n pairs of each batch entry. Without a batch it is returned unchanged.
+        """
         depth = len(self.batch_shape)
         return np.expand_dims(parameter, depth) if depth else parameter
 

@@ -16,7 +16,7 @@ from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 class SoftmaxEstimator(Estimator):
     """An estimator of `exp(x'·y')`, and with an envelope of every kernel of the softmax family.
 
-    Moments are relative to the kernel, and depend on the inputs in kernel units only.
+    Moments are divided by powers of the kernel. They depend only on the inputs in kernel units.
     """
 
     kernel: SoftmaxFamily = field(default_factory=SoftmaxKernel)
@@ -24,13 +24,13 @@ class SoftmaxEstimator(Estimator):
     kernel_type: ClassVar[type] = SoftmaxFamily
 
     def with_kernel(self, kernel: SoftmaxFamily) -> Self:
-        """The same law for another kernel of the softmax family."""
+        """This estimator, for another kernel of the softmax family."""
         return dataclasses.replace(self, kernel=kernel)
 
     def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
         """`S(w)/K` of one row as the real part of a sum of complex Gaussian exponentials, inputs in kernel units.
 
-        For the covariance of different estimators at common rows (`HybridFeatures`).
+        It gives the covariance of different estimators that use the same rows (`HybridFeatures`).
         """
         raise NoClosedForm(
             f"the covariance of {type(self).__name__} with other estimators at common rows is not known; use "

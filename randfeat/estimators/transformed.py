@@ -23,10 +23,10 @@ from randfeat.maps import FEATURES
 class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
     """An estimator of `exp(x·y)` through an identity `exp(x·y) = e^{p(x)} e^{r(y)} exp(x'·y')`, exact for all x, y.
 
-    base : the estimator that is applied to (x', y'); its kernel and coupling are those of the whole.
+    base : the estimator that is applied to (x', y'). This estimator has the same kernel and coupling.
 
-    The weights e^p and e^r go into the scale of the features, so nothing is approximated, and relative errors are those
-    of the base at (x', y').
+    The weights e^p and e^r are put into the `log_scale` of the features, so nothing is approximated. The relative error
+    is the relative error of `base` at (x', y').
     """
 
     kernel: SoftmaxFamily = field(init=False, default_factory=SoftmaxKernel)
@@ -52,11 +52,11 @@ class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
 
     @abc.abstractmethod
     def pull_back_rows(self, arrays: Arrays, rows: Array, origin: Any, *, keys: bool) -> tuple[Array, Array | None]:
-        """Rows and origin with `(x' - origin)·rows = (x - its origin)·(its rows)`; pure array API."""
+        """New rows and new origin: `(x' - origin)·rows = (x - new_origin)·new_rows` for all x; pure array API."""
 
     @functools.cached_property
     def _core(self) -> SoftmaxEstimator:
-        """The base for the plain softmax kernel: envelopes are those of the untransformed inputs."""
+        """`base` with the plain softmax kernel; envelopes are computed from the inputs before the transformation."""
         return self.base.with_kernel(SoftmaxKernel())
 
     def with_kernel(self, kernel: SoftmaxFamily) -> Self:

@@ -160,7 +160,7 @@ def blockwise(
 
 
 def reduced(parts: Any, merge: Callable[[list[Any]], Any], split_every: int) -> Any:
-    """The blocks along the last axis merged into one, in a tree and in order; removes the axis."""
+    """Merge the blocks along the last axis as a tree, in their order; the result has no such axis."""
     name, graph = f"merged-{tokenize(parts.name, split_every)}", dict[Any, Any]()
     for at in np.ndindex(*parts.numblocks[:-1]):
         level = [(parts.name, *at, number) for number in range(parts.numblocks[-1])]

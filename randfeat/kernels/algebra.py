@@ -34,11 +34,11 @@ class CombinedKernel(Kernel):
 
     @abc.abstractmethod
     def _combine(self, values: Any) -> Any:
-        """The combination of values of the parts."""
+        """The value of this kernel, from the values of its parts."""
 
     @abc.abstractmethod
     def _combine_logs(self, logs: Any) -> Any:
-        """The logarithm of the combination of positive numbers, from their logarithms."""
+        """The logarithm of the value of this kernel, from the logarithms of its parts."""
 
     def _gram(self, x: Array, y: Array) -> Array:
         return self._combine(part._gram(x, y) for part in self.parts)

@@ -97,7 +97,7 @@ def angular_part(order: int, theta: Array, supplement: Array) -> Array:
 
 @cache
 def angular_polynomials(order: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Coefficients of A_n and B_n in powers of the cosine.
+    """Coefficients of the polynomials A_n and B_n in `J_n(θ) = sin θ A_n(cos θ) + (π - θ) B_n(cos θ)`.
 
     `J_n = (-1)^n (sin θ)^{2n+1} (d/sin θ dθ)^n ((π - θ)/sin θ)` obeys `J_{n+1} = (2n+1) cos θ J_n - sin θ J_n'`, so
 

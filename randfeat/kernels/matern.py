@@ -17,13 +17,13 @@ MOST_SMOOTH = 200.0
 class MaternKernel(IsotropicKernel):
     """Matérn kernel `k(x, y) = 2^{1-ν}/Γ(ν) a^ν K_ν(a)`, `a = √(2ν) |x - y|/ℓ`, ν the `smoothness`.
 
-    smoothness : ν > 0. A half-integer 1/2, 3/2, 5/2, ... makes it an exponential times a polynomial, on every array
-        library; the values of other ν (up to 200) come from SciPy's Bessel function and need NumPy arrays. Features do
-        not need the value: they are the same on every library for every ν.
+    smoothness : ν > 0. For half-integers 1/2, 3/2, 5/2, ... the kernel is an exponential times a polynomial, on every
+        array library. For other ν (up to 200) kernel values come from SciPy's Bessel function and need NumPy arrays.
+        Features do not need kernel values: they work on every library for every ν.
     length_scale : ℓ, positive, in the units of the inputs.
 
-    Frequencies `√τ g/ℓ` with `τ = 2ν/χ²_{2ν}`: a multivariate t law with 2ν degrees of freedom. ν = 1/2 is
-    `ExponentialKernel`, ν → ∞ the Gaussian kernel of the same length scale.
+    The frequencies of its features are `√τ g/ℓ` with `τ = 2ν/χ²_{2ν}` and g ~ N(0, I): a multivariate t distribution
+    with 2ν degrees of freedom. ν = 1/2 is `ExponentialKernel`, ν → ∞ is the Gaussian kernel of the same length scale.
     Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", chapter 4.
 
     >>> kernel = MaternKernel(smoothness=1.5)
@@ -53,7 +53,7 @@ class MaternKernel(IsotropicKernel):
         return self.smoothness > 1
 
     def mixture(self, s: Array) -> Array:
-        """`2^{1-ν}/Γ(ν) a^ν K_ν(a)`, `a = √(2νs)`."""
+        """`L(s) = 2^{1-ν}/Γ(ν) a^ν K_ν(a)` with `a = √(2νs)`; the kernel is `L(|x - y|²/ℓ²)`."""
         a = math.sqrt(2 * self.smoothness) * root(s)
         return exponential_polynomial(int(self.smoothness - 0.5), a) if self._half_integer else self._bessel(a)
 

@@ -4,7 +4,7 @@ from randfeat._array import Array, namespace, squared_norm
 
 
 def split_norm(x: Array) -> tuple[Array, Array]:
-    """`x/|x|` (..., d) and `log|x|` (..., 1); a zero vector stays zero and counts as of norm 1."""
+    """`x/|x|` (..., d) and `log|x|` (..., 1); for a zero vector both are 0, as if its norm were 1."""
     xp = namespace(x)
     sqnorm = squared_norm(x)
     norm = xp.sqrt(xp.where(sqnorm == 0, xp.ones_like(sqnorm), sqnorm))

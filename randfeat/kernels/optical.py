@@ -16,16 +16,17 @@ from randfeat.kernels.norms import split_norm
 class OpticalKernel(Kernel):
     """Optical kernel `k(x, y) = E|r·x|^{2s} |r·y|^{2s}`, r complex Gaussian with `E|r_l|² = 1`.
 
-    exponent : s, positive. 1 is the intensity that a camera records: `|x|²|y|² + (x·y)²`; 1/2 is the modulus.
+    exponent : s, positive. With s = 1 the features are the intensities that a camera records, and the kernel is
+        `|x|²|y|² + (x·y)²`. With s = 1/2 the features are the moduli.
 
     With c the cosine of the angle between x and y,
 
         k(x, y) = Γ(1+s)² |x|^{2s} |y|^{2s} 2F1(-s, -s; 1; c²),
 
-    for integers s the polynomial `Σ_i (s!)² binom(s, i)² c^{2i}`. Otherwise a quadrature of 64 nodes, relative error
-    below 1e-12 for 0.05 <= s <= 12. It is positive, and its own reference,
-    which is 1 for zero vectors, where the kernel vanishes.
-    Limits: devices whose `E|r_l|²` is 2 (real and imaginary part N(0, 1)) give `4^s` times that.
+    For integers s, Γ(1+s)² 2F1 is the polynomial `Σ_i (s!)² binom(s, i)² c^{2i}`. For other s it is computed by a
+    quadrature with 64 nodes, with a relative error below 1e-12 for 0.05 <= s <= 12. The kernel is positive, except that
+    it is 0 if a vector is 0. Moments are divided by the kernel value, or by 1 if a vector is 0.
+    Limits: a device with `E|r_l|² = 2` (real and imaginary part N(0, 1)) has `4^s` times this kernel.
     Source: Saade et al. 2016, "Random Projections through Multiple Optical Scattering"; Ohana et al. 2020, "Kernel
     Computations from Large-Scale Random Features Obtained by Optical Processing Units".
 
@@ -78,7 +79,7 @@ class OpticalKernel(Kernel):
 def circle_quadrature() -> list[tuple[float, float]]:
     """Nodes `sin²(φ/2)` and weights for the mean over angles φ of functions like `|1 - c e^{iφ}|^{2s}`, 0 <= c <= 1.
 
-    Gauss-Legendre in `φ = π τ⁷`, which draws the nodes together at φ = 0, where the function is singular for c = 1.
+    A Gauss-Legendre rule in τ, with `φ = π τ⁷`. It has more nodes near φ = 0, where the function is singular for c = 1.
     """
     nodes, weights = np.polynomial.legendre.leggauss(64)
     tau = (1 + nodes) / 2

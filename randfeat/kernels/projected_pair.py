@@ -14,8 +14,8 @@ BLOCK = 2**22  # numbers held at once
 class ProjectedPair:
     """The law of (a, b) = (w·x, w·y), w ~ N(0, I): centered Gaussian with variances |x|², |y|² and covariance x·y.
 
-    One pair for every entry of a Gram matrix, or for every pair of inputs; all properties broadcast to that shape.
-    Angles with a zero vector count as right angles; `nonzero` is 0 there and 1 elsewhere.
+    Properties are arrays. With `gram=True` they have one entry for each row of x with each row of y, otherwise one
+    entry for each x with its y. Angles with a zero vector count as right angles; `nonzero` is 0 there and 1 elsewhere.
     """
 
     def __init__(self, x: Array, y: Array, *, gram: bool) -> None:

@@ -70,7 +70,7 @@ class IsotropicKernel(ShiftInvariantKernel):
     @property
     @abc.abstractmethod
     def smooth(self) -> bool:
-        """Whether L has a finite derivative at 0: errors of the squared distance are then not magnified."""
+        """Whether L has a finite derivative at 0. If so, rounding errors of the squared distance are not magnified."""
 
     def of_squares(self, squares: Array) -> Array:
         """`L(Σ_l δ_l²)`."""

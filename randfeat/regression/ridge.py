@@ -45,7 +45,7 @@ class RidgeProblem:
 
     @classmethod
     def of(cls, moments: FeatureMoments, *, intercept: bool = True) -> Self:
-        """The problem with these moments, of a single map and at least one row."""
+        """Make the ridge problem from the moments of a single map (no batch) and at least one row of data."""
         if moments.features.batch_shape:
             raise ValueError(f"expected moments of a single map, got batch_shape {moments.features.batch_shape}.")
         if moments.count < 1:

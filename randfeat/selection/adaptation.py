@@ -203,7 +203,10 @@ def anchor_queries(
 def gaussian(
     fits: list[HeadFit], batched: bool, level: str, kernel: SoftmaxFamily, coupling: Coupling
 ) -> SoftmaxEstimator:
-    """Positive features at centered and balanced inputs, from level "dense" on with an exponent for each axis."""
+    """Positive features at centered inputs, which are also balanced, except at level "center".
+
+    Levels "dense" and "weighted" have one exponent for each axis.
+    """
     base: SoftmaxEstimator = PositiveFeatures(kernel, coupling)
     if level in ("dense", "weighted"):
         moment = stacked([fit.query_moment + fit.key_moment for fit in fits], batched)

@@ -113,7 +113,7 @@ class Work:
         launch(f"{kernel}<{self.scalar}, {self.width}>", tiles * value_tiles, *arguments)
 
     def summarized(self, launch: Launch, arguments: "Arguments") -> Summaries:
-        """The sums over all keys, after the initial state."""
+        """The initial state plus the sums over all keys."""
         num_keys = self.inputs.num_keys
         piece = max(SHORTEST_PIECE, -(-num_keys // MOST_PIECES))
         tops, sums = self.summaries(launch, arguments, 0, num_keys, piece)
@@ -129,7 +129,7 @@ class Work:
         return tops, sums
 
     def scanned(self, launch: Launch, first: Summaries, tops: Array, sums: Array) -> tuple[Summaries, Summaries]:
-        """Prefix sums: those before each piece, which overwrite `sums`, and the sums over all pieces."""
+        """Prefix sums: for each piece the sum over all earlier ones (written over `sums`), and the sum over all."""
         before, last = self.new(*tops.shape), (self.new(*first[0].shape), self.new(*first[1].shape))
         sizes = [np.int64(size) for size in (*sums.shape,)]
         blocks = -(-math.prod(first[1].shape) // THREADS)

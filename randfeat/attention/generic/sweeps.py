@@ -231,7 +231,7 @@ def read_keys(seen_from: AttentionState, keys: Features, values: Array) -> tuple
 
 
 def query_input_gradient(features: FeatureMap, query: Array, queries: Features, gradient: Array) -> Array:
-    """The gradient in the queries; a factor of all features of one query cancels in its output."""
+    """The gradient in the queries, without the derivative of a common factor of one query's features, which cancels."""
     return sum_to(features.pull_back(query, queries, gradient, row=0.0), tuple(query.shape))
 
 

@@ -101,9 +101,9 @@ class Exponents:
 
     @classmethod
     def of(cls, features: FeatureMap, factor: float, dtype: np.dtype, *, keys: bool) -> "Exponents | None":
-        """Build the exponents of a map without a batch, None if its features are no exponentials.
+        """Build the exponents of a map that has no batch; None if its features are not exponentials.
 
-        factor : times an input, it is in kernel units."""
+        factor : the number by which raw inputs are multiplied to get inputs in kernel units."""
         arrays = {name: cast(array, dtype) for name, array in features.arrays.items()}
         form = FeatureMap(features.estimator, features.dim, features.num_features, arrays).exponential_form(keys=keys)
         if form is None:
@@ -159,7 +159,10 @@ class Exponents:
         np.matmul(wide, rows.T, out=out)
 
     def within_limit(self, exponents: np.ndarray, bound: float) -> bool:
-        """Whether all exponents are at most `limits.limit`: by their bound, else by their maximum. False for NaN."""
+        """Whether all exponents are at most `limits.limit`; False for NaN.
+
+        The maximum is computed only if `bound` is above the limit.
+        """
         return bound <= self.limits.limit or bool(exponents.max() <= self.limits.limit)
 
 

@@ -42,7 +42,7 @@ def summed_keys(heads: Heads, workers: Workers[Scratch], *, peak: bool) -> tuple
 
 
 def task_intervals(num_rows: int) -> list[tuple[int, int]]:
-    """Rows of each task; they depend on nothing but the length, so that sums do not on the number of threads."""
+    """(start, stop) of each task, from the length alone, so that sums do not depend on the number of threads."""
     share = -(-num_rows // MOST_TASKS)
     return intervals(0, num_rows, max(1, -(-share // TASK)) * TASK)
 

@@ -135,12 +135,13 @@ def blocks(num_rows: int, size: int) -> list[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Tables that queries of one head read: for each feature the mean of the values, and the logarithm of its weight.
+    """Tables from which the outputs of one head are computed: for each feature a mean of the values, and a weight.
 
-    log_weight (m,) : logarithm of the sum of the key features, with the features' weights for queries and keys.
-    means (m, dv) : the mean of the values under the key features.
-    weights (m,), weighted (m, dv) : `exp(log_weight)` relative to the largest, and the means times it, for queries
-        whose exponents are within the limits as they are.
+    log_weight (m,) : logarithm of the sum of the key features, plus the log-weights of query features and of key
+        features.
+    means (m, dv) : the mean of the values, with the key features as weights.
+    weights (m,), weighted (m, dv) : `exp(log_weight)` divided by its largest entry, and `means` times `weights`. They
+        serve queries whose exponents need no shift.
     """
 
     queries: Exponents
@@ -152,7 +153,7 @@ class Readout:
 
     @classmethod
     def of(cls, sums: Sums, queries: Exponents, keys: Exponents) -> "Readout":
-        """The readout of the sums over all keys."""
+        """Compute the tables from the sums over all keys."""
         limits = queries.limits
         present = np.where(sums.total == 0, 1, sums.total).astype(sums.total.dtype, copy=False)
         means = sums.weighted / present[:, None]

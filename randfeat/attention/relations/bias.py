@@ -46,11 +46,14 @@ class Bias(Relation):
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
         """Attention by Toeplitz products, time O(L f dv log L), a further log L if causal.
 
-        Beside features of all positions at once the memory is that of positions × GROUP × dv numbers. The largest bias
-        is taken out. Transforms are accurate relative to the largest product: a weight that is below it by more than
-        the precision, e^16 in float32 and e^36 in float64, is lost, and what is left of a row that has only such
-        weights is rounding of either sign. Causal outputs do not depend on later keys: every transform is over keys
-        that all of its queries see.
+        The memory is the features of all positions, and in addition positions × GROUP × dv numbers.
+
+        The largest bias is subtracted from all biases first. Transforms are accurate only relative to the largest
+        product: a weight that is smaller by a factor of more than e^16 in float32 (e^36 in float64) is lost. If a row
+        has only such weights, its output is rounding noise, which may be negative.
+
+        Causal outputs do not depend on later keys, because each transform contains only keys that are seen by all
+        queries of this transform.
 
         Source: Luo et al. 2021, "Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding".
         """
