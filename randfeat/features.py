@@ -1,4 +1,4 @@
-"""Features: the values of a feature map, with the scale that was taken out of them against overflow."""
+"""Features: the values of a feature map, with a separate logarithmic scale, so that nothing overflows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ __all__ = ["ExponentialForm", "Features", "FourierForm", "concatenate", "tensor_
 class Features:
     """Rows `values * exp(log_scale)`, one feature vector per row.
 
-    values : (..., n, f), of any sign, of moderate size.
+    values : (..., n, f), of any sign and of moderate size.
     log_scale : (..., n, 1), one scale per row, or (..., n, f), one per feature.
 
-    The estimated kernel is the inner product of rows. Positive maps have `values = 1` and put everything into
-    `log_scale`, so nothing overflows or is lost whatever the norm of the inputs; signed maps (trigonometric) have
-    bounded `values` and one `log_scale` per row. Half-precision inputs give float32 features.
+    The estimated kernel is the inner product of rows. Positive maps have `values = 1`, and the whole feature is in
+    `log_scale`. So nothing overflows or underflows, for inputs of any norm. Signed maps (trigonometric) have bounded
+    `values` and one `log_scale` per row. Half-precision inputs give float32 features.
     """
 
     values: Array
@@ -31,15 +31,15 @@ class Features:
         return self.values.shape[-1]
 
     def to_array(self) -> Array:
-        """The plain features `values * exp(log_scale)`, (..., n, f); may overflow where the scale does."""
+        """The plain features `values * exp(log_scale)`, (..., n, f); they can overflow or underflow."""
         return self.values * namespace(self.values).exp(self.log_scale)
 
     def dot(self, other: "Features") -> Array:
         """The matrix of inner products with the rows of `other`: (..., n, f), (..., k, f) -> (..., n, k).
 
-        Each feature is scaled by its largest key and each row by its largest term, so no intermediate overflows, and
-        an entry loses accuracy only where it is below its row's largest entry by the whole range of the dtype. NaN in
-        a row of either side stays in the products of that row.
+        Each feature is divided by its largest value over the keys, and each row by its largest term. So no intermediate
+        result overflows. An entry loses accuracy only if it is smaller than the largest entry of its row by the whole
+        range of the dtype. NaN in a row changes only the products of this row.
         """
         xp = namespace(self.values, other.values)
         finite = xp.where(xp.isfinite(other.log_scale), other.log_scale, -xp.inf)
@@ -70,11 +70,12 @@ class ExponentialForm:
 
     rows : (..., m, d). log_weights : (..., 1, m), or one number for all.
     per_row : x (..., n, d) -> r(x) (..., n, 1), and row_slope : its gradient, (..., n, d).
-    origin : (..., 1, d), or None for 0. It could be folded into log_weights, at the cost of digits where it is large.
-    antithetic : whether the rows make 2m features, first those of all rows, then those of all their negatives.
+    origin : (..., 1, d), or None for 0. It is not made part of log_weights, because digits would be lost if it is
+        large.
+    antithetic : if True there are 2m features, first those of all rows, then those of the negatives of all rows.
 
-    Knowing the form, attention need not touch each feature but by one product and one exponential: r(x) of queries
-    cancels, that of keys is a factor of their values, and log_weights are factors of the sums over keys.
+    With this form attention is faster: each feature costs one product and one exponential. r(x) of a query cancels.
+    r(x) of a key becomes a factor of its value. log_weights become factors of the sums over keys.
     """
 
     rows: Array
@@ -95,7 +96,7 @@ class ExponentialForm:
         return exponents + self._weights + self.per_row(x)
 
     def features(self, x: Array) -> Features:
-        """φ(x): values 1, and all of it in the scale."""
+        """φ(x): the values are 1, and the whole feature is in the scale."""
         xp, log = namespace(x), self.log_features(x)
         return Features(xp.broadcast_to(xp.ones_like(x[..., :1]), log.shape), log)
 
@@ -166,9 +167,9 @@ def one_per_row(number: float, rows: Array) -> Array:
 
 
 def concatenate(*parts: Features) -> Features:
-    """Features of a sum of kernels: `[a, b]·[a', b'] = a·a' + b·b'`; widths add.
+    """Features of a sum of kernels: `[a, b]·[a', b'] = a·a' + b·b'`; numbers of features add.
 
-    The scales become one per feature, so parts of very different size do not disturb each other.
+    The result has one scale for each feature, so parts of very different size keep their accuracy.
     """
     xp = namespace(*(part.values for part in parts))
     scales = [xp.broadcast_to(part.log_scale, part.values.shape) for part in parts]
@@ -176,7 +177,7 @@ def concatenate(*parts: Features) -> Features:
 
 
 def tensor_product(a: Features, b: Features) -> Features:
-    """Features of a product of kernels: `(a⊗b)·(a'⊗b') = (a·a')(b·b')`; widths multiply."""
+    """Features of a product of kernels: `(a⊗b)·(a'⊗b') = (a·a')(b·b')`; numbers of features multiply."""
     xp = namespace(a.values, b.values)
 
     def flatten(x: Array) -> Array:

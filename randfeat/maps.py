@@ -25,15 +25,15 @@ FEATURES = "query_features", "key_features"
 class FeatureMap:
     """One draw of an estimator: `φ(x)·φ(y)` estimates `kernel(x, y)`; made by `estimator.draw`, immutable.
 
-    estimator : the law that was drawn from.
+    estimator : the estimator that was drawn from.
     dim, num_features : length of the inputs and of φ(x).
-    arrays : what was drawn, by name ("rows" (*batch_shape, num_rows, dim) for most estimators; each has two axes after
-        the batch), in one library, dtype and device.
+    arrays : the drawn arrays by name, all in one library, dtype and device. Each has two axes after the batch; most
+        estimators have "rows" (*batch_shape, num_rows, dim).
 
     Inputs are (..., n, dim); their leading dimensions broadcast against `batch_shape`. Outputs have the namespace,
-    dtype and device of the input; float16 and bfloat16 are computed in float32, and `queries`, `keys` return float32.
-    The map is normalized: the 1/√m is inside. NaN and infinite inputs give NaN or infinite features in their own row
-    only; values are never inspected, so maps can be traced and compiled.
+    dtype and device of the input. float16 and bfloat16 are computed in float32, and `queries` and `keys` return
+    float32. The factor 1/√m is part of the features. NaN and infinite inputs change only the features of their own row.
+    The code never branches on values, so maps can be traced and compiled.
     """
 
     estimator: "Estimator"
@@ -45,7 +45,7 @@ class FeatureMap:
         object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For pickle and copy, which cannot take a read-only mapping."""
+        """Support pickle and copy, which do not accept a read-only mapping."""
         return type(self), (self.estimator, self.dim, self.num_features, dict(self.arrays))
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ class FeatureMap:
 
     @functools.cached_property
     def fingerprint(self) -> str | None:
-        """A digest of the estimator and of what was drawn, the same in every library and dtype; None while traced."""
+        """A digest of the estimator and the drawn arrays, the same in every library and dtype; None while traced."""
         digest = hashlib.sha256(repr((self.estimator, self.dim, self.num_features)).encode())
         for name in sorted(self.arrays):
             array = host_or_none(self.arrays[name])
@@ -75,12 +75,12 @@ class FeatureMap:
     def __call__(self, x: Any, *, num_threads: int | None = None) -> Array:
         """The plain features φ(x): (..., n, dim) -> (..., n, num_features), so that `phi(x) @ phi(y).T` ≈ kernel.
 
-        Unsafe where the features leave the range of the dtype (positive features of long inputs underflow,
-        trigonometric ones overflow): `queries`, `keys` and `estimate` carry the scale along instead.
+        These plain features can leave the range of the dtype: for long inputs positive features underflow, and
+        trigonometric features overflow. `queries`, `keys` and `estimate` keep the scale separate, so they are safe.
 
-        num_threads : threads for NumPy arrays; by default what RANDFEAT_NUM_THREADS says, else the cores that this
-        process may use. The features do not depend on it, to the last bit. Features that are exponentials or waves are
-        written block by block, without other memory of their size.
+        num_threads : threads for NumPy arrays. The default is RANDFEAT_NUM_THREADS, or else the number of cores that
+            this process may use. The features do not depend on it, to the last bit. Exponentials and cosines are
+            computed block by block, directly in the output array.
         """
         if not self.estimator.symmetric:
             raise TypeError(f"{type(self.estimator).__name__} has different query and key features; use queries, keys.")
@@ -106,12 +106,12 @@ class FeatureMap:
     def pull_back(
         self, x: Any, features: Features, gradient: Array, *, keys: bool = False, row: float | None = None
     ) -> Array:
-        """The gradient in x of a function of the features of x: its vector-Jacobian product, in the computing dtype.
+        """The gradient in x of a function of the features of x (a vector-Jacobian product), in the computing dtype.
 
         features : `queries(x)`, or `keys(x)` with `keys=True`. gradient (..., n, num_features) : the derivatives in
-        their values. row : 0.0 says that a factor common to all features of a row changes nothing (queries of
-        normalized attention), so that its derivative, zero up to rounding, is left out. Estimators that have no
-        analytic gradient raise ValueError.
+            their values. row : 0.0 says that the function does not depend on a common factor of all features of a row,
+            as for queries of normalized attention. The derivative of this factor is then left out; it would be zero up
+            to rounding. Estimators without an analytic gradient raise ValueError.
         """
         x, arrays = self._inputs(x, "x")
         kernel, unit = self.estimator.kernel, self.estimator.kernel.unit(x)
@@ -156,7 +156,7 @@ class FeatureMap:
         return cast(self.queries(x).pairwise(self.keys(y)), xp.result_type(x.dtype, y.dtype))
 
     def to(self, like: Array) -> "FeatureMap":
-        """This map on the namespace and device of `like`, in the dtype that `like` is computed in."""
+        """This map in the namespace, device and computing dtype of `like`."""
         like = as_floating(like, "like")
         arrays = {name: move_to(array, like) for name, array in self.arrays.items()}
         return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
@@ -166,7 +166,7 @@ class FeatureMap:
         return self.estimator.draw(self.dim, self.num_features, rng=rng, like=self._first, batch_shape=self.batch_shape)
 
     def _forms(self, x: Array) -> list[ExponentialForm | FourierForm] | None:
-        """The form of each map of the batch in the dtype of x, if all is ready for `blockwise_features`."""
+        """The form of each map of the batch in the dtype of x, or None if `blockwise_features` cannot be used."""
         if not all(isinstance(array, np.ndarray) for array in (x, *self.arrays.values())):
             return None
         together = x.shape[-2] if self.batch_shape else x.size // self.dim
@@ -212,5 +212,5 @@ class FeatureMap:
 
 
 def part_of(arrays: Arrays, prefix: str) -> dict[str, Array]:
-    """The arrays whose names have this prefix, without it: those of one map among several that were drawn together."""
+    """The arrays whose names have this prefix, by names without it: one map of several that were drawn together."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

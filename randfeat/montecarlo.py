@@ -70,7 +70,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class ErrorSample:
-    """Errors K̂ - K of independent draws over the reference: `errors` (num_draws, ...), one column per pair."""
+    """Errors K̂ - K of independent draws, divided by the reference: `errors` (num_draws, ...), one column per pair."""
 
     errors: np.ndarray
 
@@ -125,10 +125,10 @@ def sample_errors(
 ) -> ErrorSample:
     """Relative errors of `num_draws` independent feature maps on pairs x, y, broadcasting over (..., d).
 
-    Draws come in batches whose size depends on the shapes only, about 64 MiB at a time for each thread, on
-    RANDFEAT_NUM_THREADS threads, or by default on all cores that this process may use. The number of threads does not
-    change the result, which takes 8 · num_draws · pairs bytes. Warns (`HeavyTailWarning`) where the kurtosis says that
-    the MSE of such a sample cannot be trusted.
+    Maps are drawn in batches of about 64 MiB for each thread. The size of a batch depends only on the shapes, and the
+    number of threads does not change the result. It is RANDFEAT_NUM_THREADS, or by default all cores that this process
+    may use. The result takes 8 · num_draws · pairs bytes. A `HeavyTailWarning` is given if the kurtosis shows that the
+    MSE of the sample cannot be trusted.
     """
     sizes = batch_sizes([estimator], x, y, num_features, num_draws)
     generators = as_generator(rng).spawn(len(sizes))
@@ -143,8 +143,8 @@ def compare(
 ) -> Comparison:
     """Sample the errors of both estimators from the same seeds.
 
-    Estimators with the same coupling and number of rows then use the same rows, so the noise that they share cancels
-    from the ratio. For other estimators sharing the seed does no harm.
+    Estimators with the same coupling and number of rows then use the same rows, so the common part of their errors
+    cancels in the ratio. For other estimators a common seed does no harm.
     """
     sizes = batch_sizes([first, second], x, y, num_features, num_draws)
     seeds = as_generator(rng).bit_generator.seed_seq.spawn(len(sizes))  # type: ignore[attr-defined]
@@ -162,9 +162,9 @@ def gram_variance(
 ) -> Measured:
     """Relative variance, measured with the exact mean over rotations, which removes the heavy tails of squared errors.
 
-    For rotation-invariant couplings. A pair of rows enters only through |w_i ± w_j|², and given these lengths the mean
-    over rotations is a Bessel function. The variance of a single row is its closed form. Use it where a measured MSE
-    cannot be trusted, and for couplings whose variance has no closed form.
+    This is for rotation-invariant couplings. The variance depends on a pair of rows only through |w_i ± w_j|², and for
+    given lengths the mean over rotations is a Bessel function. The variance of a single row is taken from its closed
+    form. Use this function if a measured MSE cannot be trusted, and for couplings whose variance has no closed form.
 
     Limits: the lengths stay random. For positive features and rows at right angles or wider their tail is harmless at
     any |x + y|². Pairs close to w, -w under an even estimator (hyperbolic) keep the heavy tail of a single row.

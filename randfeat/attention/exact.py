@@ -36,8 +36,9 @@ def softmax_attention(
     """Exact softmax attention, `softmax(scale · q kᵀ) v`, with the arguments of `linear_attention`.
 
     query (..., L, d), key (..., S, d), value (..., S, dv) -> (..., L, dv); `scale` is 1/√d by default. Time O(L S),
-    memory O(L + S). A query without any key gives zeros. float16 and bfloat16 are computed in float32. Every weight is
-    exact here, whatever the `window`; gates of `decay` are one for all features.
+    memory O(L + S). A query without keys gives zeros. float16 and bfloat16 are computed in float32. All weights are
+    exact, so `window` changes nothing. Gates of `decay` cannot differ between features: (..., S, 1) is possible, (...,
+    S, num_features) is not.
 
     >>> import numpy as np
     >>> q = np.zeros((2, 4)); v = np.array([[1.0], [3.0]])
@@ -75,9 +76,9 @@ def kernel_attention(
 ) -> Array:
     """Exact normalized kernel attention, `Σ_j k(s q_i, s k_j) v_j / Σ_j k(s q_i, s k_j)`, s = √scale.
 
-    As `softmax_attention`, for any kernel; where a kernel takes both signs, a denominator may vanish. The default scale
-    1/√d applies to `SoftmaxKernel()` only; other kernels have a scale of their own and need an explicit `scale`, 1.0
-    for the kernel as it is.
+    All other arguments are those of `softmax_attention`. The default scale 1/√d is for `SoftmaxKernel()` only. Every
+    other kernel needs an explicit `scale`; 1.0 takes the kernel as it is. If a kernel has values of both signs, a
+    denominator can be 0.
     """
     inputs, relation = checked(
         query, key, value, kernel,

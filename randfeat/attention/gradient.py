@@ -35,28 +35,29 @@ def linear_attention_vjp(
 ) -> Gradients:
     """The gradients of `Σ grad_output · linear_attention(query, key, value, features, ...)` in query, key and value.
 
-    The vector-Jacobian product of `linear_attention`, for libraries without automatic differentiation, and where that
-    would keep the features of the whole sequence: here nothing is kept but inputs and three numbers per query.
-    Time is linear in the length; the state, (num_features, dv + 1), does not depend on it.
+    This is the vector-Jacobian product of `linear_attention`. It serves libraries without automatic differentiation. It
+    also saves memory: only the inputs and three numbers for each query are kept, not the features of the sequence. Time
+    is linear in the length. The state (num_features, dv + 1) does not depend on the length.
 
-    grad_output (..., L, dv) : the gradient in the output, in its shape and dtype; the other arguments are those of
-    `linear_attention`; an `initial_state` is held fixed. Returns the gradients in the shapes and the dtype of query,
-    key and value; where these are broadcast or grouped, summed.
+    grad_output (..., L, dv) : the gradient in the output, in the shape and dtype of the output. The other arguments are
+        those of `linear_attention`. An `initial_state` is held fixed. Returns the gradients in the shapes and the dtype
+        of query, key and value. For inputs that were broadcast or grouped, the gradient is the sum over all their uses.
 
-    output, final_state : what `linear_attention` gave for the same arguments, with `return_state=True`. They change
-    nothing but the time: an output, as precise as its dtype, spares the products with the values, and the state, for
-    full attention alone, the way over the keys; both of them a quarter of the time.
+    output, final_state : the result of `linear_attention` for the same arguments, with `return_state=True`. They only
+        save time. The output saves the products with the values; it is used with the precision of its dtype. The state
+        saves the sum over the keys, in full attention only. Together they save a quarter of the time.
 
-    Exact: the derivative of the estimate for the map at hand, rows held fixed, as automatic differentiation gives it;
-    of the query's row scale alone, on which the output does not depend, the derivative is left out. Sums are always
-    accumulated, never taken apart again by subtraction: forwards over keys for queries, backwards over queries for keys
-    and values. With positive features every factor is at most 1, so nothing overflows at any finite logit. Masked keys
-    and queries without keys have gradients of exactly zero. In causal attention the gradient in query i depends on keys
-    j <= i only, those in key and value j on queries i >= j only, to the last bit.
+    Exact: the derivative of the estimate for this map, with its rows held fixed, as automatic differentiation computes
+        it. The output does not depend on a common factor of the features of one query, so the derivative of this factor
+        is left out. Sums are only accumulated, never subtracted: forwards over keys for the gradient in queries,
+        backwards over queries for the gradients in keys and values. With positive features every factor is at most 1,
+        so nothing overflows for any finite logits. Masked keys and queries without keys have gradients of exactly zero.
+        In causal attention the gradient in query i depends only on keys j <= i. The gradients in key and value j depend
+        only on queries i >= j. Both hold to the last bit.
 
-    Limits: not for `decay`, `key_ends`, `relative_bias` and `window`. Estimators with analytic gradients (exponential
-    and trigonometric features, and centered or balanced ones); others raise ValueError. All of these are differentiated
-    by PyTorch or JAX.
+    Limits: `decay`, `key_ends`, `relative_bias` and `window` are not possible. Only estimators with analytic gradients
+        are possible (exponential and trigonometric features, and centered or balanced ones). Everything else raises
+        ValueError; PyTorch and JAX can differentiate it.
 
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", for the two sums; the shifts are those of this library.
 

@@ -24,7 +24,7 @@ from randfeat.maps import FeatureMap
 
 @dataclass(frozen=True, eq=False)
 class AttentionState:
-    """The sums over keys that every later query needs, in memory independent of how many keys there were.
+    """The sums over keys from which outputs are computed; the memory does not depend on the number of keys.
 
     With key features `values_jf exp(log_jf)` and `c_f = max_j log_jf`, per feature f:
 
@@ -32,25 +32,25 @@ class AttentionState:
         weighted (..., f, dv)       Σ_j values_jf exp(log_jf - c_f) v_j,
         total (..., f, 1)           Σ_j values_jf exp(log_jf - c_f).
 
-    `append` adds keys. `merge` joins the states of two parts of a sequence, wherever it was cut; the order of merging
-    does not matter. Merging with `empty` changes nothing. For the outputs, c_f is added to the `log_scale` of the query
-    features, so nothing overflows for any finite logits. With positive features the largest term of every denominator
-    is 1 after scaling: there is no epsilon. States are immutable and in the computing dtype (float32 for float16 and
-    bfloat16).
+    `append` adds keys. `merge` joins the states of two parts of a sequence, which may be cut anywhere. The order of
+    merging does not matter. Merging with `empty` changes nothing. For the outputs, c_f is added to the `log_scale` of
+    the query features, so nothing overflows for any finite logits. With positive features the largest term of every
+    denominator is 1 after scaling: there is no epsilon. States are immutable and in the computing dtype (float32 for
+    float16 and bfloat16).
 
     Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax", for the running maximum; here there
-    is one per feature.
+        is one maximum for each feature.
     """
 
     log_max: Array
     weighted: Array
     total: Array
     origin: FeatureMap | str | None = None
-    """The feature map of the keys, or its fingerprint, where it is known; states of other maps are refused then."""
+    """The feature map of the keys, or its fingerprint, if known. States of other maps then raise an error."""
 
     @property
     def fingerprint(self) -> str | None:
-        """The fingerprint of the feature map, or None where it is not known; computed on the host when asked for."""
+        """The fingerprint of the feature map, or None if it is not known; computed on the host when it is read."""
         return self.origin.fingerprint if isinstance(self.origin, FeatureMap) else self.origin
 
     def check_origin(self, other: FeatureMap | str | None) -> None:
@@ -68,9 +68,9 @@ class AttentionState:
     def empty(
         cls, num_features: int, value_dim: int, *, like: Array, batch_shape: tuple[int, ...] = ()
     ) -> "AttentionState":
-        """The state before the first key, on the namespace and device of `like` and the dtype it is computed in.
+        """The state before the first key, in the namespace, device and computing dtype of `like`.
 
-        Leading dimensions need not be given: the state takes on those of the first keys.
+        `batch_shape` can be left out: the state gets the leading dimensions of the first keys.
         """
         like = as_floating(like, "like")
         xp = namespace(like)
@@ -90,7 +90,7 @@ class AttentionState:
         return self.merge(AttentionState(log_max, weights @ values, xp.sum(weights, axis=-1, keepdims=True)))
 
     def merge(self, other: "AttentionState") -> "AttentionState":
-        """The state of both parts; associative, and commutative up to rounding."""
+        """The state of both parts together; associative, and commutative up to rounding."""
         self.check_origin(other.origin)
         xp = namespace(self.total, other.total)
         log_max = xp.maximum(self.log_max, other.log_max)
@@ -105,9 +105,10 @@ class AttentionState:
         )
 
     def decay(self, factor: Any) -> "AttentionState":
-        """The state with everything remembered multiplied by `factor` >= 0: a number, or (..., 1, 1) or (..., 1, f).
+        """The state with all its sums multiplied by `factor` >= 0: a number, or (..., 1, 1) or (..., 1, f).
 
-        What is appended later counts in full. A common factor alone changes no output; factors per feature do.
+        Keys that are appended later have their full weight. A common factor alone changes no output, because it cancels
+        in the ratio; one factor for each feature does change outputs.
         """
         if is_on_host(factor):
             host = np.asarray(factor, dtype=np.float64)
@@ -125,6 +126,6 @@ class AttentionState:
         return self.partial(queries).normalized()
 
     def partial(self, queries: Features) -> PartialOutput:
-        """Numerator and denominator of the outputs, to be merged with those over other keys."""
+        """Numerators and denominators of the outputs, which can be merged with sums over other keys."""
         weights, log_scale = query_weights(queries, self.log_max)
         return PartialOutput(weights @ self.weighted, weights @ self.total, log_scale)

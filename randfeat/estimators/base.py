@@ -1,4 +1,4 @@
-"""The interface of an estimator: a law, with its closed-form moments; no arrays, no randomness."""
+"""The interface of an estimator: a description of random features, with its closed-form moments and no arrays."""
 
 import abc
 import math
@@ -27,21 +27,23 @@ OPERATIONS: dict[str, Callable[..., "Estimator"]] = {}
 class Estimator(Hinted, abc.ABC):
     """A random-feature estimator `K̂(x, y) = φ_q(x)·φ_k(y) = (1/m) Σ_i S(w_i; x, y)` of a kernel.
 
-    kernel : which number is estimated.
-    coupling : the joint law of the rows `w_1 .. w_m`, an object or its name ("orthogonal", "independent", ...).
+    kernel : the kernel that is estimated.
+    coupling : the joint distribution of the rows `w_1 .. w_m`: an object or its name ("orthogonal", "independent",
+        ...).
 
-    `num_features` is the length of φ(x) for every estimator, so equal `num_features` is equal cost; `num_rows` converts
-    it to the number m of rows. In all closed forms x and y broadcast over (..., d) and results are float64 NumPy.
+    `num_features` is the length of φ(x) for every estimator, so equal `num_features` means equal cost. `num_rows`
+    converts it to the number m of rows. In all closed forms, x and y are (..., d) and broadcast, and results are
+    float64 NumPy arrays.
 
-    Estimators add and multiply as their kernels do: `e1 + e2` concatenates features, `e1 * e2` tensors them, and
-    `2.5 * e` scales them.
+    Estimators add and multiply as their kernels do: `e1 + e2` concatenates the features, `e1 * e2` has their tensor
+    products as features, and `2.5 * e` scales them.
 
-    What an estimator states of itself, of which `query_features` and two moments are enough:
+    A subclass needs `query_features` and two moments. It can define:
 
     - features: `draw_arrays`, `query_features`, `key_features`; `symmetric`, `positive`, `bounded`;
-    - two moments: `relative_row_mean` and `relative_covariance`, or, where the estimate is no average over rows,
-      `mean_over_reference` and `variance_over_reference`;
-    - width: `features_per_row`, or `num_features` and `nearest_num_features`;
+    - two moments: `relative_row_mean` and `relative_covariance`; or `mean_over_reference` and
+      `variance_over_reference`, if the estimate is not an average over rows;
+    - possible numbers of features: `features_per_row`, or `num_features` and `nearest_num_features`;
     - closed forms, all optional: `pull_back`, `exponential_form`, `fourier_form`, `log_joint_moment`, `row_kurtosis`.
     """
 
@@ -49,7 +51,7 @@ class Estimator(Hinted, abc.ABC):
     coupling: Coupling | str = field(default_factory=Orthogonal)
 
     kernel_type: ClassVar[type] = Kernel
-    """The kernels that it estimates."""
+    """The class of the kernels that can be estimated."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.kernel, self.kernel_type):
@@ -74,7 +76,7 @@ class Estimator(Hinted, abc.ABC):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the batch of parameter sets, `()` for a single law."""
+        """Shape of the batch of parameter sets, `()` for a single set."""
         return ()
 
     @property
@@ -88,16 +90,16 @@ class Estimator(Hinted, abc.ABC):
         return True
 
     def with_coupling(self, coupling: Coupling | str) -> Self:
-        """The same law with other rows."""
+        """This estimator, with another coupling of its rows."""
         return replace(self, coupling=resolve_coupling(coupling))
 
     @property
     def parameter_dim(self) -> int | None:
-        """The length of the inputs that the parameters are for; None where they fit all."""
+        """The length of the inputs that the parameters are for; None if they are for all lengths."""
         return None
 
     def check_dim(self, dim: int) -> None:
-        """ValueError where the parameters are for inputs of another length."""
+        """Raise ValueError if the parameters are for inputs of another length."""
         if self.parameter_dim not in (None, dim):
             raise ValueError(
                 f"the parameters of {type(self).__name__} are for dimension {self.parameter_dim}, got inputs of "
@@ -106,7 +108,7 @@ class Estimator(Hinted, abc.ABC):
 
     @classmethod
     def example(cls) -> Self:
-        """An instance that stands for the class in `catalogue`: the default parameters, where there are any."""
+        """The instance that `catalogue` uses for the class; it has the default parameters, if there are any."""
         return cls()  # type: ignore[call-arg]
 
     @property
@@ -121,62 +123,64 @@ class Estimator(Hinted, abc.ABC):
 
     @property
     def positive(self) -> bool:
-        """Whether every feature is positive, so that normalized attention is a convex combination of the values."""
+        """Whether every feature is positive; the outputs of attention are then convex combinations of the values."""
         return False
 
     @property
     def bounded(self) -> bool:
-        """Whether the features of given inputs are bounded over all rows, so that no tail is heavy."""
+        """Whether the features of given inputs are bounded over all rows, so that estimates have no heavy tails."""
         return False
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
-        """Everything random, on the host in float64: arrays (*batch_shape, ·, ·) by name."""
+        """Draw everything that is random: arrays (*batch_shape, ·, ·) by name, float64 NumPy."""
         return {"rows": self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)}
 
     @abc.abstractmethod
     def query_features(self, arrays: Arrays, x: Array) -> Features:
-        """Features of queries in kernel units (..., n, d), from the drawn arrays; pure array API.
+        """Features of queries x (..., n, d) in kernel units, from the drawn arrays; pure array API.
 
-        The arrays have the batch in front, rows are (*batch_shape, m, d): transpose them by `xp.matrix_transpose`.
+        The batch comes first in the arrays: rows are (*batch_shape, m, d). Transpose them by `xp.matrix_transpose`.
         """
 
     def key_features(self, arrays: Arrays, y: Array) -> Features:
-        """Features of keys in kernel units; those of queries unless the estimator is asymmetric."""
+        """Features of keys in kernel units; the same function as `query_features` unless it is overridden."""
         return self.query_features(arrays, y)
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
-        """`E[S(w)]` for one row over the reference (`kernel.log_reference`), inputs (..., d) in kernel units."""
+        """`E[S(w)]` for one row, divided by the reference (`kernel.log_reference`); inputs (..., d) in kernel units."""
         raise NoClosedForm(f"the mean of {type(self).__name__} is not known; use randfeat.montecarlo.")
 
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray:
-        """`Cov(S(w1), S(w2))` over the squared reference, under one joint law of two rows; inputs in kernel units.
+        """`Cov(S(w1), S(w2))` under the law of two rows, divided by the squared reference; inputs in kernel units.
 
-        same_row : whether both are one and the same row, with whatever else is drawn for it. Where the moment is
-        infinite, np.inf; where it is not known, NoClosedForm.
+        same_row : True if w1 and w2 are the same row. Everything else that is drawn for the row is then the same, too.
+
+        An infinite moment is np.inf. For an unknown moment NoClosedForm is raised.
         """
         raise NoClosedForm(f"the variance of {type(self).__name__} is not known; use randfeat.montecarlo.")
 
     def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
-        """`E[K̂(x, y)]` over the reference, from the mean of one row; overridden where K̂ is no average over rows."""
+        """`E[K̂(x, y)]` divided by the reference; overridden by estimators that are not averages over rows."""
         return variance.assemble_mean(self, x, y, num_features)
 
     def variance_over_reference(self, x: Any, y: Any, num_features: int) -> np.ndarray:
-        """`Var[K̂(x, y)]` over the squared reference, from the covariances of rows; overridden likewise."""
+        """`Var[K̂(x, y)]` divided by the squared reference; overridden like `mean_over_reference`."""
         return variance.assemble_variance(self, x, y, num_features)
 
     @property
     def features_per_row(self) -> int:
-        """Features that one row makes. Features come in blocks of one per row, in the order of the rows."""
+        """The number of features of one row; each block of features has one per row, in the order of the rows."""
         return 1
 
     def num_features(self, num_rows: int, dim: int | None = None) -> int:
-        """The number of features that `num_rows` rows make, the inverse of `num_rows`."""
+        """The number of features of `num_rows` rows; the inverse function of `num_rows`."""
         return self.features_per_row * num_rows
 
     def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
-        """`(num_features,)` if a map can have this width, else the nearest below and above that it can.
+        """`(num_features,)` if it is a possible number, else the nearest possible numbers below and above.
 
-        Few estimators and couplings need to know `dim`; those that do say so. ValueError where no width is possible.
+        Few estimators and couplings need `dim`; their error message asks for it. Raises ValueError if no number is
+        possible.
 
         >>> from randfeat import TrigonometricFeatures
         >>> TrigonometricFeatures().nearest_num_features(7), TrigonometricFeatures().nearest_num_features(8)
@@ -188,7 +192,7 @@ class Estimator(Hinted, abc.ABC):
         return neighbors(num_features, [self.num_features(n, dim) for n in possible])
 
     def num_rows(self, num_features: int, dim: int | None = None) -> int:
-        """The number m of rows that make `num_features` features; ValueError for a width that no map can have."""
+        """The number m of rows of a map with `num_features` features; ValueError if this number is not possible."""
         nearest = self.nearest_num_features(num_features, dim)
         if nearest != (num_features,):
             listing = ", ".join(map(str, nearest)) or "unknown"
@@ -198,10 +202,10 @@ class Estimator(Hinted, abc.ABC):
     def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         """The gradient in x, in kernel units, from the gradient in the features at x; pure array API.
 
-        values : those of the query or key features at x. gradient (..., n, f) : the derivatives in them.
-        row : the derivatives in the logarithm of a factor common to the features of one x, `Σ_f values_f gradient_f`
-            (..., n, 1); or 0.0 where such a factor is known to change nothing. Only the common part of `log_scale`
-            uses it.
+        values : the values of the query or key features at x. gradient (..., n, f) : the derivatives in these values.
+        row : the derivatives in the logarithm of a common factor of the features of one x, `Σ_f values_f gradient_f`
+            (..., n, 1); or 0.0 if such a factor is known to change nothing. It is used for the part of `log_scale`
+            that all features of one x share.
         """
         raise ValueError(
             f"{type(self).__name__} has no analytic gradient; differentiate linear_attention itself, by the automatic "
@@ -209,24 +213,24 @@ class Estimator(Hinted, abc.ABC):
         )
 
     def exponential_form(self, arrays: Arrays, *, keys: bool) -> ExponentialForm | None:
-        """The features of queries or keys as exponentials of affine maps of the inputs in kernel units, if they are.
+        """The features of queries or keys as exponentials of affine maps of inputs in kernel units, or None.
 
-        Attention and plain features are faster with it. `ExponentialEstimator` has its features from the form.
+        Attention and plain features are faster with this form. `ExponentialEstimator` computes its features from it.
         """
         return None
 
     def fourier_form(self, arrays: Arrays) -> FourierForm | None:
-        """The features as cosines and sines of affine maps of the inputs in kernel units, if they are.
+        """The features as cosines and sines of affine maps of the inputs in kernel units, or None.
 
-        `FourierEstimator` has its features from the form.
+        `FourierEstimator` computes its features from this form.
         """
         return None
 
     def log_joint_moment(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """`log E[S(w; x, y_j) S(w; x, y_k)] / (kernel_j kernel_k)` for one N(0, I) row and the keys of one query.
 
-        x (d,), y (n, d), in kernel units; returns (n, n). This is what the variance of a normalized output is made of
-        (`predict_attention_error`).
+        x (d,) and y (n, d) are in kernel units; returns (n, n). `predict_attention_error` computes the variance of
+        attention outputs from it.
         """
         raise NoClosedForm(f"{type(self).__name__} has no closed joint moment; use randfeat.montecarlo.")
 
@@ -247,13 +251,14 @@ class Estimator(Hinted, abc.ABC):
         """Draw a feature map.
 
         dim : length of the inputs.
-        num_features : length of φ(x); a width that the estimator or its coupling cannot have is a ValueError.
+        num_features : length of φ(x); ValueError if the estimator or its coupling cannot have this number.
         rng : seed of the draw, as in SPEC 7: an int, SeedSequence, BitGenerator or Generator; None for fresh entropy.
-        like : an array whose namespace, device and dtype the map takes; NumPy float64 by default.
-        batch_shape : draw a batch of independent maps, (8,) for one per head; by default one map, or one for each set
-            of parameters of an estimator that was fitted to several heads.
+        like : an array; the map gets its namespace, device and dtype. NumPy float64 by default.
+        batch_shape : shape of a batch of independent maps, (8,) for one per head. The default is one map, or one map for
+            each set of parameters of an estimator that was fitted to several heads.
 
-        Everything is drawn on the host in float64 by NumPy and cast once: one seed, the same features everywhere.
+        NumPy draws everything on the host in float64, and the result is cast once. So one seed gives the same features
+        in every array library.
         """
         dim, num_features = as_count(dim, "dim"), as_count(num_features, "num_features")
         batch_shape = self.batch_shape if batch_shape is None else batch_shape
@@ -274,16 +279,16 @@ class Estimator(Hinted, abc.ABC):
         return FeatureMap(self, dim, num_features, {name: host_to(array, like) for name, array in arrays.items()})
 
     def features(self, arrays: Arrays, x: Array, *, keys: bool) -> Features:
-        """Features of inputs (..., n, d), not yet in kernel units, with the weights of a quadrature rule."""
+        """Features of raw inputs (..., n, d), with the weights of the rows if the coupling is a quadrature rule."""
         evaluate = self.key_features if keys else self.query_features
         features = evaluate(arrays, self.kernel.unit(x))
         return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
     @hinted
     def mean(self, x: Any, y: Any, *, num_features: int | None = None) -> np.ndarray:
-        """`E[K̂(x, y)]`: the kernel itself where the coupling has exact marginals.
+        """`E[K̂(x, y)]`, exact: the kernel itself for unbiased estimators and couplings with exact marginals.
 
-        num_features : needed only where the bias depends on it (`MomentMatched`, `GaussHermite`).
+        num_features : needed only if the bias depends on it (`MomentMatched`, `GaussHermite`).
         """
         num_features = None if num_features is None else as_count(num_features, "num_features")
         relative = self.mean_over_reference(*self._pair(x, y), num_features)
@@ -293,15 +298,19 @@ class Estimator(Hinted, abc.ABC):
     def variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
         """`Var[K̂(x, y)]`, exact.
 
-        In the softmax family it is computed from the relative variance, and is inf where that overflows: for positive
-        features beyond |x + y|² of about 700 in kernel units, for trigonometric ones beyond such |x - y|².
+        In the softmax family it is computed from the relative variance, and it is inf if the relative variance
+        overflows. In kernel units this begins at about |x + y|² = 700 for positive features, and at about |x - y|² =
+        700 for trigonometric features.
         """
         relative = self.variance_over_reference(*self._pair(x, y), as_count(num_features, "num_features"))
         return variance.times_reference(self.kernel, relative, x, y, power=2)
 
     @hinted
     def relative_variance(self, x: Any, y: Any, *, num_features: int) -> np.ndarray:
-        """`Var[K̂(x, y)] / kernel(x, y)²`, exact, in the softmax family without overflow; inf (or NaN) where it is 0."""
+        """`Var[K̂(x, y)] / kernel(x, y)²`, exact; inf (or NaN) where the kernel is 0.
+
+        In the softmax family large and small kernel values cause no overflow.
+        """
         relative = self.variance_over_reference(*self._pair(x, y), as_count(num_features, "num_features"))
         with np.errstate(divide="ignore", invalid="ignore"):
             return relative / self.kernel.relative(x, y) ** 2

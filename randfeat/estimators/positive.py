@@ -15,13 +15,13 @@ from randfeat.variance import unit_inputs
 class PositiveFeatures(ExponentialEstimator):
     """Positive features, `φ_i(x) = exp(w_i·x - |x|²/2) / √m`: FAVOR+.
 
-    For the softmax kernel; x and y in kernel units, `u = |x + y|²`.
+    The formula is for the softmax kernel, with x and y in kernel units; `u = |x + y|²`.
 
     Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every m >= 1 and every coupling with exact marginals; never negative.
-    Error: relative variance `expm1(u)/m` for independent rows, so exact at y = -x, best for opposed inputs, and of no
-        use once u >> log m; unbounded, with log-normal tails: an empirical mean or MSE is falsely low there.
-    Biased low for constant norms: the mean is `SMREG = e^{-(|x|²+|y|²)/2} 0F1(; d/2; du/4)`.
+    Error: relative variance `expm1(u)/m` for independent rows. It is 0 at y = -x and small for opposite inputs. For u
+    much larger than log m the features are of no use. Estimates have log-normal tails, so a measured mean or MSE is too
+    low for such u. Biased low for constant norms: the mean is `SMREG = e^{-(|x|²+|y|²)/2} 0F1(; d/2; du/4)`.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Lemmas 1 and 2.
 
     >>> phi = PositiveFeatures(coupling="orthogonal").draw(dim=3, num_features=256, rng=0)

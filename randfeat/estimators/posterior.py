@@ -18,26 +18,32 @@ from randfeat.estimators.proposals import draw_by_head, log_sum_exp, shuffled_ro
 class PosteriorFeatures(Parametric, ExponentialEstimator):
     """Posterior features: positive features whose rows follow the attention of a few anchor queries.
 
-    For one query x the proposal `p_x = Σ_j π_j(x) N(x + y_j, I)`, π(x) its attention row over keys y_j, has zero
-    variance for the normalizer of that row. Rows are drawn from its mixture over anchors c, whose density factorises,
+    For one query x, let π(x) be its attention weights on the keys y_j. If rows are drawn from
+    `p_x = Σ_j π_j(x) N(x + y_j, I)`, the estimated normalizer of this query has zero variance. Here most rows are drawn
+    from the mixture of these distributions over several anchors c. Its density factorizes,
 
-        p̄(w) = Σ_c α_c p_c(w) = N(w; 0, I) · [Σ_c α_c/Z_c e^{w·c - |c|²/2}] · [Σ_j e^{b_j + w·y_j - |y_j|²/2}],
+        p̄(w) = Σ_c α_c p_c(w) = N(w; 0, I) · [Σ_c α_c/Z_c e^{w·c - |c|²/2}] · [Σ_j e^{b_j + w·y_j - |y_j|²/2}].
 
-    and partly from a wide Gaussian, which bounds the variance for every pair. Each row carries the weight of the whole
-    mixture (balance heuristic), so this is an ordinary feature map, as cheap in use as `PositiveFeatures`.
+    The other rows are drawn from a wide Gaussian, which bounds the variance for every pair. Each row has the importance
+    weight for the whole mixture (balance heuristic). So the result is an ordinary feature map, and its use costs as
+    much as that of `PositiveFeatures`.
 
-    anchors : c (..., C, d). log_masses : log α_c (..., C), α the share of queries of each anchor; -inf for none.
-    keys : y (..., S, d) of the calibration. log_biases : b_j (..., S), log-weight of each key; -inf for an absent one.
+    anchors : c (..., C, d). log_masses : log α_c (..., C), where α_c is the share of queries of anchor c; -inf for an
+        anchor without queries.
+    keys : y (..., S, d), the keys of the calibration data. log_biases : b_j (..., S), the log-weight of each key; -inf
+        for an absent key.
     defensive_share : ε, share of the rows from N(0, (1-4a) I). defensive_exponent : a (...), negative or 0.
 
-    All in the coordinates of the inputs; `randfeat.adapt` fits them, and adds centering and balancing.
+    All of them are in the coordinates of the inputs. `randfeat.adapt` fits them, and adds centering and balancing.
 
     Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
-    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for all x, y, whatever the anchors and keys were fitted to. Rows are strata of a
-        mixture (systematic sampling of pairs (c, j)), so they are not exchangeable. Needs exact marginals.
-    Error: no closed form. At an anchor query, for independent draws from the mixture, the relative second moment of one
-        feature's share of the normalizer is at most `1/((1-ε) α_c)` (`anchor_bound`), whatever the size of the logits;
-        for any pair at most 1/ε times that of `OptimalPositiveFeatures` with the same a.
+    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for all x, y, for all anchors and keys, also on data to which they were not fitted.
+        Pairs (c, j) are drawn by systematic sampling, so the rows are not exchangeable. The coupling needs exact
+        marginals.
+    Error: no closed form. Take independent draws from the mixture, and a query that is the anchor c. The part of one
+        row in the normalizer then has a relative second moment of at most `1/((1-ε) α_c)` (`anchor_bound`), for logits
+        of any size. For every pair, the second moment is at most 1/ε times that of `OptimalPositiveFeatures` with the
+        same a.
     Source: the posterior of a query as proposal is from Zheng, Wang & Kong 2022, "Linear Complexity Randomized
         Self-attention Mechanism"; mixture weights: Veach & Guibas 1995, "Optimally Combining Sampling Techniques".
 
@@ -113,9 +119,9 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
         return np.exp(-np.asarray(self.log_masses)) / (1 - self.defensive_share)
 
     def num_defensive(self, num_rows: int) -> int:
-        """Rows from the wide Gaussian: the share, rounded, but one at least, and one left for the mixture if it can.
+        """Number of rows from the wide Gaussian: the share, rounded; at least 1, and 1 less than all rows if possible.
 
-        Where the coupling cannot have every number of rows, the nearest that it can for both parts.
+        If the coupling cannot have every number of rows, both parts get the nearest possible numbers.
         """
         wish = int(np.clip(round(self.defensive_share * num_rows), 1, max(num_rows - 1, 1)))
         dim = self.anchors.shape[-1]

@@ -21,14 +21,15 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
     variant : "pairs", `φ(x) = e^{|x|²/2} [cos(w_i·x), sin(w_i·x)]_i / √m`, two features per row (`num_features` even);
         "phase", `φ_i(x) = e^{|x|²/2} √(2/m) cos(w_i·x + b_i)`, b_i uniform on [0, 2π), one feature per row.
 
-    Written for the softmax kernel; for the Gaussian kernel the factor `e^{|x|²/2}` drops out. x and y in kernel units,
-    `t = |x - y|²`.
+    The formulas are for the softmax kernel; for the Gaussian kernel they have no factor `e^{|x|²/2}`. x and y are in
+    kernel units, `t = |x - y|²`.
 
     Shapes: (..., n, d) -> values (..., n, num_features), bounded, of either sign; log_scale (..., n, 1).
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals; pairs are exact at x = y in each draw.
-    Error: relative variance for m independent rows `2 sinh²(t/2)/m` (pairs), `(2 sinh²(t/2) + e^t/2)/m` (phase). At
-        equal `num_features` pairs are always better. Better than hyperbolic features iff t < |x + y|², that is x·y > 0.
-    Not positive: normalized attention can have vanishing or negative denominators where the kernel is small.
+    Error: relative variance for m independent rows `2 sinh²(t/2)/m` (pairs), `(2 sinh²(t/2) + e^t/2)/m` (phase). With
+    the same `num_features`, pairs are always better than random phases. Pairs are better than hyperbolic features if
+    and only if t < |x + y|², that is x·y > 0. Features of both signs: in attention, denominators can be 0 or negative
+    where the kernel is small.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines"; Sutherland & Schneider 2015, "On the
     Error of Random Fourier Features" (the two variants).
 

@@ -21,7 +21,7 @@ __all__ = ["LinearAttention", "scaled_dot_product_attention"]
 class LinearAttention(torch.nn.Module):
     """`randfeat.linear_attention` with the feature map in buffers, so that it is saved and moved with the model.
 
-    estimator : the law to draw from. Like the sizes it belongs to the code, not to the state_dict.
+    estimator : the estimator to draw from. It is part of the code, not of the state_dict, and so are the sizes.
     dim, num_features : length of queries and keys, and of their features.
     heads : draw one map for each head, for inputs (..., heads, L, d). By default one map, or one for each set of
         parameters of the estimator.

@@ -1,4 +1,4 @@
-"""adapt: estimators fitted to queries and keys; frozen, and exactly unbiased whatever they were fitted to."""
+"""adapt: estimators fitted to queries and keys; they are unbiased for all inputs."""
 
 import warnings
 from dataclasses import dataclass
@@ -49,30 +49,37 @@ def adapt(
     defensive_share: float = 0.1,
     rng: Any = 0,
 ) -> SoftmaxEstimator:
-    """Fit an estimator to queries and keys. It is frozen: draw maps from it, use it on other inputs, redraw.
+    """Fit an estimator to queries and keys.
 
-    Every level estimates the same kernel, without bias, by an identity: fitting decides the variance only.
+    The result is an ordinary, frozen estimator: draw maps from it, and use them also on other inputs. Every level is
+    unbiased for the same kernel. The fit changes only the variance.
 
     Parameters
     ----------
-    query (..., L, d), key (..., S, d) : raw inputs, as for `linear_attention`. Dimension -3, where there is one, is the
-        heads: each gets its own parameters. Earlier dimensions are pooled as more queries and keys of the same heads.
-    level : "center", subtract the means; "balance", also give both sides the same covariance; "dense", also an optimal
-        exponent for each axis (`DenseExponentialFeatures`); "weighted", the same with keys weighted by the attention
-        that they get from anchor queries; "posterior", rows drawn where the anchors attend (`PosteriorFeatures`).
-        "centre" and "exponent" are accepted for "center" and "dense".
-    num_features : the width that the map will have; sets the number of anchors, a quarter of it, and the scale.
-    value (..., S, dv) : with anchor_scale="checked", compare outputs for these values; the keys themselves by default.
+    query (..., L, d), key (..., S, d) : raw inputs, as for `linear_attention`. Dimension -3, if there is one, is the
+        heads; each head gets its own parameters. Earlier dimensions are pooled: they are more queries and keys of the
+        same heads.
+    level : "center" subtracts the means. "balance" also transforms queries and keys so that their covariances are
+        equal. "dense" also has an optimal exponent for each axis (`DenseExponentialFeatures`). "weighted" is "dense"
+        with keys weighted by the attention that they get from some queries, the anchors. "posterior" draws rows near
+        the sums of anchors and the keys they attend to (`PosteriorFeatures`). "centre" and "exponent" are other names
+        of "center" and "dense".
+    num_features : the number of features that the map will have. The number of anchors is a quarter of it, and
+        `anchor_scale` depends on it.
+    value (..., S, dv) : values for the outputs that anchor_scale="checked" compares; the keys by default.
     scale, kernel, coupling, enable_gqa : as for `linear_attention` and the estimators.
     key_mask, query_mask : bool (..., S) and (..., L), True = take part.
-    anchor_scale : posterior only; queries are multiplied and keys divided by it. "checked" tries 1, 2 and 4 with pilot
-        maps against 32 exact rows; "rule" takes √(1024/num_features), at least 1 and at most 4. Use 1.0 where the
-        normalizer itself matters, as when the map is merged with exactly computed keys.
-    defensive_share : posterior only; share of the rows from a wide Gaussian.
-    rng : seed of k-means, pilot maps and row samples. The draw of the final map is another: `estimator.draw(rng=...)`.
+    anchor_scale : for "posterior" only, a factor: queries are multiplied by it, keys are divided by it. "checked" tries
+        1, 2 and 4, and compares the outputs of pilot maps with 32 exact outputs. "rule" takes √(1024/num_features), at
+        least 1 and at most 4. Use 1.0 if the normalizer itself matters, for example if outputs are merged with exact
+        weights for other keys.
+    defensive_share : for "posterior" only, the share of the rows that are drawn from a wide Gaussian.
+    rng : seed of k-means, pilot maps and row samples. The map itself is drawn later, with its own seed:
+        `estimator.draw(..., rng=...)`.
 
-    For causal use fit on other data than it is used on (a calibration set): statistics of a sequence tell its future.
-    Cost: the anchors' exact rows, S · anchors · d, and O((L + S) d² + d³), for each head.
+    For causal attention, fit on a calibration set: statistics of a whole sequence contain information about later
+    tokens.
+    Cost for each head: S · anchors · d for the attention of the anchors, and O((L + S) d² + d³).
 
     >>> q, k = np.random.default_rng(0).standard_normal((2, 8, 100, 16)) + 1
     >>> estimator = adapt(q, k, num_features=64, rng=0)
@@ -115,7 +122,7 @@ class HeadFit:
     query_moment: np.ndarray
     """Mean of x xᵀ in balanced coordinates."""
     key_moment: np.ndarray
-    """Mean of y yᵀ in balanced coordinates, weighted by attention from level "weighted" on."""
+    """Mean of y yᵀ in balanced coordinates, weighted by attention at the levels "weighted" and "posterior"."""
     anchors: np.ndarray
     masses: np.ndarray
     keys: np.ndarray
@@ -132,7 +139,7 @@ class HeadFit:
         num_anchors: int,
         rng: np.random.Generator,
     ) -> "HeadFit":
-        """Fit queries x (L, d) and keys y (S, d), of which only `present` ones count, in kernel units."""
+        """Fit to queries x (L, d) and keys y (S, d) in kernel units; only keys that are `present` are used."""
         dim = x.shape[-1]
         weights = present / present.sum()
         query_shift, key_shift = x.mean(axis=0), weights @ y
@@ -233,7 +240,7 @@ def posterior(fits: list[HeadFit], batched: bool, **options: Any) -> SoftmaxEsti
 
 
 def transformed(base: SoftmaxEstimator, fits: list[HeadFit], batched: bool, *, balanced: bool) -> SoftmaxEstimator:
-    """The base at centered, and balanced, inputs."""
+    """`base` at inputs that are balanced (if `balanced`) and centered."""
     if balanced:
         base = BalancedFeatures(base=base, matrix=stacked([fit.matrix for fit in fits], batched))
     return CenteredFeatures(
@@ -257,7 +264,7 @@ def choose_scale(
     options: dict[str, Any],
     rng: np.random.Generator,
 ) -> float:
-    """The factor of the queries: given, by rule, or the best of a few on exact rows."""
+    """The factor of the queries: given, from a rule, or the best of a few, compared on exact rows."""
     if anchor_scale == "rule":
         return float(np.clip(np.sqrt(1024 / num_features), 1.0, 4.0))
     if not isinstance(anchor_scale, str):

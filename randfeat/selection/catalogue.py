@@ -20,13 +20,20 @@ DIM, ROWS = 4, 8
 
 @dataclass(frozen=True)
 class Entry:
-    """One estimator, coupling or kernel, as it is with the parameters of its `example()`.
+    """One estimator, coupling or kernel, with the properties of its `example()`.
 
-    name : of the class. kind : "estimator", "coupling" or "kernel". acronyms : what papers call it. kernel : what an
-    estimator estimates. positive, bounded, symmetric : of the features. unbiased : for rows with exact marginals; of a
-    coupling, whether its marginals are exact. closed_form : names of the couplings under which the variance is known
-    ("any row" where there is no coupling to choose); of a coupling, whether joint laws of its rows are. widths : what
-    `num_features` can be. source : the paper. None where a column does not apply.
+    name : the name of the class.
+    kind : "estimator", "coupling" or "kernel".
+    acronyms : the names that papers use.
+    kernel : the kernel that an estimator estimates.
+    positive, bounded, symmetric : properties of the features.
+    unbiased : for an estimator, with rows that have exact marginals; for a coupling, whether its marginals are exact.
+    closed_form : for an estimator, the couplings with a known variance ("any row" if there is no coupling to choose);
+        for a coupling, whether the joint laws of its rows are known.
+    widths : the possible values of `num_features`.
+    source : the paper.
+
+    A field that does not apply is None.
     """
 
     name: str
@@ -47,12 +54,12 @@ class Entry:
 
 
 def catalogue(kind: str | None = None) -> list[Entry]:
-    """Every estimator, coupling and kernel of the library, and those that were registered, in the order of their names.
+    """All estimators, couplings and kernels of the library, and registered ones, in the order of their names.
 
     kind : "estimator", "coupling" or "kernel"; all of them by default.
 
-    The entries are found, not listed: classes by inheritance, properties by asking an example,
-    sources from the docstrings. Closed forms are tried, for 8 rows in dimension 4.
+    The entries are not a fixed list. Classes are found by inheritance, their properties from an example, and the
+    sources from the docstrings. Closed forms are tested by calling them, for 8 rows in dimension 4.
 
     >>> entry = next(entry for entry in catalogue("estimator") if "FAVOR+" in entry.acronyms)
     >>> entry.name, entry.positive, entry.unbiased, entry.widths

@@ -19,20 +19,22 @@ from randfeat.selection.planning import predict_attention_error
 
 @dataclass(frozen=True, eq=False)
 class AttentionDiagnostics:
-    """Per-query statistics of the denominators of linear attention, (..., L), float64 NumPy.
+    """Statistics of the denominators of linear attention, one per query: (..., L), float64 NumPy.
 
-    The denominator of query i is a sum over features of `c_f = φ_f(q_i) Σ_j φ_f(k_j)`; with shares
-    `p_f = |c_f| / Σ_g |c_g|`,
+    The denominator of query i is the sum over features of `c_f = φ_f(q_i) Σ_j φ_f(k_j)`. The share of a feature is
+    `p_f = |c_f| / Σ_g |c_g|`.
 
     effective_features : `1 / Σ_f p_f²`, from 1 (one feature decides) to the number of features; 0 without keys.
     heaviest_share : `max_f p_f`.
-    sign : `Σ_f c_f / Σ_f |c_f|`, 1 for positive features; near 0 where a denominator is what a cancellation has left,
-        negative where it has the wrong sign.
-    method : which of linear and exact attention is expected to be faster for inputs of this shape and library, by
-        `attention_method`; without values, for values as long as the keys.
-    predicted_error : (...), relative error by `predict_attention_error`; None without values, or where not known.
+    sign : `Σ_f c_f / Σ_f |c_f|`, 1 for positive features. It is near 0 if the terms of a denominator nearly cancel, and
+        negative if the denominator has the wrong sign.
+    method : the method, linear or exact, that `attention_method` expects to be faster for inputs of this shape and
+        library. Without values, values as long as the keys are assumed.
+    predicted_error : (...), the relative error from `predict_attention_error`; None without values, or if it is not
+        known.
     distance_to_mean : (...), `|out - mean| / |out|` over all queries, where mean is the plain average of the values
-        that each query sees; None without values. Below the error, plain averaging would have done.
+        that each query sees; None without values. If it is smaller than the error, the plain average is the better
+        output.
     """
 
     effective_features: np.ndarray
@@ -56,7 +58,7 @@ def attention_diagnostics(
 ) -> AttentionDiagnostics:
     """Diagnostics of `linear_attention(query, key, value, features, ...)`, from the raw queries and keys.
 
-    On the host, in float64; time and memory O((L + S) num_features), and O(S²) for the predicted error.
+    Computed on the host in float64. Time and memory are O((L + S) num_features), and O(S²) for the predicted error.
 
     >>> import randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 100, 16))

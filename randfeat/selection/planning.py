@@ -20,14 +20,15 @@ MOST_FEATURES = 2**40
 def num_features_for(
     estimator: Estimator, x: Any, y: Any, *, rel_error: float = 0.1, confidence: float = 0.95
 ) -> np.ndarray:
-    """A width with `P(|K̂/K - 1| <= rel_error) >= confidence`, for each pair broadcasting over (..., d).
+    """A number of features with `P(|K̂/K - 1| <= rel_error) >= confidence`, for each pair; x, y (..., d) broadcast.
 
-    By Chebyshev's inequality, so it holds whatever the law of the estimate: the closed-form relative MSE is at most
-    `(1 - confidence) rel_error²`. Estimates with nearly normal errors need fewer features, by a factor of 5 at 95 %.
+    The proof is Chebyshev's inequality: the closed-form relative MSE is at most `(1 - confidence) rel_error²`. So the
+    number holds for every distribution of the estimate. Estimates with nearly normal errors need fewer features, at a
+    confidence of 95 % by a factor of 5.
 
-    It is the least width that suffices, where the variance falls with every row; blocks of orthogonal rows that cancel
-    almost exactly can make a smaller one suffice too. ValueError where none does: a bias that features do not reduce,
-    or more than 2⁴⁰ features. NoClosedForm where the variance is not known.
+    The result is the smallest such number if the variance decreases with every row. Blocks of orthogonal rows whose
+    errors cancel almost exactly can make a smaller number possible. ValueError if no number is enough: for a bias that
+    does not decrease, or above 2⁴⁰ features. NoClosedForm if the variance is not known.
 
     >>> from randfeat import HyperbolicFeatures
     >>> x = np.array([0.5, 0.0, 0.0])
@@ -92,21 +93,23 @@ def predict_attention_error(
 ) -> np.ndarray:
     """Predicted relative error of linear attention, `√(Σ_i E|ô_i - o_i|² / Σ_i |o_i|²)`, to leading order in 1/m.
 
-    Delta method for one query, p the exact attention row, o the exact output, m independent rows:
+    For one query, let p be its exact attention weights and o its exact output. With m independent rows, the delta
+    method gives
 
         E|ô - o|² ≈ (1/m) Σ_jk p_j p_k (v_j - o)·(v_k - o) G_jk,   G_jk = E[S_j S_k] / (k_j k_k),
 
-    G from `estimator.log_joint_moment`. Raw (..., L, d), (..., S, d), (..., S, dv) and the scale of `linear_attention`
-    (1/√d by default); returns one number for each of the leading dimensions.
+    where G comes from `estimator.log_joint_moment`. Queries (..., L, d), keys (..., S, d), values (..., S, dv) and
+    `scale` are as for `linear_attention`. The result has one number for each entry of the leading dimensions.
 
-    num_queries, rng : the mean runs over a random subset of this many queries, drawn with this seed (all, where there
-        are no more). Time O(num_queries S²), memory O(S²).
+    num_queries, rng : the sums are over a random subset of this many queries, drawn with this seed; over all queries if
+        there are no more. Time O(num_queries S²), memory O(S²).
 
-    Limits: leading order, valid while Σ_j p_j G_jj / m is small (0.05, say) for every row. A prediction near or above 1
-    says that such features do not carry this head, not how wrong they are: real errors saturate near 1 for positive
-    features. For signed features (trigonometric) a small prediction is no guarantee either: rare denominators near 0
-    are not in it. Counts rows as independent and N(0, I); couplings improve on it where |x + y|² is small, and those
-    with a bias (constant norms, quadrature rules) have an error of their own.
+    Limits: the prediction is a leading order, valid if Σ_j p_j G_jj / m is small (0.05, say) for every query. A
+        prediction near or above 1 says that these features cannot be used for this head. It does not say how large the
+        error is: real errors of positive features stay near 1. For signed features (trigonometric) even a small
+        prediction is no guarantee, because it does not contain the rare denominators near 0. Rows are taken as
+        independent and N(0, I). Couplings make the error smaller if |x + y|² is small; couplings with a bias (constant
+        norms, quadrature rules) add an error of their own.
 
     >>> from randfeat import PositiveFeatures
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 64, 8))

@@ -30,8 +30,8 @@ BUILT_IN = "built-in"
 class Candidate:
     """One estimator, fitted to the data, and its pilot errors.
 
-    name : of the estimator, and how it was fitted. estimator : frozen, with its coupling; draw maps from it.
-    errors (num_draws, heads) : relative error of the attention output on the sampled queries.
+    name : the estimator, and how it was fitted. estimator : the fitted estimator with its coupling; draw maps from it.
+    errors (num_draws, heads) : relative errors of the attention output on the sampled queries.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Recommendation(Sequence[Candidate]):
-    """The candidates, best first; printed, a table.
+    """The candidates, best first; `print` shows them as a table.
 
-    candidates : ranked. refused : what was not tried, with the reason. average_error : error of the baseline that
-    returns the mean of the visible values. exact_is_cheaper : whether exact attention takes no more arithmetic than
-    features of this width, D >= LS/(L + S).
+    candidates : the ranked candidates. refused : what was not tried, with the reason. average_error : the error of the
+    plain average of the values that each query sees. exact_is_cheaper : whether exact attention needs at most as much
+    arithmetic as this number of features D, D >= LS/(L + S).
     """
 
     candidates: tuple[Candidate, ...]
@@ -111,29 +111,31 @@ def recommend(
     num_draws: int = 3,
     rng: Any = 0,
 ) -> Recommendation:
-    """Rank estimators and couplings by their error on these queries and keys, at equal width.
+    """Rank estimators and couplings by their error on these queries and keys, all with the same number of features.
 
-    Each estimator is fitted where it has parameters, drawn `num_draws` times, and compared with exact attention on a
-    random subset of `num_queries` queries over all keys. Closed forms do not rank features on sharp heads, where
-    relative variances are astronomical and every real error is about 1; pilot maps do.
+    Each estimator with parameters is fitted. Each is then drawn `num_draws` times, and its outputs are compared with
+    exact attention, for a random subset of `num_queries` queries and all keys. Such pilot maps also rank features on
+    sharp heads. Closed forms do not: there relative variances are astronomical, and every real error is about 1.
 
     Parameters
     ----------
-    query (..., L, d), key (..., S, d), value (..., S, dv) : raw inputs, as for `linear_attention`; without values the
-        outputs for the keys themselves are compared. Dimension -3, where there is one, is the heads, each with a fit
-        and an error of its own; earlier dimensions are more sequences of the same heads.
-    estimators : what to try; by default every estimator of the library that is of this kernel. A list is exactly what
-        is tried: estimators of your own, as they are; classes, of which `example()` is tried with every coupling;
-        names of the table, as "OptimalPositiveFeatures.fit"; and "built-in" for all that is tried by default.
-    num_features, is_causal : as for `linear_attention`. A causal map should be fitted to other data than it is used
-        on; the recommendation is about the data given here.
+    query (..., L, d), key (..., S, d), value (..., S, dv) : raw inputs, as for `linear_attention`. Without values, the
+        keys are used as values. Dimension -3, if there is one, is the heads; each head has its own fit and its own
+        error. Earlier dimensions are more sequences of the same heads.
+    estimators : by default every estimator of the library for this kernel is tried. If a list is given, exactly its
+        entries are tried. An entry is an estimator (tried as it is), a class (its `example()` is tried with every
+        coupling), a name from the printed table, such as "OptimalPositiveFeatures.fit", or "built-in" for all defaults.
+    num_features, is_causal : as for `linear_attention`. For causal attention, fit the chosen estimator to other data
+        than it is used on.
     scale, kernel, key_mask, query_mask, enable_gqa : as for `adapt`.
-    couplings : which to try with every estimator that has a choice, one or several; "all" for every one.
-    num_queries, num_draws, rng : size of the pilot, and its seed; the best eight candidates are drawn three times as
+    couplings : one or several couplings, tried with every estimator that has a coupling to choose; "all" for every
+        coupling.
+    num_queries, num_draws, rng : the size of the pilot and its seed. The best eight candidates are drawn three times as
         often.
 
-    Returns the ranking; `recommendation.best` is a fitted estimator, `print(recommendation)` the table, with what was
-    not tried and why. Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate, and the fits.
+    Returns the ranking. `recommendation.best` is a fitted estimator. `print(recommendation)` shows the table, and what
+    was not tried, with the reason. Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate,
+    and the fits.
 
     >>> import randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 200, 8))

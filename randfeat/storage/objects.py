@@ -23,11 +23,11 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
     """Write a feature map, an estimator, kernel or coupling, or an attention state to a file.
 
     The file is an npz archive: the arrays with all their digits, and a header in JSON with the names of classes and
-    their fields. It holds no code and is read without pickle. A state carries the fingerprint of its feature map along.
-    Classes of your own are registered first (`register`), here and where the file is loaded.
+    their fields. It holds no code and is read without pickle. A state is saved with the fingerprint of its feature map.
+    Register classes of your own first (`register`), in the program that saves and in the program that loads.
 
-    It has exactly the name that is given: no suffix is added. A file of that name is replaced when the new one is
-    complete, in one step: a save that fails or is interrupted leaves it as it was.
+    The file has exactly the given name; no suffix is added. A file of this name is replaced in one step when the new
+    one is complete. So a save that fails or is interrupted does not change the old file.
 
     >>> import tempfile, numpy as np, randfeat as rf
     >>> phi = rf.PositiveFeatures().draw(dim=4, num_features=8, rng=0)
@@ -45,13 +45,14 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
 
 
 def load(path: str | os.PathLike[str], like: Any = None) -> Any:
-    """Read a file of `save`: with NumPy arrays, or on the namespace and device of `like`, in its computing dtype.
+    """Read a file of `save`: as NumPy arrays, or in the namespace, device and computing dtype of `like`.
 
-    Whatever is in the file, there is no other outcome than an object that fits together, or a ValueError that names
-    the file (OSError where it cannot be opened): for a file of another kind, a damaged one, a newer format, classes
-    that this version does not have, parameters that they refuse, and arrays that do not fit them. Entries are stored,
-    not compressed, and no length is believed, so the memory is that of the file. No code of the file is run, but what a
-    map computes is what its file says.
+    The result is a consistent object. For every other file ValueError is raised, and the message names the file: a
+    file of another kind, a damaged file, a newer format, unknown classes, impossible parameters, or arrays that do not
+    fit them. OSError is raised if the file cannot be opened.
+
+    Entries are not compressed, and their lengths are checked, so loading takes no more memory than the file has. No
+    code from the file is run. The numbers in the file determine what a map computes.
     """
     name = os.fsdecode(path)
     with open(name, "rb") as file:

@@ -26,14 +26,16 @@ def register(*, name: str) -> Callable[[C], C]: ...
 
 
 def register(cls: Any = None, *, name: str | None = None) -> Any:
-    """Make an estimator, kernel or coupling of your own known: `catalogue` lists it, `save` and `load` take it.
+    """Register an estimator, kernel or coupling of your own, for `catalogue`, `save` and `load`.
 
     cls : a frozen dataclass that derives from `Estimator`, `Kernel` or `Coupling` (or a mixer of hybrids). Files hold
-        its name and its fields, and no code: whoever loads one imports the module with the class first.
-    name : of a coupling, as in `coupling="antithetic"`; by default the words of the class name, "my-rows" for MyRows.
+        the name of the class and its fields, and no code. So a program must import the module with the class before it
+        loads a file.
+    name : the name of a coupling, as in `coupling="antithetic"`. By default it is made from the class name, "my-rows"
+        for MyRows.
 
-    Returns the class, so that it is a decorator, above `@dataclass`. The same class may be registered again, as when a
-    cell of a notebook is run again; a second class of one name is a ValueError.
+    Returns the class, so it can be used as a decorator above `@dataclass`. The same class can be registered again, as
+    when a cell of a notebook is run again. Another class with the same name raises ValueError.
 
     >>> from dataclasses import dataclass
     >>> import numpy as np, randfeat as rf

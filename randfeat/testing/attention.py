@@ -43,9 +43,9 @@ def audit_attention(
     dtype : dtype of the inputs, except in the checks of dtypes themselves.
     name : what the report calls the function.
 
-    Returns a report: which laws hold, which fail and by how much. A function that fails or raises gives a finding, not
-    an error. Laws that hold to the last bit are tested to the last bit. Properties of exact attention that an estimate
-    need not have (invariance under a shift of all keys, accuracy) are only measured.
+    Returns a report: which laws hold, which fail and by how much. If a law fails or the function raises an exception,
+    this becomes a finding of the report, not an error. Laws that should hold to the last bit are tested to the last
+    bit. Properties that an estimate need not have (invariance under a shift of all keys, accuracy) are only measured.
 
     >>> import randfeat as rf
     >>> report = audit_attention(rf.softmax_attention)

@@ -24,14 +24,13 @@ def check_coupling(
     false_alarm: float = 1e-6,
     num_draws: int = 20_000,
 ) -> Report:
-    """Check that rows have the marginals, and pairs of rows the joint laws, that a coupling states.
+    """Check that rows have the distributions, and pairs of rows the joint laws, that a coupling states.
 
     Each row: mean 0, second moments I, squared norm d, and `E[exp(v·w)]` along axes of both signs and along an oblique
     direction. Each draw: the variance of the row averages of exp(v·w), cosh(v·w), cos(v·w) and |w|², against the
-    variance that follows from the stated pair laws. The last one detects norms that rows share although they should be
-    independent.
+    variance that follows from the stated pair laws. The last of these detects rows whose norms should be independent but are not.
 
-    Raises AssertionError, naming what failed; returns the report otherwise.
+    Raises AssertionError with the names of the failed checks; returns the report otherwise.
     """
     coupling = resolve_coupling(coupling)
     rows = possible_rows(coupling, dim, num_rows)

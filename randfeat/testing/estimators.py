@@ -26,19 +26,19 @@ def check_estimator(
     detectable_variance: float = 0.1,
     namespaces: Iterable[Any] = (),
 ) -> Report:
-    """Check that an estimator keeps its promises: mean, variance, shapes, dtypes, seeds, backends, documentation.
+    """Check the mean, variance, shapes, dtypes, seeds, backends and documentation of an estimator.
 
     estimator : the estimator to check, under its own kernel and coupling.
     dim, num_rows : sizes to check at; by default 1, d-1, d, d+2 and 2d rows, or the nearest numbers possible.
     rng : seed; one seed always gives the same result.
     false_alarm : probability that a correct estimator fails (all statistical checks together, normal approximation).
     detectable_bias, detectable_variance : relative deviations of mean and variance that are caught with probability
-        0.999; they set the number of draws. Variances are checked where the kurtosis of the estimate is below 30.
+        0.999; the number of draws follows from them. Variances are checked if the kurtosis of the estimate is below 30.
     namespaces : array namespaces (`torch`, `jax.numpy`, `array_api_strict`, ...) on which the same seed must give the
         same features.
 
-    Raises AssertionError, naming what failed; returns the report otherwise. An estimator without a closed-form variance
-    is checked for its mean with the sample's standard error, and the report says so.
+    Raises AssertionError with the names of the failed checks; returns the report otherwise. If the variance has no
+    closed form, only the mean is checked, with the standard error of the sample, and the report says so.
     """
     if not isinstance(estimator, Estimator):
         raise TypeError(f"expected an Estimator, got {type(estimator).__name__}.")

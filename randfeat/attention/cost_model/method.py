@@ -15,10 +15,10 @@ from randfeat.maps import FeatureMap
 
 @dataclass(frozen=True)
 class AttentionMethod:
-    """The method that is expected to be faster, and the seconds that both are expected to take.
+    """The method that is expected to be faster, and the expected seconds of both methods.
 
-    name : `"linear"` or `"exact"`. exact_seconds is infinite where there is no exact form: states, and gates per
-    feature.
+    name : `"linear"` or `"exact"`. exact_seconds is infinite if there is no exact form: with states, or with gates for
+        each feature.
     """
 
     name: str
@@ -51,11 +51,13 @@ def attention_method(
 ) -> AttentionMethod:
     """The method that `linear_attention(..., method="auto")` takes for these arguments, and the predicted times.
 
-    A function of shapes, dtype, array library, estimator and options, never of values: the same in every call, under
-    `jit`, and in every process. `costs` replaces the rates that the library holds, by `AttentionCosts.measure` for
-    example; `linear_attention(..., method=attention_method(..., costs=costs).name)` then follows them.
+    The result depends on shapes, dtype, array library, estimator and options, never on values. So it is the same in
+    every call, under `jit`, and in every process.
 
-    Exact is chosen where it is faster, not where it would be more accurate.
+    costs : rates that replace those in the library, for example from `AttentionCosts.measure`. To use them in a call,
+        write `linear_attention(..., method=attention_method(..., costs=costs).name)`.
+
+    The exact method is chosen if it is faster, not if it would be more accurate.
 
     >>> import numpy as np, randfeat as rf
     >>> phi = rf.PositiveFeatures().draw(dim=64, num_features=256, rng=0)

@@ -13,7 +13,7 @@ from randfeat.attention.relations.work import Work
 
 @dataclass(frozen=True)
 class AttentionCosts:
-    """Rates in seconds, by which the time of attention is predicted: every rate times how often it is paid, summed.
+    """Rates in seconds, from which the time of attention is predicted: the sum of each rate times its number of uses.
 
     exact_call, linear_call : of a call; of each sequence, where sequences are packed.
     exact_pair : of each pair of a query and a key: its exponential, maximum and sum.
@@ -27,9 +27,9 @@ class AttentionCosts:
     generic, generic_causal : not seconds, but the time of the generic pass over that of the fast one, for features and
         relations that have no fast one.
 
-    A model of a few rates: expect crossing lengths to be off by up to half for full attention, and by a factor of two
-    for causal attention. It takes all features to cost what positive features do. Rates differ between machines; those
-    that the library holds are of one core of one machine.
+    The model is rough. The length at which linear attention becomes faster can be wrong by up to half for full
+    attention, and by a factor of two for causal attention. All features are assumed to cost as much as positive
+    features. Rates differ between machines; the rates in the library were measured on one core of one machine.
 
     >>> costs = AttentionCosts.of("numpy", "float32")
     >>> costs.exact_pair < 1e-7
@@ -64,16 +64,16 @@ class AttentionCosts:
 
     @classmethod
     def of(cls, library: str, dtype: str) -> "AttentionCosts":
-        """The rates that the library holds, for `"numpy"`, `"torch"` or `"jax"`, and `"float32"` or `"float64"`.
+        """The rates in the library, for `"numpy"`, `"torch"` or `"jax"`, and `"float32"` or `"float64"`.
 
-        Others, devices among them, have the rates of PyTorch on a processor: both methods are then of the same kind,
-        products of matrices, and only the ratio of their times matters. `measure` does better.
+        For all other libraries, dtypes and devices these are the rates of PyTorch on a CPU. Both methods are then
+        products of matrices, and only the ratio of their times matters. `measure` is more accurate.
         """
         return SHIPPED.get((library, dtype), SHIPPED["torch", "float64" if dtype == "float64" else "float32"])
 
     @classmethod
     def like(cls, array: Array) -> "AttentionCosts":
-        """The rates that the library holds for arrays of this library and dtype."""
+        """The rates in the library for arrays of this array library and dtype."""
         dtype = dtype_name(array.dtype)
         return cls.of(library_of(array), "float64" if dtype == "float64" else "float32")
 
@@ -81,9 +81,9 @@ class AttentionCosts:
     def measure(cls, like: Any, dim: int, value_dim: int | None = None, num_features: int = 256) -> "AttentionCosts":
         """The rates of this machine, for arrays of the library, dtype and device of `like`.
 
-        dim, value_dim, num_features : sizes at which they are to be right; value_dim is dim by default. Takes about a
-        second: medians of interleaved calls of a thousandth to a hundredth of a second each, and least squares with
-        rates not below 0. JAX compiles each of them first, which takes longer.
+        dim, value_dim, num_features : the sizes at which the rates should be accurate; value_dim is dim by default.
+            This takes about a second. It times interleaved calls of 1 to 10 ms each, and fits the rates to the medians
+            by nonnegative least squares. JAX compiles each call first, which takes longer.
         """
         return cls(**measured_rates(like, dim, dim if value_dim is None else value_dim, num_features))
 

@@ -50,20 +50,21 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     estimator : a name from the catalogue, the class without "Features" in snake case ("trigonometric", "positive",
         "tensor_sketch", ...); "auto" for the default of the kernel; or an Estimator object, which carries its kernel
         and coupling. Named estimators with fitted parameters ("optimal_positive", ...) are fitted to at most 1000 rows.
-    coupling : joint law of the random rows, a name ("orthogonal", "independent", "simplex", ...) or a Coupling object.
+    coupling : joint distribution of the random rows: a name ("orthogonal", "independent", "simplex", ...) or a Coupling
+        object.
     n_components : the width of Z. Pairs of cosine and sine, the better variant, need an even width. At an odd width
         "auto" takes random phases, and "trigonometric" raises an error.
     random_state : an int, RandomState or Generator, or None for fresh entropy. An int gives the features of
         `estimator.draw(dim, n_components, rng=random_state)`.
 
-    Attributes: `estimator_` (the law), `gamma_`, `arrays_` (the drawn arrays by name), `feature_map_` (law and arrays),
+    Attributes: `estimator_`, `gamma_`, `arrays_` (the drawn arrays by name), `feature_map_` (estimator and arrays),
     `n_features_in_`, `feature_names_in_`.
 
     Fitting uses the number of columns of X, and the entries only to choose gamma or to fit an estimator. `partial_fit`
     draws the features at the first block. With "scale", gamma follows the variance of all blocks, like a
-    StandardScaler: pass all data to `partial_fit` first, and transform later. float32 stays float32. Sparse X goes
-    through a sparse product where features are waves or exponentials. With array API dispatch, arrays of PyTorch or
-    CuPy are taken and returned.
+    StandardScaler: pass all data to `partial_fit` first, and transform later. float32 stays float32. For sparse X,
+    features that are cosines or exponentials are computed by a sparse product. With array API dispatch, inputs and
+    outputs can be arrays of PyTorch or CuPy.
 
     >>> import numpy as np
     >>> from sklearn.metrics.pairwise import rbf_kernel
