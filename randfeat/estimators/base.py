@@ -254,7 +254,7 @@ class Estimator(Hinted, abc.ABC):
         num_features : length of φ(x); ValueError if the estimator or its coupling cannot have this number.
         rng : seed of the draw, as in SPEC 7: an int, SeedSequence, BitGenerator or Generator; None for fresh entropy.
         like : an array; the map gets its namespace, device and dtype. NumPy float64 by default.
-        batch_shape : shape of a batch of independent maps, (8,) for one per head. The default is one map, or one map for
+        batch_shape : shape of a batch of independent maps, (8,) for one per head. The default is one map, or one for
             each set of parameters of an estimator that was fitted to several heads.
 
         NumPy draws everything on the host in float64, and the result is cast once. So one seed gives the same features

@@ -28,7 +28,8 @@ def check_coupling(
 
     Each row: mean 0, second moments I, squared norm d, and `E[exp(v·w)]` along axes of both signs and along an oblique
     direction. Each draw: the variance of the row averages of exp(v·w), cosh(v·w), cos(v·w) and |w|², against the
-    variance that follows from the stated pair laws. The last of these detects rows whose norms should be independent but are not.
+    variance that follows from the stated pair laws. The last of these detects rows whose norms should be independent
+    but are not.
 
     Raises AssertionError with the names of the failed checks; returns the report otherwise.
     """
