@@ -126,9 +126,9 @@ def sample_errors(
     """Relative errors of `num_draws` independent feature maps on pairs x, y, broadcasting over (..., d).
 
     Maps are drawn in batches of about 64 MiB for each thread. The size of a batch depends only on the shapes, and the
-    number of threads does not change the result. It is RANDFEAT_NUM_THREADS, or by default all cores that this process
-    may use. The result takes 8 · num_draws · pairs bytes. A `HeavyTailWarning` is given if the kurtosis shows that the
-    MSE of the sample cannot be trusted.
+    number of threads does not change the result. There are RANDFEAT_NUM_THREADS threads, by default one for each core
+    that this process may use. The result takes 8 · num_draws · pairs bytes. A `HeavyTailWarning` is given if the
+    kurtosis shows that the MSE of the sample cannot be trusted.
     """
     sizes = batch_sizes([estimator], x, y, num_features, num_draws)
     generators = as_generator(rng).spawn(len(sizes))

@@ -20,8 +20,9 @@ class PositiveFeatures(ExponentialEstimator):
     Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every m >= 1 and every coupling with exact marginals; never negative.
     Error: relative variance `expm1(u)/m` for independent rows. It is 0 at y = -x and small for opposite inputs. For u
-    much larger than log m the features are of no use. Estimates have log-normal tails, so a measured mean or MSE is too
-    low for such u. Biased low for constant norms: the mean is `SMREG = e^{-(|x|²+|y|²)/2} 0F1(; d/2; du/4)`.
+        much larger than log m the features are of no use. Estimates have log-normal tails, so a measured mean or MSE is
+        too low for such u.
+    Biased low for constant norms: the mean is `SMREG = e^{-(|x|²+|y|²)/2} 0F1(; d/2; du/4)`.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Lemmas 1 and 2.
 
     >>> phi = PositiveFeatures(coupling="orthogonal").draw(dim=3, num_features=256, rng=0)

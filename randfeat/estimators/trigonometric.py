@@ -27,9 +27,9 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
     Shapes: (..., n, d) -> values (..., n, num_features), bounded, of either sign; log_scale (..., n, 1).
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals; pairs are exact at x = y in each draw.
     Error: relative variance for m independent rows `2 sinh²(t/2)/m` (pairs), `(2 sinh²(t/2) + e^t/2)/m` (phase). With
-    the same `num_features`, pairs are always better than random phases. Pairs are better than hyperbolic features if
-    and only if t < |x + y|², that is x·y > 0. Features of both signs: in attention, denominators can be 0 or negative
-    where the kernel is small.
+        the same `num_features`, pairs are always better than random phases. Pairs are better than hyperbolic features
+        if and only if t < |x + y|², that is x·y > 0.
+    Limits: features have both signs, so denominators in attention can be 0 or negative where the kernel is small.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines"; Sutherland & Schneider 2015, "On the
     Error of Random Fourier Features" (the two variants).
 

@@ -104,7 +104,7 @@ def predict_attention_error(
     num_queries, rng : the sums are over a random subset of this many queries, drawn with this seed; over all queries if
         there are no more. Time O(num_queries S²), memory O(S²).
 
-    Limits: the prediction is a leading order, valid if Σ_j p_j G_jj / m is small (0.05, say) for every query. A
+    Limits: the prediction is valid if Σ_j p_j G_jj / m is small (0.05, say) for every query. A
         prediction near or above 1 says that these features cannot be used for this head. It does not say how large the
         error is: real errors of positive features stay near 1. For signed features (trigonometric) even a small
         prediction is no guarantee, because it does not contain the rare denominators near 0. Rows are taken as
