@@ -8,9 +8,9 @@ from randfeat.attention import executors
 from randfeat.attention.numpy import gradient as numpy_gradient
 from randfeat.attention.numpy.executor import NumPyExecutor
 from tests.arrays import eps_of, same_bits
-from tests.attention.test_numpy_executor import DTYPES, EXTREMES, FORMS, MODES, draw
 from tests.attention.test_causal import FUTURES
 from tests.attention.test_linear import LAYOUTS, MAPS, problem
+from tests.attention.test_numpy_executor import DTYPES, EXTREMES, FORMS, MODES, draw
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

@@ -8,9 +8,9 @@ from randfeat.attention import executors
 from randfeat.attention.cuda import executor
 from tests.arrays import asarray, dtype_of, eps_of, same_bits, to_numpy
 from tests.attention.cuda.test_kernels import inputs_of, worst_error
-from tests.attention.test_numpy_executor import DTYPES, EXTREMES, FORMS, MODES, draw
 from tests.attention.test_causal import FUTURES
 from tests.attention.test_linear import LAYOUTS, MAPS, problem
+from tests.attention.test_numpy_executor import DTYPES, EXTREMES, FORMS, MODES, draw
 from tests.conftest import load_backend
 from tests.reference import naive_attention
 

@@ -11,9 +11,9 @@ from randfeat.attention.cuda import passes
 from randfeat.attention.cuda.kernels import source
 from tests.arrays import eps_of, same_bits
 from tests.attention.cuda.emulator import barriers, build
-from tests.attention.test_numpy_executor import DTYPES, EXTREMES, FORMS, MODES, draw
 from tests.attention.test_causal import FUTURES
 from tests.attention.test_linear import LAYOUTS, MAPS, problem, spreads
+from tests.attention.test_numpy_executor import DTYPES, EXTREMES, FORMS, MODES, draw
 from tests.cases import ATTENTION
 from tests.reference import naive_attention
 
