@@ -18,7 +18,7 @@ from randfeat.kernels.base import stated_for
 if TYPE_CHECKING:
     from randfeat.estimators.base import Estimator
 
-FEATURES = "query_features", "key_features"
+FEATURES = "query_features", "key_features", "move"  # the last one where features are those of another estimator
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,12 +96,12 @@ class FeatureMap:
     def queries(self, x: Any) -> Features:
         """Features of queries, (..., n, dim) -> (..., n, num_features), with their scale."""
         x, arrays = self._inputs(x, "x")
-        return self.estimator.features(arrays, x, keys=False)
+        return weighted_features(self.estimator, arrays, x, keys=False)
 
     def keys(self, y: Any) -> Features:
         """Features of keys, (..., k, dim) -> (..., k, num_features), with their scale."""
         y, arrays = self._inputs(y, "y")
-        return self.estimator.features(arrays, y, keys=True)
+        return weighted_features(self.estimator, arrays, y, keys=True)
 
     def pull_back(
         self, x: Any, features: Features, gradient: Array, *, keys: bool = False, row: float | None = None
@@ -113,6 +113,7 @@ class FeatureMap:
             as for queries of normalized attention. The derivative of this factor is then left out; it would be zero up
             to rounding. Estimators without an analytic gradient raise ValueError.
         """
+        check_pull_back(self.estimator)
         x, arrays = self._inputs(x, "x")
         kernel, unit = self.estimator.kernel, self.estimator.kernel.unit(x)
         total = namespace(x).sum(features.values * gradient, axis=-1, keepdims=True) if row is None else row
@@ -214,3 +215,19 @@ class FeatureMap:
 def part_of(arrays: Arrays, prefix: str) -> dict[str, Array]:
     """The arrays whose names have this prefix, by names without it: one map of several that were drawn together."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def weighted_features(estimator: "Estimator", arrays: Arrays, x: Array, *, keys: bool) -> Features:
+    """Features of raw inputs (..., n, d), with the weights of the rows if the coupling is a quadrature rule."""
+    evaluate = estimator.key_features if keys else estimator.query_features
+    features = evaluate(arrays, estimator.kernel.unit(x))
+    return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
+
+
+def check_pull_back(estimator: "Estimator") -> None:
+    """ValueError if a subclass overrides features, and inherits the gradient of others."""
+    if not stated_for(estimator, "pull_back", *FEATURES):
+        raise ValueError(
+            f"{type(estimator).__name__} has no analytic gradient of its own features: the one that it inherits is of "
+            "others. Override pull_back, or differentiate linear_attention by PyTorch or JAX."
+        )

@@ -167,3 +167,57 @@ def test_scales_draw_by_every_seed_of_spec_7():
         expected = kernel.sample_scales((4, 1), np.random.default_rng(2))
         for rng in (2, np.random.SeedSequence(2)):
             np.testing.assert_array_equal(kernel.sample_scales((4, 1), rng), expected)
+
+
+class Doubled(rf.PositiveFeatures):
+    """Positive features of 2x in place of x: the inherited form and gradient are of others."""
+
+    def query_features(self, arrays, x):
+        return super().query_features(arrays, 2 * x)
+
+
+class Shrunken(rf.CenteredFeatures):
+    """Centered features whose base sees x/2: the inherited form and gradient are of others."""
+
+    def move(self, arrays, x, *, keys):
+        moved, log_factor = super().move(arrays, x, keys=keys)
+        return moved / 2, log_factor
+
+
+SHIFTS = {"query_shift": np.full(DIM, 0.2), "key_shift": np.full(DIM, -0.1)}
+CHANGED = {
+    "features": Doubled(),
+    "move": Shrunken(**SHIFTS),
+    "features of the base": rf.CenteredFeatures(base=Doubled(), **SHIFTS),
+}
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("name", CHANGED)
+def test_changed_features_are_those_of_attention(rng, name, is_causal):
+    """No inherited form is believed: the fast executor leaves the call to the features themselves."""
+    query, key, value = rng.standard_normal((3, 200, DIM)) / 2
+    phi = CHANGED[name].draw(DIM, 32, rng=0)
+    unit = DIM**-0.25
+    weights = phi.queries(unit * query).dot(phi.keys(unit * key))
+    weights = np.tril(weights) if is_causal else weights
+    expected = weights @ value / weights.sum(-1, keepdims=True)
+    out = rf.linear_attention(query, key, value, phi, is_causal=is_causal)
+    np.testing.assert_allclose(out, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_changed_features_have_no_inherited_gradient(rng, name):
+    x = rng.standard_normal((5, DIM))
+    with pytest.raises(ValueError, match="has no analytic gradient of its own features"):
+        rf.linear_attention_vjp(x, x, x, CHANGED[name].draw(DIM, 8, rng=0), x)
+
+
+def test_arguments_of_a_draw_are_given_by_name():
+    """An estimator may have them in any order."""
+
+    class Reordered(rf.PositiveFeatures):
+        def draw_arrays(self, num_rows, dim, rng, batch_shape):
+            return super().draw_arrays(dim, num_rows, rng, batch_shape)
+
+    assert Reordered().draw(DIM, 16, rng=0).arrays["rows"].shape == (16, DIM)

@@ -107,6 +107,11 @@ class Problem:
         if given.weighted.shape[-2:] != empty.weighted.shape[-2:]:
             got, expected = (tuple(state.weighted.shape[-2:]) for state in (given, empty))
             raise ValueError(f"{name} has (num_features, value dim) {got}, expected {expected}.")
+        lead, got_lead = self.lead, tuple(given.total.shape[:-2])
+        try:
+            np.broadcast_shapes(lead, got_lead)
+        except ValueError:
+            raise ValueError(f"{name} has leading shape {got_lead}, expected {lead}, that of the keys.") from None
         given.check_origin(self.drawn)
         return empty.merge(given)
 

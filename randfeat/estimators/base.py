@@ -271,18 +271,12 @@ class Estimator(Hinted, abc.ABC):
         like = np.empty(0) if like is None else as_floating(like, "like")
         self.check_dim(dim)
         rows = self.num_rows(num_features, dim)
-        arrays = self.draw_arrays(dim, rows, as_generator(rng), batch_shape)
+        arrays = self.draw_arrays(dim=dim, num_rows=rows, rng=as_generator(rng), batch_shape=batch_shape)
         weights = self._coupling.weights(rows, dim)
         if weights is not None:  # the features have 1/√m inside, so each is off by √(m weight)
             log_weights = np.tile(np.log(rows * weights) / 2, num_features // rows)
             arrays |= {"log_row_weights": np.broadcast_to(log_weights, (*batch_shape, 1, num_features))}
         return FeatureMap(self, dim, num_features, {name: host_to(array, like) for name, array in arrays.items()})
-
-    def features(self, arrays: Arrays, x: Array, *, keys: bool) -> Features:
-        """Features of raw inputs (..., n, d), with the weights of the rows if the coupling is a quadrature rule."""
-        evaluate = self.key_features if keys else self.query_features
-        features = evaluate(arrays, self.kernel.unit(x))
-        return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
     @hinted
     def mean(self, x: Any, y: Any, *, num_features: int | None = None) -> np.ndarray:

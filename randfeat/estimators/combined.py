@@ -16,7 +16,7 @@ from randfeat.estimators.uncoupled import UncoupledEstimator
 from randfeat.features import Features
 from randfeat.kernels import Kernel, SoftmaxKernel
 from randfeat.kernels.algebra import check_parts
-from randfeat.maps import part_of
+from randfeat.maps import part_of, weighted_features
 
 SEARCHED = 1000  # neighbouring widths that are tried for an error message
 
@@ -132,7 +132,7 @@ class CombinedEstimator(UncoupledEstimator):
         return self._combine_features(self._part_features(arrays, y, keys=True))
 
     def _part_features(self, arrays: Arrays, x: Array, *, keys: bool) -> list[Features]:
-        return [part.features(part_of(arrays, f"{i}."), x, keys=keys) for i, part in enumerate(self.parts)]
+        return [weighted_features(part, part_of(arrays, f"{i}."), x, keys=keys) for i, part in enumerate(self.parts)]
 
     def _part_moments(
         self, x: Any, y: Any, num_features: int | None

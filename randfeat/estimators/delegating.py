@@ -97,7 +97,8 @@ class DelegatingEstimator(Parametric, Estimator):
         return self.base.nearest_num_features(num_features, dim)
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
-        drawn, own = self.base.draw_arrays(dim, num_rows, rng, batch_shape), self.own_arrays()
+        drawn = self.base.draw_arrays(dim=dim, num_rows=num_rows, rng=rng, batch_shape=batch_shape)
+        own = self.own_arrays()
         if set(own) & set(drawn):
             raise ValueError(f"{type(self).__name__} cannot be applied twice; combine its parameters into one.")
         return drawn | {name: np.broadcast_to(a, (*batch_shape, *a.shape[-2:])) for name, a in own.items()}

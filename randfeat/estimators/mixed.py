@@ -81,7 +81,7 @@ class MixedEstimator(Parametric, SoftmaxEstimator):
         drawn = {}
         for k, base in enumerate(self.components):
             generator = np.random.default_rng(seed) if self.shared_rows else rng
-            drawn[f"base{k}."] = base.draw_arrays(dim, num_rows, generator, batch_shape)
+            drawn[f"base{k}."] = base.draw_arrays(dim=dim, num_rows=num_rows, rng=generator, batch_shape=batch_shape)
         for k, mixer in enumerate(self.weights):
             drawn[f"mixer{k}."] = mixer.draw_arrays(dim, rng, batch_shape)
         return {prefix + name: array for prefix, arrays in drawn.items() for name, array in arrays.items()}

@@ -129,8 +129,8 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
         def possible(num: int) -> bool:
             return num == 0 or self._coupling.nearest_num_rows(num, dim) == (num,)
 
-        both = (num for num in range(1, num_rows + 1) if possible(num) and possible(num_rows - num))
-        return min(both, key=lambda num: abs(num - wish), default=wish)
+        nearest_first = (num for gap in range(num_rows) for num in (wish - gap, wish + gap) if 1 <= num <= num_rows)
+        return next((num for num in nearest_first if possible(num) and possible(num_rows - num)), wish)
 
     @property
     def parameter_dim(self) -> int:

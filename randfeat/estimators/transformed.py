@@ -16,7 +16,7 @@ from randfeat.estimators.softmax import SoftmaxEstimator
 from randfeat.features import ExponentialForm
 from randfeat.kernels import Kernel, SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.base import stated_for
-from randfeat.maps import FEATURES
+from randfeat.maps import FEATURES, check_pull_back
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,6 +68,7 @@ class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
         return moved, log_weight + self.kernel.log_envelope(squared_norm(x))
 
     def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
+        check_pull_back(self._core)
         moved, _ = self.transform(arrays, x, keys=keys)
         moved_gradient = self._core.pull_back(arrays, moved, values, gradient, row, keys=keys)
         own = 2 * self.kernel.envelope_slope(squared_norm(x)) * row * x

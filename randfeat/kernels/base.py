@@ -137,4 +137,4 @@ def stated_for(thing: object, statement: str, *methods: str) -> bool:
     """Whether a statement that a class inherits is about the methods that it has: none was overridden since."""
     cls = type(thing)
     author = next(ancestor for ancestor in cls.__mro__ if statement in vars(ancestor))
-    return all(getattr(author, name, None) is getattr(cls, name) for name in methods)
+    return all(getattr(author, name, None) is getattr(cls, name, None) for name in methods)

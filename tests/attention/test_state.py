@@ -205,3 +205,6 @@ def test_wrong_initial_state(rng):
         state = rf.AttentionState.empty(features, width, like=value)
         with pytest.raises(ValueError, match=rf"initial_state has .* \({features}, {width}\), expected \(8, 3\)"):
             rf.linear_attention(query, key, value, phi, initial_state=state)
+    state = rf.AttentionState.empty(8, 3, like=value, batch_shape=(7,))
+    with pytest.raises(ValueError, match=r"initial_state has leading shape \(7,\), expected \("):
+        rf.linear_attention(query, key, value, phi, initial_state=state)
