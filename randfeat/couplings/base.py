@@ -88,6 +88,12 @@ def coupling_names() -> list[str]:
     return sorted(_BY_NAME)
 
 
+def if_coupling(thing: Any) -> str:
+    """`; write coupling='simplex'` for a coupling or its name in the place of something else, or nothing."""
+    is_coupling = isinstance(thing, Coupling) or (isinstance(thing, str) and thing in _BY_NAME)
+    return f"; write coupling={thing!r}" if is_coupling else ""
+
+
 def name_of(coupling: Any) -> str:
     """The name that stands for a coupling, or, where there is none, how it is written."""
     return next((name for name, make in _BY_NAME.items() if make() == coupling), repr(coupling))

@@ -13,7 +13,7 @@ from randfeat import variance
 from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_generator, broadcasts_to, host_to
 from randfeat._hints import Hinted, hinted, shown
 from randfeat.couplings import Coupling, Orthogonal
-from randfeat.couplings.base import coupling_names, resolve_coupling
+from randfeat.couplings.base import if_coupling, resolve_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.kernels import Kernel
@@ -57,7 +57,7 @@ class Estimator(Hinted, abc.ABC):
         if not isinstance(self.kernel, self.kernel_type):
             raise TypeError(
                 f"kernel must be a {self.kernel_type.__name__} (an object, not a name) for {type(self).__name__}, "
-                f"got {kernel_slip(self.kernel)}."
+                f"got {shown(self.kernel)}{if_coupling(self.kernel)}."
             )
         object.__setattr__(self, "coupling", resolve_coupling(self.coupling))
 
@@ -337,12 +337,6 @@ class Estimator(Hinted, abc.ABC):
         num_features = as_count(num_features, "num_features")
         bias = self.mean_over_reference(x, y, num_features) - self.kernel.relative(x, y)
         return self.variance_over_reference(x, y, num_features) + bias**2
-
-
-def kernel_slip(kernel: Any) -> str:
-    """A thing in the place of a kernel, in the words of an error; for a coupling and a class, with the correction."""
-    is_coupling = isinstance(kernel, Coupling) or (isinstance(kernel, str) and kernel in coupling_names())
-    return f"{kernel!r}; write coupling={kernel!r}" if is_coupling else shown(kernel)
 
 
 def neighbors(width: int, possible: Iterable[int]) -> tuple[int, ...]:
