@@ -7,6 +7,7 @@ raised an error, 130 interrupted.
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -241,7 +242,9 @@ def find(name: str) -> Experiment:
     if ":" in name:
         return imported(name)
     if name not in EXPERIMENTS:
-        raise UsageError(f"unknown experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}, or module:ATTRIBUTE.")
+        close = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+        hint = f"did you mean {close[0]}? Expected" if close else "expected"
+        raise UsageError(f"unknown experiment {name!r}; {hint} one of {', '.join(EXPERIMENTS)}, or module:ATTRIBUTE.")
     return EXPERIMENTS[name]
 
 

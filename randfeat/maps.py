@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randfeat._array import Array, Arrays, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
+from randfeat._hints import attribute_error
+from randfeat._hints.words import OF_A_MAP
 from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.features import ExponentialForm, Features, FourierForm
@@ -51,6 +53,13 @@ class FeatureMap:
     def __repr__(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         return f"FeatureMap({self.estimator!r}, dim={self.dim}, num_features={self.num_features}{batch})"
+
+    if not TYPE_CHECKING:  # which would believe that a map has every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property whose own AttributeError is to be seen
+                return object.__getattribute__(self, name)
+            raise attribute_error(self, name, OF_A_MAP)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

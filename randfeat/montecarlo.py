@@ -10,7 +10,6 @@ and typically far too low. Then `sample_errors` warns (`HeavyTailWarning`); `gra
 without heavy tails, and the closed form `estimator.variance` needs no draws at all.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count, as_generator, as_host
-from randfeat._hints import hinted
+from randfeat._hints import hinted, warn_caller
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.couplings import Coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
@@ -279,15 +278,18 @@ def kurtosis_of_estimate(estimator: Estimator, x: Any, y: Any, *, num_features: 
 def warn_if_heavy(estimator: Estimator, x: Any, y: Any, num_features: int, num_draws: int) -> None:
     """Warn if the tails are heavy (κ_m > HEAVY) and the draws too few to measure an MSE."""
     try:
-        kurtosis = float(np.max(kurtosis_of_estimate(estimator, x, y, num_features=num_features)))
+        kurtoses = np.asarray(kurtosis_of_estimate(estimator, x, y, num_features=num_features))
     except NoClosedForm:
         return
+    worst = np.unravel_index(np.argmax(kurtoses), kurtoses.shape)
+    kurtosis = float(kurtoses[worst])
     precision = np.sqrt((kurtosis - 1) / num_draws)
     if kurtosis > HEAVY and precision > 0.3:
-        warnings.warn(
-            f"the errors are heavy-tailed: an MSE measured from {num_draws} draws has a relative standard error of "
-            f"about {precision:.2g} and is typically too low (5 % would take {(kurtosis - 1) / 0.05**2:.1e} draws); "
+        place = ", ".join(map(str, worst))
+        where = f" at pair {place}, the worst of {kurtoses.size} pairs" if kurtoses.size > 1 else ""
+        warn_caller(
+            f"the errors are heavy-tailed{where}: an MSE measured from {num_draws} draws has a relative standard error "
+            f"of about {precision:.2g} and is typically too low (5 % would take {(kurtosis - 1) / 0.05**2:.1e} draws); "
             "use the closed form estimator.variance, or randfeat.montecarlo.gram_variance.",
             HeavyTailWarning,
-            stacklevel=3,
         )

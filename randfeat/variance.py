@@ -26,7 +26,9 @@ def assemble_mean(estimator: "Estimator", x: Any, y: Any, num_features: int | No
     x, y = unit_inputs(estimator.kernel, x, y)
     dim = x.shape[-1]
     rows = None if num_features is None else estimator.num_rows(num_features, dim)
-    return estimator.relative_row_mean(x, y, estimator._coupling.row_law(dim, rows))
+    mean = estimator.relative_row_mean(x, y, estimator._coupling.row_law(dim, rows))
+    shape = np.broadcast_shapes(np.shape(mean), x.shape[:-1], y.shape[:-1])  # one number stands for all pairs
+    return mean if np.shape(mean) == shape else np.broadcast_to(mean, shape).copy()
 
 
 def assemble_variance(estimator: "Estimator", x: Any, y: Any, num_features: int) -> np.ndarray:

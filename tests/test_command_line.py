@@ -49,6 +49,16 @@ def test_catalogue_is_the_catalogue(capsys):
     assert len({line.index(line.split()[1]) for line in lines}) == 1  # columns are aligned
 
 
+def test_catalogue_fits_a_terminal_unless_all_is_asked_for(capsys):
+    for kind in ([], ["estimator"], ["coupling"], ["kernel"]):
+        assert main(["catalogue", *kind]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+    assert main(["catalogue", "--long", "estimator"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for entry, line in zip(rf.catalogue("estimator"), lines[1:], strict=True):
+        assert ", ".join(entry.closed_form) in line
+
+
 def test_recommend_is_recommend(capsys, data):
     with np.load(data) as file:
         expected = rf.recommend(file["q"], file["k"], file["v"], num_features=16, is_causal=True, rng=3)

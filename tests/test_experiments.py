@@ -245,6 +245,10 @@ def test_module_runs_and_matplotlib_waits_until_it_is_needed():
             ["run", "nonsense"],
             f"unknown experiment 'nonsense'; expected one of {', '.join(EXPERIMENTS)}, or module:ATTRIBUTE.",
         ),
+        (
+            ["run", "atention_error"],
+            "unknown experiment 'atention_error'; did you mean attention_error? Expected one of",
+        ),
         (["run", "kernel_mse", "--backend", "torch"], "kernel_mse does not run on torch; expected one of: numpy."),
         (["run", "kernel_mse", "--rng", "-1"], "--rng must be a non-negative integer, got -1."),
         (["run", "kernel_mse", "--rng", "x"], "argument --rng: invalid int value: 'x'"),

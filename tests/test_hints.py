@@ -10,7 +10,7 @@ import pytest
 
 import randfeat as rf
 from randfeat._hints import Hinted, hinted
-from randfeat._hints.words import HOMES, KEYWORDS, NAMES, NOTES
+from randfeat._hints.words import HOMES, KEYWORDS, NAMES, NOTES, OF_A_MAP
 
 X = np.ones((4, 3))
 PHI = rf.PositiveFeatures().draw(3, 4, rng=0)
@@ -65,6 +65,41 @@ GUESSES = {
     "rf.SoftmaxAttention": "did you mean rf.softmax_attention?",
     "rf.GaussianKernal": "did you mean rf.GaussianKernel?",
     "rf.Matern": "did you mean rf.MaternKernel?",
+    "rf.elu_feature_map": 'rf.ActivationFeatures(rf.ActivationKernel("elu_plus_one"))',
+    "rf.ScaleKernel": "a multiple of a kernel is rf.kernels.ScaledKernel",
+    "rf.SelfAttention": "is rf.linear_attention, and as a module of PyTorch rf.integrations.torch.LinearAttention",
+    "rf.MultiHeadAttention": "as a module of PyTorch rf.integrations.torch.LinearAttention",
+    "rf.FastAttention": "as a module of PyTorch rf.integrations.torch.LinearAttention",
+    "rf.RecurrentLinearAttention": "rf.linear_attention(..., is_causal=True), and rf.AttentionState",
+    "rf.causal_linear": "rf.linear_attention(..., is_causal=True), and rf.AttentionState",
+    "rf.SmoothedRandomFourierFeatures": "rf.PositiveFeatures are never negative",
+    "rf.generalized_kernel": 'rf.ActivationFeatures(rf.ActivationKernel("relu"))',
+    "rf.gaussian_orthogonal_random_matrix": "rf.Orthogonal().sample(num_rows, dim, rng=...)",
+    "rf.Nystroem": "landmarks are not used here; random features as a transformer of scikit-learn are",
+    "rf.GaussianProcessRegressor": "are rf.prior_functions(features)",
+    "rf.torch": "it is rf.integrations.torch",
+    "rf.sklearn": "it is rf.integrations.sklearn",
+    "rf.Positive": "did you mean rf.PositiveFeatures?",
+    "PHI.transform(X)": "the features are phi(x)",
+    "PHI.fit_transform(X)": "the features are phi(x)",
+    "PHI.feature_map": "the features are phi(x)",
+    "PHI.redraw_projection_matrix()": "a new, independent map is phi.redraw(rng)",
+    "PHI.projection_matrix": 'the rows are phi.arrays["rows"]',
+    "PHI.kernel": "it belongs to phi.estimator",
+    "PHI.esitmate(X, X)": "did you mean estimate?",
+    "PHI.__array__": "object has no attribute '__array__'",
+    "rf.PositiveFeatures(num_features=32)": "num_features and dim go to draw(...): PositiveFeatures(...).draw(dim,",
+    "rf.PositiveFeatures(dim=3)": "num_features and dim go to draw(...)",
+    "rf.PositiveFeatures(nb_features=32)": "num_features and dim go to draw(...)",
+    "rf.PositiveFeatures(seed=0)": "rng goes to draw(...)",
+    "rf.PositiveFeatures().draw(3, n_dims=4)": "the word here is num_features (the length of φ(x))",
+    "rf.PositiveFeatures().draw(3, num_samples=4)": "num_features (the length of φ(x), for waves twice the number of",
+    "rf.PositiveFeatures().draw(3, num_rows=4)": "estimator.num_features(num_rows) converts",
+    "rf.PositiveFeatures().draw(query_dimensions=3, num_features=4)": "the word here is dim",
+    "rf.PositiveFeatures(ortho_scaling=0)": 'coupling (coupling="orthogonal" for 0, "orthogonal-constant" for 1)',
+    "rf.montecarlo.sample_errors(rf.PositiveFeatures(), X, X, num_features=4, num_samples=3)": "here is num_draws",
+    "rf.linear_attention(X, X, X, PHI, dropout_p=0.1)": "there is no dropout, because",
+    "rf.linear_attention(X, X, X, PHI, eps=1e-6)": "there is none, because features carry their scale",
     "rf.catalog": "did you mean rf.catalogue?",
     "rf.ScaledKernel": "it is rf.kernels.ScaledKernel",
     "rf.check_estimator": "it is rf.testing.check_estimator",
@@ -82,6 +117,87 @@ def test_guesses(guess, answer):
     message = str(caught.value)
     assert "\n" not in message
     assert "got an unexpected keyword argument" in message or "has no attribute" in message
+
+
+# a thing of another kind, or another name for a choice ---------------------------------------------------------
+
+MISTAKES = {
+    "rf.PositiveFeatures('orthogonal')": "got 'orthogonal'; write coupling='orthogonal'",
+    "rf.PositiveFeatures(rf.Simplex())": "got Simplex(); write coupling=Simplex()",
+    "rf.PositiveFeatures('softmax')": "(an object, not a name) for PositiveFeatures, got 'softmax'.",
+    "rf.PositiveFeatures(coupling=rf.Orthogonal)": "got the class Orthogonal; write Orthogonal().",
+    "rf.PositiveFeatures(kernel=rf.SoftmaxKernel)": "got the class SoftmaxKernel; write SoftmaxKernel().",
+    "rf.PositiveFeatures(coupling='ortogonal')": "'spherical-radial'; perhaps 'orthogonal' was meant.",
+    "rf.BalancedFeatures(base=rf.PositiveFeatures)": "got the class PositiveFeatures; write PositiveFeatures().",
+    "rf.ScaledFeatures(rf.PositiveFeatures, 2.0)": "got the class PositiveFeatures; write PositiveFeatures().",
+    "rf.linear_attention(X, X, X, rf.PositiveFeatures)": "write PositiveFeatures().draw(dim, num_features).",
+    "rf.linear_attention(X, X, X, features=rf.PositiveFeatures())": "from estimator.draw(...), got PositiveFeatures.",
+    "rf.linear_attention_vjp(X, X, X, rf.PositiveFeatures, X)": "write PositiveFeatures().draw(dim, num_features).",
+    "rf.attention_diagnostics(X, X, features=rf.PositiveFeatures)": "write PositiveFeatures().draw(dim, num_features)",
+    "rf.recommend(X, X, X, kernel=rf.GaussianKernel)": "got the class GaussianKernel; write GaussianKernel().",
+}
+
+
+@pytest.mark.parametrize(("mistake", "answer"), MISTAKES.items(), ids=str)
+def test_mistakes(mistake, answer):
+    with pytest.raises((TypeError, ValueError), match=re.escape(answer)):
+        eval(mistake)
+
+
+MODULES = {
+    "torch.LinearAttention(rf.PositiveFeatures(), dim=3, num_features=4, num_heads=2)": "the word here is heads",
+    "torch.LinearAttention(rf.PositiveFeatures(), dim=3, nb_features=4)": "the word here is num_features",
+    "torch.LinearAttention(rf.PositiveFeatures(), embed_dim=3, num_features=4)": "the word here is dim (of one head)",
+    "torch.LinearAttention(rf.PositiveFeatures(), dim_heads=3, num_features=4)": "the word here is dim",
+    "torch.LinearAttention(rf.PositiveFeatures(), head_dim=3, num_features=4)": "the word here is dim",
+    "torch.LinearAttention(rf.PositiveFeatures(), 3, 4, seed=0)": "the word here is rng",
+    "torch.LinearAttention(rf.PositiveFeatures(), 3, 4, causal=True)": "causal: the word here is is_causal.",
+    "torch.LinearAttention(rf.PositiveFeatures(), 3, 4, windows=3)": "windows: perhaps window was meant.",
+    "torch.LinearAttention(rf.PositiveFeatures(), 3, 4, dropout_p=0.1)": "dropout_p: there is no dropout",
+    "torch.LinearAttention(rf.PositiveFeatures(), 3, 4, beta=1)": ", method, num_threads.",
+    "sklearn.RandomFeatures(length_scale=2.0)": "the word here is gamma (gamma = 1/(2 length_scale²))",
+    "sklearn.RandomFeatures(lengthscale=2.0)": "the word here is gamma (gamma = 1/(2 length_scale²))",
+    "sklearn.RandomFeatures(num_features=10)": "the word here is n_components",
+    "sklearn.RandomFeatures(seed=0)": "the word here is random_state",
+    "sklearn.RandomFeatures(rng=0)": "the word here is random_state",
+    "sklearn.RandomFeatureRidge(alphas=[1.0])": "RandomFeatureRidge() got an unexpected keyword argument 'alphas'; the",
+    "sklearn.RandomFeatureRidgeClassifier(num_features=10)": "the word here is n_components",
+    "sklearn.RandomFeatures('gaussian').fit(X)": "unknown kernel 'gaussian'; expected a Kernel, or one of rbf, ",
+    "sklearn.RandomFeatures('Gaussian').fit(X)": "; perhaps 'rbf' was meant.",
+    "sklearn.RandomFeatures('GaussianKernel').fit(X)": "; perhaps 'rbf' was meant.",
+    "sklearn.RandomFeatures('poly').fit(X)": "; perhaps 'polynomial' was meant.",
+    "sklearn.RandomFeatures('matern12').fit(X)": "; perhaps 'exponential' was meant.",
+    "sklearn.RandomFeatures('matern-32').fit(X)": "; perhaps 'matern32' was meant.",
+    "sklearn.RandomFeatures('wavelet').fit(X)": ", optical.",
+    "sklearn.RandomFeatures(rf.GaussianKernel).fit(X)": "got the class GaussianKernel; write GaussianKernel().",
+    "sklearn.RandomFeatures(estimator='TrigonometricFeatures').fit(X)": "; perhaps 'trigonometric' was meant.",
+    "sklearn.RandomFeatures('softmax', estimator='FAVOR+').fit(X)": "; perhaps 'positive' was meant.",
+    "sklearn.RandomFeatures(estimator=rf.PositiveFeatures).fit(X)": "got the class PositiveFeatures; write",
+}
+
+
+@pytest.mark.parametrize(("mistake", "answer"), MODULES.items(), ids=str)
+def test_mistakes_in_the_words_of_other_libraries(mistake, answer):
+    library = mistake.partition(".")[0]
+    pytest.importorskip(library)
+    with pytest.raises((TypeError, ValueError), match=re.escape(answer)):
+        eval(mistake, {"rf": rf, "X": X, library: getattr(rf.integrations, library)})
+
+
+def test_hints_leave_transformers_of_scikit_learn_alone():
+    sklearn = pytest.importorskip("sklearn.base")
+    ours = rf.integrations.sklearn.RandomFeatures("rbf", gamma=0.3, n_components=8, random_state=0)
+    again = sklearn.clone(ours)
+    assert again.get_params() == ours.get_params()
+    assert list(inspect.signature(type(ours)).parameters) == list(inspect.signature(type(ours).__init__).parameters)[1:]
+    copied = pickle.loads(pickle.dumps(again.fit(X)))
+    np.testing.assert_array_equal(copied.transform(X), ours.fit_transform(X))
+
+
+def test_an_error_inside_a_property_of_a_map_is_its_own(monkeypatch):
+    monkeypatch.setattr(type(PHI), "batch_shape", property(lambda phi: phi.nothing_of_this_kind))
+    with pytest.raises(AttributeError, match="nothing_of_this_kind"):
+        PHI.batch_shape  # noqa: B018
 
 
 # the tables say what is there --------------------------------------------------------------------------------------
@@ -104,6 +220,7 @@ def test_hints_name_what_exists(sentence):
 
 
 def test_no_alias_is_silent():
+    assert not set(dir(PHI)) & {name for names in OF_A_MAP for name in names.split()}
     for name in NAMES:
         assert not hasattr(rf, name), name
     for home in HOMES:
@@ -119,6 +236,9 @@ def test_right_words_are_words_of_the_library():
     things = [getattr(rf, name) for name in rf.__all__]
     things += [getattr(rf.montecarlo, name) for name in rf.montecarlo.__all__]
     things += [rf.Estimator.draw, rf.regression.SampleFunctions.given]
+    for library, names in (("sklearn", ("RandomFeatures", "RandomFeatureRidge")), ("torch", ("LinearAttention",))):
+        pytest.importorskip(library)
+        things += [getattr(getattr(rf.integrations, library), name) for name in names]
     signatures = [
         set(inspect.signature(thing).parameters) for thing in things if callable(thing) and not is_error(thing)
     ]

@@ -5,11 +5,15 @@ relative to the variance of one row, 2 sinh²(s/2), where the exact value oscill
 Both are 1e-11: sums of up to a thousand rounded terms, times the condition number of e^s at s = 600.
 """
 
+import math
+
 import mpmath as mp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from randfeat.couplings.laws import GaussianPair, RadialPair, SpherePair
+from randfeat.couplings.matched_laws import ScaledGaussianPair
 
 ARGUMENTS = (1e-8, 1e-3, 0.1, 1.0, 1.99, 2.01, 7.0, 20.0, 65.0, 200.0, 600.0)
 DIMS = (1, 2, 3, 4, 16, 65, 256)
@@ -123,3 +127,56 @@ def test_laws_are_continuous_where_they_change_formula(law):
     for edge in (-2.0, 2.0, 8.0, 64.0):
         below, above = (law.even_covariance(np.nextafter(edge, side)) for side in (-np.inf, np.inf))
         assert abs(below - above) <= 1e-11 * max(abs(above), float(row_variance(edge)))
+
+
+@pytest.mark.parametrize(
+    ("law", "variances"),
+    [
+        (GaussianPair(1.0), (2.0, 0.0)),
+        (GaussianPair(-1.0), (0.0, 2.0)),
+        (GaussianPair(0.5), (1.5, 0.5)),
+        (GaussianPair(0.0), (1.0, 1.0)),
+        (ScaledGaussianPair(0.8, 1.0), (1.6, 0.0)),
+        (ScaledGaussianPair(0.8, -0.25), (0.6, 1.0)),
+    ],
+    ids=repr,
+)
+def test_tilted_moments_up_to_the_border_and_beyond(law, variances):
+    """Adaptive integrals over (w1 ± w2)/√2, N(0, λ±): finite while 4aλ± < 1 and 4a < 1, and infinite from there on.
+
+    T(w1) T(w2) is a product of a function of either, so its mean is a product of two integrals in one dimension.
+    """
+    v, border = 0.7, 1 / (4 * max(1.0, *variances))
+
+    def mean(variance, a, slope, reach=np.inf):
+        """`E exp(2a u² + slope u)` for u ~ N(0, variance), over |u| <= reach."""
+        if variance == 0:
+            return 1.0
+        value, _ = quad(
+            lambda u: math.exp((2 * a - 1 / (2 * variance)) * u * u + slope * u) / math.sqrt(2 * math.pi * variance),
+            -reach, reach, epsabs=0, epsrel=1e-11, limit=500,
+        )  # fmt: skip
+        return value
+
+    def moments(a, reach=np.inf):
+        slope = math.sqrt(2 * (1 - 4 * a)) * v
+        pair = [mean(x, a, slope, reach) * mean(y, a, 0.0, reach) for x, y in (variances, variances[::-1])]
+        return (1 - 4 * a) * math.exp(-v * v) * np.array(pair)
+
+    for a in (-0.1, 0.5 * border, 0.9 * border, 0.98 * border):
+        arguments = np.array([v]), np.array([a])
+        same, other = moments(a) - law.tilted_row_mean(*arguments) ** 2
+        assert law.tilted_covariance(*arguments) == pytest.approx(same, rel=1e-9, abs=1e-12)
+        assert law.negated().tilted_covariance(*arguments) == pytest.approx(other, rel=1e-9, abs=1e-12)
+        assert law.tilted_covariance(*arguments, even=True) == pytest.approx((same + other) / 2, rel=1e-9, abs=1e-12)
+    if border < 1 / 4:  # over growing intervals the truncated moment exceeds every bound
+        assert moments(1.05 * border, reach=50.0)[0] > 1e3
+        assert moments(1.05 * border, reach=80.0)[0] > 1e6 * moments(1.05 * border, reach=50.0)[0]
+    for a in (border, 1.05 * border, 0.25, 0.4):
+        for even in (False, True):
+            assert law.tilted_covariance(np.array([v]), np.array([a]), even=even) == np.inf
+            assert law.tilted_covariance(np.array([0.0, v]), np.array([0.01, a]), even=even) == np.inf
+    mixed = law.tilted_covariance(np.full((3, 1), v), np.array([[0.05], [border], [-0.1]]))
+    assert mixed[1] == np.inf
+    for i, a in ((0, 0.05), (2, -0.1)):
+        assert mixed[i] == law.tilted_covariance(np.array([v]), np.array([a]))

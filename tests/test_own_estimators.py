@@ -148,6 +148,25 @@ def test_infinite_moments_stay_infinite():
         rf.num_features_for(plain, x, y[0])
 
 
+class TooShort(rf.PositiveFeatures):
+    """Rows with half the variance, a = 1/8: the second moment of their weights is infinite, the mean is not."""
+
+    def relative_row_mean(self, x, y, law):
+        return law.tilted_row_mean(x + y, np.array([1 / 8]))
+
+    def relative_covariance(self, x, y, law, *, same_row):
+        return law.tilted_covariance(x + y, np.array([1 / 8]))
+
+
+def test_tilts_without_a_second_moment_have_infinite_variance():
+    x, y = np.full((2, 3), 0.2), np.array([[0.1, 0.2, 0.3], [-0.2, -0.2, -0.2]])
+    for coupling in (*COUPLINGS[:3], "antithetic"):
+        estimator = TooShort(coupling=coupling)
+        expected = estimator.coupling.exact_marginals
+        for moment in (estimator.variance, estimator.relative_variance, estimator.mse):
+            assert np.all(np.isinf(moment(x, y, num_features=6)) == expected)
+
+
 @pytest.mark.parametrize("coupling", [*COUPLINGS, *OTHER_COUPLINGS], ids=repr)
 def test_couplings_draw_by_every_seed_of_spec_7(coupling):
     (rows,) = coupling.nearest_num_rows(8, 3)

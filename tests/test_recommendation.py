@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat.couplings.base import coupling_names
 from randfeat.selection import recommendation
 from randfeat.selection.pilot import Pilot, Sequences
 
@@ -31,6 +32,11 @@ def test_the_ranking_is_of_errors_and_reads_well(sharp):
     assert ranking[-1].errors.shape == (3, 2)
     text = str(ranking)
     assert "average of the values" in text
+    assert text.splitlines()[9] == "above, the best, drawn 9 times; below, the others, drawn 3 times"
+    assert {line.split()[-1] for line in text.splitlines()[1:9]} <= set(coupling_names())
+    few = rf.recommend(*sharp, num_features=64, estimators=[rf.PositiveFeatures(rf.SoftmaxKernel(), rf.Hadamard(2))])
+    assert few[0].coupling in str(few)  # no name stands for it
+    assert "above" not in str(few)
     assert ranking[0].name in text.splitlines()[1]
     assert ranking[0].error < 0.7 * next(c.error for c in ranking if c.name == "PositiveFeatures")
     assert ranking[0].error < ranking.average_error

@@ -146,8 +146,9 @@ def test_singular_matrices_are_said_to_be(rng, alpha):
     half = rng.standard_normal((40, 4))
     z, y = np.hstack([half, half]), half[:, :1]
     problem = problem_of(z, y, intercept=False)
-    with pytest.warns(LinAlgWarning, match="singular up to rounding"):
+    with pytest.warns(LinAlgWarning, match="singular up to rounding") as caught:
         weights = problem.weights(alpha)
+    assert [one.filename for one in caught] == [__file__]
     np.testing.assert_allclose(weights, np.linalg.pinv(z) @ y, atol=1e-9)
     with pytest.warns(LinAlgWarning):
         root = problem.inverse_root(alpha)

@@ -102,6 +102,41 @@ class NotExact(rf.PositiveFeatures):
         return super().relative_covariance(x, y, law, same_row=same_row) * 1.2
 
 
+class Boastful(rf.PositiveFeatures):
+    def relative_covariance(self, x, y, law, *, same_row):
+        return 0.7 * super().relative_covariance(x, y, law, same_row=same_row)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoastfulAgain(Boastful):
+    offset: float = 0.0
+
+
+class Missing(rf.PositiveFeatures):
+    def relative_covariance(self, x, y, law, *, same_row):
+        return np.where(np.arange(6) == 3, np.nan, super().relative_covariance(x, y, law, same_row=same_row))
+
+
+class MissingMean(rf.PositiveFeatures):
+    def mean_over_reference(self, x, y, num_features):
+        return np.full(len(x), np.nan)
+
+
+class Crossed(rf.PositiveFeatures):
+    def relative_row_mean(self, x, y, law):
+        return np.ones((len(x), len(x)))
+
+
+class OneNumber(rf.PositiveFeatures):
+    def relative_row_mean(self, x, y, law):
+        return 1.0
+
+
+class Infinite(rf.PositiveFeatures):
+    def relative_covariance(self, x, y, law, *, same_row):
+        return np.full(np.broadcast_shapes(x.shape, y.shape)[:-1], np.inf)
+
+
 class NoVariance(rf.PositiveFeatures):
     """Shapes: as its base. Exact. Error: as its base. Source: none."""
 
@@ -120,6 +155,34 @@ def test_the_contract_can_fail():
         check_estimator(rf.PositiveFeatures().draw(2, 2, rng=0))
     with pytest.raises(ValueError, match="ask for less, or check more features"):
         check_estimator(rf.PositiveFeatures(), detectable_bias=1e-5)
+
+
+@pytest.mark.parametrize("cls", [Boastful, BoastfulAgain])
+def test_subclasses_inherit_the_docstring_and_are_measured(cls):
+    with pytest.raises(AssertionError, match=r"checks beyond \|z\|[\s\S]*variance"):
+        check_estimator(cls(), num_rows=[4])
+
+
+def test_moments_that_are_not_numbers_are_named():
+    with pytest.raises(AssertionError, match=r"Missing.relative_covariance is NaN for pair 3, .*return np.inf"):
+        check_estimator(Missing(), num_rows=[4])
+    with pytest.raises(AssertionError, match=r"MissingMean.mean_over_reference is NaN for pair 0, "):
+        check_estimator(MissingMean(), num_rows=[4])
+    with pytest.raises(AssertionError, match=r"Crossed.relative_row_mean has shape \(6, 6\) for pairs \(6,\)"):
+        check_estimator(Crossed(), num_rows=[4])
+    with pytest.raises(ValueError, match=r"would need inf draws"):
+        check_estimator(Infinite(), num_rows=[4])
+
+
+def test_one_number_stands_for_all_pairs():
+    x, y = np.random.default_rng(0).standard_normal((2, 5, 4)) / 4
+    for pair in ((x, y), (x[:, None], y), (x[0], y[0])):
+        mean, expected = (cls().mean(*pair) for cls in (OneNumber, rf.PositiveFeatures))
+        np.testing.assert_array_equal(mean, expected)
+        assert mean.shape == expected.shape
+    assert (
+        check_estimator(OneNumber(), num_rows=[4]).checks == check_estimator(rf.PositiveFeatures(), num_rows=[4]).checks
+    )
 
 
 def test_without_closed_form_the_mean_is_checked_and_the_report_says_so():

@@ -3,7 +3,21 @@
 Hints are messages of errors, never aliases: what is accepted is what is documented.
 """
 
-from randfeat._hints.keywords import Hinted, hinted
-from randfeat._hints.names import lazy_modules
+from randfeat._hints.caller import warn_caller
+from randfeat._hints.keywords import Hinted, hinted, keyword_hint, translated
+from randfeat._hints.names import attribute_error, lazy_modules
+from randfeat._hints.similar import choice_hint
+from randfeat._hints.things import described, shown
 
-__all__ = ["Hinted", "hinted", "lazy_modules"]
+__all__ = [
+    "Hinted",
+    "attribute_error",
+    "choice_hint",
+    "described",
+    "hinted",
+    "keyword_hint",
+    "lazy_modules",
+    "shown",
+    "translated",
+    "warn_caller",
+]

@@ -6,19 +6,24 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from randfeat._hints.words import KEYWORDS, NOTES
+from randfeat._hints.similar import nearest
+from randfeat._hints.words import ABSENT, KEYWORDS, NOTES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def hinted(function: F) -> F:
-    """The function, with hints for keywords that it does not have."""
+    """The function, with hints for keywords that it does not have.
+
+    One with `**options` is to say itself which it takes. Only other libraries' words for its own keywords are answered.
+    """
     known = parameters(function)
-    refuse = functools.partial(refuse_keywords, function.__qualname__, known)
+    refuse = refuse_foreign_keywords if takes_any(function) else refuse_keywords
+    check = functools.partial(refuse, function.__qualname__, known)
 
     def call(*args, **keywords):  # type: ignore[no-untyped-def]
         if not keywords.keys() <= known:
-            refuse(keywords)
+            check(keywords)
         return function(*args, **keywords)
 
     # With the globals of its module, or doctest would take the function for another module's and skip its examples.
@@ -45,7 +50,8 @@ class Hinted:
 
         def __new__(cls, *args: Any, **keywords: Any) -> Any:
             if keywords and not keywords.keys() <= parameters(cls.__init__) and not takes_any(cls.__init__):
-                refuse_keywords(cls.__name__, parameters(cls.__init__), keywords)
+                later = parameters(cls.draw) if hasattr(cls, "draw") else frozenset()
+                refuse_keywords(cls.__name__, parameters(cls.__init__), keywords, later)
             return super().__new__(cls)
 
     def __init__(self) -> None:
@@ -63,22 +69,55 @@ def takes_any(function: Callable[..., Any]) -> bool:
     return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values())
 
 
-def refuse_keywords(name: str, known: frozenset[str], keywords: Mapping[str, Any]) -> NoReturn:
-    """The TypeError that Python would raise, and the word that was meant."""
+def refuse_keywords(
+    name: str, known: frozenset[str], keywords: Mapping[str, Any], later: frozenset[str] = frozenset()
+) -> NoReturn:
+    """The TypeError that Python would raise, and the word that was meant.
+
+    later : keywords of the method `draw` of the object that is constructed.
+    """
     slip = next(word for word in keywords if word not in known)
-    raise TypeError(f"{name}() got an unexpected keyword argument {slip!r}; {keyword_hint(slip, known)}.")
+    hint = translated(slip, known - keywords.keys()) or to_draw(slip, name, later) or keyword_hint(slip, known)
+    raise TypeError(f"{name}() got an unexpected keyword argument {slip!r}; {hint}.")
+
+
+def refuse_foreign_keywords(name: str, known: frozenset[str], keywords: Mapping[str, Any]) -> None:
+    """Refuse only what other libraries call a keyword that is known; the others may be options."""
+    for slip in keywords:
+        if slip not in known and translated(slip, known - keywords.keys()):
+            refuse_keywords(name, known, {slip: None, **keywords})
+
+
+def translated(slip: str, free: frozenset[str]) -> str | None:
+    """The right word for another library's, among the keywords that are still free.
+
+    One word may stand for several: `num_samples` for `num_features`, or for `num_draws` where those are given.
+    """
+    for word in meant_by(slip):
+        if word in free:
+            note = NOTES.get((word, slip))
+            return f"the word here is {word} ({note})" if note else f"the word here is {word}"
+    return None
+
+
+def to_draw(slip: str, name: str, later: frozenset[str]) -> str | None:
+    """A hint for keywords of `draw` that a constructor was given."""
+    word = next((word for word in (slip, *meant_by(slip)) if word in later), None)
+    if word is None:
+        return None
+    what = "num_features and dim go" if word in ("num_features", "dim") else f"{word} goes"
+    return f"{what} to draw(...): {name}(...).draw(dim, num_features, rng=...)"
 
 
 def keyword_hint(slip: str, known: frozenset[str]) -> str:
-    """The right word, a near one, or all there are."""
-    for word, others in KEYWORDS.items():
-        if word in known and slip in others.split():
-            note = f" ({NOTES[slip]})" if slip in NOTES else ""
-            return f"the word here is {word}{note}"
-    import difflib  # where it is needed, as it takes long to import
-
+    """A hint for a keyword that no other library has: a reason, the nearest one, or the list of all."""
+    if slip in ABSENT:
+        return ABSENT[slip]
     taken = sorted(known - {"self", "cls"})
-    close = difflib.get_close_matches(slip, taken, n=1)
-    if close:
-        return f"perhaps {close[0]} was meant"
-    return f"it takes {', '.join(taken) or 'none'}"
+    close = nearest(slip, taken)
+    return f"perhaps {close} was meant" if close else f"it takes {', '.join(taken) or 'none'}"
+
+
+def meant_by(slip: str) -> list[str]:
+    """The words here for another library's keyword."""
+    return [word for word, others in KEYWORDS.items() if slip in others.split()]

@@ -3,10 +3,11 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from randfeat._hints.similar import nearest, squeezed
 from randfeat._hints.words import HOMES, NAMES
 
 
@@ -35,8 +36,6 @@ def lazy_modules(
 
 def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:
     """The name here of what other libraries, packages of this one, or papers call `name`, or a similar name."""
-    import difflib  # where it is needed, as in `keyword_hint`
-
     plain = squeezed(name)
     if package.__name__ == "randfeat":
         for other in (name, *NAMES):
@@ -48,14 +47,23 @@ def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:
         for acronym, estimator in acronyms(package):
             if squeezed(acronym) == plain:
                 return f"{acronym} is {estimator}"
-    offered = {squeezed(found): found for found in (*package.__all__, *modules)}
-    close = difflib.get_close_matches(plain, offered, n=1)
-    return f"did you mean {package.__name__.replace('randfeat', 'rf')}.{offered[close[0]]}?" if close else None
+    close = nearest(name, (*package.__all__, *modules))
+    return f"did you mean {package.__name__.replace('randfeat', 'rf')}.{close}?" if close else None
 
 
-def squeezed(name: str) -> str:
-    """A name without what people spell in different ways: case, underscores, signs."""
-    return name.replace("++", "plusplus").replace("+", "plus").replace("#", "sharp").replace("_", "").casefold()
+def attribute_error(thing: object, name: str, words: Mapping[str, str]) -> AttributeError:
+    """The AttributeError of an object, with a hint.
+
+    words : what is to be written instead, by names in one string.
+    """
+    message = f"{type(thing).__name__!r} object has no attribute {name!r}"
+    if name.startswith("_"):
+        return AttributeError(message)
+    for names, instead in words.items():
+        if name in names.split():
+            return AttributeError(f"{message}; {instead}")
+    close = nearest(name, [found for found in dir(type(thing)) if not found.startswith("_")])
+    return AttributeError(f"{message}; did you mean {close}?" if close else message)
 
 
 def acronyms(package: Any) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """The words of other libraries and papers, and what is meant by them here."""
 
 HOMES = ("kernels", "estimators", "couplings", "features", "attention", "selection", "regression", "montecarlo",
-         "testing", "bounds")  # fmt: skip
+         "testing", "bounds", "integrations")  # fmt: skip
 """Packages and modules of `randfeat` whose public names are looked up where the top level has none of that name."""
 
 FOURIER = "random Fourier features are rf.TrigonometricFeatures"
@@ -13,9 +13,15 @@ MATERN = "the Matérn kernels are rf.MaternKernel(smoothness=..., length_scale=.
 ORTHOGONAL = 'orthogonal rows are a coupling, rf.TrigonometricFeatures(coupling="orthogonal")'
 HADAMARD = 'structured orthogonal rows are a coupling, rf.TrigonometricFeatures(coupling="hadamard")'
 LINEAR = "attention through random features is rf.linear_attention"
+MODULE = f"{LINEAR}, and as a module of PyTorch rf.integrations.torch.LinearAttention"
+CAUSAL = "causal attention is rf.linear_attention(..., is_causal=True), and rf.AttentionState continues it step by step"
 EXACT = (
     "exact attention is rf.softmax_attention, and linear attention with the arguments of PyTorch's function is "
     "rf.integrations.torch.scaled_dot_product_attention"
+)
+PROCESS = (
+    "sample functions of a Gaussian process are rf.prior_functions(features), given data by their method given, and "
+    "the mean alone is rf.integrations.sklearn.RandomFeatureRidge"
 )
 RIDGE = "ridge regression on random features is rf.integrations.sklearn.RandomFeatureRidge"
 SKLEARN = "random features as a transformer of scikit-learn are rf.integrations.sklearn.RandomFeatures"
@@ -31,7 +37,6 @@ NAMES = {
     "FAVOR": PERFORMER,
     "Performer": PERFORMER,
     "PerformerAttention": PERFORMER,
-    "FastAttention": PERFORMER,
     "Favor": PERFORMER,
     "RBF": GAUSSIAN,
     "RBFKernel": GAUSSIAN,
@@ -49,14 +54,28 @@ NAMES = {
     "performer_attention": LINEAR,
     "favor_attention": LINEAR,
     "linear_attn": LINEAR,
-    "LinearAttention": "attention as a module of PyTorch is rf.integrations.torch.LinearAttention",
+    "LinearAttention": MODULE,
+    "FastAttention": MODULE,
+    "SelfAttention": MODULE,
+    "MultiheadAttention": MODULE,
+    "RecurrentLinearAttention": CAUSAL,
+    "CausalLinearAttention": CAUSAL,
+    "causal_linear": CAUSAL,
     "scaled_dot_product_attention": EXACT,
     "sdpa": EXACT,
     "dot_product_attention": "attention with the arguments of JAX's is rf.integrations.jax.dot_product_attention",
     "KernelRidge": RIDGE,
     "Ridge": RIDGE,
     "RandomFeatureRidge": RIDGE,
-    "GaussianProcess": "sample functions of Gaussian processes are rf.prior_functions(features)",
+    "GaussianProcess": PROCESS,
+    "GaussianProcessRegressor": PROCESS,
+    "GPR": PROCESS,
+    "Nystroem": f"landmarks are not used here; {SKLEARN}",
+    "SmoothedRandomFourierFeatures": "nothing is added to an estimate here; rf.PositiveFeatures are never negative",
+    "gaussian_orthogonal_random_matrix": "orthogonal rows are rf.Orthogonal().sample(num_rows, dim, rng=...)",
+    "generalized_kernel": 'features of an activation are rf.ActivationFeatures(rf.ActivationKernel("relu"))',
+    "elu_feature_map": 'the features elu + 1 are rf.ActivationFeatures(rf.ActivationKernel("elu_plus_one"))',
+    "ScaleKernel": "a multiple of a kernel is rf.kernels.ScaledKernel, written 2.0 * kernel",
     "KVCache": STATE,
     "RecurrentState": STATE,
     "fit": "an estimator fitted to queries and keys is rf.adapt(query, key)",
@@ -72,9 +91,11 @@ KEYWORDS = {
     "enable_gqa": "gqa grouped_heads num_groups num_key_value_groups num_kv_heads",
     "rng": "seed random_seed random_state generator prng_key",
     "noise_variance": "noise noise_var noise_level sigma2 sigma_n alpha",
-    "num_features": "m D num_rows n_components n_features nb_features num_random_features num_rff_samples",
+    "num_features": "m D num_rows n_components n_features nb_features n_dims num_random_features num_rff_samples "
+    "num_samples",
     "num_threads": "n_jobs n_threads threads num_workers",
-    "dim": "d input_dim in_features head_dim dim_heads dims",
+    "dim": "d input_dim in_features head_dim dim_heads dim_head dims embed_dim query_dimensions",
+    "heads": "num_heads n_heads n_head nhead",
     "batch_shape": "batch_size num_heads n_heads heads",
     "like": "dtype device backend",
     "features": "phi feature_map estimator projection_matrix",
@@ -85,31 +106,96 @@ KEYWORDS = {
     "return_state": "use_cache output_final_state return_final_state",
     "key_lengths": "lengths seq_lens seqlens",
     "window": "window_size sliding_window local_window_size",
-    "coupling": "orthogonal couplings",
+    "coupling": "orthogonal couplings ortho_scaling",
     "num_draws": "n_draws repeats num_repeats num_samples trials",
     "estimators": "methods candidates",
     "level": "method",
+    "gamma": "length_scale lengthscale lengthscales sigma bandwidth",
+    "n_components": "num_features n_features nb_features D m num_samples",
+    "random_state": "rng seed random_seed generator",
+    "alpha": "alphas penalty noise_variance regularization",
 }
 """Keywords as they are called here, and what else they are called."""
 
+ROWS = "the length of φ(x); estimator.num_features({}) converts"
+LIKE = "an array whose library, dtype and device are taken"
+GAMMA = "gamma = 1/(2 length_scale²)"
+PRESENT = "bool, True = take part"
+
 NOTES = {
-    "gamma": "gamma = 1/(2 length_scale²)",
-    "temperature": "scale = 1/temperature",
-    "attn_mask": "one mask for all queries, True = take part; "
+    ("length_scale", "gamma"): GAMMA,
+    ("gamma", "length_scale"): GAMMA,
+    ("gamma", "lengthscale"): GAMMA,
+    ("gamma", "lengthscales"): GAMMA,
+    ("gamma", "sigma"): "gamma = 1/(2 sigma²)",
+    ("gamma", "bandwidth"): "gamma = 1/(2 bandwidth²)",
+    ("scale", "temperature"): "scale = 1/temperature",
+    ("key_mask", "attn_mask"): "one mask for all queries, True = take part; "
     "rf.integrations.torch.scaled_dot_product_attention takes attn_mask",
-    "key_padding_mask": "True = take part, the opposite of PyTorch's",
-    "mask": "bool, True = take part",
-    "attention_mask": "bool, True = take part",
-    "num_rows": "the length of φ(x); estimator.num_features(num_rows) converts",
-    "m": "the length of φ(x); estimator.num_features(m) converts rows",
-    "heads": "batch_shape=(heads,)",
-    "num_heads": "batch_shape=(num_heads,)",
-    "n_heads": "batch_shape=(n_heads,)",
-    "dtype": "an array whose library, dtype and device are taken",
-    "device": "an array whose library, dtype and device are taken",
-    "backend": "an array whose library, dtype and device are taken",
-    "orthogonal": 'coupling="orthogonal"',
-    "noise": "the square of its standard deviation",
-    "sigma_n": "its square",
+    ("key_mask", "key_padding_mask"): "True = take part, the opposite of PyTorch's",
+    ("key_mask", "mask"): PRESENT,
+    ("key_mask", "attention_mask"): PRESENT,
+    ("num_features", "num_rows"): ROWS.format("num_rows"),
+    ("num_features", "m"): ROWS.format("m") + " rows",
+    ("num_features", "num_samples"): "the length of φ(x), for waves twice the number of frequencies that GPyTorch has",
+    ("num_features", "num_rff_samples"): "the length of φ(x), for waves twice the number of frequencies",
+    ("num_features", "n_dims"): "the length of φ(x)",
+    ("n_components", "num_samples"): "the length of φ(x), for waves twice the number of frequencies that GPyTorch has",
+    ("batch_shape", "heads"): "batch_shape=(heads,)",
+    ("batch_shape", "num_heads"): "batch_shape=(num_heads,)",
+    ("batch_shape", "n_heads"): "batch_shape=(n_heads,)",
+    ("like", "dtype"): LIKE,
+    ("like", "device"): LIKE,
+    ("like", "backend"): LIKE,
+    ("coupling", "orthogonal"): 'coupling="orthogonal"',
+    ("coupling", "ortho_scaling"): 'coupling="orthogonal" for 0, "orthogonal-constant" for 1',
+    ("noise_variance", "noise"): "the square of its standard deviation",
+    ("noise_variance", "sigma_n"): "its square",
+    ("dim", "embed_dim"): "of one head",
 }
-"""What is to be said beside the right word."""
+"""What is to be said beside the right word, by that word and the slip."""
+
+NO_DROPOUT = "there is no dropout, because an estimate never has single weights to drop"
+NO_EPSILON = (
+    "there is none, because features carry their scale: nothing is added to a denominator, so nothing is biased"
+)
+
+ABSENT = {
+    "dropout": NO_DROPOUT,
+    "dropout_p": NO_DROPOUT,
+    "attn_dropout": NO_DROPOUT,
+    "attention_dropout": NO_DROPOUT,
+    "eps": NO_EPSILON,
+    "epsilon": NO_EPSILON,
+    "kernel_epsilon": NO_EPSILON,
+    "stabilizer": NO_EPSILON,
+}
+"""Keywords of other libraries that have no word here, and why."""
+
+KERNEL_NAMES = {
+    "gaussian": "rbf",
+    "gauss": "rbf",
+    "squared_exponential": "rbf",
+    "poly": "polynomial",
+    "matern12": "exponential",
+    "laplace": "laplacian",
+    "arccos": "arccos1",
+    "rq": "rational_quadratic",
+}
+"""Other names of the kernels that are chosen by a name."""
+
+OF_A_MAP = {
+    "transform fit_transform forward apply featurize feature_map features": "the features are phi(x), and with their "
+    "scale phi.queries(x) and phi.keys(y)",
+    "fit": "a map is drawn, not fitted: estimator.draw(dim, num_features)",
+    "redraw_projection_matrix new_feature_map resample draw sample": "a new, independent map is phi.redraw(rng)",
+    "rows projection_matrix projection omega weights random_weights_": 'the rows are phi.arrays["rows"]',
+    "kernel coupling": "it belongs to phi.estimator",
+    "variance relative_variance mse relative_mse mean": "closed forms belong to phi.estimator, as "
+    "phi.estimator.variance(x, y, num_features=phi.num_features)",
+    "gram kernel_matrix": "the estimated Gram matrix is phi.estimate(x, y)",
+    "n_components num_rows nb_features": "the length of φ(x) is phi.num_features",
+    "d input_dim": "the length of x is phi.dim",
+    "cuda cpu numpy": "phi.to(like) moves a map to the library and device of an array",
+}
+"""What people ask of a feature map, and what to write instead."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from randfeat._array import Array, as_floating, cast, device_of, namespace
-from randfeat._hints import hinted
+from randfeat._hints import described, hinted
 from randfeat.attention.executors import pull_back
 from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.inputs import Inputs, swap_heads
@@ -115,7 +115,10 @@ def check_stateless(features: Any, initial_state: Any, return_state: bool) -> No
             "states are not differentiated here; use randfeat.linear_attention, which gives and takes them."
         )
     if not isinstance(features, FeatureMap):
-        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+        raise TypeError(
+            "features must be a FeatureMap, from estimator.draw(...), got "
+            f"{described(features, '.draw(dim, num_features)')}."
+        )
 
 
 def check_analytic(features: FeatureMap) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name, namespace
+from randfeat._hints import described
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations import Relation, relation_of
@@ -50,7 +51,10 @@ class Problem:
         if num_threads is not None:
             num_threads = resolve_num_threads(num_threads)
         if not isinstance(features, FeatureMap):
-            raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+            raise TypeError(
+                "features must be a FeatureMap, from estimator.draw(...), got "
+                f"{described(features, '.draw(dim, num_features)')}."
+            )
         has_state = initial_state is not None or return_state
         inputs, relation = checked(
             query, key, value, features.estimator.kernel,

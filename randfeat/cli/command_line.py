@@ -19,7 +19,7 @@ from randfeat._array import device_name, devices
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.cli.bench import Benchmark, Timing, Workload, blas_limited
 from randfeat.cli.machine import blas, processor, version
-from randfeat.selection.catalogue import catalogue
+from randfeat.selection.catalogue import Entry, catalogue
 from randfeat.selection.recommendation import Recommendation, recommend
 
 LIBRARIES = ("numpy", "scipy", "array-api-compat", "torch", "jax", "cupy", "scikit-learn", "dask", "transformers")
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
     add("info", show_info, "versions, array libraries and their devices, BLAS, threads")
     listing = add("catalogue", show_catalogue, "every estimator, coupling and kernel, and what each promises")
+    listing.add_argument("--long", action="store_true", help="name the couplings under which a variance is known")
     listing.add_argument("kind", nargs="?", choices=("estimator", "coupling", "kernel"), help="one kind only")
     advice = add("recommend", show_recommendation, "rank the estimators of attention on your queries and keys")
     advice.add_argument(
@@ -145,7 +146,8 @@ def show_catalogue(options: argparse.Namespace) -> None:
         print(json.dumps([entry.as_dict() for entry in entries], indent=1))
         return
     marks = {True: "yes", False: "no", None: ""}
-    header = ("kind", "name", "acronyms", "positive", "unbiased", "variance known for", "widths")
+    known = "variance known for" if options.long else "variance"
+    header = ("kind", "name", "acronyms", "positive", "unbiased", known, "widths")
     rows = [
         (
             entry.kind,
@@ -153,12 +155,26 @@ def show_catalogue(options: argparse.Namespace) -> None:
             ", ".join(entry.acronyms),
             marks[entry.positive],
             marks[entry.unbiased],
-            ", ".join(entry.closed_form),
-            entry.widths or "",
+            ", ".join(entry.closed_form) if options.long else in_short(entry),
+            (entry.widths or "") if options.long else short_widths(entry),
         )
         for entry in entries
     ]
     print_table([header, *rows])
+
+
+def in_short(entry: Entry) -> str:
+    """The number of laws of rows for which a variance is known; of a coupling, "its pairs" if their laws are."""
+    if entry.kind == "coupling":
+        return "its pairs" if entry.closed_form else ""
+    if entry.closed_form in ((), ("any row",)):
+        return "".join(entry.closed_form)
+    return "1 law" if len(entry.closed_form) == 1 else f"{len(entry.closed_form)} laws"
+
+
+def short_widths(entry: Entry) -> str:
+    """Possible numbers of features, or, of a coupling, of rows."""
+    return (entry.widths or "").replace(" in dimension", ", d =").replace("in dimension", "d =").removesuffix(" rows")
 
 
 def show_recommendation(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._hints import Hinted
+from randfeat._hints import Hinted, choice_hint, described
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw
 
 _BY_NAME: dict[str, Callable[[], "Coupling"]] = {}
@@ -88,6 +88,17 @@ def coupling_names() -> list[str]:
     return sorted(_BY_NAME)
 
 
+def if_coupling(thing: Any) -> str:
+    """`; write coupling='simplex'` for a coupling or its name in the place of something else, or nothing."""
+    is_coupling = isinstance(thing, Coupling) or (isinstance(thing, str) and thing in _BY_NAME)
+    return f"; write coupling={thing!r}" if is_coupling else ""
+
+
+def name_of(coupling: Any) -> str:
+    """The name that stands for a coupling, or, where there is none, how it is written."""
+    return next((name for name, make in _BY_NAME.items() if make() == coupling), repr(coupling))
+
+
 def resolve_coupling(coupling: Any) -> Coupling:
     """A Coupling object as it is, or the coupling registered under a string."""
     if isinstance(coupling, Coupling):
@@ -95,8 +106,11 @@ def resolve_coupling(coupling: Any) -> Coupling:
     if isinstance(coupling, str):
         if coupling in _BY_NAME:
             return _BY_NAME[coupling]()
-        raise ValueError(f"unknown coupling {coupling!r}; expected one of {', '.join(map(repr, sorted(_BY_NAME)))}.")
-    raise TypeError(f"coupling must be a Coupling or its name, got {type(coupling).__name__}.")
+        hint = choice_hint(coupling, _BY_NAME, {})
+        raise ValueError(
+            f"unknown coupling {coupling!r}; expected one of {', '.join(map(repr, sorted(_BY_NAME)))}{hint}."
+        )
+    raise TypeError(f"coupling must be a Coupling or its name, got {described(coupling)}.")
 
 
 def haar_rows(num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()) -> np.ndarray:

@@ -7,7 +7,8 @@ For two rows w1, w2 in R^d with a rotation-invariant law, a variance needs only,
     row_mean(s)         E[exp(v·w1)] / e^{s/2},
     sqnorm_covariance() Cov(|w1|², |w2|²),
     tilted_covariance(v, a)  covariance of exponentials with a quadratic tilt, T(w) = Π_l (1-4a_l)^{1/2}
-                        exp(Σ_l 2a_l w_l² + (1-4a_l)^{1/2} v_l w_l), which has the mean e^{s/2} for w ~ N(0, I).
+                        exp(Σ_l 2a_l w_l² + (1-4a_l)^{1/2} v_l w_l), which has the mean e^{s/2} for w ~ N(0, I);
+                        inf where E[T(w1) T(w2)] is infinite, for a row with itself at a_l >= 1/8.
 
 A negative s stands for an imaginary v: cosh becomes cos, and s = -|v|². Dividing by e^s, the squared mean under
 N(0, I), makes them *relative* covariances, accurate for small s and finite up to s of about 700. The pair of a row with
@@ -68,7 +69,10 @@ class PairLaw(abc.ABC):
         return np.ones_like(np.asarray(s, dtype=np.float64))
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
-        """`Cov(T(w1), T(w2)) / e^s` for v, a (..., d), a_l < 1/8; with `even`, T is averaged over both signs of v."""
+        """`Cov(T(w1), T(w2)) / e^s` for v, a (..., d), a_l < 1/4; with `even`, T is averaged over both signs of v.
+
+        np.inf where the moment is infinite.
+        """
         raise NoClosedForm(
             f"the covariance of exponentials with an anisotropic tilt is not known under {type(self).__name__}; use "
             "independent rows, or randfeat.montecarlo."
@@ -105,8 +109,16 @@ class GaussianPair(PairLaw):
         return 2 * np.sinh(self.correlation * np.asarray(s, dtype=np.float64) / 2) ** 2
 
     def tilted_covariance(self, v: np.ndarray, a: np.ndarray, *, even: bool = False) -> np.ndarray:
-        """`exp(Σ_l [v_l² ρ/(1-4a_l(1+ρ)) - ½ log(1 - (4a_lρ/(1-4a_l))²)]) - 1`."""
+        """`exp(Σ_l [v_l² ρ/(1-4a_l(1+ρ)) - ½ log(1 - (4a_lρ/(1-4a_l))²)]) - 1`.
+
+        w1 ± w2 have variances 2(1 ± ρ) along each axis, and T(w1) T(w2) has the factor exp(a_l (w1 ± w2)_l²) for either
+        sign, so the moment is finite if `4a_l(1 + |ρ|) < 1` for all l, and infinite if not.
+        """
         rho = self.correlation
+        finite = 4 * a * (1 + abs(rho)) < 1
+        if not np.all(finite):
+            inside = self.tilted_covariance(v, np.where(finite, a, 0.0), even=even)
+            return np.where(np.all(finite, axis=-1), inside, np.inf)
         normalizer = -np.sum(np.log1p(-((4 * a * rho / (1 - 4 * a)) ** 2)) + 0 * v, axis=-1) / 2
         plus, minus = (np.sum(v**2 * r / (1 - 4 * a * (1 + r)), axis=-1) for r in (rho, -rho))
         if not even:

@@ -48,9 +48,14 @@ class ScaledGaussianPair(PairLaw):
         """`E[T(w1) T(w2)] e^{-s} - (E[T(w1)] e^{-s/2})²`, a Gaussian integral for each axis.
 
         w1 + w2 and w1 - w2 are independent with variances 2λ± = 2σ²(1 ± ρ); the logarithm of the mean of the product is
-        `Σ_l log(1-4a_l) - ½ log(1-4a_lλ₊) - ½ log(1-4a_lλ₋) + v_l² ((1-4a_l) λ₊/(1-4a_lλ₊) - 1)`.
+        `Σ_l log(1-4a_l) - ½ log(1-4a_lλ₊) - ½ log(1-4a_lλ₋) + v_l² ((1-4a_l) λ₊/(1-4a_lλ₊) - 1)`. It is infinite
+        unless 4a_l and both 4a_lλ± are below 1.
         """
         both = [self.variance * (1 + sign * self.correlation) for sign in (1, -1)]
+        finite = 4 * a * max(1.0, *both) < 1
+        if not np.all(finite):
+            inside = self.tilted_covariance(v, np.where(finite, a, 0.0), even=even)
+            return np.where(np.all(finite, axis=-1), inside, np.inf)
         normalizer = np.log1p(-4 * a) - sum(np.log1p(-4 * a * each) for each in both) / 2
         mean = self._log_tilted_mean(v, a)
         signs = [np.sum(normalizer + v**2 * tilted_excess(each, a), axis=-1) for each in (both if even else both[:1])]

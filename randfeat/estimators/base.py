@@ -11,9 +11,9 @@ import numpy as np
 
 from randfeat import variance
 from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_generator, broadcasts_to, host_to
-from randfeat._hints import Hinted, hinted
+from randfeat._hints import Hinted, hinted, shown
 from randfeat.couplings import Coupling, Orthogonal
-from randfeat.couplings.base import resolve_coupling
+from randfeat.couplings.base import if_coupling, resolve_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.kernels import Kernel
@@ -57,7 +57,7 @@ class Estimator(Hinted, abc.ABC):
         if not isinstance(self.kernel, self.kernel_type):
             raise TypeError(
                 f"kernel must be a {self.kernel_type.__name__} (an object, not a name) for {type(self).__name__}, "
-                f"got {self.kernel!r}."
+                f"got {shown(self.kernel)}{if_coupling(self.kernel)}."
             )
         object.__setattr__(self, "coupling", resolve_coupling(self.coupling))
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
+from randfeat._hints import shown
 from randfeat.couplings import Coupling, Independent
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.base import Estimator
@@ -31,7 +32,7 @@ class DelegatingEstimator(Parametric, Estimator):
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Estimator):
-            raise TypeError(f"base must be an Estimator, got {self.base!r}.")
+            raise TypeError(f"base must be an Estimator, got {shown(self.base)}.")
         object.__setattr__(self, "kernel", self._wrap_kernel(self.base.kernel))
         object.__setattr__(self, "coupling", self.base.coupling)
         super().__post_init__()

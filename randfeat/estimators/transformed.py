@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, namespace, squared_norm
+from randfeat._hints import described
 from randfeat.estimators.delegating import DelegatingEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.positive import PositiveFeatures
@@ -36,7 +37,7 @@ class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, SoftmaxEstimator):
-            raise TypeError(f"base must be an estimator of the softmax family, got {type(self.base).__name__}.")
+            raise TypeError(f"base must be an estimator of the softmax family, got {described(self.base)}.")
         super().__post_init__()
 
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from randfeat._hints import keyword_hint, translated
 from randfeat.attention import linear_attention
 
 __all__ = ["EVERY", "check_options"]
@@ -26,7 +27,11 @@ def check_options(
     """Raise an error for options that are unknown, refused by the caller `where`, or mutually exclusive."""
     unknown = [name for name in options if name not in EVERY]
     if unknown:
-        raise TypeError(f"{where} got {', '.join(unknown)}, expected keywords of linear_attention: {', '.join(EVERY)}.")
+        known = frozenset(EVERY)
+        hint = translated(unknown[0], known) or keyword_hint(unknown[0], known)
+        listing = ", ".join(EVERY)
+        hint = "" if hint.startswith("it takes") else f"; {unknown[0]}: {hint}"
+        raise TypeError(f"{where} got {', '.join(unknown)}, expected keywords of linear_attention: {listing}{hint}.")
     single = [name for name in options if name in refused]
     if single:
         raise ValueError(f"{', '.join(single)} cannot be given to {where}: {reason}.")

@@ -9,6 +9,7 @@ except ImportError as error:
     raise ImportError("randfeat.integrations.torch needs PyTorch: pip install 'randfeat[torch]'.") from error
 
 from randfeat._array import as_count
+from randfeat._hints import described, hinted
 from randfeat.attention import linear_attention
 from randfeat.estimators.base import Estimator
 from randfeat.integrations.masks import key_mask_of
@@ -42,6 +43,7 @@ class LinearAttention(torch.nn.Module):
     ['rows']
     """
 
+    @hinted
     def __init__(
         self,
         estimator: Estimator,
@@ -53,7 +55,7 @@ class LinearAttention(torch.nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(estimator, Estimator):
-            raise TypeError(f"estimator must be an Estimator, got {type(estimator).__name__}.")
+            raise TypeError(f"estimator must be an Estimator, got {described(estimator)}.")
         check_options(options, where="LinearAttention")
         batch_shape = None if heads is None else (as_count(heads, "heads"),)
         like = torch.empty(0, dtype=torch.get_default_dtype())

@@ -3,13 +3,13 @@
 import abc
 import functools
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from randfeat._array import as_host
+from randfeat._hints import warn_caller
 from randfeat._numpy.threads import single_threaded_blas
 from randfeat.regression.feature_moments import FeatureMoments
 
@@ -169,11 +169,10 @@ class RidgeProblem:
             reciprocal_condition, failed = lapack.dpocon(factor, norm, uplo="L")
             if not failed and reciprocal_condition > np.finfo(np.float64).eps:
                 return factor
-        warnings.warn(
+        warn_caller(
             f"the Gram matrix of features plus the penalty {alpha:g} is singular up to rounding: its eigenvalues above "
             "rounding are used instead of Cholesky's factorization. A larger penalty makes this unnecessary.",
             LinAlgWarning,
-            stacklevel=4,
         )
         return None
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_floating, as_host
-from randfeat._hints import hinted
+from randfeat._hints import described, hinted
 from randfeat.attention.cost_model.method import AttentionMethod, faster_method
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.linear import linear_attention
@@ -68,7 +68,10 @@ def attention_diagnostics(
     (True, True)
     """
     if not isinstance(features, FeatureMap):
-        raise TypeError(f"features must be a FeatureMap, from estimator.draw(...), got {type(features).__name__}.")
+        raise TypeError(
+            "features must be a FeatureMap, from estimator.draw(...), got "
+            f"{described(features, '.draw(dim, num_features)')}."
+        )
     like, query, key = as_floating(query, "query"), as_host(query, "query"), as_host(key, "key")
     values = np.zeros((*key.shape[:-1], 1)) if value is None else as_host(value, "value")
     mask = None if key_mask is None else as_mask(key_mask)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count, as_generator
-from randfeat._hints import hinted
+from randfeat._hints import hinted, shown
 from randfeat.couplings import Coupling
-from randfeat.couplings.base import coupling_names, resolve_coupling
+from randfeat.couplings.base import coupling_names, name_of, resolve_coupling
 from randfeat.estimators import Estimator
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
@@ -53,6 +53,9 @@ class Candidate:
 class Recommendation(Sequence[Candidate]):
     """The candidates, best first; `print` shows them as a table.
 
+    The best few were drawn more often. Each of the two parts is sorted by itself, because the first errors of the best
+    of many were low by chance.
+
     candidates : the ranked candidates. refused : what was not tried, with the reason. average_error : the error of the
     plain average of the values that each query sees. exact_is_cheaper : whether exact attention needs at most as much
     arithmetic as this number of features D, D >= LS/(L + S).
@@ -81,11 +84,15 @@ class Recommendation(Sequence[Candidate]):
     def __str__(self) -> str:
         width = max(len(candidate.name) for candidate in self)
         lines = [f"{'error':>7}  {'low':>7}  {'high':>7}  {'estimator':<{width}}  coupling"]
+        draws = len(self.candidates[0].errors)
         for candidate in self:
-            low, high = candidate.errors.min(), candidate.errors.max()
-            lines.append(
-                f"{candidate.error:7.3f}  {low:7.3f}  {high:7.3f}  {candidate.name:<{width}}  {candidate.coupling}"
-            )
+            if len(candidate.errors) != draws:  # an error is comparable with those of as many draws
+                lines.append(
+                    f"above, the best, drawn {draws} times; below, the others, drawn {len(candidate.errors)} times"
+                )
+                draws = len(candidate.errors)
+            low, high, rows = candidate.errors.min(), candidate.errors.max(), name_of(candidate.estimator.coupling)
+            lines.append(f"{candidate.error:7.3f}  {low:7.3f}  {high:7.3f}  {candidate.name:<{width}}  {rows}")
         lines.append(f"{self.average_error:7.3f}  {'':7}  {'':7}  average of the values")
         if self.exact_is_cheaper:
             lines.append(f"exact attention takes no more arithmetic than {self.num_features} features here")
@@ -151,7 +158,9 @@ def recommend(
     num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
     kernel = SoftmaxKernel() if kernel is None else kernel
     if not isinstance(kernel, SoftmaxFamily):
-        raise TypeError(f"kernel must be of the softmax family, as SoftmaxKernel or GaussianKernel, got {kernel!r}.")
+        raise TypeError(
+            f"kernel must be of the softmax family, as SoftmaxKernel or GaussianKernel, got {shown(kernel)}."
+        )
     scale = resolve_scale(scale, kernel, sequences.query.shape[-1])
     chosen: Sequence[Any] = [couplings] if isinstance(couplings, str | Coupling) else couplings
     laws = [resolve_coupling(coupling) for coupling in (coupling_names() if couplings == "all" else chosen)]

@@ -43,7 +43,6 @@ def check_estimator(
     if not isinstance(estimator, Estimator):
         raise TypeError(f"expected an Estimator, got {type(estimator).__name__}.")
     widths = [estimator.num_features(rows, dim) for rows in possible_rows(estimator.coupling, dim, num_rows)]
-    check_documentation(estimator)
     for width in widths:
         check_features(estimator, dim, width)
     for xp in namespaces:
@@ -55,14 +54,21 @@ def check_estimator(
     for width, generator in zip(widths, as_generator(rng).spawn(len(widths)), strict=True):
         case = MomentCase(estimator, x, y, width, limit, detectable_bias, detectable_variance)
         checks += case.run(generator, notes)
-    return conclude(repr(estimator), checks, limit, notes)
+    report = conclude(repr(estimator), checks, limit, notes)
+    check_documentation(estimator)
+    return report
 
 
 def check_documentation(estimator: Estimator) -> None:
-    """Require a docstring that states shapes, what is exact, the error and the source."""
-    page = type(estimator).__doc__ or ""
+    """Require a docstring that states shapes, what is exact, the error and the source; it may be inherited."""
+    page = next((cls.__doc__ or "" for cls in type(estimator).__mro__ if has_page(cls)), "")
     missing = [word for word in ("Shapes:", "Exact", "Error", "Source") if word not in page]
     assert not missing, f"the docstring of {type(estimator).__name__} does not state {', '.join(missing)}"
+
+
+def has_page(cls: type) -> bool:
+    """Whether a class has a docstring of its own, other than the signature that `dataclass` writes for want of one."""
+    return cls.__doc__ is not None and not cls.__doc__.startswith(f"{cls.__name__}(")
 
 
 def check_features(estimator: Estimator, dim: int, width: int) -> None:

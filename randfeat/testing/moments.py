@@ -38,12 +38,14 @@ class MomentCase:
         except NoClosedForm as reason:
             notes.append(f"mean and variance not checked: {reason}")
             return []
+        self.check_moment(mean, "mean_over_reference", "relative_row_mean")
         relative_mean = mean - self.estimator.kernel.relative(self.x, self.y) + 1
         try:
             variance = self.estimator.variance_over_reference(self.x, self.y, self.width)
         except NoClosedForm as reason:
             notes.append(f"variance not checked: {reason}")
             return self.mean_only(generator, relative_mean)
+        self.check_moment(variance, "variance_over_reference", "relative_covariance")
         pilot, main = generator.spawn(2)
         kurtosis = np.maximum(self.kurtosis(), kurtosis_of(self.errors(PILOT_DRAWS, pilot, relative_mean)))
         # The variance is checked where the fourth moment is light enough for a sum of squares to be nearly normal.
@@ -66,6 +68,22 @@ class MomentCase:
                 z = float((measured / var - 1) / scale)
                 checks.append(Check(f"variance, {name}", z, (self.limit + POWER_Z) * scale))
         return checks
+
+    def check_moment(self, moment: np.ndarray, whole: str, of_rows: str) -> None:
+        """Require one number for each pair, none of them NaN.
+
+        The message names the method that the class states last: the moment of rows, or of the whole estimate.
+        """
+        cls = type(self.estimator)
+        author = next(ancestor for ancestor in cls.__mro__ if {whole, of_rows} & vars(ancestor).keys())
+        name = f"{cls.__name__}.{of_rows if of_rows in vars(author) else whole}"
+        shape = self.x.shape[:-1]
+        assert np.shape(moment) == shape, f"{name} has shape {np.shape(moment)} for pairs {shape}; return one each"
+        for pair in np.flatnonzero(np.isnan(moment)):
+            raise AssertionError(
+                f"{name} is NaN for pair {pair}, x = {self.x[pair]}, y = {self.y[pair]}: return np.inf where the "
+                "moment is infinite, and raise NoClosedForm where it is not known"
+            )
 
     def mean_only(self, generator: np.random.Generator, relative_mean: np.ndarray) -> list[Check]:
         """The z-scores of the mean with sample standard errors, for estimators without a closed-form variance."""

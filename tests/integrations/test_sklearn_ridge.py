@@ -189,8 +189,9 @@ def test_out_of_the_box_it_beats_rbf_sampler_and_ridge():
 def test_a_singular_problem_is_said_to_be(data):
     X, Y = data
     model = RandomFeatureRidge("arccos0", n_components=30, alpha=0, random_state=0)
-    with pytest.warns(LinAlgWarning, match="singular up to rounding"):
+    with pytest.warns(LinAlgWarning, match="singular up to rounding") as caught:
         model.fit(X[:10], Y[:10])
+    assert {one.filename for one in caught} == {__file__}
     np.testing.assert_allclose(model.predict(X[:10]), Y[:10], atol=1e-8)
 
 

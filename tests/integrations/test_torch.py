@@ -241,7 +241,7 @@ def test_module_inside_a_model_learns():
 
 
 def test_module_misuse():
-    with pytest.raises(TypeError, match="must be an Estimator, got ABCMeta"):
+    with pytest.raises(TypeError, match="must be an Estimator, got the class PositiveFeatures; write PositiveFeatures"):
         LinearAttention(rf.PositiveFeatures, 8, 16)
     with pytest.raises((ValueError, TypeError), match="heads"):
         LinearAttention(rf.PositiveFeatures(), 8, 16, heads=0)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat import kernels
+from randfeat._hints import choice_hint, shown
+from randfeat._hints.words import KERNEL_NAMES
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.kernels import Kernel
@@ -110,16 +112,20 @@ class Law:
             check_symmetric(self.estimator)
             return
         if not isinstance(self.estimator, str):
-            raise TypeError(f"estimator must be a name or an Estimator, got {self.estimator!r}.")
+            raise TypeError(f"estimator must be a name or an Estimator, got {shown(self.estimator)}.")
         if self.estimator not in ("auto", *estimator_classes()):
             names = ", ".join(["auto", *estimator_classes()])
-            raise ValueError(f"unknown estimator {self.estimator!r}; expected an Estimator, or one of {names}.")
+            hint = choice_hint(self.estimator, estimator_classes(), other_names())
+            raise ValueError(f"unknown estimator {self.estimator!r}; expected an Estimator, or one of {names}{hint}.")
         if isinstance(self.kernel, Kernel):
             self._check_unused("kernel", "gamma", "degree", "coef0")
         elif not isinstance(self.kernel, str):
-            raise TypeError(f"kernel must be a name or a Kernel, got {self.kernel!r}.")
+            raise TypeError(f"kernel must be a name or a Kernel, got {shown(self.kernel)}.")
         elif self.kernel not in KERNELS:
-            raise ValueError(f"unknown kernel {self.kernel!r}; expected a Kernel, or one of {', '.join(KERNELS)}.")
+            hint = choice_hint(self.kernel, KERNELS, kernel_classes() | KERNEL_NAMES)
+            raise ValueError(
+                f"unknown kernel {self.kernel!r}; expected a Kernel, or one of {', '.join(KERNELS)}{hint}."
+            )
         elif KERNELS[self.kernel].gamma is None and self.gamma != DEFAULTS["gamma"]:
             raise ValueError(f"the kernel {self.kernel!r} has no scale: leave out gamma, got {self.gamma!r}.")
 
@@ -185,6 +191,18 @@ def natural_estimator(kernel: Kernel) -> str:
 def estimator_classes() -> dict[str, type[Estimator]]:
     """All estimators of the library by name: the class name without "Features", in snake case."""
     return {snake_case(cls.__name__.removesuffix("Features")): cls for cls in cataloguing.concrete(Estimator)}
+
+
+def other_names() -> dict[str, str]:
+    """The names of the classes, and acronyms of papers, with the name of each estimator."""
+    classes = estimator_classes()
+    acronyms = {acronym: name for name, cls in classes.items() for acronym in cls.example().acronyms}
+    return acronyms | {cls.__name__: name for name, cls in classes.items()}
+
+
+def kernel_classes() -> dict[str, str]:
+    """The name of each kernel by that of its class, the first where there are several."""
+    return {type(named.make(1.0, 2, 0.0)).__name__: name for name, named in reversed(KERNELS.items())}
 
 
 def snake_case(name: str) -> str:

@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from randfeat._array import as_floating, cast, device_of, host_to, namespace, to_numpy
+from randfeat._hints import Hinted
 from randfeat.integrations.sklearn.inputs import is_sparse
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 from randfeat.kernels.base import check_positive
@@ -22,7 +23,7 @@ BLOCK_NUMBERS = 2**22  # size of a block of features, in numbers
 SUMS = ("gram", "cross", "feature_sum", "target_sum", "target_gram")
 
 
-class FeatureRidge(BaseEstimator):
+class FeatureRidge(Hinted, BaseEstimator):
     """Common part of the regressor and the classifier: sums over rows, and the weights solved from them."""
 
     def __init__(

@@ -9,6 +9,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from randfeat._array import as_count, as_floating
+from randfeat._hints import Hinted
 from randfeat.integrations.sklearn.bandwidths import Spread, resolve_gamma
 from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of
 from randfeat.integrations.sklearn.laws import Law, resolve_law
@@ -27,7 +28,7 @@ def can_follow_blocks(transformer: "RandomFeatures") -> bool:
     return True
 
 
-class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Random features of a kernel as a transformer: `Z = transform(X)` has `Z @ Z.T` ≈ kernel(X, X).
 
     kernel : a name, or a Kernel object with its parameters.
