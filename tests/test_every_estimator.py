@@ -4,6 +4,7 @@ The statistical contract, for all of these, is in test_testing.py.
 """
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -102,3 +103,24 @@ def test_closed_forms_broadcast(estimator):
         assert np.all(np.isfinite(closed))
     with pytest.raises(ValueError, match="share their last dimension, got 4 and 5"):
         estimator.variance(np.zeros(DIM), np.zeros(DIM + 1), num_features=width_of(estimator))
+
+
+def fitting_methods():
+    """Class methods of estimators that take a kernel, with arguments to call them."""
+    x = np.random.default_rng(0).uniform(0.2, 1.0, (2, 5, 3))
+    for name in rf.estimators.__all__:
+        for method, thing in inspect.getmembers(getattr(rf.estimators, name), inspect.ismethod):
+            optional = {"kernel", "coupling"} & set(inspect.signature(thing).parameters)
+            if optional:
+                arguments = {"multipolar": x[:1], "for_pair": x[:, 0]}.get(method, x)
+                yield pytest.param(thing, arguments, optional, id=f"{name}.{method}")
+
+
+@pytest.mark.parametrize(("method", "arguments", "optional"), list(fitting_methods()))
+def test_no_kernel_and_no_coupling_mean_the_softmax_kernel_and_orthogonal_rows(method, arguments, optional):
+    plain = {"kernel": rf.SoftmaxKernel(), "coupling": "orthogonal"}
+    for options in ({}, dict.fromkeys(optional), {name: plain[name] for name in optional}):
+        fitted = method(*arguments, **options)
+        assert fitted == method(*arguments)
+        assert fitted.kernel == rf.SoftmaxKernel()
+        assert not fitted.has_coupling or fitted.coupling == rf.Orthogonal()

@@ -45,6 +45,12 @@ GUESSES = {
     "rf.adapt(X, X, seed=0)": "the word here is rng",
     "rf.adapt(X, X, level='centre')": None,
     "rf.adapt(X, X, n_features=8)": "the word here is num_features",
+    "rf.PoissonFeatures.fit(queries=X, key=X)": "argument 'queries'; the word here is query",
+    "rf.OptimalPositiveFeatures.fit(X, keys=X)": "the word here is key",
+    "rf.BalancedFeatures.fit(X, X, temperature=2.0)": "the word here is scale (scale = 1/temperature)",
+    "rf.ComplexExponentialFeatures.for_pair(X[0], X[1], orthogonal=True)": "the word here is coupling",
+    "rf.HybridFeatures.multipolar(X, lengthscale=1.0)": "it takes anchors, coupling, kernel, num_frequencies",
+    "rf.FeatureMoments.of(PHI, X, targets=X)": "it takes dtype, features, x, y",
     "rf.recommend(X, X, X, causal=True)": "the word here is is_causal",
     "rf.montecarlo.sample_errors(rf.PositiveFeatures(), X, X, num_features=4, repeats=3)": "the word here is num_draws",
     "rf.linear_attention(X, X, X, PHI, n_jobs=2)": "the word here is num_threads",
@@ -261,6 +267,18 @@ def test_signatures_pickles_and_examples_stay():
     assert rf.linear_attention.__globals__ is vars(inspect.getmodule(rf.linear_attention))  # doctest asks this
     assert isinstance(rf.MaternKernel.__signature__, inspect.Signature)  # Sphinx shows it
     assert list(inspect.signature(rf.MaternKernel()).parameters) == ["x", "y"]
+
+
+def test_fitted_estimators_hint_in_every_class_method():
+    """Class methods that take any option hand it to others, which hint themselves."""
+    for name in rf.estimators.__all__:
+        for method, thing in inspect.getmembers(getattr(rf.estimators, name), inspect.ismethod):
+            signature = inspect.signature(thing)
+            takes_options = any(each.kind is each.KEYWORD_ONLY for each in signature.parameters.values())
+            if takes_options:
+                with pytest.raises(TypeError, match=r"unexpected keyword argument 'no_such_word'; it takes "):
+                    thing(no_such_word=1)
+            assert takes_options or method not in ("fit", "for_pair", "for_pairs", "multipolar"), (name, method)
 
 
 def test_errors_from_inside_are_left_alone():

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
+from randfeat._hints import hinted
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -50,6 +51,7 @@ class BalancedFeatures(TransformedEstimator):
         object.__setattr__(self, "matrix", matrix)
 
     @classmethod
+    @hinted
     def fit(
         cls,
         query: Any,

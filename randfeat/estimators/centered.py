@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace
+from randfeat._hints import hinted
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -49,6 +50,7 @@ class CenteredFeatures(TransformedEstimator):
             object.__setattr__(self, name, frozen_array(np.atleast_1d(getattr(self, name)), name))
 
     @classmethod
+    @hinted
     def fit(cls, query: Any, key: Any, *, scale: float | None = None, base: SoftmaxEstimator | None = None) -> Self:
         """Take the means of queries (..., L, d) and keys (..., S, d) as shifts.
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
+from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, SpherePair
 from randfeat.estimators.complex_parts import in_modulus_and_argument, real_and_imaginary
@@ -15,11 +16,10 @@ from randfeat.estimators.generalized_exponential import sphere_moment
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.statistics import or_default, unit_pair
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.features import Features
 from randfeat.kernels import SoftmaxFamily
-from randfeat.kernels.softmax import SOFTMAX
 from randfeat.variance import unit_inputs
 
 
@@ -96,8 +96,9 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         return 1 if self._is_real else 2
 
     @classmethod
+    @hinted
     def for_pair(
-        cls, x: Any, y: Any, *, kernel: SoftmaxFamily = SOFTMAX, coupling: Coupling | str = "orthogonal"
+        cls, x: Any, y: Any, *, kernel: SoftmaxFamily | None = None, coupling: Coupling | str | None = None
     ) -> Self:
         """The diagonal matrix of zero variance at one pair of inputs (..., d), the centers of two clusters for example.
 
@@ -107,14 +108,15 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         return cls.fit(x, y, scale=1.0, kernel=kernel, coupling=coupling)
 
     @classmethod
+    @hinted
     def fit(
         cls,
         query: Any,
         key: Any,
         *,
         scale: float | None = None,
-        kernel: SoftmaxFamily = SOFTMAX,
-        coupling: Coupling | str = "orthogonal",
+        kernel: SoftmaxFamily | None = None,
+        coupling: Coupling | str | None = None,
     ) -> Self:
         """The real or imaginary diagonal entries of least mean η over all pairs of (..., L, d) and (..., S, d).
 
@@ -122,6 +124,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         inputs and the scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal use
         fit on other data.
         """
+        kernel, coupling = or_default(kernel, coupling)
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         squares = [np.mean(side * side, axis=-2) for side in (x, y)]
         if np.any((squares[0] == 0) != (squares[1] == 0)):

@@ -7,15 +7,15 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn
+from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.optimal_positive import optimal_exponent, tilted_joint_moment, tilted_terms
 from randfeat.estimators.parametric import Parametric, frozen_array
-from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.statistics import or_default, unit_pair
 from randfeat.kernels import SoftmaxFamily
-from randfeat.kernels.softmax import SOFTMAX
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,20 +79,22 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
         return self.exponents.shape[:-1]
 
     @classmethod
+    @hinted
     def fit(
         cls,
         query: Any,
         key: Any,
         *,
         scale: float | None = None,
-        kernel: SoftmaxFamily = SOFTMAX,
-        coupling: Coupling | str = "orthogonal",
+        kernel: SoftmaxFamily | None = None,
+        coupling: Coupling | str | None = None,
     ) -> Self:
         """The optimum for the second moments of x + y over all pairs of (..., L, d) queries and (..., S, d) keys.
 
         Axes are the eigenvectors of `mean (x_i + y_j)(x_i + y_j)ᵀ`, and each exponent is optimal for its eigenvalue.
         O((L + S) d² + d³) for each of the leading dimensions. Raw inputs and the scale of `linear_attention`.
         """
+        kernel, coupling = or_default(kernel, coupling)
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         cross = x.mean(axis=-2)[..., :, None] * y.mean(axis=-2)[..., None, :]
         second = sum(np.swapaxes(side, -1, -2) @ side / side.shape[-2] for side in (x, y))

@@ -5,10 +5,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from randfeat._hints import hinted
 from randfeat.estimators.counts import CountFeatures, product_scales
 from randfeat.estimators.parametric import frozen_array
+from randfeat.estimators.statistics import or_default
 from randfeat.kernels import SoftmaxFamily
-from randfeat.kernels.softmax import SOFTMAX
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,13 +51,15 @@ class GeometricFeatures(CountFeatures):
         return np.shape(self.success_probability)
 
     @classmethod
-    def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily = SOFTMAX) -> Self:
+    @hinted
+    def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
         """The p of least variance where every |x_l y_l| is its root mean square over pairs.
 
         The logarithm of the second moment is convex in p; its minimum is searched in one dimension. Raw inputs and the
         scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal use fit on other
         data.
         """
+        kernel, _ = or_default(kernel)
         scales = product_scales(query, key, kernel=kernel, scale=scale)
         best = np.empty(scales.shape[:-1])
         for head in np.ndindex(*best.shape):

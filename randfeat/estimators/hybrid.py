@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from randfeat._hints import hinted
 from randfeat.couplings import Coupling, Independent
 from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.hyperbolic import HyperbolicFeatures
@@ -12,9 +13,9 @@ from randfeat.estimators.mixed import MixedEstimator
 from randfeat.estimators.mixers import AngularMixer, GaussianMixer, Mixer
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.softmax import SoftmaxEstimator
+from randfeat.estimators.statistics import or_default
 from randfeat.estimators.trigonometric import TrigonometricFeatures
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
-from randfeat.kernels.softmax import SOFTMAX
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,14 +75,15 @@ class HybridFeatures(MixedEstimator):
         super().__post_init__()
 
     @classmethod
+    @hinted
     def multipolar(
         cls,
         anchors: Any,
         *,
         width: float = 1.0,
         num_frequencies: int = 8,
-        kernel: SoftmaxFamily = SOFTMAX,
-        coupling: Coupling | str = "orthogonal",
+        kernel: SoftmaxFamily | None = None,
+        coupling: Coupling | str | None = None,
         shared_rows: bool = True,
     ) -> Self:
         """Make a hybrid that is exact where x + y is one of the `anchors` (p, d), if that is far from the others.
@@ -93,6 +95,7 @@ class HybridFeatures(MixedEstimator):
         anchors = frozen_array(anchors, "anchors")
         if anchors.ndim != 2:
             raise ValueError(f"anchors must have shape (p, d), got {anchors.shape}.")
+        kernel, coupling = or_default(kernel, coupling)
         hyperbolic = HyperbolicFeatures(kernel, coupling)
         bases = [CenteredFeatures(base=hyperbolic, key_shift=anchor) for anchor in anchors]
         mixers = [GaussianMixer(num_frequencies, width, anchor=anchor) for anchor in anchors]

@@ -8,14 +8,14 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Drawn, as_count, as_generator
+from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import Parametric, frozen_array
 from randfeat.estimators.proposals import draw_by_head, log_sum_exp, shuffled_rows, systematic
-from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.statistics import or_default, unit_pair
 from randfeat.kernels import SoftmaxFamily
-from randfeat.kernels.softmax import SOFTMAX
 from randfeat.variance import unit_inputs
 
 
@@ -92,6 +92,7 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
         return bool(np.all(np.any(present & (np.asarray(self.variances) > 1), axis=-1)))
 
     @classmethod
+    @hinted
     def fit(
         cls,
         query: Any,
@@ -101,8 +102,8 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
         pooling: Literal["chunks", "k-means"] = "chunks",
         rng: Any = 0,
         scale: float | None = None,
-        kernel: SoftmaxFamily = SOFTMAX,
-        coupling: Coupling | str = "orthogonal",
+        kernel: SoftmaxFamily | None = None,
+        coupling: Coupling | str | None = None,
     ) -> Self:
         """Unit-variance components for (..., L, d) queries and (..., S, d) keys, one mixture for each head.
 
@@ -114,6 +115,7 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
         Raw inputs and the scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal
         use fit on other data than it is used on.
         """
+        kernel, coupling = or_default(kernel, coupling)
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         if pooling not in ("chunks", "k-means"):
             raise ValueError(f"pooling must be 'chunks' or 'k-means', got {pooling!r}.")

@@ -7,14 +7,14 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn
+from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.parametric import Parametric, frozen_array
-from randfeat.estimators.statistics import unit_pair
+from randfeat.estimators.statistics import or_default, unit_pair
 from randfeat.kernels import SoftmaxFamily
-from randfeat.kernels.softmax import SOFTMAX
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,14 +74,15 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         return cls(exponent=optimal_exponent(np.asarray(sqnorm, dtype=np.float64) / dim), **options)
 
     @classmethod
+    @hinted
     def fit(
         cls,
         query: Any,
         key: Any,
         *,
         scale: float | None = None,
-        kernel: SoftmaxFamily = SOFTMAX,
-        coupling: Coupling | str = "orthogonal",
+        kernel: SoftmaxFamily | None = None,
+        coupling: Coupling | str | None = None,
         antithetic: bool = False,
     ) -> Self:
         """The estimator for the mean of |x + y|² over all pairs of (..., L, d) queries and (..., S, d) keys.
@@ -90,6 +91,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         the leading dimensions. Raw inputs and the scale of `linear_attention`, 1/√d by default; `scale=1.0` for kernel
         estimates. For causal use fit on other data than it is used on.
         """
+        kernel, coupling = or_default(kernel, coupling)
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         means = [np.mean(np.sum(side * side, axis=-1), axis=-1) for side in (x, y)]
         sqnorm = means[0] + means[1] + 2 * np.sum(x.mean(axis=-2) * y.mean(axis=-2), axis=-1)

@@ -5,10 +5,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from randfeat._hints import hinted
 from randfeat.estimators.counts import CountFeatures, product_scales
 from randfeat.estimators.parametric import frozen_array
+from randfeat.estimators.statistics import or_default
 from randfeat.kernels import SoftmaxFamily
-from randfeat.kernels.softmax import SOFTMAX
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,12 +49,14 @@ class PoissonFeatures(CountFeatures):
         return np.shape(self.rate)
 
     @classmethod
-    def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily = SOFTMAX) -> Self:
+    @hinted
+    def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
         """The rate of least mean `log E S²` over all pairs of (..., L, d) queries and (..., S, d) keys.
 
         That mean is `λd + Σ_l mean(x_l²) mean(y_l²)/λ`. Raw inputs and the scale of
         `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal use fit on other data.
         """
+        kernel, _ = or_default(kernel)
         scales = product_scales(query, key, kernel=kernel, scale=scale)
         return cls(rate=np.sqrt(np.mean(scales**2, axis=-1)), kernel=kernel)
 

@@ -5,8 +5,16 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_host
+from randfeat.couplings import Coupling
 from randfeat.kernels import SoftmaxFamily
-from randfeat.kernels.softmax import resolve_scale
+from randfeat.kernels.softmax import SOFTMAX, resolve_scale
+
+
+def or_default(
+    kernel: SoftmaxFamily | None, coupling: Coupling | str | None = None
+) -> tuple[SoftmaxFamily, Coupling | str]:
+    """The kernel and the coupling of a fitted estimator: `exp(x·y)` and orthogonal rows where they are None."""
+    return SOFTMAX if kernel is None else kernel, "orthogonal" if coupling is None else coupling
 
 
 def unit_pair(query: Any, key: Any, *, kernel: SoftmaxFamily, scale: float | None) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import as_count
+from randfeat._hints import hinted
 from randfeat.estimators.base import OPERATIONS, Estimator
 from randfeat.estimators.combined import CombinedEstimator, least_width
 from randfeat.features import Features, concatenate
@@ -43,6 +44,7 @@ class SumFeatures(CombinedEstimator):
     """
 
     @classmethod
+    @hinted
     def for_pairs(cls, parts: Sequence[Estimator], x: Any, y: Any, *, num_features: int) -> Self:
         """The shares with the least variance at `num_features`, in the mean over pairs x, y, relative to log_reference.
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace
+from randfeat._hints import hinted
 from randfeat.maps import FeatureMap
 
 BLOCK_NUMBERS = 2**22  # target size of a block of features, in numbers
@@ -52,6 +53,7 @@ class FeatureMoments:
     count: int
 
     @classmethod
+    @hinted
     def empty(cls, features: FeatureMap, num_targets: int = 0, *, dtype: str | None = None) -> Self:
         """The moments of zero rows.
 
@@ -71,6 +73,7 @@ class FeatureMoments:
         return cls(features, count=0, **zeros)
 
     @classmethod
+    @hinted
     def of(cls, features: FeatureMap, x: Any, y: Any = None, *, dtype: str | None = None) -> Self:
         """The moments of rows x (n, d) with targets y: (n, k), (n,) for one target, or None."""
         num_targets = 0 if y is None else as_targets(y, namespace(as_floating(x, "x"))).shape[1]
