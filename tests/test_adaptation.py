@@ -150,7 +150,7 @@ def test_heads_are_fitted_apart():
         np.testing.assert_allclose(together.query_shift[1], alone.query_shift, rtol=1e-12)
     phi = rf.adapt(Q, K, num_features=32).draw(8, 32, rng=0)
     assert phi.batch_shape == (3,)
-    with pytest.raises(ValueError, match=r"does not hold the \(3,\) sets of parameters"):
+    with pytest.raises(ValueError, match=r"must end with \(3,\), the shape of the sets of parameters"):
         rf.adapt(Q, K, num_features=32).draw(8, 32, rng=0, batch_shape=(2,))
 
 

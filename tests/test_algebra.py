@@ -434,7 +434,7 @@ def test_heads_of_parametric_parts(rng):
             alone = rf.CenteredFeatures(base=centered.base, query_shift=shifts[head], key_shift=-shifts[head])
             expected = (2 * combine(POSITIVE, alone)).variance(x[head], y[head], num_features=16)
             np.testing.assert_allclose(variance[head], expected, rtol=1e-12)
-        with pytest.raises(ValueError, match="does not hold"):
+        with pytest.raises(ValueError, match="must end with"):
             estimator.draw(3, 16, rng=0, batch_shape=(3,))
 
 

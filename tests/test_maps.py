@@ -129,6 +129,21 @@ def test_moving_to_integers_or_lists_means_the_default_float():
         assert same_bits(phi.to(like).arrays["rows"], phi.arrays["rows"])
 
 
+@pytest.mark.parametrize("like", ["torch", np.float32, 1j, object()], ids=lambda like: type(like).__name__)
+def test_like_is_an_array_not_the_name_of_a_library(like, tmp_path):
+    phi = rf.PositiveFeatures().draw(3, 4, rng=0)
+    rf.save(tmp_path / "phi", phi)
+    rf.save(tmp_path / "law", phi.estimator)
+    message = rf"^like must be an array, got {type(like).__name__}\.$"
+    with pytest.raises(TypeError, match=message):
+        phi.to(like)
+    with pytest.raises(TypeError, match=message):
+        phi.estimator.draw(3, 4, like=like)
+    for name in ("phi", "law"):
+        with pytest.raises(TypeError, match=message):
+            rf.load(tmp_path / name, like=like)
+
+
 def test_redraw_is_a_new_map(xp):
     x = asarray(xp, np.ones((2, 3)), "float32")
     phi = rf.PositiveFeatures().draw(3, 4, rng=0, like=x, batch_shape=(2,))

@@ -14,7 +14,8 @@ def as_floating(x: Any, name: str) -> Array:
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it, or pass a `key_mask`.")
     if is_sparse(x):
         raise TypeError(f"{name} is sparse, got {type(x).__name__}; convert it to a dense array first.")
-    if isinstance(x, np.ndarray) or not is_array_api_obj(x):
+    given, is_array = type(x).__name__, is_array_api_obj(x) and not isinstance(x, type)  # np.float32 looks like one
+    if isinstance(x, np.ndarray) or not is_array:
         x = np.asarray(x)  # subclasses such as np.matrix have a product of their own
     kind = dtype_name(x.dtype)
     if kind in _FLOATING:
@@ -22,6 +23,8 @@ def as_floating(x: Any, name: str) -> Array:
     if kind.startswith(("int", "uint")):
         xp = namespace(x)
         return cast(x, xp.asarray(0.0).dtype)
+    if not is_array and x.ndim == 0:
+        raise TypeError(f"{name} must be an array, got {given}.")
     raise TypeError(f"{name} must be real floating point (or integer), got dtype {kind}.")
 
 

@@ -265,8 +265,8 @@ class Estimator(Hinted, abc.ABC):
         batch_shape = tuple(as_count(size, "batch_shape") for size in batch_shape)
         if not broadcasts_to(self.batch_shape, batch_shape):
             raise ValueError(
-                f"batch_shape {batch_shape} does not hold the {self.batch_shape} sets of parameters; let it end with "
-                f"{self.batch_shape}, or leave it out."
+                f"batch_shape {batch_shape} must end with {self.batch_shape}, the shape of the sets of parameters; "
+                "give one that does, or leave it out."
             )
         like = np.empty(0) if like is None else as_floating(like, "like")
         self.check_dim(dim)

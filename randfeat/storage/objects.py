@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_count, as_host, broadcasts_to, dtype_name, move_to
+from randfeat._array import as_count, as_floating, as_host, broadcasts_to, dtype_name, move_to
 from randfeat.attention.state import AttentionState
 from randfeat.estimators import Estimator
 from randfeat.features import ExponentialForm, FourierForm
@@ -55,6 +55,7 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     code from the file is run. The numbers in the file determine what a map computes.
     """
     name = os.fsdecode(path)
+    like = None if like is None else as_floating(like, "like")
     with open(name, "rb") as file:
         try:
             header, arrays = archive.read(file)
@@ -207,7 +208,10 @@ def checked_map(phi: FeatureMap) -> FeatureMap:
     if {shape[:-2] for shape in shapes.values()} != {phi.batch_shape}:
         raise ValueError(f"the arrays of a map have one batch_shape, got {shapes}.")
     if not broadcasts_to(phi.estimator.batch_shape, phi.batch_shape):
-        raise ValueError(f"{phi.batch_shape} maps do not hold the {phi.estimator.batch_shape} sets of parameters.")
+        raise ValueError(
+            f"batch_shape {phi.batch_shape} of the arrays must end with {phi.estimator.batch_shape}, the shape of the "
+            "sets of parameters."
+        )
     check_floating(phi.arrays)
     phi.estimator.check_dim(dim)
     nothing = np.empty((0, dim))
