@@ -20,7 +20,7 @@ from experiments.figures import new_figure
 from experiments.tables import select
 from randfeat.couplings.base import coupling_names
 from randfeat.montecarlo import HeavyTailWarning, sample_errors
-from randfeat.selection.catalogue import example_width
+from randfeat.selection.entries import example_width
 from randfeat.testing.report import ROUNDING, bonferroni
 
 DIM = 4

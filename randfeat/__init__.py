@@ -102,11 +102,11 @@ from randfeat.regression import FeatureMoments, prior_functions
 from randfeat.selection import (
     adapt,
     attention_diagnostics,
+    catalogue,
     num_features_for,
     predict_attention_error,
     recommend,
 )
-from randfeat.selection.catalogue import catalogue
 from randfeat.storage import load, register, save
 
 if TYPE_CHECKING:

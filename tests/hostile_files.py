@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import randfeat as rf
-from randfeat.storage import objects as storage
+from randfeat.storage import objects
 from tests import cases
 from tests.test_every_estimator import width_of
 
@@ -271,7 +271,7 @@ def hostile_values():
         {"tuple": []}, {"tuple": [1, 2]}, {"tuple": {}}, {"tuple": "ab"}, {"tuple": [{"array": "array0"}]},
         {"map": {}, "arrays": {}}, {"map": 1, "arrays": 2}, {"state": {}, "origin": None}, {"state": [], "origin": 3},
         {"class": [], "fields": {}}, {"class": "SoftmaxKernel", "fields": []}, {"class": {}, "fields": None},
-        *({"class": name, "fields": {}} for name in (*storage.classes(), *CLASSES)),
+        *({"class": name, "fields": {}} for name in (*objects.classes(), *CLASSES)),
     ]  # fmt: skip
 
 
@@ -314,7 +314,7 @@ def mutate_header(source, others, rng):
             classes = [path for path in places(header) if path and path[-1] == "class"]
             if classes:
                 path = pick(rng, classes)
-                at_place(header, path[:-1])["class"] = pick(rng, (*storage.classes(), *CLASSES))
+                at_place(header, path[:-1])["class"] = pick(rng, (*objects.classes(), *CLASSES))
         elif kind == 7:
             parent[key] = at_place(theirs, pick(rng, list(places(theirs))))
         elif kind == 8:

@@ -472,10 +472,10 @@ def test_multiples_and_length_scales_keep_rows():
 def test_widths_of_sums():
     phases = rf.TrigonometricFeatures(variant="phase", coupling="antithetic")
     estimator = rf.SumFeatures((WAVES, POSITIVE, phases), shares=(1, 3, 2))
-    assert estimator.units == (2, 6, 4)  # a multiple of two, of one, and two antithetic rows
+    assert estimator.least_widths == (2, 6, 4)  # a multiple of two, of one, and two antithetic rows
     assert estimator.widths(36) == (6, 18, 12)
-    assert rf.SumFeatures((WAVES, POSITIVE), shares=(4, 1)).units == (4, 1)
-    assert rf.SumFeatures((WAVES, POSITIVE)).units == (2, 2)
+    assert rf.SumFeatures((WAVES, POSITIVE), shares=(4, 1)).least_widths == (4, 1)
+    assert rf.SumFeatures((WAVES, POSITIVE)).least_widths == (2, 2)
     for wrong in (26, 28, 35):
         with pytest.raises(ValueError, match=rf"cannot have {wrong} features; nearest: 24, 36"):
             estimator.widths(wrong)

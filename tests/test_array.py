@@ -84,7 +84,7 @@ REFUSED = {
     "bool": (np.ones((2, 3), bool), r"x must be real floating point .*bool"),
     "object": (np.ones((2, 3), object), r"x must be real floating point .*object"),
     "strings": ([["a", "b", "c"]], r"x must be real floating point .*str"),
-    "nothing": (None, r"x must be real floating point .*object"),
+    "nothing": (None, r"x must be an array, got NoneType"),
     "dates": (np.zeros((2, 3), "M8[s]"), r"x must be real floating point .*datetime64"),
     "records": (np.zeros(2, [("a", float)]), r"x must be real floating point"),
     "sparse matrix": (sparse.csr_matrix(np.eye(3)), r"x is sparse, got csr_matrix; convert it to a dense array"),

@@ -21,7 +21,7 @@ from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.timing import FEW_ROUNDS, LONGEST, Ratio, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, Workload
 from experiments.results import Summary
-from randfeat.cli import roofline as ceilings
+from randfeat.cli import roofline
 
 DOCS = Path(__file__).parents[1] / "docs"
 MIB = 1 << 20
@@ -139,9 +139,9 @@ PARTS = {"": 1.0, "large": 1.3, "backward": 3.9, "one thread": 1.9, "torch forwa
 
 def doctored_scaling(**changes):
     """Times at which every goal is kept: a microsecond per token and head, causal 1.3, and ceilings to match."""
-    exponential = 2 * ceilings.REPEATS * ceilings.BLOCK * 0.4e-6 / 512  # on two threads, 0.4 microseconds for 512
-    product = 2 * ceilings.SIZE**3 * 0.3e-6 / 132_096
-    times = {ceilings.PRODUCTS: [product] * 3, "np.exp": [2 * exponential] * 3, "np.exp2": [exponential] * 3}
+    exponential = 2 * roofline.REPEATS * roofline.BLOCK * 0.4e-6 / 512  # on two threads, 0.4 microseconds for 512
+    product = 2 * roofline.SIZE**3 * 0.3e-6 / 132_096
+    times = {roofline.PRODUCTS: [product] * 3, "np.exp": [2 * exponential] * 3, "np.exp2": [exponential] * 3}
     for kind in scaling.KINDS:
         for length in (1024, *LENGTHS):
             for part, factor in PARTS.items():
@@ -152,16 +152,16 @@ def doctored_scaling(**changes):
 
 def scaling_goals(times):
     """Verdicts by what they are about."""
-    limits = ceilings.Ceilings(times, 2)
+    limits = roofline.Ceilings(times, 2)
     goals = [*scaling.length_goals(times, limits, LENGTHS), *scaling.variation_goals(times, VARIED)]
     return {goal.what: goal for goal in goals}
 
 
 def test_the_roofline_is_that_of_the_formula():
-    assert ceilings.flops(64, 64, 256) == 132_096
-    assert ceilings.exponentials(256) == 512
-    limits = ceilings.Ceilings(doctored_scaling(), 2)
-    assert ceilings.roofline(limits, DIM, DIM, FEATURES) == pytest.approx(0.7e-6)
+    assert roofline.flops(64, 64, 256) == 132_096
+    assert roofline.exponentials(256) == 512
+    limits = roofline.Ceilings(doctored_scaling(), 2)
+    assert roofline.roofline(limits, DIM, DIM, FEATURES) == pytest.approx(0.7e-6)
     assert scaling.share(doctored_scaling(), limits, 4096) == pytest.approx(70.0)
     assert "132.1 kflop and 512 exponentials" in scaling.ceiling_notes(limits, 2)[1]
 
@@ -190,12 +190,12 @@ def test_every_goal_of_our_own_passes_can_be_missed(slower, missed):
 def test_short_calls_and_single_lengths_decide_nothing():
     times = doctored_scaling(**{"causal, L=1024": 9.0})
     assert {goal.verdict for goal in scaling.variation_goals(times, (1024,))} == {"reported"}
-    goals = scaling.length_goals(times, ceilings.Ceilings(times, 2), (1024, 4096))
+    goals = scaling.length_goals(times, roofline.Ceilings(times, 2), (1024, 4096))
     assert [goal.what for goal in goals] == ["share of the roofline, full, L=4096"]
 
 
 def test_a_share_above_the_roofline_is_not_a_success():
-    times = doctored_scaling(**{ceilings.PRODUCTS: 3.0})  # 0.9 + 0.4 microseconds
+    times = doctored_scaling(**{roofline.PRODUCTS: 3.0})  # 0.9 + 0.4 microseconds
     goal = scaling_goals(times)["share of the roofline, full, L=4096"]
     assert (goal.row[1], goal.verdict) == ("130 %", "reported")
 

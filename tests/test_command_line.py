@@ -8,8 +8,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.attention.cost_model import measurement
-from randfeat.cli import bench as benchmark
-from randfeat.cli import roofline as ceilings
+from randfeat.cli import bench, roofline
 from randfeat.cli.bench import CAUSAL, EXACT, LINEAR, METHODS, PHI, Workload
 from randfeat.cli.command_line import main
 
@@ -114,11 +113,11 @@ RATES = ("exact_call", "exact_pair", "exact_pair_dim", "exact_pass", "linear_cal
 @pytest.fixture
 def hasty(monkeypatch):
     """One round, and small ceilings."""
-    monkeypatch.setattr(ceilings, "SIZE", 32)
-    monkeypatch.setattr(ceilings, "REPEATS", 1)
+    monkeypatch.setattr(roofline, "SIZE", 32)
+    monkeypatch.setattr(roofline, "REPEATS", 1)
     monkeypatch.setattr(measurement, "BUDGET", 0.0)
     monkeypatch.setattr(measurement, "ROUNDS", (1, 1))
-    monkeypatch.setattr(benchmark, "ROUNDS", (1, 1))
+    monkeypatch.setattr(bench, "ROUNDS", (1, 1))
 
 
 def costs(**rates):
@@ -185,7 +184,7 @@ def test_bench_for_readers(capsys):
 def test_bench_leaves_out_what_takes_too_long(capsys, monkeypatch):
     """Nothing is called or allocated, and everything is said."""
     monkeypatch.setattr(Workload, "calls", None)
-    monkeypatch.setattr(benchmark, "measured_rates", lambda *_: vars(costs(exact_pair=1.0, feature=1.0)))
+    monkeypatch.setattr(bench, "measured_rates", lambda *_: vars(costs(exact_pair=1.0, feature=1.0)))
     assert main(SMALL) == 0
     _, table, remarks = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
     assert [line.split()[-4:] for line in table[1:]] == 8 * [4 * ["-"]]
@@ -229,6 +228,6 @@ def test_bench_without_the_library(capsys, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(benchmark, "namespace_named", missing)
+    monkeypatch.setattr(bench, "namespace_named", missing)
     assert main(["bench", "--backend", "cupy"]) == 2
     assert capsys.readouterr().err == "randfeat: cupy is not installed.\n"

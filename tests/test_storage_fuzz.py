@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.storage import archive
-from randfeat.storage import objects as storage
+from randfeat.storage import archive, objects
 from tests.hostile_files import DIM, LEVELS, archived, npy, npy_saying, pick, sources, whole
 
 FILES = int(os.environ.get("RANDFEAT_FUZZ_FILES", "1500"))
@@ -57,7 +56,7 @@ def outcome(path, load=None):
             refusal = None
             if isinstance(thing, rf.FeatureMap):
                 used(thing)
-            json.dumps(storage.encode(thing, {}), allow_nan=False)  # what was loaded can be saved
+            json.dumps(objects.encode(thing, {}), allow_nan=False)  # what was loaded can be saved
     if refusal is None:
         return "loaded"
     assert type(refusal) is ValueError
@@ -98,7 +97,7 @@ def careless_load(path):
     """rf.load without its border."""
     with open(path, "rb") as file:
         header, arrays = archive.read(file)
-    return storage.decode(header["object"], arrays)
+    return objects.decode(header["object"], arrays)
 
 
 def test_the_law_sees_what_load_lets_through(tmp_path, genuine, monkeypatch):
@@ -113,7 +112,7 @@ def test_the_law_sees_what_load_lets_through(tmp_path, genuine, monkeypatch):
 
     path.write_bytes(source.content)
     with monkeypatch.context() as planted:
-        planted.setattr(storage, "decode", decode_of_keys)
+        planted.setattr(objects, "decode", decode_of_keys)
         assert outcome(path) == "refused"  # at the border of load,
         with pytest.raises(KeyError):
             outcome(path, careless_load)  # and where there is none
@@ -121,7 +120,7 @@ def test_the_law_sees_what_load_lets_through(tmp_path, genuine, monkeypatch):
     with pytest.raises(zipfile.BadZipFile):
         outcome(path, careless_load)
     with monkeypatch.context() as planted:
-        planted.setattr(storage.archive, "read", lambda file: warnings.warn("strange", UserWarning, stacklevel=1))
+        planted.setattr(objects.archive, "read", lambda file: warnings.warn("strange", UserWarning, stacklevel=1))
         with pytest.raises(AssertionError, match="Warning"):
             outcome(path)
 
@@ -134,7 +133,7 @@ def test_the_law_sees_what_load_lets_through(tmp_path, genuine, monkeypatch):
     path.write_bytes(whole(source.entries, other))
     assert outcome(path) == "refused"
     with monkeypatch.context() as planted:
-        planted.setattr(storage, "checked_map", lambda phi: phi)
+        planted.setattr(objects, "checked_map", lambda phi: phi)
         with pytest.raises(KeyError, match="rows"):
             outcome(path)
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
+
+from randfeat._array import as_count
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -42,13 +43,7 @@ def resolve_num_threads(num_threads: Any) -> int:
         if num_threads is None:
             return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         num_threads = int(num_threads) if num_threads.isdecimal() else num_threads
-    try:
-        count = operator.index(num_threads)
-    except TypeError:
-        raise TypeError(f"{source} must be a positive integer, got {num_threads!r}.") from None
-    if count < 1 or isinstance(num_threads, bool):
-        raise ValueError(f"{source} must be a positive integer, got {num_threads!r}.")
-    return count
+    return as_count(num_threads, source)
 
 
 def run_tasks(tasks: Sequence[Callable[[Memory], None]], make_scratch: Callable[[], Memory], num_threads: int) -> None:

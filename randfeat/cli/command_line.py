@@ -19,7 +19,7 @@ from randfeat._array import device_name, devices
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.cli.bench import Benchmark, Timing, Workload, blas_limited
 from randfeat.cli.machine import blas, processor, version
-from randfeat.selection.catalogue import Entry, catalogue
+from randfeat.selection import Entry, catalogue
 from randfeat.selection.recommendation import Recommendation, recommend
 
 LIBRARIES = ("numpy", "scipy", "array-api-compat", "torch", "jax", "cupy", "scikit-learn", "dask", "transformers")

@@ -95,8 +95,7 @@ def balancing_transform(
     """The symmetric T with `T Σx T = T^{-1} Σy T^{-1}`, or the diagonal one with equal diagonals.
 
     `T² = Σx^{-1/2} (Σx^{1/2} Σy Σx^{1/2})^{1/2} Σx^{-1/2}`. Each moment gets 1 % of its mean eigenvalue on its
-    diagonal (the identity, if it is zero), which keeps T finite for singular
-    ones.
+    diagonal (the identity, if it is zero), which keeps T finite for singular ones.
     """
     dim = query_moment.shape[-1]
     eye = np.eye(dim)

@@ -28,7 +28,7 @@ class CombinedEstimator(UncoupledEstimator):
     parts : the estimators, each with its own kernel and coupling.
     shares : positive integers, the proportions of the widths of the parts; equal by default.
 
-    Its unit is the least set of widths in these proportions that the parts can have. `num_rows` counts units.
+    `least_widths` are the least widths in these proportions that the parts can have. `num_rows` counts multiples of them.
     """
 
     kernel: Kernel = field(init=False, repr=False, default_factory=SoftmaxKernel)
@@ -65,10 +65,10 @@ class CombinedEstimator(UncoupledEstimator):
 
     @abc.abstractmethod
     def _multiples(self, num_rows: int) -> tuple[int, ...] | None:
-        """The number of units that each part has, of `num_rows`; None where they cannot be divided well."""
+        """How many times its least width each part has, for so many rows; None where they cannot be divided well."""
 
     @property
-    def units(self) -> tuple[int, ...]:
+    def least_widths(self) -> tuple[int, ...]:
         """The least widths of the parts in the proportions of their shares."""
         least, shares = [least_width(part) for part in self.parts], self.shares or ()
         common = math.lcm(*(width // math.gcd(width, share) for width, share in zip(least, shares, strict=True)))
@@ -95,20 +95,20 @@ class CombinedEstimator(UncoupledEstimator):
         return self._split(self.num_rows(num_features, dim)) or ()
 
     def nearest_num_features(self, num_features: int, dim: int | None = None) -> tuple[int, ...]:
-        unit = self.features_per_row
-        rows, rest = divmod(as_count(num_features, "num_features"), unit)
+        per_row = self.features_per_row
+        rows, rest = divmod(as_count(num_features, "num_features"), per_row)
         if rest == 0 and self._is_possible(rows, dim):
             return (num_features,)
         steps = (range(rows, max(rows - SEARCHED, 0), -1), range(rows + 1, rows + SEARCHED))
-        near = (next((row * unit for row in step if self._is_possible(row, dim)), None) for step in steps)
+        near = (next((row * per_row for row in step if self._is_possible(row, dim)), None) for step in steps)
         return tuple(width for width in near if width is not None)
 
     def _split(self, num_rows: int) -> tuple[int, ...] | None:
-        """The widths of the parts for so many units; None where they cannot be divided well."""
+        """The widths of the parts for so many rows; None where they cannot be divided well."""
         multiples = self._multiples(num_rows) if num_rows else None
         if multiples is None:
             return None
-        return tuple(multiple * unit for multiple, unit in zip(multiples, self.units, strict=True))
+        return tuple(multiple * least for multiple, least in zip(multiples, self.least_widths, strict=True))
 
     def _is_possible(self, num_rows: int, dim: int | None) -> bool:
         """Whether each part can have its width."""

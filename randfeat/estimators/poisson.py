@@ -53,8 +53,8 @@ class PoissonFeatures(CountFeatures):
     def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
         """The rate of least mean `log E S²` over all pairs of (..., L, d) queries and (..., S, d) keys.
 
-        That mean is `λd + Σ_l mean(x_l²) mean(y_l²)/λ`. Raw inputs and the scale of
-        `linear_attention`, 1/√d by default; `scale=1.0` for kernel estimates. For causal use fit on other data.
+        That mean is `λd + Σ_l mean(x_l²) mean(y_l²)/λ`. Raw inputs and the scale of `linear_attention`, 1/√d by
+        default; `scale=1.0` for kernel estimates. For causal use fit on other data.
         """
         kernel, _ = or_default(kernel)
         scales = product_scales(query, key, kernel=kernel, scale=scale)

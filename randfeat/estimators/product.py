@@ -50,7 +50,7 @@ class ProductFeatures(CombinedEstimator):
 
     @property
     def features_per_row(self) -> int:
-        return math.prod(self.units)
+        return math.prod(self.least_widths)
 
     def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         x, y, parts = self._part_moments(x, y, num_features)

@@ -74,7 +74,7 @@ class SumFeatures(CombinedEstimator):
 
     @property
     def features_per_row(self) -> int:
-        return sum(self.units)
+        return sum(self.least_widths)
 
     def mean_over_reference(self, x: Any, y: Any, num_features: int | None) -> np.ndarray:
         x, y, parts = self._part_moments(x, y, num_features)

@@ -2,15 +2,18 @@
 
 from randfeat.selection.adaptation import adapt
 from randfeat.selection.diagnostics import AttentionDiagnostics, attention_diagnostics
+from randfeat.selection.entries import Entry, catalogue
 from randfeat.selection.planning import num_features_for, predict_attention_error
 from randfeat.selection.recommendation import Candidate, Recommendation, recommend
 
 __all__ = [
     "AttentionDiagnostics",
     "Candidate",
+    "Entry",
     "Recommendation",
     "adapt",
     "attention_diagnostics",
+    "catalogue",
     "num_features_for",
     "predict_attention_error",
     "recommend",

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_floating, as_host
+from randfeat._array import as_floating, as_host, to_numpy
 from randfeat._hints import described, hinted
 from randfeat.attention.cost_model.method import AttentionMethod, faster_method
 from randfeat.attention.inputs import Inputs
@@ -74,9 +74,8 @@ def attention_diagnostics(
         )
     like, query, key = as_floating(query, "query"), as_host(query, "query"), as_host(key, "key")
     values = np.zeros((*key.shape[:-1], 1)) if value is None else as_host(value, "value")
-    mask = None if key_mask is None else as_mask(key_mask)
-    options: dict[str, Any] = {"scale": scale, "key_mask": mask}
-    options["is_causal"] = is_causal
+    mask = None if key_mask is None else to_numpy(key_mask)
+    options: dict[str, Any] = {"scale": scale, "key_mask": mask, "is_causal": is_causal}
     features = features.to(query)
     problem = Problem.of(query, key, values, features, **options)
     inputs = problem.inputs.prepared()
@@ -96,13 +95,6 @@ def attention_diagnostics(
     except NoClosedForm:
         error = None
     return AttentionDiagnostics(effective, heaviest, sign, method, error, distance)
-
-
-def as_mask(key_mask: Any) -> np.ndarray:
-    """A mask of any library on the host."""
-    if hasattr(key_mask, "get") and not isinstance(key_mask, np.ndarray):  # on a device
-        key_mask = key_mask.get()
-    return np.asarray(key_mask.cpu() if hasattr(key_mask, "cpu") else key_mask)
 
 
 def contributions(

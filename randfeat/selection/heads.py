@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host
+from randfeat._array import as_host, to_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +19,14 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class Heads:
+class PooledHeads:
     """All heads, and whether the inputs had a dimension for them."""
 
     heads: list[Head]
     batched: bool
 
 
-def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: Any, enable_gqa: bool) -> Heads:
+def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: Any, enable_gqa: bool) -> PooledHeads:
     """Inputs (..., heads, length, dim) as one pair of matrices for each head."""
     q, k = as_host(query, "query"), as_host(key, "key")
     v = k if value is None else as_host(value, "value")
@@ -52,14 +52,14 @@ def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: An
             raise ValueError(f"head {i} has no query or no key that takes part.")
         keys = np.where(present[:, None], flat(k[..., b, :, :]), 0.0)
         result.append(Head(queries, keys, np.where(present[:, None], flat(v[..., b, :, :]), 0.0), present))
-    return Heads(result, batched)
+    return PooledHeads(result, batched)
 
 
 def as_mask(mask: Any, side: np.ndarray, name: str) -> np.ndarray:
     """A mask (..., n) of the queries or keys (..., n, d) that take part; all of them if `mask` is None."""
     if mask is None:
         return np.ones(side.shape[:-1], bool)
-    given = np.asarray(mask, bool)
+    given = to_numpy(mask).astype(bool)
     try:
         return np.broadcast_to(given, side.shape[:-1])
     except ValueError:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_count, as_generator, as_host
+from randfeat._array import as_count, as_generator, as_host, to_numpy
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.couplings.base import resolve_coupling
@@ -123,7 +123,7 @@ def predict_attention_error(
             "measure it: compare linear_attention, over several draws, with kernel_attention."
         )
     host = [as_host(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))]
-    mask = None if key_mask is None else np.asarray(key_mask)
+    mask = None if key_mask is None else to_numpy(key_mask)
     inputs = Inputs.of(*host, kernel=estimator.kernel, scale=scale, key_mask=mask).prepared()
     if estimator.batch_shape:
         raise ValueError(

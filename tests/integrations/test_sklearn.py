@@ -33,7 +33,7 @@ from randfeat.integrations.sklearn.laws import (  # noqa: E402
     natural_estimator,
 )
 from randfeat.integrations.sklearn.sparse_rows import sparse_features  # noqa: E402
-from randfeat.selection.catalogue import example_width  # noqa: E402
+from randfeat.selection.entries import example_width  # noqa: E402
 
 CHECKED = [RandomFeatures(), RandomFeatureRidge(n_components=100), RandomFeatureRidgeClassifier(n_components=20)]
 MADE_OF_OTHERS = {"ard", "balanced", "centered", "hybrid", "product", "scaled", "sum"}

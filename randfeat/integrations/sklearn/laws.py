@@ -15,7 +15,7 @@ from randfeat._hints.words import KERNEL_NAMES
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.kernels import Kernel
-from randfeat.selection import catalogue as cataloguing
+from randfeat.selection.entries import concrete
 
 __all__ = ["DEFAULTS", "KERNELS", "Law", "estimator_classes", "resolve_law"]
 
@@ -190,7 +190,7 @@ def natural_estimator(kernel: Kernel) -> str:
 
 def estimator_classes() -> dict[str, type[Estimator]]:
     """All estimators of the library by name: the class name without "Features", in snake case."""
-    return {snake_case(cls.__name__.removesuffix("Features")): cls for cls in cataloguing.concrete(Estimator)}
+    return {snake_case(cls.__name__.removesuffix("Features")): cls for cls in concrete(Estimator)}
 
 
 def other_names() -> dict[str, str]:

@@ -176,12 +176,8 @@ def has_variance(estimator: Estimator, coupling: str | None = None) -> bool:
 
 
 def example_dim(estimator: Estimator) -> int:
-    """The dimension that the default parameters have, or 4."""
-    for array in vars(estimator).values():
-        if isinstance(array, np.ndarray) and array.ndim:
-            return int(array.shape[-1])
-    base = getattr(estimator, "base", None)
-    return example_dim(base) if isinstance(base, Estimator) else DIM
+    """The dimension that the parameters are for, or 4."""
+    return estimator.parameter_dim or DIM
 
 
 def example_pair(estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:

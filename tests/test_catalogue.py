@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.couplings.base import coupling_names
-from randfeat.selection.catalogue import concrete, example_pair, example_width
+from randfeat.selection.entries import concrete, example_pair, example_width
 
 
 def test_is_complete():
