@@ -63,7 +63,7 @@ class CellStore:
         """Remove the cells of every run; returns their number."""
         number = 0
         for run in self.runs():
-            for path in {*run.glob("*.json"), *run.glob("*.tmp"), *run.glob("*.checkpoint*")}:
+            for path in {*run.glob("*.json"), *run.glob("*.part"), *run.glob("*.checkpoint*")}:
                 number += path.suffix == ".json" and path.name != ABOUT
                 path.unlink()
             if not any(run.iterdir()):

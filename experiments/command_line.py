@@ -120,7 +120,7 @@ def run_some(options: argparse.Namespace) -> int:
             raise UsageError(
                 f"{experiment.name} needs {packages}, not installed; see docs/gallery/{experiment.name}.md."
             )
-    return carry_out(experiments, options, apart=len(experiments) > 1)
+    return run_each(experiments, options, apart=len(experiments) > 1)
 
 
 def run_all(options: argparse.Namespace) -> int:
@@ -131,10 +131,10 @@ def run_all(options: argparse.Namespace) -> int:
     for experiment in [experiment for experiment in chosen if experiment.missing]:
         notify(f"left out: {experiment.name} needs {' and '.join(experiment.missing)}, not installed.")
         chosen.remove(experiment)
-    return carry_out(chosen, options, apart=True)
+    return run_each(chosen, options, apart=True)
 
 
-def carry_out(experiments: Sequence[Experiment], options: argparse.Namespace, *, apart: bool) -> int:
+def run_each(experiments: Sequence[Experiment], options: argparse.Namespace, *, apart: bool) -> int:
     """Refuse what would fail later, then run one after the other; the exit code is the worst one.
 
     apart : each has a folder of its own within `--out`.

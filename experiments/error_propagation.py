@@ -150,9 +150,6 @@ def cells(settings: PropagationSettings) -> list[Cell]:
     ]
 
 
-# what the numbers say -------------------------------------------------------------------------------------------------
-
-
 def median(rows: list[Record], column: str, **chosen: Any) -> float:
     """Median of a column over the rows that have these values."""
     values = [row[column] for row in rows if all(row[name] == value for name, value in chosen.items())]

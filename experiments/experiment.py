@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.cells import Cell, Measured, ResumableCell, measure
+from experiments.cells import Cell, Measured, ResumableCell
 from experiments.provenance import environment
 from experiments.results import Results, Summary, Verdict, reported
 from experiments.tables import Record, Tables
@@ -103,15 +103,6 @@ class Experiment:
         return replace(
             large or (self.quick if quick else self.settings), quick=quick, full=large is not None, **changes
         )
-
-    def run(self, settings: Settings, progress: Progress = silent) -> Results:
-        """Do the work here and now, cell by cell, keeping nothing on the disk; the first error ends it."""
-        finished, cells = [], self.cells(settings)
-        for done, cell in enumerate(cells):
-            progress(done, len(cells), cell.key)
-            finished.append(measure(cell, settings))
-        progress(len(cells), len(cells), "")
-        return self.judge(finished, settings)
 
     def judge(self, finished: Iterable[Measured], settings: Settings) -> Results:
         """The rows of all cells, in the order of the cells, and what they say."""

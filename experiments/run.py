@@ -85,8 +85,9 @@ def run(
     resume : cells of an earlier run with the same settings, code and versions are used again; else they are removed.
     measure : where cells are measured. notify : told, in one line, what is unusual about the stored cells.
     """
-    cells = {cell.key: cell for cell in experiment.cells(settings)}
-    if len(cells) != len(experiment.cells(settings)):
+    listed = experiment.cells(settings)
+    cells = {cell.key: cell for cell in listed}
+    if len(cells) != len(listed):
         raise ValueError(f"{experiment.name}: cells must have different keys.")
     store = CellStore(folder / "cells", identity(experiment, settings))
     if not resume:

@@ -37,6 +37,7 @@ from experiments.kernel_mse import measure
 from experiments.provenance import environment
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results, Verdict
+from tests.running import run_in_memory
 
 TINY_KERNEL = dataclasses.replace(
     kernel_mse.EXPERIMENT.quick,
@@ -208,7 +209,7 @@ def tiny(monkeypatch):
 @functools.cache
 def tiny_results(name):
     """One run of an experiment that several tests look at."""
-    return TINY[name].run(TINY[name].configure())
+    return run_in_memory(TINY[name], TINY[name].configure())
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +321,7 @@ def test_a_failing_claim_is_exit_code_1(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("name", TINY)
 def test_same_seed_same_numbers(name):
     experiment, first = TINY[name], tiny_results(name)
-    again = experiment.run(experiment.configure())
+    again = run_in_memory(experiment, experiment.configure())
     assert repr(first.tables) == repr(again.tables)
     assert first.verdicts == again.verdicts
     assert without_date(first.environment) == without_date(again.environment)
@@ -343,7 +344,7 @@ def test_a_cell_depends_on_the_seed_and_not_on_the_others(name):
 def test_progress_is_told_every_cell():
     seen = []
     experiment = TINY["kernel_mse"]
-    experiment.run(experiment.configure(), lambda done, total, key: seen.append((done, total, key)))
+    run_in_memory(experiment, experiment.configure(), lambda done, total, key: seen.append((done, total, key)))
     keys = [cell.key for cell in experiment.cells(experiment.configure())]
     assert seen == [(done, len(keys), key) for done, key in enumerate([*keys, ""])]
 
@@ -406,7 +407,7 @@ def test_average_and_range_see_the_same_keys_as_the_query():
 def test_a_wrong_closed_form_does_not_hold(monkeypatch):
     right = measure.relative_mse
     monkeypatch.setattr(measure, "relative_mse", lambda *arguments: 1.5 * right(*arguments))
-    results = kernel_mse.EXPERIMENT.run(dataclasses.replace(TINY_KERNEL, num_draws=4000))
+    results = run_in_memory(kernel_mse.EXPERIMENT, dataclasses.replace(TINY_KERNEL, num_draws=4000))
     words = [verdict.word for verdict in results.verdicts if verdict.claim.startswith("MSE")]
     assert words == ["does not hold"] * 6
 

@@ -18,6 +18,7 @@ from experiments.registry import EXPERIMENTS, GROUPS
 from experiments.results import PACKED, Results
 from experiments.tables import rounded
 from tests.cheap_experiment import EXPERIMENT, CheapSettings
+from tests.running import run_in_memory
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -113,7 +114,7 @@ def line(results):
 def test_published_copy_has_six_digits_and_replaces_the_last_one(count, tmp_path, monkeypatch, capsys):
     """Large tables are compressed, in a file of their own."""
     monkeypatch.setitem(EXPERIMENTS, "cheap", dataclasses.replace(EXPERIMENT, plot=line))
-    results = EXPERIMENT.run(CheapSettings(num_cells=3, pause=0))
+    results = run_in_memory(EXPERIMENT, CheapSettings(num_cells=3, pause=0))
     tables = {"t": [{"x": i / 7, "n": 10**9 + i} for i in range(count)]}
     results = dataclasses.replace(results, figures={"f": "F"}, tables=tables)
     results.write(tmp_path / "run")

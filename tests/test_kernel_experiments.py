@@ -26,6 +26,7 @@ from experiments.quadrature.random_radius import (
 )
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results
+from tests.running import run_in_memory
 
 TINY = {
     "attention_matrix_error": dataclasses.replace(
@@ -87,7 +88,10 @@ TINY = {
 @pytest.fixture(scope="module")
 def results():
     """Every experiment at its tiny size, with the default seed."""
-    return {name: EXPERIMENTS[name].run(dataclasses.replace(settings, quick=True)) for name, settings in TINY.items()}
+    return {
+        name: run_in_memory(EXPERIMENTS[name], dataclasses.replace(settings, quick=True))
+        for name, settings in TINY.items()
+    }
 
 
 def judged(name, tables):

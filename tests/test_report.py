@@ -13,6 +13,7 @@ from experiments.command_line import main
 from experiments.report import counted, gather, page
 from experiments.results import Results, Verdict
 from tests.cheap_experiment import EXPERIMENT, CheapSettings
+from tests.running import run_in_memory
 
 
 class Page(html.parser.HTMLParser):
@@ -48,7 +49,7 @@ def reported(tmp_path_factory):
     """Two runs, one with figures, and their report."""
     folder = tmp_path_factory.mktemp("report")
     settings = CheapSettings(num_cells=3, pause=0)
-    results = EXPERIMENT.run(settings)
+    results = run_in_memory(EXPERIMENT, settings)
     results.write(folder / "cheap")
     svg = '<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"/>'
     other = dataclasses.replace(

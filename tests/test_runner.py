@@ -24,6 +24,7 @@ from experiments.command_line import main
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results, Verdict
 from tests.cheap_experiment import EXPERIMENT, CheapCell, CheapSettings
+from tests.running import run_in_memory
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
 TABLES = ("numbers.csv", "others.csv")
@@ -166,7 +167,7 @@ def test_only_missing_cells_are_measured(tmp_path):
     assert again.verdicts == whole.verdicts
     fresh, _ = run(settings, tmp_path)
     assert len(measured_cells(tmp_path / "log")) == 13  # without `resume` nothing is kept
-    assert repr(fresh.tables) == repr(whole.tables) == repr(EXPERIMENT.run(settings).tables)
+    assert repr(fresh.tables) == repr(whole.tables) == repr(run_in_memory(EXPERIMENT, settings).tables)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,7 +342,7 @@ def test_workers_that_die_lose_nothing_and_give_the_bits_of_one_process(tmp_path
 
     assert main(["run", "cheap", "--out", str(tmp_path), "--resume"]) == 0
     assert len(measured_cells(log)) == 14 + 2
-    calm = EXPERIMENT.run(CheapSettings(num_cells=12, pause=0))
+    calm = run_in_memory(EXPERIMENT, CheapSettings(num_cells=12, pause=0))
     calm.write(tmp_path / "calm")
     assert repr(Results.read(tmp_path).verdicts) == repr(calm.verdicts)
     for name in TABLES:
@@ -384,7 +385,7 @@ def test_dask_gives_the_bits_of_one_process_though_a_worker_is_killed(cluster, t
     assert len(cell_files(tmp_path)) == 23
     assert 24 <= len(measured_cells(log)) <= 24 + 12
     assert main(["run", "cheap", "--out", str(tmp_path), "--dask", address, "--resume"]) == 0
-    calm = EXPERIMENT.run(CheapSettings(num_cells=24, pause=0))
+    calm = run_in_memory(EXPERIMENT, CheapSettings(num_cells=24, pause=0))
     calm.write(tmp_path / "calm")
     for name in TABLES:
         assert (tmp_path / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()

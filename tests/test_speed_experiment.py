@@ -15,6 +15,7 @@ from experiments.provenance import distribution
 from experiments.speed.layers import BACKWARD, EXACT, FORWARD, IDENTITY, WHOLE, Layer, softmax_attention_vjp
 from experiments.speed.measure import TimeCell, cells, methods, peak_bytes, traced
 from experiments.speed.verdicts import crossing, verdicts
+from tests.running import run_in_memory
 
 TINY = dataclasses.replace(
     speed.EXPERIMENT.quick,
@@ -127,7 +128,7 @@ def test_memory_of_torch_is_what_its_allocator_gave():
 
 @pytest.fixture(scope="module")
 def results():
-    return speed.EXPERIMENT.run(TINY)
+    return run_in_memory(speed.EXPERIMENT, TINY)
 
 
 def test_runs_and_draws(results):

@@ -17,7 +17,6 @@ OPERATORS: dict[str, Callable[[list[int]], int]] = {
 """Of lists of digits; a median between two digits is rounded down."""
 
 NAMES = tuple(OPERATORS)
-TASKS = ("lists", "quotations", "digits", "mnist")
 NESTED = 0.5
 MOST_ARGUMENTS = 5
 
@@ -44,9 +43,6 @@ def make_examples(task: str, length: int, num: int, rng: np.random.Generator, *,
     if task == "quotations":
         return quotations(length, num, rng, held_out=held_out)
     return (large_pixels if task == "mnist" else pixels)(num, rng, held_out=held_out)
-
-
-# nested lists ---------------------------------------------------------------------------------------------------------
 
 
 def nested_lists(length: int, num: int, rng: np.random.Generator) -> Examples:
@@ -100,9 +96,6 @@ def evaluate(sequence: list[str]) -> int:
     return values[0][0]
 
 
-# letters --------------------------------------------------------------------------------------------------------------
-
-
 @functools.cache
 def quoted() -> np.ndarray:
     """Whether each character of the novel is quoted: after an odd number of quotation marks of its paragraph."""
@@ -128,9 +121,6 @@ def quotations(length: int, num: int, rng: np.random.Generator, *, held_out: boo
     order = rng.permutation(2 * (num // 2))
     tokens = np.concatenate(chosen)[order, None] + np.arange(-length, 0)
     return Examples(letters[tokens].astype(np.int64), np.repeat([0, 1], num // 2)[order], 256, 2)
-
-
-# pixels ---------------------------------------------------------------------------------------------------------------
 
 
 def pixels(num: int, rng: np.random.Generator, *, held_out: bool) -> Examples:

@@ -68,19 +68,6 @@ class KernelTree:
         """Levels below the root."""
         return len(self.sums).bit_length() - 2
 
-    def replace_classes(self, indices: Any, classes: np.ndarray) -> None:
-        """Put other vectors (k, d) in the place of these classes, in O(k m log n); in place, for training.
-
-        What was taken out of the features stays as it was. Every sum is added up again from its children, so
-        replacements leave no rounding behind.
-        """
-        leaves = len(self.sums) // 2 + np.asarray(indices)
-        self.sums[leaves] = np.exp(log_values(self.phi.keys(np.asarray(classes, dtype=np.float64))) - self.log_tops)
-        nodes = leaves
-        for _ in range(self.depth):
-            nodes = np.unique(nodes // 2)
-            self.sums[nodes] = self.sums[2 * nodes] + self.sums[2 * nodes + 1]
-
     def query_weights(self, queries: np.ndarray) -> np.ndarray:
         """`φ(h) exp(log_tops)` up to a factor for each query: (b, d) -> (b, m), with 1 as the largest entry."""
         logs = log_values(self.phi.queries(np.asarray(queries, dtype=np.float64))) + self.log_tops

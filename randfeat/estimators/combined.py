@@ -28,7 +28,8 @@ class CombinedEstimator(UncoupledEstimator):
     parts : the estimators, each with its own kernel and coupling.
     shares : positive integers, the proportions of the widths of the parts; equal by default.
 
-    `least_widths` are the least widths in these proportions that the parts can have. `num_rows` counts multiples of them.
+    `least_widths` are the least widths in these proportions that the parts can have. `num_rows` counts multiples of
+    them.
     """
 
     kernel: Kernel = field(init=False, repr=False, default_factory=SoftmaxKernel)

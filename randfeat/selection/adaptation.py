@@ -109,9 +109,6 @@ def adapt(
     return gaussian(fits, raw.batched, level, kernel, coupling)
 
 
-# the statistics of one head ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class HeadFit:
     """The fit of one head: shifts, balance, and in balanced coordinates queries, keys, anchors."""
@@ -202,9 +199,6 @@ def anchor_queries(
     anchors = np.zeros((len(used), x.shape[-1]))
     np.add.at(anchors, labels, x)
     return anchors / counts[:, None], counts / counts.sum()
-
-
-# the estimators of all heads --------------------------------------------------------------------------------------
 
 
 def gaussian(

@@ -23,8 +23,11 @@ NPY = re.compile(  # what numpy.save writes before numbers; its reader takes mor
 
 
 @contextlib.contextmanager
-def replacing(path: str) -> Iterator[BinaryIO]:
-    """A file to write, beside `path` until it is complete and takes its place."""
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write, beside `path` until it is complete and on the disk, and takes its place.
+
+    It has a name of its own until then, so that several writers of one path do not meet: the last one stays.
+    """
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):  # a pipe, say, which keeps nothing
         with open(target, "wb") as file:
@@ -43,6 +46,12 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(beside)
         raise
+    if hasattr(os, "O_DIRECTORY"):  # the new name is on the disk when its folder is; Windows has no such call
+        folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write(path: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

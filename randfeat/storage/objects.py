@@ -96,9 +96,6 @@ def refusal(obj: Any) -> str:
     )
 
 
-# objects in JSON's terms ------------------------------------------------------------------------------------------
-
-
 def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """The value in JSON's terms; arrays go to `arrays` and leave their name."""
     if isinstance(value, np.generic):
