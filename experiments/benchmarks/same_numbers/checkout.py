@@ -1,28 +1,30 @@
-"""The process that computes the numbers of one checkout: `python -P checkout.py CHECKOUT OUTPUT`, a request on stdin.
+"""The process that computes the numbers of one checkout: `python -P checkout.py CHECKOUT CALLS SEED`.
 
-The request is JSON, `{"calls": number, "rng": seed, "names": null or list}`. Without names the output is JSON, the
-digests and the errors of all cases; with names it is an `.npz` of the arrays of these cases.
+It writes a pickle for each case to its output as soon as it is computed: its name and its arrays.
 """
 
-import json
+import os
+import pickle
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-SEPARATOR = "|"
 
 
-def main(checkout: str, output: str) -> None:
+def main(checkout: str, num_calls: str, seed: str) -> None:
     """Import `randfeat` from the checkout, and everything else from here."""
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    sys.stdout = sys.stderr  # whatever is printed is no result
     import_library(Path(checkout).resolve())
+    from experiments.benchmarks.same_numbers.results import attempt, named_arrays
+
     warnings.simplefilter("ignore")  # overflow in inputs that are meant to overflow
-    request = json.load(sys.stdin)
-    if request["names"] is None:
-        Path(output).write_text(json.dumps(digests(request)), encoding="utf-8")
-    else:
-        save_arrays(request, output)
+    with stream:
+        for name, compute in all_cases(int(num_calls), int(seed)):
+            pickle.dump((name, named_arrays(attempt(compute))), stream)
 
 
 def import_library(checkout: Path) -> None:
@@ -35,38 +37,16 @@ def import_library(checkout: Path) -> None:
     sys.path[0] = str(ROOT)
 
 
-def digests(request: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """The digest of every case, and the errors of those that have raised one."""
-    from experiments.benchmarks.same_numbers.cases import all_cases
-    from experiments.benchmarks.same_numbers.digests import digest, error_of, named_arrays
+def all_cases(num_calls: int, seed: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The catalogue, decisions and regression, then random calls of attention; nothing is computed yet."""
+    from experiments.benchmarks.same_numbers import calls, catalogue, decisions
 
-    found: dict[str, str] = {}
-    errors: dict[str, str] = {}
-    for name, compute in all_cases(request["calls"], request["rng"]):
-        assert name not in found, name
-        arrays = named_arrays(compute())
-        found[name] = digest(arrays)
-        error = error_of(arrays)
-        if error is not None:
-            errors[name] = error
-    return {"digests": found, "errors": errors}
-
-
-def save_arrays(request: dict[str, Any], output: str) -> None:
-    """The arrays of the cases that are named in the request."""
-    import numpy as np
-
-    from experiments.benchmarks.same_numbers.cases import all_cases
-    from experiments.benchmarks.same_numbers.digests import named_arrays
-
-    wanted = {name: str(number) for number, name in enumerate(request["names"])}
-    arrays = {
-        f"{wanted[name]}{SEPARATOR}{part}": array
-        for name, compute in all_cases(request["calls"], request["rng"])
-        if name in wanted
-        for part, array in named_arrays(compute()).items()
-    }
-    np.savez(output, **arrays)  # type: ignore[arg-type]
+    yield from catalogue.kernel_cases(seed)
+    yield from catalogue.coupling_cases(seed)
+    yield from catalogue.estimator_cases(seed)
+    yield from decisions.decision_cases(seed)
+    for call in calls.random_calls(num_calls, seed):
+        yield call.title, call.perform
 
 
 if __name__ == "__main__":
