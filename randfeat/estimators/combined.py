@@ -66,7 +66,7 @@ class CombinedEstimator(UncoupledEstimator):
 
     @abc.abstractmethod
     def _multiples(self, num_rows: int) -> tuple[int, ...] | None:
-        """How many times its least width each part has, for so many rows; None where they cannot be divided well."""
+        """Multiples of the least widths, one for each part, for so many rows; None where these cannot be divided well."""
 
     @property
     def least_widths(self) -> tuple[int, ...]:

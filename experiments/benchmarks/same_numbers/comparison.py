@@ -20,7 +20,7 @@ MOST_ERRORS = 0.1  # of the random calls
 
 @dataclass
 class Comparison:
-    """What was found, by names of cases.
+    """Equal cases counted; all others by their names.
 
     differences : the largest relative difference of a case, and the part that it is in. errors : of random calls.
     new, gone : cases of this checkout only, and of the other one only.
