@@ -92,3 +92,18 @@ def test_num_features_says_when_none_suffice():
         rf.num_features_for(rf.PositiveFeatures(), 4 * np.ones(3), 4 * np.ones(3))
     with pytest.raises(ValueError, match="confidence must be between 0 and 1"):
         rf.num_features_for(biased, np.ones(3), np.ones(3), confidence=1.0)
+
+
+def test_masks_may_be_on_a_device():
+    """As in the diagnostics: array-api-strict, too, has arrays that NumPy cannot read at once."""
+    xp = pytest.importorskip("array_api_strict")
+    q, k, v = np.random.default_rng(0).standard_normal((3, 20, 8)) / 4
+    mask = np.arange(20) < 15
+    there = xp.asarray(mask, device=xp.Device("device1"))
+    expected, found = (
+        rf.predict_attention_error(rf.PositiveFeatures(), q, k, v, 64, key_mask=m) for m in (mask, there)
+    )
+    assert expected == found
+    for level in ("center", "dense"):
+        one, two = (rf.adapt(q, k, level=level, key_mask=m) for m in (mask, there))
+        assert one == two

@@ -66,7 +66,7 @@ class CombinedEstimator(UncoupledEstimator):
 
     @abc.abstractmethod
     def _multiples(self, num_rows: int) -> tuple[int, ...] | None:
-        """Multiples of the least widths, one for each part, for so many rows; None where these cannot be divided well."""
+        """Multiples of the least widths, one for each part, for so many rows; None if they cannot be divided well."""
 
     @property
     def least_widths(self) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ class CombinedEstimator(UncoupledEstimator):
         return tuple(width for width in near if width is not None)
 
     def _split(self, num_rows: int) -> tuple[int, ...] | None:
-        """The widths of the parts for so many rows; None where they cannot be divided well."""
+        """The widths of the parts for so many rows; None if they cannot be divided well."""
         multiples = self._multiples(num_rows) if num_rows else None
         if multiples is None:
             return None
