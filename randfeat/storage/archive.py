@@ -47,11 +47,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.remove(beside)
         raise
     if hasattr(os, "O_DIRECTORY"):  # the new name is on the disk when its folder is; Windows has no such call
-        folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(OSError):  # a folder that may be written and not read
+            folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def write(path: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
