@@ -28,9 +28,9 @@ collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(fi
 def own_registrations():
     """Classes that a test or an example registers are forgotten after it."""
     from randfeat.couplings.base import _BY_NAME
-    from randfeat.storage.registry import _REGISTERED
+    from randfeat.storage.registry import _NAMED, _REGISTERED
 
-    tables = (_BY_NAME, _REGISTERED)
+    tables = (_BY_NAME, _NAMED, _REGISTERED)
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before, strict=True):

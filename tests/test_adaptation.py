@@ -211,6 +211,8 @@ def test_mistakes_are_named():
         ValueError, match="level must be one of 'center', 'balance', 'dense', 'weighted', 'posterior', got"
     ):
         rf.adapt(Q, K, level="best")
+    with pytest.raises(ValueError, match=r"level must be one of .*, got \['posterior'\]"):
+        rf.adapt(Q, K, level=["posterior"])
     with pytest.raises(ValueError, match="anchor_scale must be 'checked', 'rule' or a positive number, got 'best'"):
         rf.adapt(Q, K, anchor_scale="best")
     with pytest.raises(ValueError, match="no query or no key that takes part"):

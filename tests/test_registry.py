@@ -177,3 +177,31 @@ def test_names_of_couplings_and_cells_that_run_again():
             pass
 
         assert type(rf.PositiveFeatures(coupling="again").coupling) is Repeated
+
+
+def test_a_registered_class_takes_no_name_of_another_coupling():
+    rf.register(OwnRows)
+    rf.register(OwnRows)  # as when a cell of a notebook is run again
+    with pytest.raises(ValueError, match="there is a coupling 'orthogonal': register with another name"):
+        rf.register(name="orthogonal")(OwnRows)
+    assert rf.PositiveFeatures(coupling="orthogonal").coupling == rf.Orthogonal()
+
+
+@pytest.mark.parametrize("name", [3, ""])
+def test_names_of_couplings_are_words(name):
+    with pytest.raises(TypeError, match="name must be a string that is not empty, got"):
+        rf.register(name=name)(OwnRows)
+
+
+def test_a_class_that_no_file_could_make_is_refused():
+    @dataclass(frozen=True)
+    class Made(rf.PositiveFeatures):
+        def __init__(self, one):
+            super().__init__()
+
+        @classmethod
+        def example(cls):
+            return cls(1)
+
+    with pytest.raises(TypeError, match="Made must be made from its fields alone, but: "):
+        rf.register(Made)

@@ -87,7 +87,7 @@ def adapt(
     >>> phi.batch_shape
     (8,)
     """
-    level = OTHER_SPELLINGS.get(level, level)
+    level = OTHER_SPELLINGS.get(level, level) if isinstance(level, str) else level
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {level!r}.")
     kernel = SoftmaxKernel() if kernel is None else kernel

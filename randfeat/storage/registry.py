@@ -15,6 +15,8 @@ LAWS = Kernel | Coupling | Estimator | Mixer
 MODULES = ("randfeat.kernels", "randfeat.couplings", "randfeat.estimators")
 C = TypeVar("C", bound=type)
 _REGISTERED: dict[str, type] = {}
+_NAMED: dict[str, str] = {}
+"""The class that was registered under each name of a coupling."""
 
 
 @overload
@@ -68,9 +70,12 @@ def registered_class(cls: C, name: str | None) -> C:
         check_example(cls)
     if issubclass(cls, Coupling):
         name = hyphenated(cls.__name__) if name is None else name
-        if name in coupling_names() and cls.__name__ not in _REGISTERED:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"name must be a string that is not empty, got {name!r}.")
+        if name in coupling_names() and _NAMED.get(name) != cls.__qualname__:
             raise ValueError(f"there is a coupling {name!r}: register with another name, register(name=...).")
         register_coupling(name, cls)
+        _NAMED[name] = cls.__qualname__
     elif name is not None:
         raise TypeError(f"name is for couplings, but {cls.__name__} is none.")
     _REGISTERED[cls.__name__] = cls
@@ -88,6 +93,10 @@ def check_example(cls: type[Estimator]) -> None:
         ) from error
     if type(example) is not cls:
         raise TypeError(f"{cls.__name__}.example() must make an instance of its class, got {example!r}.")
+    try:
+        dataclasses.replace(example)
+    except Exception as error:  # it has an __init__ of its own, which a file could not call
+        raise TypeError(f"{cls.__name__} must be made from its fields alone, but: {error}") from error
 
 
 def hyphenated(name: str) -> str:
