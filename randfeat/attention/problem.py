@@ -1,5 +1,6 @@
 """Problem: one call of attention, checked and laid out once; all that executors take."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +79,7 @@ class Problem:
         """The number that brings inputs times √scale to kernel units, if it is one number."""
         return self.kernel.unit_factor
 
-    @property
+    @functools.cached_property
     def lead(self) -> tuple[int, ...]:
         """Leading dimensions of what is summed over the keys."""
         return self.inputs.leading_shape(self.features)
