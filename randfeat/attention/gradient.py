@@ -43,13 +43,14 @@ def linear_attention_vjp(
         those of `linear_attention`. An `initial_state` is held fixed. Returns the gradients in the shapes and the dtype
         of query, key and value. For inputs that were broadcast or grouped, the gradient is the sum over all their uses.
 
-    output, final_state : the result of `linear_attention` for the same arguments, with `return_state=True`. They only
-        save time. The output saves the products with the values; it is used with the precision of its dtype. The state
-        saves the sum over the keys, in full attention only. Together they save a quarter of the time.
+    output, final_state : the two results of `linear_attention` for the same arguments, with `return_state=True`. They
+        are optional and only save time, together a quarter. With `output`, the outputs are not computed again; the
+        gradients then contain its rounding errors. With `final_state`, the sums over all keys are not computed again;
+        it cannot be given with `is_causal` or `cu_seqlens`.
 
-    Exact: the derivative of the estimate for this map, with its rows held fixed, as automatic differentiation computes
-        it. The output does not depend on a common factor of the features of one query, so the derivative of this factor
-        is left out. Sums are only accumulated, never subtracted: forwards over keys for the gradient in queries,
+    Exact: the derivative of the output for this map, with its rows held fixed. Automatic differentiation gives the
+        same, up to rounding. A factor that all features of one query share cancels in the output, so its derivative is
+        not computed. Sums are only accumulated, never subtracted: forwards over keys for the gradient in queries,
         backwards over queries for the gradients in keys and values. With positive features every factor is at most 1,
         so nothing overflows for any finite logits. Masked keys and queries without keys have gradients of exactly zero.
         In causal attention the gradient in query i depends only on keys j <= i. The gradients in key and value j depend

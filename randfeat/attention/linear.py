@@ -54,8 +54,8 @@ def linear_attention(
         position, as in PyTorch.
     scale : float.
         Factor of the logits, 1/√d by default. The default is for features of the plain `SoftmaxKernel()` only. Features
-        of every other kernel need an explicit `scale`, because their kernel may have a scale of its own; 1.0 takes the
-        kernel as it is.
+        of every other kernel need an explicit `scale`, because their kernel may have a scale of its own. `scale=1.0`
+        does not change the inputs: the kernel itself is the weight.
     key_mask : bool, (S,) or the shape of `key` without its last dimension.
         True: the key takes part. A masked key has no influence, whatever numbers it and its value contain.
     enable_gqa : bool.
@@ -68,8 +68,9 @@ def linear_attention(
     causal_offset : int.
         Needs `is_causal`. Query i sees the keys 0 .. i + causal_offset, and all keys of `initial_state`. With S - L,
         the last query has the position of the last key.
-    key_lengths : integers; one, or the first of the leading dimensions of `key`, for example (batch,).
-        The number of keys of each sequence. Keys with this index or a larger one are ignored.
+    key_lengths : one integer, or integers of shape (batch,) or (batch, heads) for a key of shape (batch, heads, S, d).
+        In general, the shape is the first leading dimensions of `key`, or all of them. The number of keys of each
+        sequence. Keys with this index or a larger one are ignored.
     key_ends : integers, (L,) or (..., L).
         Query i sees the keys j < key_ends_i. The ends need not be sorted. The cost is that of causal attention over
         L + S positions.
@@ -85,7 +86,8 @@ def linear_attention(
         In float32, if a bias is 15 or more below the largest, the weight is lost in rounding errors.
     window : int.
         Keys at a distance smaller than `window` have their exact kernel values as weights, all other keys have
-        estimates. All weights are divided by one common sum. The position of query i is i + causal_offset.
+        estimates. So this is not a sliding window: far keys still take part. All weights are divided by one common sum.
+        The position of query i is i + causal_offset.
     layout : "bhld" or "blhd".
         "blhd" has query, key, value and output as (..., L, heads, d). Masks, lengths and states are as in "bhld".
     method : "linear", "exact" or "auto".
@@ -106,8 +108,9 @@ def linear_attention(
     predicts its error.
     Positive features make each output a convex combination of the values, at every scale and in every dtype. Signed
     features (trigonometric) can have small or negative denominators.
-    There is no epsilon. For each feature, the key features are divided by the largest of them, and the query features
-    are multiplied by the same number.
+    There is no epsilon. Let c_f be the largest value of feature f over the keys. Feature f of the keys is divided by
+    c_f, and feature f of the queries is multiplied by c_f. Then all features of a query are divided by a number of its
+    own, which cancels in the ratio.
     Causal outputs never depend on later keys, to the last bit.
     A query without keys gives zeros (empty sequence, all keys masked). So does a query whose weights are all 0, as they
     can be with ReLU features. NaN or infinity in a key or value that takes part spoils each output that sees it.

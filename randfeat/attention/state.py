@@ -107,8 +107,9 @@ class AttentionState:
     def decay(self, factor: Any) -> "AttentionState":
         """The state with all its sums multiplied by `factor` >= 0: a number, or (..., 1, 1) or (..., 1, f).
 
-        Keys that are appended later have their full weight. A common factor alone changes no output, because it cancels
-        in the ratio; one factor for each feature does change outputs.
+        Only the keys so far are multiplied: keys that are appended later have their full weight. If no keys are appended,
+        one factor for all features changes no output, because it cancels in the ratio. Different factors for the
+        features do change outputs.
         """
         if is_on_host(factor):
             host = np.asarray(factor, dtype=np.float64)
@@ -122,7 +123,7 @@ class AttentionState:
         return replace(self, log_max=self.log_max + log_factor)
 
     def read(self, queries: Features) -> Array:
-        """The normalized outputs for queries (..., n, f): (..., n, dv); zero while the state is empty."""
+        """The normalized outputs (..., n, dv) for query features (..., n, f); zero while the state is empty."""
         return self.partial(queries).normalized()
 
     def partial(self, queries: Features) -> PartialOutput:

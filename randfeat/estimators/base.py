@@ -38,7 +38,8 @@ class Estimator(Hinted, abc.ABC):
     Estimators add and multiply as their kernels do: `e1 + e2` concatenates the features, `e1 * e2` has their tensor
     products as features, and `2.5 * e` scales them.
 
-    A subclass needs `query_features` and two moments. It can define:
+    A subclass must define `query_features`, and the two moments below if they are known; otherwise they raise
+    `NoClosedForm`. These are all parts that it can define:
 
     - features: `draw_arrays`, `query_features`, `key_features`; `symmetric`, `positive`, `bounded`;
     - two moments: `relative_row_mean` and `relative_covariance`; or `mean_over_reference` and

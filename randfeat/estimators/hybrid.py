@@ -34,8 +34,8 @@ class HybridFeatures(MixedEstimator):
         rows, f_k features per row of base k, and n_k coordinates of mixer k. Each weight is a constant plus an inner
         product; terms whose constant is 0 are left out of D. The features of a weight times an estimate are tensor
         products. A minus sign is put into the key features, so query features and key features differ.
-    Exact: `E[φ_q(x)·φ_k(y)] = exp(x·y)` if all bases are unbiased. It does not matter what the mixers estimate, because
-        the weights add up to 1.
+    Exact: `E[φ_q(x)·φ_k(y)] = exp(x·y)` if all bases are unbiased. The weights add up to 1 in each draw, and they are
+        independent of the estimates of the bases. So they may have any mean.
     Error: variance `Σ_kl E[λ̂_k λ̂_l] Cov(K̂_k, K̂_l)`, and for biased bases b also `Σ_kl Cov(λ̂_k, λ̂_l) b_k b_l`.
         With `shared_rows` the estimates of different bases are correlated, and their covariances are part of the
         variance. They are known for independent, orthogonal and jointly Gaussian rows if all bases have

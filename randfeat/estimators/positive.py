@@ -15,10 +15,12 @@ from randfeat.variance import unit_inputs
 class PositiveFeatures(ExponentialEstimator):
     """Positive features, `φ_i(x) = exp(w_i·x - |x|²/2) / √m`: FAVOR+.
 
-    The formula is for the softmax kernel, with x and y in kernel units; `u = |x + y|²`.
+    The formula is for the softmax kernel; `u = |x + y|²`. Here x and y are in kernel units: the inputs times √scale for
+    `SoftmaxKernel`, divided by the length scale for `GaussianKernel`.
 
     Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
-    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every m >= 1 and every coupling with exact marginals; never negative.
+    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every m >= 1 and every coupling with exact marginals, that is, with each row
+        alone N(0, I). Estimates are never negative.
     Error: relative variance `expm1(u)/m` for independent rows. It is 0 at y = -x and small for opposite inputs. For u
         much larger than log m the features are of no use. Estimates have log-normal tails, so a measured mean or MSE is
         too low for such u.

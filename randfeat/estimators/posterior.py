@@ -38,12 +38,12 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
 
     Shapes: (..., n, d) -> values (all 1) and log_scale (..., n, m), one feature per row.
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for all x, y, for all anchors and keys, also on data to which they were not fitted.
-        Pairs (c, j) are drawn by systematic sampling, so the rows are not exchangeable. The coupling needs exact
-        marginals.
-    Error: no closed form. Take independent draws from the mixture, and a query that is the anchor c. The part of one
-        row in the normalizer then has a relative second moment of at most `1/((1-ε) α_c)` (`anchor_bound`), for logits
-        of any size. For every pair, the second moment is at most 1/ε times that of `OptimalPositiveFeatures` with the
-        same a.
+        Pairs (c, j) are drawn by systematic sampling, so the rows do not all have the same distribution. In the
+        coupling, each row alone must be N(0, I).
+    Error: no closed form, but two bounds, for independent draws from the mixture. If a query is the anchor c, the
+        estimate of its normalizer from one row has a relative second moment of at most `1/((1-ε) α_c)`
+        (`anchor_bound`), for logits of any size. For every pair, the second moment is at most 1/ε times that of
+        `OptimalPositiveFeatures` with the same a.
     Source: the posterior of a query as proposal is from Zheng, Wang & Kong 2022, "Linear Complexity Randomized
         Self-attention Mechanism"; mixture weights: Veach & Guibas 1995, "Optimally Combining Sampling Techniques".
 

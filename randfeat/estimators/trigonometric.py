@@ -21,11 +21,13 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
     variant : "pairs", `φ(x) = e^{|x|²/2} [cos(w_i·x), sin(w_i·x)]_i / √m`, two features per row (`num_features` even);
         "phase", `φ_i(x) = e^{|x|²/2} √(2/m) cos(w_i·x + b_i)`, b_i uniform on [0, 2π), one feature per row.
 
-    The formulas are for the softmax kernel; for the Gaussian kernel they have no factor `e^{|x|²/2}`. x and y are in
-    kernel units, `t = |x - y|²`.
+    The formulas are for the softmax kernel; for the Gaussian kernel they have no factor `e^{|x|²/2}`. `t = |x - y|²`.
+    Here x and y are in kernel units: the inputs times √scale for `SoftmaxKernel`, divided by the length scale for
+    `GaussianKernel`.
 
     Shapes: (..., n, d) -> values (..., n, num_features), bounded, of either sign; log_scale (..., n, 1).
-    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals; pairs are exact at x = y in each draw.
+    Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals, that is, with each row alone N(0, I).
+        "pairs" features are exact at x = y in each draw.
     Error: relative variance for m independent rows `2 sinh²(t/2)/m` (pairs), `(2 sinh²(t/2) + e^t/2)/m` (phase). With
         the same `num_features`, pairs are always better than random phases. Pairs are better than hyperbolic features
         if and only if t < |x + y|², that is x·y > 0.

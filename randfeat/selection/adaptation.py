@@ -71,14 +71,14 @@ def adapt(
     key_mask, query_mask : bool (..., S) and (..., L), True = take part.
     anchor_scale : for "posterior" only, a factor: queries are multiplied by it, keys are divided by it. "checked" tries
         1, 2 and 4, and compares the outputs of pilot maps with 32 exact outputs. "rule" takes √(1024/num_features), at
-        least 1 and at most 4. Use 1.0 if the normalizer itself matters, for example if outputs are merged with exact
-        weights for other keys.
+        least 1 and at most 4. Use 1.0 if you need not only the output but its denominator, too. An example is the
+        argument `window` of `linear_attention`, where one sum contains estimates and exact kernel values.
     defensive_share : for "posterior" only, the share of the rows that are drawn from a wide Gaussian.
     rng : seed of k-means, pilot maps and row samples. The map itself is drawn later, with its own seed:
         `estimator.draw(..., rng=...)`.
 
-    For causal attention, fit on a calibration set: statistics of a whole sequence contain information about later
-    tokens.
+    For causal attention, fit to other text (a calibration set). After a fit to the whole sequence, earlier outputs
+    depend on later tokens, although `is_causal=True`.
     Cost for each head: S · anchors · d for the attention of the anchors, and O((L + S) d² + d³).
 
     >>> q, k = np.random.default_rng(0).standard_normal((2, 8, 100, 16)) + 1

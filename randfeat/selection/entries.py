@@ -58,8 +58,9 @@ def catalogue(kind: str | None = None) -> list[Entry]:
 
     kind : "estimator", "coupling" or "kernel"; all of them by default.
 
-    The entries are not a fixed list. Classes are found by inheritance, their properties from an example, and the
-    sources from the docstrings. Closed forms are tested by calling them, for 8 rows in dimension 4.
+    The entries are not a fixed list: each call computes them from the classes. Properties are those of an example of
+    the class, and `source` is a part of its docstring. A closed form is listed if calling it gives a result, for 8 rows
+    in dimension 4.
 
     >>> entry = next(entry for entry in catalogue("estimator") if "FAVOR+" in entry.acronyms)
     >>> entry.name, entry.positive, entry.unbiased, entry.widths

@@ -120,18 +120,20 @@ def recommend(
 ) -> Recommendation:
     """Rank estimators and couplings by their error on these queries and keys, all with the same number of features.
 
-    Each estimator with parameters is fitted. Each is then drawn `num_draws` times, and its outputs are compared with
-    exact attention, for a random subset of `num_queries` queries and all keys. Such pilot maps also rank features on
-    sharp heads. Closed forms do not: there relative variances are astronomical, and every real error is about 1.
+    Estimators with parameters are first fitted to the queries and keys. Then each estimator is drawn `num_draws` times,
+    and its outputs are compared with exact attention, for a random subset of `num_queries` queries and all keys. This
+    also works on heads where most of the weight is on few keys. Closed forms fail there: the relative variances are so
+    large that they say nothing about the errors of the outputs.
 
     Parameters
     ----------
     query (..., L, d), key (..., S, d), value (..., S, dv) : raw inputs, as for `linear_attention`. Without values, the
         keys are used as values. Dimension -3, if there is one, is the heads; each head has its own fit and its own
         error. Earlier dimensions are more sequences of the same heads.
-    estimators : by default every estimator of the library for this kernel is tried. If a list is given, exactly its
-        entries are tried. An entry is an estimator (tried as it is), a class (its `example()` is tried with every
-        coupling), a name from the printed table, such as "OptimalPositiveFeatures.fit", or "built-in" for all defaults.
+    estimators : what is tried; by default every estimator of the library for this kernel. One entry or a list. An entry
+        is an estimator, which is tried as it is; a class, whose `example()` is tried with every coupling in
+        `couplings`; a name from the printed table, such as "OptimalPositiveFeatures.fit"; or "built-in", which stands
+        for all that is tried by default.
     num_features, is_causal : as for `linear_attention`. For causal attention, fit the chosen estimator to other data
         than it is used on.
     scale, kernel, key_mask, query_mask, enable_gqa : as for `adapt`.

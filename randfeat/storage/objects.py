@@ -47,12 +47,13 @@ def save(path: str | os.PathLike[str], obj: Any) -> None:
 def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     """Read a file of `save`: as NumPy arrays, or in the namespace, device and computing dtype of `like`.
 
-    The result is a consistent object. For every other file ValueError is raised, and the message names the file: a
-    file of another kind, a damaged file, a newer format, unknown classes, impossible parameters, or arrays that do not
-    fit them. OSError is raised if the file cannot be opened.
+    An object is returned only if its parameters are possible and its arrays fit them. Otherwise ValueError is raised,
+    and the message names the file. Other reasons for ValueError are a file of another kind, a damaged file, a newer
+    format and unknown classes. OSError is raised if the file cannot be opened.
 
     Entries are not compressed, and their lengths are checked, so loading takes no more memory than the file has. No
-    code from the file is run. The numbers in the file determine what a map computes.
+    code from the file is run. But the numbers in the file are used as they are: who wrote the file decides what the map
+    computes.
     """
     name = os.fsdecode(path)
     like = None if like is None else as_floating(like, "like")
