@@ -107,9 +107,9 @@ class AttentionState:
     def decay(self, factor: Any) -> "AttentionState":
         """The state with all its sums multiplied by `factor` >= 0: a number, or (..., 1, 1) or (..., 1, f).
 
-        Only the keys so far are multiplied: keys that are appended later have their full weight. If no keys are appended,
-        one factor for all features changes no output, because it cancels in the ratio. Different factors for the
-        features do change outputs.
+        Only the keys so far are multiplied: keys that are appended later have their full weight. If no keys are
+        appended, one factor for all features changes no output, because it cancels in the ratio. Different factors for
+        the features do change outputs.
         """
         if is_on_host(factor):
             host = np.asarray(factor, dtype=np.float64)

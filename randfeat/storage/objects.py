@@ -52,8 +52,8 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     format and unknown classes. OSError is raised if the file cannot be opened.
 
     Entries are not compressed, and their lengths are checked, so loading takes no more memory than the file has. No
-    code from the file is run. But the numbers in the file are used as they are: who wrote the file decides what the map
-    computes.
+    code from the file is run. But the numbers in the file are used as they are: whoever wrote the file decides what the
+    map computes.
     """
     name = os.fsdecode(path)
     like = None if like is None else as_floating(like, "like")
