@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 import randfeat as rf
 from experiments.benchmarks.timing import interleaved, medians
 from experiments.results import Summary
+from randfeat._numpy.cores import thread_ids
 
 __all__ = ["crossover_tables"]
 
@@ -68,13 +69,21 @@ def one_core() -> Iterator[None]:
         with threadpool_limits(1):
             yield
         return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
+    before = {thread: os.sched_getaffinity(thread) for thread in (0, *thread_ids())}
+    core = {max(before[0])}
+    bind(dict.fromkeys(before, core))
     try:
         with threadpool_limits(1):
             yield
     finally:
-        os.sched_setaffinity(0, before)
+        bind(before)
+
+
+def bind(cores: dict[int, set[int]]) -> None:
+    """Bind threads, by their numbers, to cores; 0 is the calling thread."""
+    for thread, mask in cores.items():
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(thread, mask)
 
 
 def tools(library: str, dtype: str) -> tuple[Callable[[np.ndarray], Any], Callable[[Any], Any]]:

@@ -4,18 +4,20 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
 from randfeat._array import as_count
+from randfeat._numpy.cores import process_cores, use_cores
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 Memory = TypeVar("Memory")
+ATTEMPTS = 1000
+"""Interrupts in a row that the removal of the BLAS limit outlasts."""
 
 
 class Scratch:
@@ -35,13 +37,13 @@ class Scratch:
 
 
 def resolve_num_threads(num_threads: Any) -> int:
-    """`num_threads` if given, else RANDFEAT_NUM_THREADS, else the number of cores this process may use."""
+    """`num_threads` if given, else RANDFEAT_NUM_THREADS if set, else the number of cores this process may use."""
     source = "num_threads"
     if num_threads is None:
         source = "the environment variable RANDFEAT_NUM_THREADS"
-        num_threads = os.environ.get("RANDFEAT_NUM_THREADS")
-        if num_threads is None:
-            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_threads = os.environ.get("RANDFEAT_NUM_THREADS", "").strip()
+        if not num_threads:
+            return len(process_cores()) or os.cpu_count() or 1
         num_threads = int(num_threads) if num_threads.isdecimal() else num_threads
     return as_count(num_threads, source)
 
@@ -64,15 +66,18 @@ class Workers(Generic[Memory]):
         self.num_threads = num_threads
         self.scratch: list[Memory] = []
         self.pool: ThreadPoolExecutor | None = None
+        self.blas = SingleThreadedBlas()
 
     def __enter__(self) -> Self:
-        HOLD.enter()
+        self.blas.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-        HOLD.leave()
+        try:
+            if self.pool is not None:
+                self.pool.shutdown()
+        finally:  # a second interrupt may end the wait
+            self.blas.__exit__()
 
     def run(self, tasks: Sequence[Callable[[Memory], None]]) -> None:
         """Call every task once; the thread that runs it does not affect its result. The first error ends the call."""
@@ -113,38 +118,52 @@ class Workers(Generic[Memory]):
         """The pool of threads other than the calling one."""
         from concurrent.futures import ThreadPoolExecutor  # not needed by those who only import
 
-        self.pool = self.pool or ThreadPoolExecutor(self.num_threads - 1)
+        if self.pool is None:
+            self.pool = ThreadPoolExecutor(self.num_threads - 1, initializer=use_cores, initargs=(process_cores(),))
         return self.pool
 
 
 class BlasHold:
-    """Counter of the calls that limit BLAS to one thread: the first sets the limit, the last one removes it."""
+    """The contexts that limit BLAS to one thread: the first sets the limit, the last one removes it.
+
+    An interrupt may arrive between any two steps. So the numbers to restore are kept before anything is set, and each
+    call may be repeated.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.depth = 0
-        self.limit: Any = None
+        self.lock = threading.RLock()  # a context may be collected, and leave, while its thread is in here
+        self.holders: set[int] = set()
+        self.numbers: list[int] = []
 
-    def enter(self) -> None:
+    def enter(self, holder: int) -> None:
         """Limit BLAS to one thread, unless it is limited already."""
         with self.lock:
-            if self.depth == 0:
-                self.limit = controller().limit(limits=1)
-            self.depth += 1
+            if not self.holders:
+                self.numbers = [library.num_threads for library in controller().lib_controllers]
+            self.holders.add(holder)
+            for library in controller().lib_controllers:
+                library.set_num_threads(1)
 
-    def leave(self) -> None:
-        """Restore the previous number of threads, unless another call still needs the limit."""
+    def leave(self, holder: int) -> None:
+        """Restore the previous numbers of threads, unless another context still needs the limit."""
+        if holder not in self.holders:
+            return
         with self.lock:
-            self.depth -= 1
-            if self.depth == 0:
-                self.limit.restore_original_limits()
+            if self.holders == {holder}:
+                self.restore()
+            self.holders.discard(holder)
+
+    def restore(self) -> None:
+        """Give every BLAS library the number of threads that it had."""
+        for library, number in zip(controller().lib_controllers, self.numbers, strict=True):
+            library.set_num_threads(number)
 
     def forget(self) -> None:
         """Reset after a fork: the threads that held the limit do not exist in the child process."""
-        self.lock = threading.Lock()
-        if self.depth:
-            self.depth = 0
-            self.limit.restore_original_limits()
+        self.lock = threading.RLock()
+        if self.holders:
+            self.restore()
+            self.holders.clear()
 
 
 HOLD = BlasHold()
@@ -160,11 +179,30 @@ def controller() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Limit BLAS to the calling thread, in the whole process, while any such context is open."""
-    HOLD.enter()
-    try:
-        yield
-    finally:
-        HOLD.leave()
+class SingleThreadedBlas:
+    """Limit BLAS to the calling thread, in the whole process, while any such context is open.
+
+    The limit ends with the `with` block whatever happens: an interrupt waits until it has been removed.
+    """
+
+    def __enter__(self) -> None:
+        try:
+            HOLD.enter(id(self))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        interrupt: BaseException | None = None
+        for _attempt in range(ATTEMPTS):
+            try:
+                HOLD.leave(id(self))
+            except BaseException as error:  # of a signal handler: KeyboardInterrupt, or that of an alarm
+                interrupt = error
+            else:
+                break
+        if interrupt is not None:
+            raise interrupt
+
+    def __del__(self) -> None:
+        self.__exit__()  # for an interrupt between the end of the block and the first line of `__exit__`

@@ -10,7 +10,7 @@ import numpy as np
 
 from randfeat._array import as_host
 from randfeat._hints import warn_caller
-from randfeat._numpy.threads import single_threaded_blas
+from randfeat._numpy.threads import SingleThreadedBlas
 from randfeat.regression.feature_moments import FeatureMoments
 
 STEPS_PER_DECADE = 3  # of the coarse grid of penalties; GCV is a sum of functions that change over decades
@@ -124,7 +124,7 @@ class RidgeProblem:
 
         size = len(self.gram)
         workspace, _ = lapack.dsytrd_lwork(size, lower=1)
-        with single_threaded_blas():  # half of the work is m matrix-vector products, where threads wait for one another
+        with SingleThreadedBlas():  # half of the work is m matrix-vector products, where threads wait for one another
             reflections, diagonal, off_diagonal, scales, _ = lapack.dsytrd(self.gram, lower=1, lwork=int(workspace))
         reflections = np.asfortranarray(reflections[1:, :-1])
         values = eigvalsh_tridiagonal(diagonal, off_diagonal, lapack_driver="sterf")

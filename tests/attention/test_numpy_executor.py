@@ -421,12 +421,12 @@ def test_calls_within_calls_and_after_a_fork(rng):
     assert all(same_bits(out, expected) for out in outs)
     if hasattr(os, "fork"):
         hold = threads.BlasHold()
-        hold.enter()  # what a child finds if another thread of its parent was at work
+        hold.enter(1)  # what a child finds if another thread of its parent was at work
         hold.lock.acquire()
         hold.forget()
-        hold.enter()
-        hold.leave()
-        assert hold.depth == 0
+        hold.enter(2)
+        hold.leave(2)
+        assert not hold.holders
 
 
 @pytest.mark.parametrize("bad", [0, -1, True, 1.5, "two"])
