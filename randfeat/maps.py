@@ -51,7 +51,8 @@ class FeatureMap:
         return type(self), (self.estimator, self.dim, self.num_features, dict(self.arrays))
 
     def __repr__(self) -> str:
-        batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
+        shape = getattr(next(iter(self.arrays.values()), None), "shape", ())  # a transformation may put in other leaves
+        batch = f", batch_shape={tuple(shape[:-2])}" if shape[:-2] else ""
         return f"FeatureMap({self.estimator!r}, dim={self.dim}, num_features={self.num_features}{batch})"
 
     if not TYPE_CHECKING:  # which would believe that a map has every attribute

@@ -67,11 +67,14 @@ class Measured:
             return np.where(deviation == 0, 0.0, deviation / self.standard_error)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ErrorSample:
     """Errors K̂ - K of independent draws, divided by the reference: `errors` (num_draws, ...), one column per pair."""
 
     errors: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"ErrorSample(<errors of shape {self.errors.shape}>)"
 
     @property
     def num_draws(self) -> int:

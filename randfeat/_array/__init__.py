@@ -5,7 +5,7 @@ NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-stric
 which imports none of them.
 """
 
-from randfeat._array.arguments import as_count, as_generator, broadcasts_to
+from randfeat._array.arguments import as_bool, as_count, as_generator, as_shape, broadcasts_to
 from randfeat._array.arithmetic import (
     cumulative_sum,
     exp_in_place,
@@ -59,11 +59,13 @@ __all__ = [
     "Array",
     "Arrays",
     "Drawn",
+    "as_bool",
     "as_count",
     "as_floating",
     "as_generator",
     "as_host",
     "as_integers",
+    "as_shape",
     "broadcasts_to",
     "cast",
     "compiled",

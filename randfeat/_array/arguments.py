@@ -28,6 +28,22 @@ def as_count(value: Any, name: str) -> int:
     return count
 
 
+def as_bool(value: Any, name: str) -> bool:
+    """True or False, of Python or of NumPy, or an error that names it."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def as_shape(value: Any, name: str) -> tuple[int, ...]:
+    """A shape of positive sizes, or an error that names it."""
+    try:
+        sizes = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a tuple of sizes, such as (8,), got {value!r}.") from None
+    return tuple(as_count(size, name) for size in sizes)
+
+
 def broadcasts_to(part: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether arrays of the shape `part` broadcast to `shape`."""
     tail = shape[len(shape) - len(part) :]

@@ -8,6 +8,7 @@ import numpy as np
 
 from randfeat._array import (
     Array,
+    as_bool,
     as_floating,
     as_integers,
     cast,
@@ -61,6 +62,7 @@ class Inputs:
     ) -> "Inputs":
         """Check everything at the border, before any work is done."""
         query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
+        enable_gqa = as_bool(enable_gqa, "enable_gqa")
         if layout not in ("bhld", "blhd"):
             raise ValueError(f'layout must be "bhld" or "blhd", got {layout!r}.')
         if layout == "blhd":

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, dtype_name, namespace
+from randfeat._array import Array, as_bool, as_floating, cast, compute_dtype, dtype_name, namespace
 from randfeat._hints import described
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.inputs import Inputs, swap_heads
@@ -56,6 +56,7 @@ class Problem:
                 "features must be a FeatureMap, from estimator.draw(...), got "
                 f"{described(features, '.draw(dim, num_features)')}."
             )
+        return_state = as_bool(return_state, "return_state")
         has_state = initial_state is not None or return_state
         inputs, relation = checked(
             query, key, value, features.estimator.kernel,
@@ -65,7 +66,7 @@ class Problem:
             raise ValueError(f"query and key have dimension {dim}, but the features were drawn for {features.dim}.")
         if isinstance(inputs.value, np.ndarray):  # other libraries have threads of their own
             num_threads = resolve_num_threads(num_threads)
-        problem = cls(inputs, relation, inputs.align(features), features, None, bool(return_state), num_threads)
+        problem = cls(inputs, relation, inputs.align(features), features, None, return_state, num_threads)
         problem.inputs.leading_shape(problem.features)
         return problem if initial_state is None else replace(problem, initial_state=problem.state_of(initial_state))
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from randfeat import variance
-from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_generator, broadcasts_to, host_to
+from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_generator, as_shape, broadcasts_to, host_to
 from randfeat._hints import Hinted, hinted, shown
 from randfeat.couplings import Coupling, Orthogonal
 from randfeat.couplings.base import if_coupling, resolve_coupling
@@ -262,8 +262,7 @@ class Estimator(Hinted, abc.ABC):
         in every array library.
         """
         dim, num_features = as_count(dim, "dim"), as_count(num_features, "num_features")
-        batch_shape = self.batch_shape if batch_shape is None else batch_shape
-        batch_shape = tuple(as_count(size, "batch_shape") for size in batch_shape)
+        batch_shape = self.batch_shape if batch_shape is None else as_shape(batch_shape, "batch_shape")
         if not broadcasts_to(self.batch_shape, batch_shape):
             raise ValueError(
                 f"batch_shape {batch_shape} must end with {self.batch_shape}, the shape of the sets of parameters; "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, Arrays, Drawn, namespace
+from randfeat._array import Array, Arrays, Drawn, as_bool, namespace
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.mixers import Mixer
 from randfeat.estimators.parametric import Parametric
@@ -35,6 +35,10 @@ class MixedEstimator(Parametric, SoftmaxEstimator):
     shared_rows: bool = True
 
     symmetric = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "shared_rows", as_bool(self.shared_rows, "shared_rows"))
 
     @property
     @abc.abstractmethod

@@ -23,6 +23,9 @@ class Mixer(Parametric, abc.ABC):
     constant: ClassVar[float] = 0.0
     """a."""
 
+    def __repr__(self) -> str:
+        return f"estimators.{super().__repr__()}"  # its public name: mixers are not in the package itself
+
     @property
     @abc.abstractmethod
     def size(self) -> int:

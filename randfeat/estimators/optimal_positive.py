@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Drawn
+from randfeat._array import Drawn, as_bool
 from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.laws import PairLaw
@@ -55,6 +55,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "antithetic", as_bool(self.antithetic, "antithetic"))
         exponent = frozen_array(self.exponent, "exponent")
         if not np.all(exponent < 1 / 8):
             raise ValueError(f"exponent must be below 1/8 for the second moment to exist, got {exponent}.")

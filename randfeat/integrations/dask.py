@@ -13,7 +13,7 @@ try:
 except ImportError as error:
     raise ImportError("randfeat.integrations.dask needs Dask: pip install 'randfeat[dask]'.") from error
 
-from randfeat._array import as_floating
+from randfeat._array import as_bool, as_floating
 from randfeat.attention.linear import linear_attention as attention_in_memory
 from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
@@ -145,6 +145,7 @@ def linear_attention(
             f"{', '.join(unsupported)}: attention of dask arrays takes only is_causal, scale, key_mask and "
             "split_every; for more call randfeat.linear_attention on arrays in memory."
         )
+    is_causal = as_bool(is_causal, "is_causal")
     phi_in_graph, split_every = in_graph(features), branches(split_every)
     query, key, value = (in_whole_rows(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
     mask = None if key_mask is None else as_mask(key_mask)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host, to_numpy
+from randfeat._array import as_bool, as_host, to_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,7 @@ def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: An
             raise ValueError(f"{name} must have shape (..., length >= 1, dim), got {array.shape}.")
     if q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
         raise ValueError(f"query, key and value do not fit together: {q.shape}, {k.shape}, {v.shape}.")
+    enable_gqa = as_bool(enable_gqa, "enable_gqa")
     batched = max(q.ndim, k.ndim) > 2
     masks = [as_mask(query_mask, q, "query_mask"), as_mask(key_mask, k, "key_mask")]
     q, k, v = (a if a.ndim > 2 else a[None] for a in (q, k, v))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_host
+from randfeat._array import as_bool, as_host
 from randfeat.estimators import Estimator
 from randfeat.kernels import SoftmaxFamily
 from randfeat.selection.heads import as_mask
@@ -27,6 +27,7 @@ class Sequences:
     @classmethod
     def of(cls, query: Any, key: Any, value: Any, *, key_mask: Any, query_mask: Any, enable_gqa: bool) -> "Sequences":
         """Checked host copies; the keys stand in for missing values, and serve all queries of their group."""
+        enable_gqa = as_bool(enable_gqa, "enable_gqa")
         q, k = as_host(query, "query"), as_host(key, "key")
         v = k if value is None else as_host(value, "value")
         for name, array in (("query", q), ("key", k), ("value", v)):

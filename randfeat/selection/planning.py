@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_count, as_generator, as_host, to_numpy
+from randfeat._array import as_bool, as_count, as_generator, as_host, to_numpy
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.couplings.base import resolve_coupling
@@ -122,6 +122,7 @@ def predict_attention_error(
             f"the error of attention is known for kernels of the softmax family only, not for {estimator.kernel!r}; "
             "measure it: compare linear_attention, over several draws, with kernel_attention."
         )
+    is_causal = as_bool(is_causal, "is_causal")
     host = [as_host(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))]
     mask = None if key_mask is None else to_numpy(key_mask)
     inputs = Inputs.of(*host, kernel=estimator.kernel, scale=scale, key_mask=mask).prepared()

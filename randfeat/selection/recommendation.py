@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_count, as_generator
+from randfeat._array import as_bool, as_count, as_generator
 from randfeat._hints import hinted, shown
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, name_of, resolve_coupling
@@ -157,6 +157,7 @@ def recommend(
     ['HyperbolicFeatures', 'PositiveFeatures']
     """
     sequences = Sequences.of(query, key, value, key_mask=key_mask, query_mask=query_mask, enable_gqa=enable_gqa)
+    is_causal = as_bool(is_causal, "is_causal")
     num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
     kernel = SoftmaxKernel() if kernel is None else kernel
     if not isinstance(kernel, SoftmaxFamily):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from randfeat._array import as_count, as_generator, namespace_named
+from randfeat._array import as_bool, as_count, as_generator, namespace_named
 from randfeat.kernels import SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.testing.attention_laws import LAWS
@@ -57,6 +57,7 @@ def audit_attention(
             raise TypeError(f"{label} must be a function of (query, key, ...), got {type(function).__name__}.")
     if library not in ("numpy", "torch") or dtype not in ("float32", "float64"):
         raise ValueError(f"expected library numpy or torch and dtype float32 or float64, got {library!r}, {dtype!r}.")
+    is_causal = as_bool(is_causal, "is_causal")
     dim, length = as_count(dim, "dim"), as_count(length, "length")
     value_dim = dim if value_dim is None else as_count(value_dim, "value_dim")
     if dim < 2 or length < 8:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from randfeat._array import as_bool
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.base import Relation, Setting, as_int
 from randfeat.attention.relations.bias import Bias
@@ -42,6 +43,7 @@ def relation_of(
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} cannot be combined; give one of them.")
     offset = as_int(causal_offset, "causal_offset")
+    is_causal = as_bool(is_causal, "is_causal")
     if offset and not is_causal:
         raise ValueError("causal_offset needs is_causal=True: without it every query sees every key.")
     if cu_seqlens is not None:
@@ -49,7 +51,7 @@ def relation_of(
         for name, used in refused.items():
             if used:
                 raise ValueError(f"cu_seqlens cannot be combined with {name}: every sequence has keys of its own.")
-    setting = Setting(inputs, bool(is_causal), offset, num_features, has_state)
+    setting = Setting(inputs, is_causal, offset, num_features, has_state)
     kind = BY_OPTION[given[0]] if given else Plain
     relation = kind.of(options[given[0]] if given else None, setting)
     return relation if cu_seqlens is None else replace(Packed.of(cu_seqlens, setting), each=relation)
