@@ -1,6 +1,7 @@
 """The command `randfeat`: what it prints, what machines can read, and how it refuses."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -80,6 +81,9 @@ def test_recommend_is_recommend(capsys, data):
         (["recommend", "{text}"], "not a readable .npz file"),
         (["recommend", "{pickled}"], "not a readable .npz file"),
         (["recommend", "{other}"], 'expected arrays "q" and "k" (or "query" and "key"), found a'),
+        (["recommend", "{array}"], "one array, expected an .npz file: numpy.savez('array.npz', q=q, k=k)"),
+        (["recommend", "{damaged}"], "not a readable .npz file"),
+        (["recommend", "{folder}"], "Is a directory"),
         (["recommend", "{data}", "--num-features", "0"], "num_features must be a positive integer, got 0"),
         (["recommend", "{data}", "--num-features", "many"], "invalid int"),
         (["bench", "--heads", "0"], "--heads: expected a positive integer, got '0'"),
@@ -95,12 +99,30 @@ def test_mistakes_are_one_line(capsys, tmp_path, data, arguments, message):
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "other.npz", a=np.ones(3))
     np.savez(tmp_path / "pickled.npz", q=np.array([{}], dtype=object), k=np.ones(3))
-    paths = {name: tmp_path / f"{name}.npz" for name in ("nothing", "text", "other", "pickled")} | {"data": data}
+    np.save(tmp_path / "array.npy", np.ones((3, 4)))
+    damaged = bytearray(data.read_bytes())
+    damaged[200] ^= 1
+    (tmp_path / "damaged.npz").write_bytes(damaged)
+    folders = {"folder": tmp_path, "array": tmp_path / "array.npy"}
+    paths = (
+        {name: tmp_path / f"{name}.npz" for name in ("nothing", "text", "other", "pickled", "damaged")}
+        | folders
+        | {"data": data}
+    )
     assert main([argument.format(**paths) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
     assert message in captured.err
+
+
+@pytest.mark.parametrize("special", ["/dev/zero", "pipe"])
+def test_recommend_waits_for_no_pipe(capsys, tmp_path, special):
+    path = tmp_path / special
+    if special == "pipe":
+        os.mkfifo(path)
+    assert main(["recommend", str(path)]) == 2
+    assert capsys.readouterr().err == f"randfeat: {path}: not a regular file\n"
 
 
 # bench ---------------------------------------------------------------------------------------------------------------

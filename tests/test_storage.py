@@ -175,3 +175,15 @@ def test_what_is_not_ours_is_refused(path):
             rf.load(path)
     with pytest.raises(FileNotFoundError):
         rf.load(path.with_name("missing.npz"))
+
+
+@pytest.mark.parametrize("special", ["/dev/zero", "pipe"])
+def test_no_regular_file_is_refused_at_once(tmp_path, special):
+    """A device may have no end, and a pipe makes its reader wait for a writer."""
+    path = tmp_path / special
+    if special == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"^'.*' is not a regular file; copy its content to one, and load that\.$"):
+        rf.load(path)
+    with pytest.raises(IsADirectoryError):
+        rf.load(tmp_path)

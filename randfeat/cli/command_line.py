@@ -9,6 +9,7 @@ import json
 import platform
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,8 +22,11 @@ from randfeat.cli.bench import Benchmark, Timing, Workload, blas_limited
 from randfeat.cli.machine import blas, processor, version
 from randfeat.selection import Entry, catalogue
 from randfeat.selection.recommendation import Recommendation, recommend
+from randfeat.storage.archive import is_special
 
 LIBRARIES = ("numpy", "scipy", "array-api-compat", "torch", "jax", "cupy", "scikit-learn", "dask", "transformers")
+UNREADABLE = OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
+"""What `numpy.load` raises for files that are no archive, or damaged, or encrypted."""
 BACKENDS = ("numpy", "torch", "cupy")
 
 
@@ -197,10 +201,17 @@ def show_recommendation(options: argparse.Namespace) -> None:
 
 def read_inputs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Queries, keys and (if present) values from an .npz file, read without unpickling."""
+    if is_special(path):
+        raise UsageError(f"{path}: not a regular file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(
+                    f"{path}: one array, expected an .npz file: numpy.savez({path.stem + '.npz'!r}, q=q, k=k)"
+                )
+            arrays = {name: archive[name] for name in archive.files}
+    except UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a readable .npz file"
         raise UsageError(f"{path}: {reason}") from error
     for names in (("q", "k", "v"), ("query", "key", "value")):

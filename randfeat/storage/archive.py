@@ -22,6 +22,11 @@ NPY = re.compile(  # what numpy.save writes before numbers; its reader takes mor
 )
 
 
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a pipe, a device or a socket, whose end may never come; folders are refused by `open`."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write, beside `path` until it is complete and on the disk, and takes its place.

@@ -49,7 +49,8 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
 
     An object is returned only if its parameters are possible and its arrays fit them. Otherwise ValueError is raised,
     and the message names the file. Other reasons for ValueError are a file of another kind, a damaged file, a newer
-    format and unknown classes. OSError is raised if the file cannot be opened.
+    format, unknown classes, and a pipe or a device, which may have no end. OSError is raised if the file cannot be
+    opened.
 
     Entries are not compressed, and their lengths are checked, so loading takes no more memory than the file has. No
     code from the file is run. But the numbers in the file are used as they are: whoever wrote the file decides what the
@@ -57,6 +58,8 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     """
     name = os.fsdecode(path)
     like = None if like is None else as_floating(like, "like")
+    if archive.is_special(name):
+        raise ValueError(f"{name!r} is not a regular file; copy its content to one, and load that.")
     with open(name, "rb") as file:
         try:
             header, arrays = archive.read(file)
