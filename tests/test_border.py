@@ -72,3 +72,37 @@ def test_a_map_has_a_repr_whatever_its_leaves_are(leaf):
 def test_a_sample_of_errors_has_a_short_repr():
     sample = sample_errors(rf.TrigonometricFeatures(), X[0], X[0], num_features=8, num_draws=25, rng=0)
     assert repr(sample) == f"ErrorSample(<errors of shape {sample.errors.shape}>)"
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", ">i4", "<f2", "<f4", "<f8", "<i4"])
+def test_byte_order_is_no_part_of_a_number(dtype):
+    """Files of another machine: one side or all of them, the results are those of native arrays, and native."""
+    given = (2 * X).astype(dtype)
+    same = given.astype(given.dtype.newbyteorder("="))
+    phi, expected = PHI.to(same), rf.linear_attention(same, same, same, PHI.to(same), is_causal=True)
+    results = {
+        "all": rf.linear_attention(given, given, given, phi, is_causal=True),
+        "one": rf.linear_attention(same, given, same, phi, is_causal=True),
+        "lengths": rf.linear_attention(same, same, same, phi, is_causal=True, key_lengths=np.array(6, ">i8")),
+    }
+    for result in results.values():
+        assert result.dtype == expected.dtype
+        assert result.dtype.isnative
+        np.testing.assert_array_equal(result, expected)
+    features = phi(given)
+    assert features.dtype.isnative
+    np.testing.assert_array_equal(features, phi(same))
+    drawn = rf.PositiveFeatures().draw(dim=4, num_features=8, rng=0, like=given)
+    assert all(array.dtype.isnative for array in (*drawn.arrays.values(), *PHI.to(given).arrays.values()))
+    np.testing.assert_array_equal(rf.SoftmaxKernel()(given, given), rf.SoftmaxKernel()(same, same))
+
+
+def test_integers_of_another_byte_order_reach_other_libraries():
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    x = torch.asarray(X)
+    options = {"key_lengths": np.array([2, 5])}
+    swapped = {"key_lengths": options["key_lengths"].astype(">i8")}
+    phi = PHI.to(x)
+    torch.testing.assert_close(
+        rf.linear_attention(x, x, x, phi, **swapped), rf.linear_attention(x, x, x, phi, **options), rtol=0, atol=0
+    )

@@ -9,14 +9,17 @@ from randfeat._array.namespaces import _FLOATING, _HALF, Array, device_of, dtype
 
 
 def as_floating(x: Any, name: str) -> Array:
-    """`x` as an array with a real floating dtype; lists become NumPy arrays, integers become floats."""
+    """`x` as an array with a real floating dtype; lists become NumPy arrays, integers become floats.
+
+    NumPy arrays in the byte order of another machine, as files have them, are copied to that of this one.
+    """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it, or pass a `key_mask`.")
     if is_sparse(x):
         raise TypeError(f"{name} is sparse, got {type(x).__name__}; convert it to a dense array first.")
     given, is_array = type(x).__name__, is_array_api_obj(x) and not isinstance(x, type)  # np.float32 looks like one
     if isinstance(x, np.ndarray) or not is_array:
-        x = np.asarray(x)  # subclasses such as np.matrix have a product of their own
+        x = native(np.asarray(x))  # subclasses such as np.matrix have a product of their own
     kind = dtype_name(x.dtype)
     if kind in _FLOATING:
         return x
@@ -26,6 +29,11 @@ def as_floating(x: Any, name: str) -> Array:
     if not is_array and x.ndim == 0:
         raise TypeError(f"{name} must be an array, got {given}.")
     raise TypeError(f"{name} must be real floating point (or integer), got dtype {kind}.")
+
+
+def native(x: np.ndarray) -> np.ndarray:
+    """`x` in the byte order of this machine."""
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
 
 
 def as_host(x: Any, name: str) -> np.ndarray:
@@ -60,6 +68,8 @@ def as_integers(x: Any, name: str, like: Array) -> Array:
     """Integers as an array on the namespace and device of `like`; an array of that library is returned unchanged."""
     if not is_array_api_obj(x):
         x = np.asarray(x)
+    if isinstance(x, np.ndarray):
+        x = native(x)
     if not dtype_name(x.dtype).startswith(("int", "uint")):
         raise TypeError(f"{name} must be integers, got dtype {dtype_name(x.dtype)}.")
     xp = namespace(like)

@@ -11,7 +11,7 @@ from scipy import sparse
 
 import randfeat as rf
 
-sklearn = pytest.importorskip("sklearn", reason="pip install 'randfeat[sklearn]'")
+sklearn = pytest.importorskip("sklearn", reason="pip install '.[sklearn]'")
 from sklearn.base import clone  # noqa: E402
 from sklearn.compose import ColumnTransformer  # noqa: E402
 from sklearn.linear_model import Ridge  # noqa: E402
@@ -290,3 +290,24 @@ def test_sparse_rows_of_other_units(X):
     for call in (lambda: sparse_features(phi, sparse.csr_array(X)), lambda: transformer.fit(sparse.csr_array(X))):
         with pytest.raises(ValueError, match="PositiveFeatures of NormalizedSoftmaxKernel need dense inputs"):
             call()
+
+
+@pytest.mark.parametrize("estimator", ["trigonometric", "positive", "hyperbolic"])
+@pytest.mark.parametrize("gamma", [0.5, "scale"])
+def test_columns_of_false_and_true_are_numbers(estimator, gamma):
+    X = np.random.default_rng(0).random((30, 3)) < 0.5
+    options = {"estimator": estimator, "n_components": 8, "random_state": 0, "gamma": gamma}
+    of_numbers, of_bools = (RandomFeatures(**options).fit(x) for x in (X.astype(float), X))
+    np.testing.assert_array_equal(of_bools.transform(X), of_numbers.transform(X.astype(float)))
+    ridge = RandomFeatureRidge(**options).fit(X, X[:, 0] + X[:, 1] * 2.0)
+    expected = RandomFeatureRidge(**options).fit(X.astype(float), X[:, 0] + X[:, 1] * 2.0)
+    np.testing.assert_array_equal(ridge.predict(X), expected.predict(X.astype(float)))
+
+
+def test_big_endian_rows_are_numbers():
+    X = np.random.default_rng(0).standard_normal((30, 3)).astype(np.float32)
+    swapped = X.astype(">f4")
+    expected = RandomFeatures(n_components=8, random_state=0).fit(X)
+    found = RandomFeatures(n_components=8, random_state=0).fit(swapped)
+    np.testing.assert_array_equal(found.transform(swapped), expected.transform(X))
+    assert found.transform(swapped).dtype == np.float32

@@ -4,10 +4,26 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.utils.validation import validate_data
 
-from randfeat._array import as_generator, device_of, namespace, to_numpy
+from randfeat._array import as_generator, cast, device_of, dtype_name, namespace, to_numpy
 
-__all__ = ["as_rng", "check_same_library", "is_sparse", "rows_of"]
+__all__ = ["as_rng", "check_same_library", "is_sparse", "rows_of", "validated"]
+
+
+def validated(estimator: Any, X: Any, *targets: Any, **options: Any) -> Any:
+    """`validate_data`, and numbers 0 and 1 for columns that are False and True."""
+    checked = validate_data(estimator, X, *targets, accept_sparse="csr", **options)
+    if targets:
+        return numbers(checked[0]), *checked[1:]
+    return numbers(checked)
+
+
+def numbers(X: Any) -> Any:
+    """X, or if it is bool, the same in the default floating dtype of its library."""
+    if is_sparse(X) or dtype_name(X.dtype) != "bool":
+        return X
+    return cast(X, namespace(X).asarray(0.0).dtype)
 
 
 def as_rng(random_state: Any) -> np.random.Generator:

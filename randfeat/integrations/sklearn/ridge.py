@@ -7,11 +7,11 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from randfeat._array import as_floating, cast, device_of, host_to, namespace, to_numpy
 from randfeat._hints import Hinted
-from randfeat.integrations.sklearn.inputs import is_sparse
+from randfeat.integrations.sklearn.inputs import is_sparse, validated
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 from randfeat.kernels.base import check_positive
 from randfeat.regression.feature_moments import FeatureMoments
@@ -189,7 +189,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to all rows: X (n, d), dense or sparse, y (n,) or (n, k)."""
-        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True)
+        X, y = validated(self, X, y, multi_output=True, y_numeric=True)
         y = to_numpy(y)
         self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
         self._append(X, y.reshape(len(y), -1).astype(np.float64))
@@ -199,7 +199,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     def partial_fit(self, X: Any, y: Any) -> Self:
         """Add rows; the features are drawn at the first call."""
         is_first = not hasattr(self, "sums_")
-        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, reset=is_first)
+        X, y = validated(self, X, y, multi_output=True, y_numeric=True, reset=is_first)
         y = to_numpy(y)
         if is_first:
             self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
@@ -218,7 +218,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         intercept, 1/n and φ̄ are left out.
         """
         check_is_fitted(self, "sums_")
-        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        X = validated(self, X, reset=False)
         mean = self._values(X, "predict")
         return (self._shaped(mean), self._shaped(self._std(X))) if return_std else self._shaped(mean)
 
@@ -257,14 +257,14 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to all rows: X (n, d), dense or sparse, y (n,) with labels of any type."""
-        X, y = validate_data(self, X, y, accept_sparse="csr")
+        X, y = validated(self, X, y)
         y = labels_of(y)
         return self._fit_labels(X, y, np.unique(y))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Add rows. classes : all classes, required at the first call."""
         is_first = not hasattr(self, "sums_")
-        X, y = validate_data(self, X, y, accept_sparse="csr", reset=is_first)
+        X, y = validated(self, X, y, reset=is_first)
         y = labels_of(y)
         if is_first and classes is None:
             raise ValueError("the first call of partial_fit needs all classes: partial_fit(X, y, classes=...).")
@@ -280,13 +280,13 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
     def decision_function(self, X: Any) -> Any:
         """Score of each class, (n, n_classes); for two classes the score of the second, (n,)."""
         check_is_fitted(self, "sums_")
-        values = self._values(validate_data(self, X, accept_sparse="csr", reset=False), "decision_function")
+        values = self._values(validated(self, X, reset=False), "decision_function")
         return values if self._many else values[:, 0]
 
     def predict(self, X: Any) -> Any:
         """Predicted class of each row, (n,)."""
         check_is_fitted(self, "sums_")
-        values = self._values(validate_data(self, X, accept_sparse="csr", reset=False), "predict")
+        values = self._values(validated(self, X, reset=False), "predict")
         xp = namespace(values)
         chosen = xp.argmax(values, axis=1) if self._many else xp.astype(values[:, 0] > 0, xp.int64)
         labels = self.classes_[to_numpy(chosen)]

@@ -6,12 +6,12 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from randfeat._array import as_count, as_floating
 from randfeat._hints import Hinted
 from randfeat.integrations.sklearn.bandwidths import Spread, resolve_gamma
-from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of
+from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of, validated
 from randfeat.integrations.sklearn.laws import Law, resolve_law
 from randfeat.integrations.sklearn.sparse_rows import sparse_features
 from randfeat.maps import FeatureMap
@@ -98,7 +98,7 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Draw features for the columns of X; y is ignored."""
-        return self._fit(validate_data(self, X, accept_sparse="csr"), Spread(), first=True)
+        return self._fit(validated(self, X), Spread(), first=True)
 
     def _fit_rows(self, X: Any) -> Self:
         """`fit` for rows that were validated elsewhere."""
@@ -109,12 +109,12 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Draw features at the first block of rows; with gamma="scale", update gamma with every block."""
         first = not hasattr(self, "estimator_")
-        return self._fit(validate_data(self, X, accept_sparse="csr", reset=first), self._seen_before(first), first)
+        return self._fit(validated(self, X, reset=first), self._seen_before(first), first)
 
     def transform(self, X: Any) -> Any:
         """Features of the rows of X, (n, d) -> (n, n_components), in the library and dtype of X."""
         check_is_fitted(self, "arrays_")
-        X = validate_data(self, X, accept_sparse="csr", reset=False)
+        X = validated(self, X, reset=False)
         self._check_library(X, f"{type(self).__name__}.transform")
         return self._features(X)
 
