@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from experiments.backends import BACKENDS, available
 from experiments.experiment import Experiment
 from experiments.registry import EXPERIMENTS
+from randfeat._hints import how_to_install
 
 DESCRIPTION = (
     "Experiments with random features. Exit codes: 0 done and no claim fails, 1 a claim fails, 2 the command cannot be "
@@ -264,7 +265,7 @@ def need(*libraries: str, extra: str) -> None:
     """Refuse where a library is missing, and say which extra brings it."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"{' and '.join(missing)} not installed; pip install 'randfeat[{extra}]'.")
+        raise UsageError(f"{' and '.join(missing)} not installed; {how_to_install(extra)}.")
 
 
 def result_folder(name: str, out: Path | None, *, apart: bool) -> Path:

@@ -14,7 +14,7 @@ def library(xp):
 def dtype_of(xp, name):
     """The dtype of that name in a library, or a skip that says why there is none."""
     if name == "bfloat16" and library(xp) == "numpy":
-        return np.dtype(pytest.importorskip("ml_dtypes", reason="pip install 'randfeat[frameworks]'").bfloat16)
+        return np.dtype(pytest.importorskip("ml_dtypes", reason="pip install '.[frameworks]'").bfloat16)
     if not hasattr(xp, name):
         pytest.skip(f"{library(xp)} has no {name}")
     return getattr(xp, name)

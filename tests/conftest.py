@@ -30,10 +30,10 @@ hypothesis.settings.load_profile("randfeat")
 
 BACKENDS = {
     "numpy": "",
-    "array_api_strict": "pip install 'randfeat[test]'",
-    "torch": "pip install 'randfeat[frameworks]'",
-    "jax.numpy": "pip install 'randfeat[frameworks]'",
-    "cupy": "pip install 'randfeat[cuda12]'",
+    "array_api_strict": "pip install '.[test]'",
+    "torch": "pip install '.[frameworks]'",
+    "jax.numpy": "pip install '.[frameworks]'",
+    "cupy": "pip install '.[cuda12]'",
 }
 
 

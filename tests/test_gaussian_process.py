@@ -9,7 +9,7 @@ from scipy import stats
 import randfeat as rf
 from tests.arrays import to_numpy
 
-gaussian_process = pytest.importorskip("sklearn.gaussian_process", reason="pip install 'randfeat[test]'")
+gaussian_process = pytest.importorskip("sklearn.gaussian_process", reason="pip install '.[test]'")
 exact = gaussian_process.kernels
 
 DRAWS, ROWS, NOISE = 6000, 128, 0.1

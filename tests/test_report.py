@@ -99,7 +99,7 @@ def test_report_keeps_the_order_it_is_told(reported):
 
 
 def test_directive_shows_what_is_saved(reported):
-    pytest.importorskip("sphinx", reason="needs Sphinx: pip install 'randfeat[docs]'")
+    pytest.importorskip("sphinx", reason="needs Sphinx: pip install '.[docs]'")
     path = Path(__file__).parents[1] / "docs" / "_extensions" / "experiment_results.py"
     spec = importlib.util.spec_from_file_location("experiment_results", path)
     directive = importlib.util.module_from_spec(spec)

@@ -352,7 +352,7 @@ def test_workers_that_die_lose_nothing_and_give_the_bits_of_one_process(tmp_path
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a scheduler on this machine with two workers, and a function that lists their processes."""
-    distributed = pytest.importorskip("distributed", reason="needs dask: pip install 'randfeat[dask]'")
+    distributed = pytest.importorskip("distributed", reason="needs dask: pip install '.[dask]'")
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options, worker_dashboard_address=None, silence_logs="CRITICAL") as found:
         yield found.scheduler_address, lambda: [nanny.pid for nanny in found.workers.values()]
@@ -402,7 +402,7 @@ def test_dask_refuses_workers_with_other_code():
 
 
 def test_no_scheduler_is_one_line_and_exit_code_2(monkeypatch, tmp_path, cheap, capsys):
-    pytest.importorskip("distributed", reason="needs dask: pip install 'randfeat[dask]'")
+    pytest.importorskip("distributed", reason="needs dask: pip install '.[dask]'")
     monkeypatch.setattr(on_dask, "TIMEOUT", 0.3)
     nobody, malformed = (
         "no Dask scheduler answers at tcp://127.0.0.1:1.",

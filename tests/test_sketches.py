@@ -175,7 +175,7 @@ def test_one_sign_in_each_column_of_a_count_sketch():
 
 def test_tensor_sketch_equals_that_of_scikit_learn(rng):
     """With the same hashes and signs."""
-    reason = "scikit-learn is the oracle of this test: pip install 'randfeat[test]'"
+    reason = "scikit-learn is the oracle of this test: pip install '.[test]'"
     sketcher = pytest.importorskip("sklearn.kernel_approximation", reason=reason).PolynomialCountSketch(
         degree=3, gamma=0.7, coef0=0.4, n_components=16, random_state=0
     )

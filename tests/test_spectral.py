@@ -105,7 +105,7 @@ def test_matern_of_any_smoothness_at_any_distance(nu):
 
 
 def test_against_scikit_learn(rng):
-    gp = pytest.importorskip("sklearn.gaussian_process.kernels", reason="pip install 'randfeat[test]'")
+    gp = pytest.importorskip("sklearn.gaussian_process.kernels", reason="pip install '.[test]'")
     from sklearn.metrics.pairwise import laplacian_kernel
 
     x, y = rng.standard_normal((2, 6, 4))

@@ -25,6 +25,7 @@ from experiments.benchmarks.timing import NotHere, Times, interleaved, medians, 
 from experiments.datasets import load_dataset
 from experiments.results import Summary
 from experiments.tables import Record
+from randfeat._hints import how_to_install
 
 __all__ = ["CONTENDERS", "block_of_rows", "fit_record", "fit_times", "model_of", "ridge_tables", "stream_records"]
 
@@ -57,7 +58,7 @@ def ridge_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Su
     try:
         import sklearn
     except ImportError as error:
-        raise NotHere("the benchmark ridge needs scikit-learn: pip install 'randfeat[sklearn]'.") from error
+        raise NotHere(f"the benchmark ridge needs scikit-learn: {how_to_install('sklearn')}.") from error
     records, times = [], {}
     widths, rounds = (QUICK_WIDTHS, QUICK_ROUNDS) if quick else (WIDTHS, ROUNDS)
     for name in CONTENDERS:

@@ -4,6 +4,7 @@ Hints are messages of errors, never aliases: what is accepted is what is documen
 """
 
 from randfeat._hints.caller import warn_caller
+from randfeat._hints.installing import how_to_install, needs
 from randfeat._hints.keywords import Hinted, hinted, keyword_hint, translated
 from randfeat._hints.names import attribute_error, lazy_modules
 from randfeat._hints.similar import choice_hint
@@ -15,8 +16,10 @@ __all__ = [
     "choice_hint",
     "described",
     "hinted",
+    "how_to_install",
     "keyword_hint",
     "lazy_modules",
+    "needs",
     "shown",
     "translated",
     "warn_caller",

@@ -7,7 +7,8 @@
     randfeat.integrations.transformers   an attention implementation for pretrained models
     randfeat.integrations.dask           features, moments and attention of arrays in chunks, on one machine or several
 
-Each module needs its library; if it is missing, the error names the command: `pip install 'randfeat[torch]'` and so on.
+Each module needs its library; if it is missing, the error names the command, such as `pip install '.[torch]'`, to be
+run in a clone.
 """
 
 from typing import TYPE_CHECKING

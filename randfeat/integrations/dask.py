@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._hints import needs
+
 try:
     import dask.array as da
     from dask.base import normalize_token
     from dask.sizeof import sizeof
 except ImportError as error:
-    raise ImportError("randfeat.integrations.dask needs Dask: pip install 'randfeat[dask]'.") from error
+    raise ImportError(needs("dask", "Dask", "dask")) from error
 
 from randfeat._array import as_bool, as_floating
 from randfeat.attention.linear import linear_attention as attention_in_memory

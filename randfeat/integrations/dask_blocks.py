@@ -7,13 +7,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from randfeat._hints import needs
+
 try:
     import dask
     import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 except ImportError as error:
-    raise ImportError("randfeat.integrations.dask needs Dask: pip install 'randfeat[dask]'.") from error
+    raise ImportError(needs("dask", "Dask", "dask")) from error
 
 from randfeat._array import as_floating
 from randfeat.maps import FeatureMap

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from randfeat._hints import needs
+
 try:
     import jax
     import jax.numpy as jnp
 except ImportError as error:
-    raise ImportError("randfeat.integrations.jax needs JAX: pip install 'randfeat[jax]'.") from error
+    raise ImportError(needs("jax", "JAX", "jax")) from error
 
 from randfeat.attention import linear_attention
 from randfeat.integrations.masks import key_mask_of

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+from randfeat._hints import needs
+
 try:
     import torch
 except ImportError as error:
-    raise ImportError("randfeat.integrations.torch needs PyTorch: pip install 'randfeat[torch]'.") from error
+    raise ImportError(needs("torch", "PyTorch", "torch")) from error
 
 from randfeat._array import as_count
 from randfeat._hints import described, hinted

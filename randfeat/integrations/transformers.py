@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._hints import needs
+
 try:
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 except ImportError as error:
-    raise ImportError(
-        "randfeat.integrations.transformers needs transformers 5 or later and PyTorch: "
-        "pip install 'randfeat[transformers]'."
-    ) from error
+    raise ImportError(needs("transformers", "transformers 5 or later and PyTorch", "transformers")) from error
 
 from randfeat._array import as_count
 from randfeat.attention import linear_attention

@@ -12,7 +12,7 @@ from tests.arrays import eps_of, same_bits
 from tests.cases import ATTENTION
 from tests.reference import naive_attention, naive_features
 
-INSTALL = "pip install 'randfeat[dask]'"
+INSTALL = "pip install '.[dask]'"
 dask = pytest.importorskip("dask", reason=INSTALL)
 da = pytest.importorskip("dask.array", reason=INSTALL)
 from randfeat.integrations import dask as integration  # noqa: E402
@@ -450,7 +450,7 @@ def test_refusals(call, kind, message):
 
 
 def test_maps_of_other_libraries_are_refused():
-    strict = pytest.importorskip("array_api_strict", reason="pip install 'randfeat[test]'")
+    strict = pytest.importorskip("array_api_strict", reason="pip install '.[test]'")
     phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=strict.zeros(1))
     with pytest.raises(TypeError, match=r"must hold NumPy arrays, as the blocks do: phi.to\(numpy.empty\(0\)\)"):
         integration.features(phi, da.ones((12, 5)))

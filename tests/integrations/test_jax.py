@@ -10,7 +10,7 @@ import randfeat as rf
 from tests.arrays import same_bits
 from tests.conftest import load_backend
 
-pytest.importorskip("jax", reason="pip install 'randfeat[jax]'")
+pytest.importorskip("jax", reason="pip install '.[jax]'")
 load_backend("jax.numpy")
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

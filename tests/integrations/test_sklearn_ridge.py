@@ -9,7 +9,7 @@ from scipy.linalg import LinAlgWarning
 
 import randfeat as rf
 
-pytest.importorskip("sklearn", reason="pip install 'randfeat[sklearn]'")
+pytest.importorskip("sklearn", reason="pip install '.[sklearn]'")
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.kernel_approximation import RBFSampler

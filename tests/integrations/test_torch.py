@@ -10,7 +10,7 @@ import randfeat as rf
 from tests.arrays import same_bits
 from tests.cases import ATTENTION
 
-torch = pytest.importorskip("torch", reason="pip install 'randfeat[torch]'")
+torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 exact = torch.nn.functional.scaled_dot_product_attention
 from randfeat.integrations.torch import LinearAttention, scaled_dot_product_attention  # noqa: E402
 

@@ -5,8 +5,8 @@ import pytest
 
 import randfeat as rf
 
-torch = pytest.importorskip("torch", reason="pip install 'randfeat[transformers]'")
-transformers = pytest.importorskip("transformers", "5", reason="pip install 'randfeat[transformers]'")
+torch = pytest.importorskip("torch", reason="pip install '.[transformers]'")
+transformers = pytest.importorskip("transformers", "5", reason="pip install '.[transformers]'")
 from randfeat.integrations.transformers import calibrate, padding_mask, register  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

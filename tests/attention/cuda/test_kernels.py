@@ -123,7 +123,7 @@ def test_views_are_read_where_they_are(emulator, rng, is_causal):
 def test_half_precision(monkeypatch, emulator, rng, dtype, is_causal):
     """Read and written as it is, added up in float32: the error is half a spacing of the output."""
     if dtype == "bfloat16":
-        dtype = pytest.importorskip("ml_dtypes", reason="pip install 'randfeat[frameworks]'").bfloat16
+        dtype = pytest.importorskip("ml_dtypes", reason="pip install '.[frameworks]'").bfloat16
     inputs = inputs_of(rng, 2, 70, 70, 5, 3, dtype)
     phi = rf.PositiveFeatures().draw(5, 16, rng=0, like=np.zeros(1, "float32"))
     out = rf.linear_attention(*inputs, phi, is_causal=is_causal)
@@ -140,7 +140,7 @@ def test_conversions_are_those_of_numpy(emulator, rng, dtype):
     """All sizes, ties, subnormal and infinite numbers; that of bfloat16 is the device's own code."""
     kind = np.float16
     if dtype == "bfloat16":
-        kind = pytest.importorskip("ml_dtypes", reason="pip install 'randfeat[frameworks]'").bfloat16
+        kind = pytest.importorskip("ml_dtypes", reason="pip install '.[frameworks]'").bfloat16
     every = np.arange(1 << 16, dtype=np.uint16).view(kind).astype(np.float32)
     every = np.sort(every[np.isfinite(every)])
     ties = every[1:] / 2 + every[:-1] / 2
