@@ -106,7 +106,7 @@ def test_blas_has_its_threads_again_after_many_interrupts():
         def once():
             global interrupted
             try:
-                run_tasks([lambda _: time.sleep(0.0004)] * 12, list, 2)
+                run_tasks([lambda _: time.sleep(0.004)] * 6, list, 2)
             except KeyboardInterrupt:
                 interrupted += 1
         for trial in range(60):

@@ -17,10 +17,12 @@ def process_cores() -> set[int]:
     if not hasattr(os, "sched_getaffinity"):
         return set()
     cores = set(os.sched_getaffinity(0))
+    if len(cores) == os.cpu_count():
+        return cores
     for thread in thread_ids():
         with contextlib.suppress(OSError):  # it has ended
             cores |= os.sched_getaffinity(thread)
-    if os.environ.get("OMP_PROC_BIND", "").lower() in ("", "false") or len(cores) == os.cpu_count():
+    if os.environ.get("OMP_PROC_BIND", "").lower() in ("", "false"):
         return cores
     return cores | openmp_cores(len(sys.modules))
 
