@@ -79,9 +79,10 @@ def test_a_process_bound_to_one_core_uses_one_thread():
 def test_blas_has_its_threads_again_after_many_interrupts():
     """Interrupts arrive from a second thread, in every phase of a call; each call leaves BLAS as it was."""
     script = """
-        import _thread, threading, time
+        import signal, threading, time
         from threadpoolctl import ThreadpoolController
         import numpy
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from randfeat._numpy.threads import run_tasks
         blas = ThreadpoolController().select(user_api="blas")
         for library in blas.lib_controllers:
@@ -96,7 +97,7 @@ def test_blas_has_its_threads_again_after_many_interrupts():
                     return
                 time.sleep(pause)
                 for _ in range(3):
-                    _thread.interrupt_main()
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                     time.sleep(0.0005)
                 ready.clear()
                 sending.set()
