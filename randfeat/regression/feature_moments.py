@@ -8,7 +8,7 @@ import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace
 from randfeat._hints import hinted
-from randfeat.maps import FeatureMap
+from randfeat.maps import FeatureMap, check_feature_map
 
 BLOCK_NUMBERS = 2**22  # target size of a block of features, in numbers
 SHORTEST, LONGEST = 1024, 8192  # limits of the rows of a block
@@ -61,6 +61,7 @@ class FeatureMoments:
         """
         if isinstance(num_targets, bool) or not isinstance(num_targets, int) or num_targets < 0:
             raise ValueError(f"num_targets must be an integer, 0 or more, got {num_targets!r}.")
+        check_feature_map(features)
         first = next(iter(features.arrays.values()))
         xp, device = namespace(first), device_of(first)
         if dtype not in (None, "float32", "float64"):
