@@ -56,7 +56,8 @@ class Expansion:
 
     def is_small(self, largest: float) -> Array:
         """Whether all |a|² + |b|² are at most this; those that are NaN do not count."""
-        return ~(exceeds(self.row_squares, largest / 2) | exceeds(self.column_squares, largest / 2))
+        xp = namespace(self.values)
+        return ~(xp.any(self.row_squares > largest / 2) | xp.any(self.column_squares > largest / 2))
 
     def cancels_little(self) -> Array:
         """Whether all |a|² + |b|² are finite and at most 8 times the value, but for x_i and y_i."""
@@ -67,11 +68,6 @@ class Expansion:
             cancelled = cancelled & ~xp.eye(n, dtype=xp.bool, device=device_of(self.values))
         largest = float(xp.finfo(self.values.dtype).max) / 4
         return self.is_small(largest) & ~xp.any(cancelled)
-
-
-def exceeds(x: Array, bound: float) -> Array:
-    """Whether any number of `x` is above the bound."""
-    return namespace(x).any(x > bound)
 
 
 def far_sqdist(x: Array, y: Array, length_scale: float) -> Array:
@@ -87,7 +83,7 @@ def with_diagonal(total: Array, x: Array, y: Array, length_scale: float) -> Arra
     """The squared distances with those of x_i and y_i from differences: exactly 0 where the vectors are equal."""
     xp = namespace(total)
     difference = x - y if length_scale == 1 else (x - y) / length_scale
-    diagonal = xp.sum(difference * difference, axis=-1)
+    diagonal = squared_norm(difference)[..., 0]
     if isinstance(total, np.ndarray):
         np.einsum("...ii->...i", total)[...] = diagonal
         return total

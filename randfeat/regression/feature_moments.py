@@ -189,7 +189,7 @@ class FeatureMoments:
 
 
 def origin_of(targets: Array) -> Array:
-    """Where targets (n, k) are summed about: the mean of each if it is above 8 standard deviations, else 0."""
+    """The origin for targets (n, k): the mean of each if it is above 8 standard deviations, else 0."""
     xp = namespace(targets)
     if not targets.shape[0]:
         return xp.sum(targets, axis=0)
