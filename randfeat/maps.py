@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randfeat._array import Array, Arrays, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
-from randfeat._hints import attribute_error
+from randfeat._hints import attribute_error, described
 from randfeat._hints.words import OF_A_MAP
 from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
 from randfeat._numpy.threads import resolve_num_threads
@@ -240,4 +240,13 @@ def check_pull_back(estimator: "Estimator") -> None:
         raise ValueError(
             f"{type(estimator).__name__} has no analytic gradient of its own features: the one that it inherits is of "
             "others. Override pull_back, or differentiate linear_attention by PyTorch or JAX."
+        )
+
+
+def check_feature_map(features: Any) -> None:
+    """Raise a TypeError unless `features` is a FeatureMap."""
+    if not isinstance(features, FeatureMap):
+        raise TypeError(
+            "features must be a FeatureMap, from estimator.draw(...), got "
+            f"{described(features, '.draw(dim, num_features)')}."
         )

@@ -1,5 +1,6 @@
 """Sums over data of products of features: the same from any blocks, parts and libraries."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -42,6 +43,46 @@ def small_blocks(monkeypatch):
     """Blocks of seven rows."""
     monkeypatch.setattr(feature_moments, "SHORTEST", 7)
     monkeypatch.setattr(feature_moments, "LONGEST", 7)
+
+
+def centered(moments):
+    """What regression with an intercept needs of the targets: covariances with the features, and squares."""
+    mean = moments.centered_sum / moments.count
+    cross = moments.centered_cross - moments.feature_sum[:, None] * mean
+    return to_numpy(cross), to_numpy(moments.centered_gram - moments.count * mean[:, None] * mean)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e8, 1.7e9])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_parts_and_merges_keep_covariances_of_far_targets(xp, offset, seed):
+    """Any cuts, empty ones too, appended and merged in any tree: the errors are those of y, not of its mean.
+
+    y is rounded to eps times the offset; 10 times that, times the sum of the sizes, bounds the rest.
+    """
+    rng = np.random.default_rng(seed)
+    phi = draw()
+    x, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2)) * [1.0, 3.0]
+    far = (y + offset) - offset
+    z = phi(x) - phi(x).mean(0)
+    near = far - far.mean(0)
+    there = phi.to(xp.asarray(x))
+    cuts = [0, *sorted(rng.integers(0, 41, 5).tolist()), 40]
+    parts = [rf.FeatureMoments.empty(there, 2)]
+    for start, stop in itertools.pairwise(cuts):
+        rows = xp.asarray(x[start:stop]), xp.asarray(y[start:stop] + offset)
+        if rng.random() < 0.5:
+            parts.append(rf.FeatureMoments.of(there, *rows))
+        else:
+            parts[-1] = parts[-1].append(*rows)
+    while len(parts) > 1:
+        i = int(rng.integers(len(parts) - 1))
+        parts[i : i + 2] = [parts[i].merge(parts[i + 1])]
+    cross, squares = centered(parts[0])
+    assert parts[0].count == 40
+    tolerance = 40 * 10 * eps_of("float64") * (10 + offset)
+    np.testing.assert_allclose(cross, z.T @ near, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(squares, near.T @ near, rtol=0, atol=10 * tolerance)
+    check(parts[0], phi, x, y + offset)
 
 
 UPDATES = pytest.mark.parametrize("least", [1, 1024], ids=["rank update", "sum of products"])

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import randfeat as rf
-from tests.arrays import to_numpy
+from tests.arrays import asarray, to_numpy
 
 gaussian_process = pytest.importorskip("sklearn.gaussian_process", reason="pip install '.[test]'")
 exact = gaussian_process.kernels
@@ -113,6 +113,22 @@ def test_single_precision():
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equal_points_without_noise_are_refused(xp, dtype):
+    """One error in all libraries, whether or not the elimination meets an exact zero; with noise they are data."""
+    x = np.array([[0.3, 0.1], [1.0, 0.7], [0.3, 0.1], [-0.4, 0.2]])
+    y = np.array([0.1, 0.5, 0.2, -1.0])
+    phi = KERNELS["matern"][0].draw(2, 8, rng=0).to(asarray(xp, x, dtype))
+    prior = rf.prior_functions(phi, 2, rng=1)
+    x, y = asarray(xp, x, dtype), asarray(xp, y, dtype)
+    with pytest.raises(
+        ValueError, match=r"4 points plus the noise variance 0 is singular.*Give a larger noise_variance"
+    ):
+        prior.given(x, y, noise_variance=0.0)
+    assert np.all(np.isfinite(to_numpy(prior.given(x, y, noise_variance=0.01)(x))))
+    prior.given(x[:2, :], y[:2], noise_variance=0.0)
+
+
 def test_errors():
     phi = KERNELS["matern"][0].draw(2, 8, rng=0)
     prior = rf.prior_functions(phi, rng=1)
@@ -126,3 +142,8 @@ def test_errors():
         prior.given(POINTS, VALUES, noise_variance=1.0).given(POINTS, VALUES, noise_variance=1.0)
     with pytest.raises(TypeError, match="different query and key features"):
         rf.prior_functions(rf.ComplexExponentialFeatures().draw(2, 8, rng=0))
+    for use in (lambda thing: rf.prior_functions(thing, 3), rf.FeatureMoments.empty):
+        with pytest.raises(TypeError, match=r"must be a FeatureMap, from estimator\.draw.*got PositiveFeatures"):
+            use(rf.PositiveFeatures())
+        with pytest.raises(TypeError, match=r"write PositiveFeatures\(\)\.draw\(dim, num_features\)"):
+            use(rf.PositiveFeatures)

@@ -60,13 +60,12 @@ def test_envelope(kernel, rng):
 
 
 def test_a_point_with_itself(xp, rng):
-    """The Gaussian kernel of a point with itself is 1: exactly by pairs, up to the rounding of squares in a Gram."""
+    """The Gaussian kernel of a point with itself is exactly 1, by pairs and in a Gram."""
     x = rng.standard_normal((6, 8)) + 3.0
     kernel = rf.GaussianKernel(0.7)
     assert same_bits(kernel.pairwise(asarray(xp, x), asarray(xp, x)), np.ones(6))
     diagonal = np.diagonal(to_numpy(kernel(asarray(xp, x), asarray(xp, x))))
-    assert np.all(np.abs(diagonal - 1) <= np.diagonal(gram_bound(kernel, x, x)))
-    assert np.all(diagonal <= 1)
+    assert same_bits(diagonal, np.ones(6))
     np.testing.assert_allclose(rf.SoftmaxKernel(0.5).pairwise(x, x), np.exp(0.5 * np.sum(x * x, -1)), rtol=1e-14)
 
 
@@ -87,6 +86,59 @@ def test_gaussian_gram_far_from_the_origin(xp, rng, dtype, offset):
     assert np.all(np.isnan(gram[:, 2]))
     others = [0, 1, 3, 4, 5]
     assert np.all(np.abs(gram - log)[:, others] <= bound[:, others])
+
+
+SMOOTH = (
+    rf.GaussianKernel(1.5),
+    rf.RationalQuadraticKernel(0.7, 1.5),
+    rf.MaternKernel(2.5, 1.5),
+    rf.ExponentialPowerKernel(2.0, 1.5),
+    rf.ExponentialKernel(1.5),
+    rf.CauchyKernel(1.5),
+    2.0 * rf.GaussianKernel(1.5) * rf.LaplacianKernel(1.5),
+)
+
+
+@pytest.mark.parametrize("kernel", SMOOTH, ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gap", [0.0, 30.0, 1e3, 1e4, 1e6, 1e8])
+def test_gram_of_two_clusters_is_that_of_pairs(xp, rng, kernel, dtype, gap):
+    """The error of the exponent is that of squares of at most 2^10, however far the clusters are apart."""
+    kind = rng.standard_normal((12, 4)) + gap * (np.arange(12) % 2)[:, None]
+    x = asarray(xp, kind, dtype)
+    y = asarray(xp, np.concatenate([kind[:5], kind[3:4] + 0.5]), dtype)
+    gram = to_numpy(kernel(x, x))
+    assert same_bits(np.diagonal(gram), kernel.pairwise(x, x))
+    tolerance = (4 + 8) * 2**11 * eps_of(dtype)  # 2 (d + 8) eps r² / 2, r² = 2^10; twice that for a factor 2
+    for other in (x, y):
+        exact = kernel.pairwise(*(to_numpy(a).astype(np.float64) for a in (x[:, None, :], other[None, :, :])))
+        np.testing.assert_allclose(to_numpy(kernel(x, other)), exact, rtol=0, atol=tolerance)
+
+
+def test_gram_where_squares_overflow(xp):
+    x = asarray(xp, np.array([[0.0], [3e30], [3e30]]), "float32")
+    with np.errstate(over="ignore"):
+        gram = to_numpy(rf.GaussianKernel()(x, x[1:, :]))
+    np.testing.assert_array_equal(gram, [[0, 0], [1, 1], [1, 1]])
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected")
+def test_far_clusters_in_compiled_and_mapped_functions(rng):
+    """JAX decides in the compiled program; PyTorch takes differences."""
+    x = rng.standard_normal((6, 3)) + 1e5 * (np.arange(6) % 2)[:, None]
+    x = x.astype(np.float32)
+    kernel = rf.GaussianKernel()
+    exact = kernel.pairwise(x[:, None], x)
+    jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
+    np.testing.assert_allclose(jax.jit(kernel)(x, jax.numpy.asarray(x)), exact, atol=1e-5)
+    batch = jax.numpy.asarray(np.stack([x, x - x]))
+    np.testing.assert_allclose(jax.vmap(kernel)(batch, batch)[0], exact, atol=1e-5)
+    slope = jax.grad(lambda a: kernel(a, a).sum())(batch[0])
+    assert np.all(np.isfinite(slope))
+    there = torch.asarray(np.stack([x, x]))
+    np.testing.assert_allclose(torch.vmap(kernel)(there, there)[0], exact, atol=1e-5)
+    compiled = torch.compile(kernel.__call__, backend="eager")
+    np.testing.assert_allclose(compiled(there[0], there[0]), exact, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 import sys
+import time
 
 import mpmath as mp
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.linalg import hadamard
 from scipy.stats import qmc
 
 import randfeat as rf
+from randfeat.couplings import halton
 from randfeat.couplings.fixed_pairs import FixedPairs
 from randfeat.couplings.halton import first_primes
 from randfeat.couplings.hypergeometric import hyp0f1, hyp0f1_minus_one, log_hyp0f1
@@ -306,6 +308,38 @@ def test_halton_points_are_stratified(dim):
             strata = np.sort(np.floor(base**2 * draw[: base**2, axis]))
             assert np.array_equal(strata, np.arange(base**2))
     assert first_primes(10) == [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]
+
+
+def test_halton_in_many_dimensions():
+    """Axes of large bases: distinct digits, each uniform (fails once in 10^6), and no quadratic cost.
+
+    Whole permutations of all bases are 2.6e9 numbers here and take minutes.
+    """
+    num, dim = 5, 22_000
+    start = time.process_time()
+    points = rf.Halton().points(num, dim, rng=generator(), batch_shape=(1,))[0]
+    assert time.process_time() - start < 30
+    bases = np.array(first_primes(dim))
+    assert bases[[0, 9_999, 21_999]].tolist() == [2, 104_729, 249_439]
+    digits = np.sort(np.floor(points * bases), axis=0)
+    assert np.all(np.diff(digits[:, 2:], axis=0) > 0)
+    for row in points[:, 600:]:
+        counts = np.bincount((16 * row).astype(int), minlength=16)
+        assert stats.chisquare(counts).pvalue > 1e-6 / num
+    correlation = np.corrcoef(points[:, 600:])[np.triu_indices(num, 1)]
+    assert np.all(np.abs(correlation) < LIMIT / np.sqrt(dim - 600))
+
+
+def test_halton_permutations_of_many_digits():
+    """The images of the first digits are all ordered pairs of different digits, equally often (fails once in 10^6)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(halton, "LONGEST", 1)
+        pairs = halton.permutations(4, 2, rng=generator(), batch_shape=(60, 100))
+    assert pairs.shape == (60, 100, 2)
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (pairs[..., 0], pairs[..., 1]), 1)
+    assert np.all(np.diagonal(counts) == 0)
+    assert stats.chisquare(counts[~np.eye(4, dtype=bool)]).pvalue > 1e-6
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(rf.Sobol(), qmc.Sobol), (rf.Halton(), qmc.Halton)])

@@ -198,6 +198,34 @@ class Shrunk(rf.Independent):
         return 0.95 * super().sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
 
 
+class OnlyPairs(rf.Independent):
+    """Rows and their negatives, without saying that only even numbers are possible."""
+
+    def sample(self, num_rows, dim, *, rng=None, batch_shape=()):
+        half = super().sample(num_rows // 2, dim, rng=rng, batch_shape=batch_shape)
+        return np.concatenate([half, -half], axis=-2)
+
+
+class OnlyReshaped(rf.Independent):
+    """The same, with rows that are laid out by reshaping."""
+
+    def sample(self, num_rows, dim, *, rng=None, batch_shape=()):
+        half = super().sample(num_rows // 2, dim, rng=rng, batch_shape=batch_shape)
+        return np.stack([half, -half], axis=-2).reshape(*batch_shape, num_rows, dim)
+
+
+@pytest.mark.parametrize(
+    ("coupling", "outcome"),
+    [(OnlyPairs(), r"gave the shape \(0, 4\)"), (OnlyReshaped(), "raised ValueError: cannot reshape")],
+)
+def test_impossible_numbers_of_rows_are_named(coupling, outcome):
+    message = f"expected 1 rows of dimension 4.*sample {outcome}.*Override nearest_num_rows"
+    with pytest.raises(AssertionError, match=message):
+        check_coupling(coupling)
+    with pytest.raises(AssertionError, match=message):
+        check_estimator(rf.PositiveFeatures(coupling=coupling))
+
+
 def test_the_coupling_contract_can_fail():
     with pytest.raises(AssertionError, match=r"E\|w_0\|²"):
         check_coupling(Shrunk())

@@ -32,6 +32,7 @@ from randfeat._array.cuda import (
 )
 from randfeat._array.loops import (
     compiled,
+    either,
     finish,
     fold,
     gradients,
@@ -76,6 +77,7 @@ __all__ = [
     "device_of",
     "devices",
     "dtype_name",
+    "either",
     "exp_in_place",
     "finish",
     "fold",

@@ -91,6 +91,20 @@ def is_traced(*arrays: Array | None) -> bool:
     return any(isinstance(jax.lax.stop_gradient(x), jax.core.Tracer) for x in arrays if x is not None)
 
 
+def either(condition: Array, first: Callable[[], Array], second: Callable[[], Array]) -> Array:
+    """`first()` if the one bool `condition` holds, else `second()`; both give arrays of one shape and dtype.
+
+    While JAX traces a function, the compiled program decides. While PyTorch compiles or maps one, it is `second()`.
+    """
+    if is_traced(condition):
+        return sys.modules["jax"].lax.cond(condition, first, second)
+    if is_torch_array(condition):
+        torch = sys.modules["torch"]
+        if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(condition):
+            return second()
+    return first() if condition else second()
+
+
 def gradients(function: Callable[..., Array], arrays: Sequence[Array], cotangent: Array) -> list[Array] | None:
     """Gradients of `Σ cotangent · function(*arrays)` for PyTorch tensors; None for other libraries."""
     if not all(is_torch_array(x) for x in arrays):

@@ -1,5 +1,6 @@
 """Rows from scrambled Halton points."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 from randfeat._array import as_generator
 from randfeat.couplings.base import register_coupling
 from randfeat.couplings.quasi_random import QuasiRandom
+
+LONGEST = 4096  # digits of a permutation that is drawn whole, though fewer may be used
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Halton(QuasiRandom):
             index, unit = np.arange(num_rows), 1.0
             total = np.zeros((*batch_shape, num_rows))
             while index.any():
-                permutation = np.argsort(rng.random((*batch_shape, base)), axis=-1)
+                permutation = permutations(base, num_rows, rng=rng, batch_shape=batch_shape)
                 unit /= base
                 total += unit * permutation[..., index % base]
                 index //= base
@@ -44,15 +47,29 @@ class Halton(QuasiRandom):
         return np.minimum(result, 1 - 2.0**-53)  # sums may round to 1
 
 
+def permutations(
+    base: int, num_used: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Independent random permutations of the digits below `base`; of a long one, only the images of the first digits.
+
+    The m first points of an axis use m digits at most, so the cost of d axes does not grow with their bases, about
+    `d log d`.
+    """
+    if base <= max(num_used, LONGEST):
+        return np.argsort(rng.random((*batch_shape, base)), axis=-1)
+    images = [rng.choice(base, size=num_used, replace=False) for _ in range(math.prod(batch_shape))]
+    return np.reshape(np.asarray(images, dtype=np.int64), (*batch_shape, num_used))
+
+
 def first_primes(num: int) -> list[int]:
-    """The `num` smallest primes."""
-    primes: list[int] = []
-    candidate = 2
-    while len(primes) < num:
-        if all(candidate % p for p in primes if p * p <= candidate):
-            primes.append(candidate)
-        candidate += 1
-    return primes
+    """The `num` smallest primes, by the sieve of Eratosthenes; the n-th is below `n (log n + log log n)` for n >= 6."""
+    stop = 15 if num < 6 else math.ceil(num * (math.log(num) + math.log(math.log(num))))
+    is_prime = np.ones(stop, dtype=bool)
+    is_prime[:2] = False
+    for factor in range(2, math.isqrt(stop) + 1):
+        if is_prime[factor]:
+            is_prime[factor * factor :: factor] = False
+    return np.flatnonzero(is_prime)[:num].tolist()
 
 
 register_coupling("halton", Halton)

@@ -5,7 +5,7 @@ from typing import Any
 
 from randfeat._array import Array, namespace
 from randfeat.kernels.base import check_positive
-from randfeat.kernels.distances import expanded_sqdist
+from randfeat.kernels.distances import sqdist
 from randfeat.kernels.softmax import SoftmaxFamily
 
 
@@ -15,8 +15,9 @@ class GaussianKernel(SoftmaxFamily):
 
     length_scale : ℓ, positive, in the units of the inputs; scikit-learn's `gamma` is `1 / 2ℓ²`.
 
-    Exact up to rounding: `pairwise` differences the inputs; the Gram matrix expands the square after moving the origin
-    to the mean of `y`, absolute error of the exponent a few eps times the squared distances from there, over ℓ².
+    Exact up to rounding: `pairwise` differences the inputs. The Gram matrix expands the square after moving the origin
+    to the mean of `y`, absolute error of the exponent a few eps times the squared distances from there, over ℓ²; where
+    that is much, it is computed in float64 or from differences. The diagonal of k(x, x) is exactly 1.
 
     >>> import numpy as np
     >>> GaussianKernel(length_scale=2.0).pairwise(np.array([0.0, 0.0]), np.array([0.0, 2.0]))
@@ -45,7 +46,7 @@ class GaussianKernel(SoftmaxFamily):
         return -0.5
 
     def _log_gram(self, x: Array, y: Array) -> Array:
-        return -expanded_sqdist(x, y, self.length_scale) / 2
+        return -sqdist(x, y, self.length_scale) / 2
 
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         difference = self.unit(x - y)

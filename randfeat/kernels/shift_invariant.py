@@ -8,7 +8,7 @@ import numpy as np
 
 from randfeat._array import Array, namespace
 from randfeat.kernels.base import Kernel, check_positive
-from randfeat.kernels.distances import coordinate_differences, differenced_sqdist, expanded_sqdist, zeros_of_gram
+from randfeat.kernels.distances import coordinate_differences, differenced_sqdist, sqdist, zeros_of_gram
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ShiftInvariantKernel(Kernel):
 class IsotropicKernel(ShiftInvariantKernel):
     """A kernel `L(|x - y|²/ℓ²)` of the distance.
 
-    The Gram matrix expands the square, as for the Gaussian kernel, where L is smooth at 0. Where it is not, a rounding
+    Where L is smooth at 0, the Gram matrix expands the square as for the Gaussian kernel. Where it is not, a rounding
     error of the squared distance would be magnified, and distances come from differences, coordinate by coordinate.
     """
 
@@ -77,8 +77,8 @@ class IsotropicKernel(ShiftInvariantKernel):
         return self.mixture(namespace(squares).sum(squares, axis=-1))
 
     def _gram(self, x: Array, y: Array) -> Array:
-        sqdist = expanded_sqdist if self.smooth else differenced_sqdist
-        return self.mixture(sqdist(x, y, self.length_scale))
+        squared = sqdist if self.smooth else differenced_sqdist
+        return self.mixture(squared(x, y, self.length_scale))
 
 
 @dataclass(frozen=True)

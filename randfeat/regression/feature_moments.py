@@ -8,11 +8,13 @@ import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace
 from randfeat._hints import hinted
-from randfeat.maps import FeatureMap
+from randfeat.maps import FeatureMap, check_feature_map
 
 BLOCK_NUMBERS = 2**22  # target size of a block of features, in numbers
 SHORTEST, LONGEST = 1024, 8192  # limits of the rows of a block
 RANK_UPDATE = 1024  # number of features from which an update in place pays
+FAR = 8.0  # standard deviations of a mean that sums are moved to: nearer, they lose at most two digits
+SUMS = "gram", "centered_cross", "feature_sum", "centered_sum", "centered_gram"
 MIRRORED = 128  # width of the tiles that are transposed in cache
 
 
@@ -24,6 +26,9 @@ class FeatureMoments:
         cross (*batch_shape, m, k)   Σ_j φ(x_j) y_jᵀ,
         feature_sum (*batch_shape, m)    Σ_j φ(x_j),
         target_sum (k,), target_gram (k, k), count    Σ_j y_j, Σ_j y_j y_jᵀ, Σ_j 1.
+
+    Targets are summed about `origin` (k,), near their mean if that is large, so that a mean of 10^8 costs no digit of
+    `centered_cross`, `centered_sum` and `centered_gram`, sums with `y_j - origin`. The three above follow from them.
 
     features : a symmetric map of m features, or a batch of maps that all see the same rows.
 
@@ -46,11 +51,27 @@ class FeatureMoments:
 
     features: FeatureMap
     gram: Array
-    cross: Array
+    centered_cross: Array
     feature_sum: Array
-    target_sum: Array
-    target_gram: Array
+    centered_sum: Array
+    centered_gram: Array
+    origin: Array
     count: int
+
+    @property
+    def cross(self) -> Array:
+        """`Σ_j φ(x_j) y_jᵀ`, (*batch_shape, m, k)."""
+        return self.centered_cross + self.feature_sum[..., :, None] * self.origin
+
+    @property
+    def target_sum(self) -> Array:
+        """`Σ_j y_j`, (k,)."""
+        return self.centered_sum + self.count * self.origin
+
+    @property
+    def target_gram(self) -> Array:
+        """`Σ_j y_j y_jᵀ`, (k, k)."""
+        return self.centered_gram + moved_gram(self.centered_sum, self.origin, self.count)
 
     @classmethod
     @hinted
@@ -61,14 +82,15 @@ class FeatureMoments:
         """
         if isinstance(num_targets, bool) or not isinstance(num_targets, int) or num_targets < 0:
             raise ValueError(f"num_targets must be an integer, 0 or more, got {num_targets!r}.")
+        check_feature_map(features)
         first = next(iter(features.arrays.values()))
         xp, device = namespace(first), device_of(first)
         if dtype not in (None, "float32", "float64"):
             raise ValueError(f'dtype must be "float32", "float64" or None, got {dtype!r}.')
         kind = getattr(xp, dtype) if dtype else compute_dtype(xp, first.dtype)
         m, k, batch = features.num_features, num_targets, features.batch_shape
-        shapes = {"gram": (*batch, m, m), "cross": (*batch, m, k), "feature_sum": (*batch, m)}
-        shapes |= {"target_sum": (k,), "target_gram": (k, k)}
+        shapes = {"gram": (*batch, m, m), "centered_cross": (*batch, m, k), "feature_sum": (*batch, m)}
+        shapes |= {"centered_sum": (k,), "centered_gram": (k, k), "origin": (k,)}
         zeros: Any = {name: xp.zeros(shape, dtype=kind, device=device) for name, shape in shapes.items()}
         return cls(features, count=0, **zeros)
 
@@ -109,7 +131,7 @@ class FeatureMoments:
 
     def _targets(self, length: int, y: Any, xp: Any, device: Any) -> Array:
         """Targets (length, k), checked and cast to the dtype of the sums."""
-        num_targets = self.target_sum.shape[0]
+        num_targets = self.origin.shape[0]
         targets = xp.zeros((length, 0), dtype=self.gram.dtype, device=device) if y is None else as_targets(y, xp)
         if tuple(targets.shape) != (length, num_targets):
             raise ValueError(
@@ -121,10 +143,12 @@ class FeatureMoments:
     def _plus(self, blocks: Iterable[tuple[Array, slice]], targets: Array) -> Self:
         """Moments with blocks of features added; each block comes with the slice of its rows in `targets`."""
         xp = namespace(self.gram)
+        origin = self.origin if self.count else origin_of(targets)
+        targets = targets - origin
         ones = xp.ones((targets.shape[0], 1), dtype=self.gram.dtype, device=device_of(targets))
         columns = xp.concat([targets, ones], axis=1)
         gram = xp.asarray(self.gram, copy=True)
-        sums = xp.concat([xp.matrix_transpose(self.cross), self.feature_sum[..., None, :]], axis=-2)
+        sums = xp.concat([xp.matrix_transpose(self.centered_cross), self.feature_sum[..., None, :]], axis=-2)
         for features, rows in blocks:
             block = cast(features, self.gram.dtype)
             gram = add_gram(gram, block)
@@ -132,10 +156,11 @@ class FeatureMoments:
         return replace(
             self,
             gram=mirrored(gram),
-            cross=xp.matrix_transpose(sums[..., :-1, :]),
+            centered_cross=xp.matrix_transpose(sums[..., :-1, :]),
             feature_sum=sums[..., -1, :],
-            target_sum=self.target_sum + xp.sum(targets, axis=0),
-            target_gram=self.target_gram + xp.matrix_transpose(targets) @ targets,
+            centered_sum=self.centered_sum + xp.sum(targets, axis=0),
+            centered_gram=self.centered_gram + xp.matrix_transpose(targets) @ targets,
+            origin=origin,
             count=self.count + targets.shape[0],
         )
 
@@ -145,9 +170,37 @@ class FeatureMoments:
             raise ValueError("these are moments of different feature maps; draw one map and use it for all the data.")
         if self.cross.shape != other.cross.shape:
             raise ValueError(f"expected as many targets, got {self.cross.shape[-1]} and {other.cross.shape[-1]}.")
-        names = ("gram", "cross", "feature_sum", "target_sum", "target_gram", "count")
-        changes: Any = {name: getattr(self, name) + getattr(other, name) for name in names}
+        if not self.count:
+            return replace(self, **{name: getattr(other, name) for name in (*SUMS, "origin", "count")})
+        other = other._about(self.origin) if other.count else other
+        changes: Any = {name: getattr(self, name) + getattr(other, name) for name in (*SUMS, "count")}
         return replace(self, **changes)
+
+    def _about(self, origin: Array) -> "FeatureMoments":
+        """The same moments with the targets summed about another origin."""
+        shift = self.origin - origin
+        return replace(
+            self,
+            centered_cross=self.centered_cross + self.feature_sum[..., :, None] * shift,
+            centered_sum=self.centered_sum + self.count * shift,
+            centered_gram=self.centered_gram + moved_gram(self.centered_sum, shift, self.count),
+            origin=origin,
+        )
+
+
+def origin_of(targets: Array) -> Array:
+    """The origin for targets (n, k): the mean of each if it is above 8 standard deviations, else 0."""
+    xp = namespace(targets)
+    if not targets.shape[0]:
+        return xp.sum(targets, axis=0)
+    mean = xp.mean(targets, axis=0)
+    deviation = xp.sqrt(xp.mean((targets - mean) ** 2, axis=0))
+    return xp.where(xp.abs(mean) > FAR * deviation, mean, xp.zeros_like(mean))
+
+
+def moved_gram(total: Array, shift: Array, count: int) -> Array:
+    """`Σ_j (z_j + s)(z_j + s)ᵀ - Σ_j z_j z_jᵀ` for z_j (k,) of this `total`: `t sᵀ + s tᵀ + n s sᵀ`."""
+    return total[:, None] * shift + shift[:, None] * total + count * shift[:, None] * shift
 
 
 def as_targets(y: Any, xp: Any) -> Array:

@@ -13,10 +13,11 @@ from randfeat._array import (
     compute_dtype,
     device_of,
     host_to,
+    is_traced,
     namespace,
 )
 from randfeat._hints import hinted
-from randfeat.maps import FeatureMap
+from randfeat.maps import FeatureMap, check_feature_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +67,8 @@ class SampleFunctions:
     def given(self, x: Any, y: Any, *, noise_variance: float, rng: Any = None) -> Self:
         """Posterior functions, given observations y (n,) at x (n, d) with independent noise of this variance.
 
-        rng : seed of the noise ε of each function. A noise variance of 0 interpolates the data, unless the kernel
-            matrix is singular.
+        rng : seed of the noise ε of each function. A noise variance of 0 interpolates the data; if the kernel
+            matrix is then singular, as for equal points, that is a ValueError.
         """
         if self.points is not None:
             raise ValueError("these functions have seen data: condition those of the prior on all data at once.")
@@ -81,8 +82,12 @@ class SampleFunctions:
         noise = host_to(as_generator(rng).standard_normal(tuple(prior.shape)), prior) * math.sqrt(noise_variance)
         identity = xp.eye(x.shape[0], dtype=x.dtype, device=device_of(x))
         gram = self.features.estimator.kernel(x, x) + noise_variance * identity
-        residual = cast(y, x.dtype)[:, None] - prior - noise
-        solution = xp.linalg.solve(xp.broadcast_to(gram, (*residual.shape[:-2], *gram.shape)), residual)
+        solution = solved(gram, cast(y, x.dtype)[:, None] - prior - noise)
+        if solution is None:
+            raise ValueError(
+                f"the kernel matrix of the {x.shape[0]} points plus the noise variance {noise_variance:g} is singular "
+                "up to rounding: points are equal or nearly so. Give a larger noise_variance, or each point once."
+            )
         return replace(self, points=x, update=solution)
 
     def _inputs(self, x: Any, name: str) -> Array:
@@ -90,6 +95,23 @@ class SampleFunctions:
         if x.ndim != 2 or x.shape[-1] != self.features.dim:
             raise ValueError(f"{name} must have shape (n, {self.features.dim}), got {tuple(x.shape)}.")
         return cast(x, compute_dtype(namespace(x), x.dtype))
+
+
+def solved(matrix: Array, right: Array) -> Array | None:
+    """`A⁻¹ b` for A (n, n), b (..., n, s); None if A is singular up to rounding: no digit of `A (A⁻¹ b)` is right."""
+    xp = namespace(matrix)
+    matrices = xp.broadcast_to(matrix, (*right.shape[:-2], *matrix.shape))
+    try:
+        solution = xp.linalg.solve(matrices, right)
+    except Exception as error:
+        if "LinAlgError" not in type(error).__name__:  # each library has a class of its own
+            raise
+        return None
+    if is_traced(solution) or 0 in solution.shape:
+        return solution
+    largest = float(xp.max(xp.abs(solution))) * float(xp.max(xp.abs(matrix)))
+    rounding = float(xp.finfo(matrix.dtype).eps) * matrix.shape[-1] * largest
+    return solution if rounding <= float(xp.max(xp.abs(right))) else None
 
 
 @hinted
@@ -101,6 +123,7 @@ def prior_functions(features: FeatureMap, num_samples: int = 1, *, rng: Any = No
     num_samples : s, the number of functions for each map.
     rng : seed of the weights.
     """
+    check_feature_map(features)
     if not features.estimator.symmetric:
         raise TypeError(f"{type(features.estimator).__name__} has different query and key features, and no functions.")
     shape = (*features.batch_shape, features.num_features, as_count(num_samples, "num_samples"))

@@ -30,8 +30,8 @@ class RidgeProblem:
         rounding    eigenvalues of G below this are rounding errors: m eps times the trace of Φᵀ Φ.
 
     Then `W = (G + αI)^{-1} C` and `b = ȳ - Wᵀ φ̄`.
-    Limits: subtracting n φ̄ φ̄ᵀ and n ȳ² loses digits if means are large. Center targets whose mean is 1e6 times their
-    spread.
+    The moments have targets about an origin near their mean, so C and the squares lose no digits to a large ȳ.
+    Limits: subtracting n φ̄ φ̄ᵀ loses digits if means of features are large.
     """
 
     gram: np.ndarray
@@ -50,16 +50,21 @@ class RidgeProblem:
             raise ValueError(f"expected moments of a single map, got batch_shape {moments.features.batch_shape}.")
         if moments.count < 1:
             raise ValueError("expected the moments of at least one row, got none; append the data first.")
-        gram, cross, squares = (as_host(x, "moments") for x in (moments.gram, moments.cross, moments.target_gram))
+        gram, count = as_host(moments.gram, "moments"), moments.count
         rounding = float(len(gram) * np.finfo(np.float64).eps * np.trace(gram))
-        feature_mean, target_mean = np.zeros(gram.shape[0]), np.zeros(cross.shape[1])
         if intercept:
-            feature_mean = as_host(moments.feature_sum, "moments") / moments.count
-            target_mean = as_host(moments.target_sum, "moments") / moments.count
+            sums = moments.centered_cross, moments.centered_gram, moments.centered_sum, moments.feature_sum
+            cross, squares, target_sum, feature_sum = (as_host(x, "moments") for x in sums)
+            feature_mean, centered_mean = feature_sum / count, target_sum / count
+            target_mean = as_host(moments.origin, "moments") + centered_mean
+        else:
+            cross, squares = (as_host(x, "moments") for x in (moments.cross, moments.target_gram))
+            feature_mean, centered_mean = np.zeros(gram.shape[0]), np.zeros(cross.shape[1])
+            target_mean = centered_mean
         return cls(
-            gram=gram - moments.count * np.outer(feature_mean, feature_mean),
-            cross=cross - moments.count * np.outer(feature_mean, target_mean),
-            target_squares=np.maximum(np.diagonal(squares) - moments.count * target_mean**2, 0.0),
+            gram=gram - count * np.outer(feature_mean, feature_mean),
+            cross=cross - count * np.outer(feature_mean, centered_mean),
+            target_squares=np.maximum(np.diagonal(squares) - count * centered_mean**2, 0.0),
             count=moments.count,
             degrees=moments.count - bool(intercept),
             feature_mean=feature_mean,

@@ -47,7 +47,23 @@ class Report:
 def possible_rows(coupling: Any, dim: int, num_rows: Iterable[int] | None) -> list[int]:
     """Numbers of rows to check at, each moved to the nearest number that the coupling can have."""
     requested = (1, dim - 1, dim, dim + 2, 2 * dim) if num_rows is None else num_rows
-    return sorted({coupling.nearest_num_rows(num, dim)[-1] for num in requested if num > 0})
+    possible = sorted({coupling.nearest_num_rows(num, dim)[-1] for num in requested if num > 0})
+    for num in possible:
+        check_can_draw(coupling, num, dim)
+    return possible
+
+
+def check_can_draw(coupling: Any, num_rows: int, dim: int) -> None:
+    """Raise an AssertionError unless `sample` gives as many rows as `nearest_num_rows` promises."""
+    wish = f"{num_rows} rows of dimension {dim}"
+    promised = f"{coupling!r}: expected {wish}, which nearest_num_rows says are possible, but sample"
+    advice = "Override nearest_num_rows, if only some numbers of rows are possible."
+    try:
+        shape = np.shape(coupling.sample(num_rows, dim, rng=0))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise AssertionError(f"{promised} raised {reason}. {advice}") from error
+    assert shape == (num_rows, dim), f"{promised} gave the shape {shape}. {advice}"
 
 
 def bonferroni(false_alarm: float, num_checks: int) -> float:

@@ -156,7 +156,7 @@ def test_dask_knows_how_large_things_are():
     moments = rf.FeatureMoments.empty(trigonometric(), 2)
     state = rf.AttentionState.empty(8, 3, like=np.zeros(1))
     assert dask.sizeof.sizeof(trigonometric()) == 8 * 4 * 3
-    assert dask.sizeof.sizeof(moments) == 8 * (8 * 8 + 8 * 2 + 8 + 2 + 2 * 2)
+    assert dask.sizeof.sizeof(moments) == 8 * (8 * 8 + 8 * 2 + 8 + 2 + 2 * 2 + 2)
     assert dask.sizeof.sizeof(state) == 8 * (1 + 8 * 3 + 8)
 
 

@@ -227,3 +227,34 @@ def test_mistakes_in_blocks(data):
         classifier.partial_fit(X, labels, classes=["a", "b"])
     with pytest.raises(ValueError, match="at least 2 classes, got one class"):
         RandomFeatureRidgeClassifier(**SMALL).fit(X, np.ones(200, int))
+
+
+@pytest.mark.parametrize("how", ["fit", "blocks", "two targets"])
+@pytest.mark.parametrize(
+    ("factor", "offset"), [(1, 1e4), (1, 1e6), (1, 1e8), (1, 1.7e9), (1, -1e8), (1e-3, 1e5), (1e3, 1e8)]
+)
+def test_what_is_reported_does_not_depend_on_the_mean_of_the_target(how, factor, offset):
+    """Penalty, R², noise, deviations, weights, predictions of `a y + c`: to 6 digits, or to the rounding of a y + c."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (400, 2))
+    y = np.sin(X[:, 0] * X[:, 1]) + 0.1 * rng.standard_normal(400)
+
+    def reported(target, scale, shift):
+        model = RandomFeatureRidge(gamma=0.5, n_components=60, random_state=0)
+        many = np.stack([target, X[:, 0] * scale], axis=1) if how == "two targets" else target
+        if how == "blocks":
+            for start in range(0, 400, 90):
+                model.partial_fit(X[start : start + 90], many[start : start + 90])
+        else:
+            model.fit(X, many)
+        mean, deviation = model.predict(X, return_std=True)
+        first = (slice(None), 0) if how == "two targets" else slice(None)
+        noise, weights = np.atleast_1d(model.noise_variance_)[0], np.atleast_2d(model.coef_)[0]
+        mean = (mean[first] - shift) / scale
+        return model.alpha_, model.score(X, many), noise / scale**2, deviation[first] / scale, weights / scale, mean
+
+    near = reported(factor * y, factor, 0.0)
+    far = reported(factor * y + offset, factor, offset)
+    rounding = 100 * np.spacing(abs(offset)) / factor
+    for expected, found in zip(near, far, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6 + rounding, atol=rounding * np.max(np.abs(expected)))

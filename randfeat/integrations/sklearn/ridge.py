@@ -20,7 +20,7 @@ from randfeat.regression.ridge import RidgeProblem
 __all__ = ["RandomFeatureRidge", "RandomFeatureRidgeClassifier"]
 
 BLOCK_NUMBERS = 2**22  # size of a block of features, in numbers
-SUMS = ("gram", "cross", "feature_sum", "target_sum", "target_gram")
+SUMS = ("gram", "centered_cross", "feature_sum", "centered_sum", "centered_gram", "origin")
 
 
 class FeatureRidge(Hinted, BaseEstimator):
@@ -203,7 +203,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         y = to_numpy(y)
         if is_first:
             self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
-        expected = self.sums_["target_sum"].shape[0]
+        expected = self.sums_["origin"].shape[0]
         if (y.ndim == 2) != self._many or y.size != len(y) * expected:
             raise ValueError(f"y must have as many outputs as before, {expected}, got shape {y.shape}.")
         self._append(X, y.reshape(len(y), -1).astype(np.float64))
