@@ -293,6 +293,25 @@ def test_a_gate_too_many_is_caught(monkeypatch):
         test_gates_per_feature(load_backend("numpy"), np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("num_keys", [0, 5])
+@pytest.mark.parametrize("num_queries", [0, 3])
+@pytest.mark.parametrize("offset", [-20, -2])
+@pytest.mark.parametrize("width", [1, 10])
+def test_windows_of_queries_before_every_key(xp, rng, num_queries, num_keys, offset, width):
+    """A query at a negative position sees no key, so that its output is zero; there may be no query at all."""
+    phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    query, key, value = rng.standard_normal((num_queries, 4)), *rng.standard_normal((2, num_keys, 4))
+    options = {"is_causal": True, "causal_offset": offset}
+    actual = attend(xp, phi, (query, key, value), options | {"window": width})
+    if width <= 1:
+        expected = attend(xp, phi, (query, key, value), options)
+        first = 1 - offset  # the query at position 1 has more than its own key
+    else:
+        expected, first = rf.softmax_attention(query, key, value, **options), None
+    assert actual.shape == (num_queries, 4)
+    np.testing.assert_allclose(to_numpy(actual)[:first], to_numpy(expected)[:first], rtol=0, atol=1e-12)
+
+
 def test_a_window_over_everything_is_exact(xp, rng):
     query, key, value = numbers(rng)
     phi = rf.PositiveFeatures().draw(D, 8, rng=0, like=asarray(xp, query))

@@ -26,7 +26,7 @@ def near_partial(inputs: Inputs, kernel: Kernel, *, window: int, offset: int, is
     ahead = min(max(-offset, 0), inputs.num_queries)  # queries before every key
     nothing = exact_partial(inputs.part(slice(0, ahead), slice(0, 0)), kernel, None)
     query, columns = inputs.query[..., ahead:, :], present_columns(inputs)
-    start, num = ahead + offset, query.shape[-2]
+    start, num = max(offset, 0), query.shape[-2]
     window = min(window, max(start + num, inputs.num_keys, 1))  # a longer one sees no more
     later = 0 if is_causal else window - 1
     earlier = window - 1
