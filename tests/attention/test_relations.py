@@ -416,6 +416,41 @@ def test_decoding_with_an_offset(xp, rng):
             np.testing.assert_allclose(out, whole[:, -last:], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("per_head", [False, True], ids=["number", "heads"])
+@pytest.mark.parametrize("num_keys", [0, 1, 20])
+@pytest.mark.parametrize("offset", [0, 1, -2])
+def test_decay_reaches_queries_beyond_the_last_key(xp, rng, offset, num_keys, per_head):
+    """The factor is decay^(i - j) there too: without memory such a query sees no key, and its output is zero."""
+    phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    num_queries, decays = num_keys + 3, [0.0, 0.3, 1.0]
+    query, (key, value) = rng.standard_normal((3, num_queries, 4)), rng.standard_normal((2, 3, num_keys, 4))
+    distance = np.arange(num_queries)[:, None] + offset - np.arange(num_keys)
+    for decay in [np.array(decays)] if per_head else decays:
+        options = {"decay": decay, "is_causal": True, "causal_offset": offset}
+        with np.errstate(divide="ignore"):
+            log = np.log(np.broadcast_to(decay, (3,)))[:, None, None]
+        faded = np.multiply(distance, log, where=distance != 0, out=np.zeros((3, *distance.shape)))
+        logs = np.where(distance >= 0, faded, -np.inf)
+        inputs = [asarray(xp, x) for x in (query, key, value)]
+        expected = naive_attention(phi, query, key, value, log_weights=logs, merges=40)
+        expected.check(rf.linear_attention(*inputs, phi, **options), EPS, most=1e-9)
+        expected = naive_kernel_attention(rf.SoftmaxKernel(), query, key, value, log_weights=logs)
+        expected.check(rf.softmax_attention(*inputs, **options), EPS, most=1e-9)
+
+
+def test_no_memory_of_a_state(xp, rng):
+    """The keys of a state are before position 0: without memory no query sees them, whether or not there are keys."""
+    phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    query, key, value = (asarray(xp, x) for x in rng.standard_normal((3, 5, 4)))
+    _, state = rf.linear_attention(query, key, value, phi, is_causal=True, return_state=True)
+    for num_keys in (0, 2):
+        given = query, key[:num_keys, :], value[:num_keys, :]
+        after = rf.linear_attention(*given, phi, is_causal=True, decay=0.0, initial_state=state)
+        alone = rf.linear_attention(*given, phi, is_causal=True, decay=0.0)
+        np.testing.assert_array_equal(to_numpy(after), to_numpy(alone))
+        np.testing.assert_array_equal(to_numpy(after)[num_keys:], 0.0)
+
+
 def test_strong_decay_is_never_divided_by(rng):
     """Factors of e^-60 for each position, whose products leave every range: only the own key is left."""
     query, key, value = (x.astype(np.float32) for x in numbers(rng, queries=100, keys=100))

@@ -5,7 +5,7 @@ from typing import Any
 
 from randfeat._array import Array, cumulative_sum, device_of, fold, namespace
 from randfeat.attention.generic.causal import Square, attend_square, causal_partial
-from randfeat.attention.generic.gates import decayed_square, gates_between, remaining
+from randfeat.attention.generic.gates import decayed_square, gates_between, remaining, vanishing
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
@@ -55,8 +55,13 @@ def causal_pass(
     state, found = fold_state(step, state, columns, CAUSAL_CHUNK)
     outputs += [PartialOutput(*part) for part in found]
     if rest.num_queries or not outputs:
-        outputs += read(rest.query, features, state)
+        outputs += read(rest.query, features, state if log_gates is None else beyond_the_keys(state, log_gates))
     return outputs, append(rest, features, state, rows(gates, end, inputs.num_keys))
+
+
+def beyond_the_keys(state: AttentionState, log_gates: Array) -> AttentionState:
+    """The state as queries behind the last key read it: a gate of 0 leaves nothing, any other one cancels."""
+    return state if log_gates.shape[-2] != 1 else state.scaled(vanishing(log_gates))
 
 
 def read(query: Array, features: FeatureMap, state: AttentionState) -> list[PartialOutput]:
