@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,10 @@ def fold(
     """
     num = columns[0].shape[-2]
     num_whole = num // size if is_traced(*carry, *columns) else 0
-    loop_stop = num_whole * size if num_whole > 1 else 0
-    intervals = [(start, min(start + size, num)) for start in range(loop_stop, num, size)]
+    looped = num_whole if num_whole > 1 else 0
+    loop_stop = looped * size
+    num_parts = -(-num // size)  # which a compiler may know where it does not know the number of rows
+    intervals = list(pairwise([*(size * i for i in range(looped, num_parts)), num]))
     if loop_stop:
         intervals = [(0, loop_stop), *intervals]
     all_results = []

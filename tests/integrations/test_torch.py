@@ -247,3 +247,42 @@ def test_module_misuse():
         LinearAttention(rf.PositiveFeatures(), 8, 16, heads=0)
     with pytest.raises(ValueError, match="dimension 8, but the features were drawn for 4"):
         LinearAttention(rf.PositiveFeatures(), 4, 16)(*problem("plain")[0])
+
+
+@pytest.fixture
+def graphs():
+    """A backend that counts the graphs it is given."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    yield CompileCounterWithBackend("eager")
+    torch._dynamo.reset()
+
+
+COMPILED = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+
+
+@COMPILED
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_one_graph_compiles_full_attention_of_many_lengths(graphs, dynamic):
+    """Up to the length of a chunk there is one graph beside the first, static one."""
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
+    compiled = torch.compile(
+        lambda *inputs: rf.linear_attention(*inputs, phi), fullgraph=True, dynamic=dynamic, backend=graphs
+    )
+    for length in (10, 20, 33, 64, 256):
+        inputs = torch.randn(3, 2, 5, length, 8)
+        torch.testing.assert_close(compiled(*inputs), rf.linear_attention(*inputs, phi))
+    assert graphs.frame_count == (1 if dynamic else 2)
+
+
+@COMPILED
+def test_causal_attention_is_compiled_once_for_each_power_of_two(graphs):
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
+    compiled = torch.compile(
+        lambda *inputs: rf.linear_attention(*inputs, phi, is_causal=True), fullgraph=True, dynamic=True, backend=graphs
+    )
+    for batch, length in ((2, 10), (3, 13), (4, 20), (3, 31), (3, 27), (2, 18)):
+        inputs = torch.randn(3, batch, 5, length, 8)
+        torch.testing.assert_close(compiled(*inputs), rf.linear_attention(*inputs, phi, is_causal=True))
+    assert graphs.frame_count == 2

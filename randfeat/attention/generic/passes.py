@@ -39,7 +39,7 @@ def causal_pass(
 
     def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gates: Any) -> tuple:
         num = value.shape[-2]
-        size = 1 << (num - 1).bit_length()
+        size = power_of_two(num)
         queries, keys = features.queries(query), keys_of(features, key, mask)
         square: Square = attend_square
         seen = queries
@@ -122,6 +122,14 @@ def keys_of(features: FeatureMap, key: Array, mask: Array | None) -> Features:
         return keys
     xp = namespace(mask)
     return Features(keys.values, xp.where(mask, keys.log_scale, -xp.inf))
+
+
+def power_of_two(num: int) -> int:
+    """The smallest power of two that is not below `num`; found by comparisons, which leave `num` open to a compiler."""
+    size = 1
+    while size < num:
+        size *= 2
+    return size
 
 
 def pad(x: Array, size: int, fill: float) -> Array:
