@@ -94,6 +94,11 @@ def is_traced(*arrays: Array | None) -> bool:
     return any(isinstance(jax.lax.stop_gradient(x), jax.core.Tracer) for x in arrays if x is not None)
 
 
+def is_compiling(x: Array) -> bool:
+    """Whether PyTorch is compiling or exporting the operations on the tensor `x`."""
+    return is_torch_array(x) and sys.modules["torch"].compiler.is_compiling()
+
+
 def gradients(function: Callable[..., Array], arrays: Sequence[Array], cotangent: Array) -> list[Array] | None:
     """Gradients of `Σ cotangent · function(*arrays)` for PyTorch tensors; None for other libraries."""
     if not all(is_torch_array(x) for x in arrays):

@@ -43,6 +43,9 @@ class LinearAttention(torch.nn.Module):
     ['rows']
     """
 
+    _made: tuple[FeatureMap, list[int]] | None = None
+    """The feature map, and the versions of the buffers that it was made of."""
+
     @hinted
     def __init__(
         self,
@@ -73,9 +76,18 @@ class LinearAttention(torch.nn.Module):
 
     @property
     def features(self) -> FeatureMap:
-        """The feature map, made of the buffers."""
+        """The feature map, made of the buffers; the same object, with its fingerprint, until one of them changes."""
         arrays = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
-        return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+        if torch.compiler.is_compiling() or any(array.is_inference() for array in arrays.values()):
+            return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+        versions = [array._version for array in arrays.values()]  # a write in place counts one up
+        if self._made is not None:
+            features, then = self._made
+            if then == versions and all(features.arrays[name] is array for name, array in arrays.items()):
+                return features
+        features = FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+        self._made = features, versions
+        return features
 
     @property
     def options(self) -> dict[str, Any]:

@@ -286,3 +286,42 @@ def test_causal_attention_is_compiled_once_for_each_power_of_two(graphs):
         inputs = torch.randn(3, batch, 5, length, 8)
         torch.testing.assert_close(compiled(*inputs), rf.linear_attention(*inputs, phi, is_causal=True))
     assert graphs.frame_count == 2
+
+
+@COMPILED
+def test_decoding_is_compiled(graphs):
+    """A state goes in and out of one graph, as from the module itself."""
+    module = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16, heads=5, is_causal=True)
+    compiled = torch.compile(
+        lambda *inputs: module(*inputs[:3], initial_state=inputs[3], return_state=True), fullgraph=True, backend=graphs
+    )
+    _, expected = module(*torch.randn(3, 2, 5, 7, 8), return_state=True)
+    state = expected
+    for _ in range(5):
+        inputs = torch.randn(3, 2, 5, 1, 8)
+        actual, state = compiled(*inputs, state)
+        output, expected = module(*inputs, initial_state=expected, return_state=True)
+        torch.testing.assert_close(actual, output)
+        torch.testing.assert_close(state.weighted, expected.weighted)
+    assert graphs.frame_count <= 2
+
+
+def test_the_feature_map_is_kept_until_a_buffer_changes():
+    """Its fingerprint is computed once; every way to change the rows gives a new one."""
+    module = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16)
+    other = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16, rng=1)
+    assert module.features is module.features
+    seen = [module.features.fingerprint]
+    changes = (
+        lambda: module.redraw(2),
+        lambda: module.load_state_dict(other.state_dict()),
+        lambda: module.rows.mul_(2),
+        lambda: setattr(module, "rows", module.rows + 1),
+    )
+    for change in changes:
+        change()
+        rows = rf.FeatureMap(module.estimator, 8, 16, {"rows": module.rows})
+        assert module.features.fingerprint == rows.fingerprint
+        seen.append(rows.fingerprint)
+    assert len(set(seen)) == len(seen)
+    assert copy.deepcopy(module).features.arrays["rows"] is not module.rows
