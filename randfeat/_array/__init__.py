@@ -31,6 +31,7 @@ from randfeat._array.cuda import (
     on_device_of,
 )
 from randfeat._array.loops import (
+    autocast_dtype,
     compiled,
     finish,
     fold,
@@ -65,6 +66,7 @@ __all__ = [
     "as_generator",
     "as_host",
     "as_integers",
+    "autocast_dtype",
     "broadcasts_to",
     "cast",
     "compiled",

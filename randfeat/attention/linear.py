@@ -46,7 +46,8 @@ def linear_attention(
     key : (..., S, d).
         S keys.
     value : (..., S, dv).
-        One value for each key. Query, key and value have one array library and one dtype.
+        One value for each key. Query, key and value have one array library and one dtype. Under `torch.autocast`, if
+        their dtypes differ, they are cast to its dtype, as in PyTorch's own attention.
     features : FeatureMap.
         The result of `estimator.draw(dim=d, ..., like=query)`. `batch_shape=(heads,)` draws one map for each head.
     is_causal : bool.

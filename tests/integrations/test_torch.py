@@ -12,6 +12,7 @@ from tests.cases import ATTENTION
 
 torch = pytest.importorskip("torch", reason="pip install 'randfeat[torch]'")
 exact = torch.nn.functional.scaled_dot_product_attention
+from randfeat.integrations import torch_autograd  # noqa: E402
 from randfeat.integrations.torch import LinearAttention, scaled_dot_product_attention  # noqa: E402
 
 MASK = torch.arange(7) < torch.tensor([[7], [4]])  # (batch, S)
@@ -325,3 +326,24 @@ def test_the_feature_map_is_kept_until_a_buffer_changes():
         seen.append(rows.fingerprint)
     assert len(set(seen)) == len(seen)
     assert copy.deepcopy(module).features.arrays["rows"] is not module.rows
+
+
+@pytest.mark.parametrize("which", [(2,), (0, 1), (0,)], ids=str)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_dtypes_that_autocast_leaves_mixed(is_causal, which):
+    """They are cast to its dtype, as PyTorch does; gradients have the dtypes of the inputs."""
+    module = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16)
+    half = [x.to(torch.bfloat16) for x in torch.randn(3, 2, 4, 7, 8)]
+    mixed = [(x if i in which else x.float()).requires_grad_() for i, x in enumerate(half)]
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = module(*mixed, is_causal=is_causal)
+        assert actual.dtype == exact(*mixed, is_causal=is_causal).dtype == torch.bfloat16
+        assert same_bits(actual.float(), module(*half, is_causal=is_causal).float())
+        saving = torch_autograd.linear_attention(*mixed, module.features, is_causal=is_causal)
+        assert same_bits(saving.float(), actual.float())
+    for output in (actual, saving):
+        gradients = torch.autograd.grad(output.float().square().sum(), mixed)
+        assert [x.dtype for x in gradients] == [x.dtype for x in mixed]
+    for inputs in (mixed, [mixed[0], mixed[1].double(), mixed[2]]):
+        with pytest.raises(TypeError, match="must have one dtype"), torch.autocast("cpu", enabled=inputs is not mixed):
+            module(*inputs)
