@@ -347,3 +347,16 @@ def test_dtypes_that_autocast_leaves_mixed(is_causal, which):
     for inputs in (mixed, [mixed[0], mixed[1].double(), mixed[2]]):
         with pytest.raises(TypeError, match="must have one dtype"), torch.autocast("cpu", enabled=inputs is not mixed):
             module(*inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("pair", [False, True])
+def test_offsets_of_packed_sequences_are_tensors_on_the_host(dtype, pair):
+    inputs, cuts = torch.randn(3, 2, 7, 8), [0, 3, 3, 7]
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=inputs[0])
+    given = torch.tensor(cuts, dtype=dtype)
+    for function in (rf.linear_attention, lambda *given, **options: rf.softmax_attention(*given[:3], **options)):
+        actual = function(*inputs, phi, cu_seqlens=(given, given) if pair else given)
+        assert same_bits(actual, function(*inputs, phi, cu_seqlens=cuts))
+    with pytest.raises(TypeError, match=r"on the host .* got Tensor on meta"):
+        rf.linear_attention(*inputs, phi, cu_seqlens=given.to("meta"))
