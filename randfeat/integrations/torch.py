@@ -142,8 +142,8 @@ def scaled_dot_product_attention(
 ) -> torch.Tensor:
     """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
 
-    attn_mask : bool, (..., 1, S), True = take part: padding, the same for every query. It may be combined with
-        is_causal. Masks over (L, S) pairs and additive masks have no linear-time form and are refused.
+    attn_mask : (..., 1, S), the same for every query: bool, True = take part, or 0 = take part and -inf. It may be
+        combined with is_causal. Masks over (L, S) pairs and other additive masks are refused.
     dropout_p : must be 0, since single weights are never computed.
     features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
@@ -167,7 +167,20 @@ def scaled_dot_product_attention(
         features.features if isinstance(features, LinearAttention) else features,
         is_causal=is_causal,
         scale=scale,
-        key_mask=None if attn_mask is None else key_mask_of(attn_mask, key.ndim, name="attn_mask"),
+        key_mask=None if attn_mask is None else key_mask_of(present_keys(attn_mask), key.ndim, name="attn_mask"),
         enable_gqa=enable_gqa,
         **options,
     )
+
+
+def present_keys(attn_mask: torch.Tensor) -> torch.Tensor:
+    """A boolean mask as it is; summands of the logits as the mask of those that are 0, where all others are -inf."""
+    if not attn_mask.is_floating_point():
+        return attn_mask
+    present = attn_mask == 0
+    if not bool(torch.all(present | (attn_mask == -torch.inf))):
+        raise ValueError(
+            f"attn_mask of dtype {attn_mask.dtype} must be 0 where a key takes part and -inf where it does not, got "
+            "other numbers; biases of single logits have no linear-time form: pass a boolean mask, True = take part."
+        )
+    return present

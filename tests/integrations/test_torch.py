@@ -158,7 +158,8 @@ def test_positional_arguments_are_those_of_pytorch():
         ({"dropout_p": 0.1}, ValueError, "dropout_p must be 0, got 0.1"),
         ({"attn_mask": torch.ones(7, 7, dtype=torch.bool)}, ValueError, r"pairs of queries and keys .* is_causal"),
         ({"attn_mask": torch.ones(2, 4, 7, 7, dtype=torch.bool).tril()}, ValueError, r"\(2, 4, 7, 7\)"),
-        ({"attn_mask": torch.zeros(2, 1, 1, 7)}, TypeError, "must be boolean"),
+        ({"attn_mask": torch.ones(2, 1, 1, 7)}, ValueError, "must be 0 where a key takes part"),
+        ({"attn_mask": torch.ones(2, 1, 1, 7, dtype=torch.int64)}, TypeError, "must be boolean"),
         ({"attn_mask": torch.ones(7, dtype=torch.bool)}, ValueError, r"shape \(..., 1, S\)"),
         ({"attn_mask": torch.ones(3, 1, 1, 7, dtype=torch.bool)}, ValueError, "key_mask must have shape"),
         ({"features": rf.PositiveFeatures()}, TypeError, "features must be a FeatureMap"),
@@ -360,3 +361,18 @@ def test_offsets_of_packed_sequences_are_tensors_on_the_host(dtype, pair):
         assert same_bits(actual, function(*inputs, phi, cu_seqlens=cuts))
     with pytest.raises(TypeError, match=r"on the host .* got Tensor on meta"):
         rf.linear_attention(*inputs, phi, cu_seqlens=given.to("meta"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_summands_of_the_logits_that_mask_keys(dtype):
+    inputs = torch.randn(3, 2, 4, 7, 8)
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=inputs[0])
+    mask = MASK[:, None, None]
+    added = torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, -torch.inf)
+    for is_causal in (False, True):
+        actual, expected = (
+            scaled_dot_product_attention(*inputs, m, is_causal=is_causal, features=phi) for m in (added, mask)
+        )
+        assert same_bits(actual, expected)
+    with pytest.raises(ValueError, match="must be 0 where a key takes part and -inf"):
+        scaled_dot_product_attention(*inputs, added + 1, features=phi)
