@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from randfeat._array import Array, Arrays, as_floating, cast, compute_dtype, host_or_none, move_to, namespace
+from randfeat._array import (
+    Array,
+    Arrays,
+    as_floating,
+    cast,
+    compute_dtype,
+    host_or_none,
+    is_compiling,
+    move_to,
+    namespace,
+)
 from randfeat._hints import attribute_error, described
 from randfeat._hints.words import OF_A_MAP
 from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
@@ -67,9 +77,13 @@ class FeatureMap:
         """Shape of the batch of independent maps, one per head for instance; `()` for a single map."""
         return tuple(self._first.shape[:-2])
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str | None:
         """A digest of the estimator and the drawn arrays, the same in every library and dtype; None while traced."""
+        return None if is_compiling(self._first) else self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str | None:
         digest = hashlib.sha256(repr((self.estimator, self.dim, self.num_features)).encode())
         for name in sorted(self.arrays):
             array = host_or_none(self.arrays[name])

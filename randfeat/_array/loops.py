@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,10 @@ def fold(
     """
     num = columns[0].shape[-2]
     num_whole = num // size if is_traced(*carry, *columns) else 0
-    loop_stop = num_whole * size if num_whole > 1 else 0
-    intervals = [(start, min(start + size, num)) for start in range(loop_stop, num, size)]
+    looped = num_whole if num_whole > 1 else 0
+    loop_stop = looped * size
+    num_parts = -(-num // size)  # which a compiler may know where it does not know the number of rows
+    intervals = list(pairwise([*(size * i for i in range(looped, num_parts)), num]))
     if loop_stop:
         intervals = [(0, loop_stop), *intervals]
     all_results = []
@@ -103,6 +106,21 @@ def either(condition: Array, first: Callable[[], Array], second: Callable[[], Ar
         if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(condition):
             return second()
     return first() if condition else second()
+
+
+def autocast_dtype(*arrays: Array) -> Any:
+    """The dtype of `torch.autocast` where it is in force for these tensors; float64 is never cast."""
+    if not all(is_torch_array(x) for x in arrays):
+        return None
+    torch, kind = sys.modules["torch"], arrays[0].device.type
+    if not torch.is_autocast_enabled(kind) or any(x.dtype == torch.float64 for x in arrays):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def is_compiling(x: Array) -> bool:
+    """Whether PyTorch is compiling or exporting the operations on the tensor `x`."""
+    return is_torch_array(x) and sys.modules["torch"].compiler.is_compiling()
 
 
 def gradients(function: Callable[..., Array], arrays: Sequence[Array], cotangent: Array) -> list[Array] | None:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from randfeat._array import Array, namespace
 from randfeat.attention.cuda.executor import CudaExecutor
-from randfeat.attention.generic.sweeps import Gradients, causal_sweeps, full_sweeps
+from randfeat.attention.generic.sweeps import Gradients, causal_sweeps, full_sweeps, sum_to
 from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.relations import Plain
@@ -54,8 +54,11 @@ class GenericExecutor:
                 column.append(x)
         dq, dk, dv = (column[0] if len(column) == 1 else xp.concat(column, axis=-2) for column in columns)
         if inputs.key_mask is not None:
-            present = inputs.key_mask[..., None]
-            dk, dv = (xp.where(present, x, xp.zeros_like(x)) for x in (dk, dv))
+            present = inputs.key_mask[..., None]  # it may have broadcast the values to the shape of the keys
+            dk, dv = (
+                sum_to(xp.where(present, x, xp.zeros_like(x)), tuple(like.shape))
+                for x, like in ((dk, inputs.key), (dv, inputs.value))
+            )
         return dq * inputs.root, dk * inputs.root, dv
 
 

@@ -11,6 +11,7 @@ from randfeat._array import (
     as_bool,
     as_floating,
     as_integers,
+    autocast_dtype,
     cast,
     compute_dtype,
     device_of,
@@ -71,9 +72,7 @@ class Inputs:
             key_mask = np.asarray(key_mask)
         xp = namespace(query, key, value, key_mask)
         check_shapes(query, key, value, enable_gqa=enable_gqa)
-        if not query.dtype == key.dtype == value.dtype:
-            names = ", ".join(dtype_name(x.dtype) for x in (query, key, value))
-            raise TypeError(f"query, key and value must have one dtype, got {names}.")
+        query, key, value = in_one_dtype(query, key, value)
         if key_mask is not None:
             key_mask = check_mask(key_mask, query, key)
         if key_lengths is not None:
@@ -186,6 +185,17 @@ class Inputs:
         if self.layout == "blhd":
             output = swap_heads(output)
         return cast(output, self.dtype)
+
+
+def in_one_dtype(query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
+    """The arrays, which must have one dtype; tensors under `torch.autocast` are cast to its dtype if they do not."""
+    if query.dtype == key.dtype == value.dtype:
+        return query, key, value
+    dtype = autocast_dtype(query, key, value)
+    if dtype is None:
+        names = ", ".join(dtype_name(x.dtype) for x in (query, key, value))
+        raise TypeError(f"query, key and value must have one dtype, got {names}.")
+    return cast(query, dtype), cast(key, dtype), cast(value, dtype)
 
 
 def intervals(start: int, stop: int, size: int) -> list[tuple[int, int]]:

@@ -46,7 +46,8 @@ def linear_attention(
     key : (..., S, d).
         S keys.
     value : (..., S, dv).
-        One value for each key. Query, key and value have one array library and one dtype.
+        One value for each key. Query, key and value have one array library and one dtype. Under `torch.autocast`, if
+        their dtypes differ, they are cast to its dtype, as in PyTorch's own attention.
     features : FeatureMap.
         The result of `estimator.draw(dim=d, ..., like=query)`. `batch_shape=(heads,)` draws one map for each head.
     is_causal : bool.
@@ -74,13 +75,15 @@ def linear_attention(
     key_ends : integers, (L,) or (..., L).
         Query i sees the keys j < key_ends_i. The ends need not be sorted. The cost is that of causal attention over
         L + S positions.
-    cu_seqlens : integers on the host, 0, .., length.
+    cu_seqlens : integers on the host, 0, .., length; a list, a NumPy array, or a tensor on the CPU.
         Offsets of several sequences that are packed along the length. No sequence sees another. If queries and keys are
         packed differently, give a pair of such lists.
     decay : number, one for each head, or gates (..., S, 1) or (..., S, num_features).
         Needs `is_causal`. Factors between 0 and 1, by which weights decrease with the distance. A number g multiplies
-        the weight of key j at query i by `g^(i - j)`. Gates g_t, one for each position, multiply it by the product of
-        g_t over j < t <= i; each query must then have the position of a key, L + causal_offset <= S.
+        the weight of key j at query i by `g^(i - j)`. Here i is the position of the query, with `causal_offset`; it may
+        be beyond the last key. With g = 0 a query sees only the key at its own position. Gates g_t, one for each
+        position, multiply the weight by the product of g_t over j < t <= i; each query must then have the position of a
+        key, L + causal_offset <= S.
     relative_bias : (L + S - 1,) or (..., heads, L + S - 1).
         Biases b by relative position: key j has the weight `exp(b[j - i + L - 1]) K̂_ij` at query i, computed by FFT.
         In float32, if a bias is 15 or more below the largest, the weight is lost in rounding errors.

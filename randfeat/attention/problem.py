@@ -1,6 +1,5 @@
 """Problem: one call of attention, checked and laid out once; all that executors take."""
 
-import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +23,7 @@ class Problem:
     """The inputs of a call of linear attention, which keys each query sees, and the features.
 
     features : laid out like the heads; `drawn` is the same map as it was given.
+    lead : leading dimensions of what is summed over the keys.
     initial_state : of earlier keys, with the leading dimensions of the sums over keys; None where there is none.
     """
 
@@ -31,6 +31,7 @@ class Problem:
     relation: Relation
     features: FeatureMap
     drawn: FeatureMap
+    lead: tuple[int, ...]
     initial_state: AttentionState | None = None
     return_state: bool = False
     num_threads: int | None = None
@@ -66,8 +67,9 @@ class Problem:
             raise ValueError(f"query and key have dimension {dim}, but the features were drawn for {features.dim}.")
         if isinstance(inputs.value, np.ndarray):  # other libraries have threads of their own
             num_threads = resolve_num_threads(num_threads)
-        problem = cls(inputs, relation, inputs.align(features), features, None, return_state, num_threads)
-        problem.inputs.leading_shape(problem.features)
+        aligned = inputs.align(features)
+        lead = inputs.leading_shape(aligned)
+        problem = cls(inputs, relation, aligned, features, lead, None, return_state, num_threads)
         return problem if initial_state is None else replace(problem, initial_state=problem.state_of(initial_state))
 
     @property
@@ -79,11 +81,6 @@ class Problem:
     def unit_factor(self) -> float | None:
         """The number that brings inputs times √scale to kernel units, if it is one number."""
         return self.kernel.unit_factor
-
-    @functools.cached_property
-    def lead(self) -> tuple[int, ...]:
-        """Leading dimensions of what is summed over the keys."""
-        return self.inputs.leading_shape(self.features)
 
     @property
     def has_state(self) -> bool:

@@ -45,6 +45,9 @@ class LinearAttention(torch.nn.Module):
     ['rows']
     """
 
+    _made: tuple[FeatureMap, list[int]] | None = None
+    """The feature map, and the versions of the buffers that it was made of."""
+
     @hinted
     def __init__(
         self,
@@ -75,9 +78,18 @@ class LinearAttention(torch.nn.Module):
 
     @property
     def features(self) -> FeatureMap:
-        """The feature map, made of the buffers."""
+        """The feature map, made of the buffers; the same object, with its fingerprint, until one of them changes."""
         arrays = {name: getattr(self, buffer) for name, buffer in self._buffer_names.items()}
-        return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+        if torch.compiler.is_compiling() or any(array.is_inference() for array in arrays.values()):
+            return FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+        versions = [array._version for array in arrays.values()]  # a write in place counts one up
+        if self._made is not None:
+            features, then = self._made
+            if then == versions and all(features.arrays[name] is array for name, array in arrays.items()):
+                return features
+        features = FeatureMap(self.estimator, self.dim, self.num_features, arrays)
+        self._made = features, versions
+        return features
 
     @property
     def options(self) -> dict[str, Any]:
@@ -132,8 +144,8 @@ def scaled_dot_product_attention(
 ) -> torch.Tensor:
     """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
 
-    attn_mask : bool, (..., 1, S), True = take part: padding, the same for every query. It may be combined with
-        is_causal. Masks over (L, S) pairs and additive masks have no linear-time form and are refused.
+    attn_mask : (..., 1, S), the same for every query: bool, True = take part, or 0 = take part and -inf. It may be
+        combined with is_causal. Masks over (L, S) pairs and other additive masks are refused.
     dropout_p : must be 0, since single weights are never computed.
     features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
@@ -157,7 +169,20 @@ def scaled_dot_product_attention(
         features.features if isinstance(features, LinearAttention) else features,
         is_causal=is_causal,
         scale=scale,
-        key_mask=None if attn_mask is None else key_mask_of(attn_mask, key.ndim, name="attn_mask"),
+        key_mask=None if attn_mask is None else key_mask_of(present_keys(attn_mask), key.ndim, name="attn_mask"),
         enable_gqa=enable_gqa,
         **options,
     )
+
+
+def present_keys(attn_mask: torch.Tensor) -> torch.Tensor:
+    """A boolean mask as it is; summands of the logits as the mask of those that are 0, where all others are -inf."""
+    if not attn_mask.is_floating_point():
+        return attn_mask
+    present = attn_mask == 0
+    if not bool(torch.all(present | (attn_mask == -torch.inf))):
+        raise ValueError(
+            f"attn_mask of dtype {attn_mask.dtype} must be 0 where a key takes part and -inf where it does not, got "
+            "other numbers; biases of single logits have no linear-time form: pass a boolean mask, True = take part."
+        )
+    return present

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from randfeat.attention.gradient import check_analytic, check_stateless, linear_attention_vjp
+from randfeat.attention.inputs import in_one_dtype
 from randfeat.attention.linear import linear_attention as generic_attention
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
@@ -50,6 +51,7 @@ def linear_attention(
     if any(array.requires_grad for array in features.arrays.values() if isinstance(array, torch.Tensor)):
         raise ValueError("the rows of features require a gradient, which only randfeat.linear_attention gives.")
     check_analytic(features)
+    query, key, value = in_one_dtype(query, key, value)  # here, since the backward pass is not under autocast
     options = {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
     return LinearAttention.apply(query, key, value, key_mask, features, options)
 

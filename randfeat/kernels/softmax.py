@@ -106,9 +106,9 @@ def resolve_scale(scale: float | None, kernel: Kernel, dim: int) -> float:
     """The scale of the logits that attention applies once: 1/√d by default, for the plain softmax kernel only."""
     if scale is not None:
         return check_positive("scale", scale)
-    if kernel != SOFTMAX:
+    if type(kernel) is not SoftmaxKernel or kernel.scale != 1:
         raise ValueError(
             f"the kernel {kernel} has a scale of its own, so the default scale 1/√d would be a second one; "
             "pass scale=1.0 to use the kernel as it is, or use features of SoftmaxKernel()."
         )
-    return dim**-0.5 if dim else 1.0
+    return int(dim) ** -0.5 if dim else 1.0

@@ -293,6 +293,25 @@ def test_a_gate_too_many_is_caught(monkeypatch):
         test_gates_per_feature(load_backend("numpy"), np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("num_keys", [0, 5])
+@pytest.mark.parametrize("num_queries", [0, 3])
+@pytest.mark.parametrize("offset", [-20, -2])
+@pytest.mark.parametrize("width", [1, 10])
+def test_windows_of_queries_before_every_key(xp, rng, num_queries, num_keys, offset, width):
+    """A query at a negative position sees no key, so that its output is zero; there may be no query at all."""
+    phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    query, key, value = rng.standard_normal((num_queries, 4)), *rng.standard_normal((2, num_keys, 4))
+    options = {"is_causal": True, "causal_offset": offset}
+    actual = attend(xp, phi, (query, key, value), options | {"window": width})
+    if width <= 1:
+        expected = attend(xp, phi, (query, key, value), options)
+        first = 1 - offset  # the query at position 1 has more than its own key
+    else:
+        expected, first = rf.softmax_attention(query, key, value, **options), None
+    assert actual.shape == (num_queries, 4)
+    np.testing.assert_allclose(to_numpy(actual)[:first], to_numpy(expected)[:first], rtol=0, atol=1e-12)
+
+
 def test_a_window_over_everything_is_exact(xp, rng):
     query, key, value = numbers(rng)
     phi = rf.PositiveFeatures().draw(D, 8, rng=0, like=asarray(xp, query))
@@ -395,6 +414,41 @@ def test_decoding_with_an_offset(xp, rng):
             options = {"is_causal": True, "causal_offset": S - last} | more
             out = to_numpy(attend(xp, phi, (query[:, -last:], key, value), options))
             np.testing.assert_allclose(out, whole[:, -last:], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("per_head", [False, True], ids=["number", "heads"])
+@pytest.mark.parametrize("num_keys", [0, 1, 20])
+@pytest.mark.parametrize("offset", [0, 1, -2])
+def test_decay_reaches_queries_beyond_the_last_key(xp, rng, offset, num_keys, per_head):
+    """The factor is decay^(i - j) there too: without memory such a query sees no key, and its output is zero."""
+    phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    num_queries, decays = num_keys + 3, [0.0, 0.3, 1.0]
+    query, (key, value) = rng.standard_normal((3, num_queries, 4)), rng.standard_normal((2, 3, num_keys, 4))
+    distance = np.arange(num_queries)[:, None] + offset - np.arange(num_keys)
+    for decay in [np.array(decays)] if per_head else decays:
+        options = {"decay": decay, "is_causal": True, "causal_offset": offset}
+        with np.errstate(divide="ignore"):
+            log = np.log(np.broadcast_to(decay, (3,)))[:, None, None]
+        faded = np.multiply(distance, log, where=distance != 0, out=np.zeros((3, *distance.shape)))
+        logs = np.where(distance >= 0, faded, -np.inf)
+        inputs = [asarray(xp, x) for x in (query, key, value)]
+        expected = naive_attention(phi, query, key, value, log_weights=logs, merges=40)
+        expected.check(rf.linear_attention(*inputs, phi, **options), EPS, most=1e-9)
+        expected = naive_kernel_attention(rf.SoftmaxKernel(), query, key, value, log_weights=logs)
+        expected.check(rf.softmax_attention(*inputs, **options), EPS, most=1e-9)
+
+
+def test_no_memory_of_a_state(xp, rng):
+    """The keys of a state are before position 0: without memory no query sees them, whether or not there are keys."""
+    phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    query, key, value = (asarray(xp, x) for x in rng.standard_normal((3, 5, 4)))
+    _, state = rf.linear_attention(query, key, value, phi, is_causal=True, return_state=True)
+    for num_keys in (0, 2):
+        given = query, key[:num_keys, :], value[:num_keys, :]
+        after = rf.linear_attention(*given, phi, is_causal=True, decay=0.0, initial_state=state)
+        alone = rf.linear_attention(*given, phi, is_causal=True, decay=0.0)
+        np.testing.assert_array_equal(to_numpy(after), to_numpy(alone))
+        np.testing.assert_array_equal(to_numpy(after)[num_keys:], 0.0)
 
 
 def test_strong_decay_is_never_divided_by(rng):

@@ -349,3 +349,18 @@ def test_options_are_those_of_linear_attention(torch, rng, name, after_a_state):
         expected = torch.autograd.grad(total, tensors, allow_unused=True, materialize_grads=True)
         ours = rf.linear_attention_vjp(query, key, value, phi, cotangent, **options, **states.get("ours", {}))
         close(ours, [to_numpy(x) for x in expected], 1e-11)
+
+
+@pytest.mark.parametrize("length", [4, 80], ids=["generic", "blocks"])
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("lead", [(1,), (), (1, 1)], ids=str)
+def test_values_that_all_heads_share_under_a_mask_of_each_head(xp, rng, lead, is_causal, length):
+    """The gradient of a shared value is the sum over the heads that see it."""
+    phi = rf.PositiveFeatures().draw(2, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    query, key, cotangent = rng.standard_normal((3, *(1 for _ in lead[1:]), 3, length, 2))
+    value, mask = rng.standard_normal((*lead, length, 2)), rng.random(key.shape[:-1]) < 0.6
+    options = {"is_causal": is_causal, "key_mask": mask}
+    actual = vjp(xp, phi, query, key, value, cotangent, **options)
+    in_query, in_key, in_value = vjp(xp, phi, query, key, np.broadcast_to(value, key.shape), cotangent, **options)
+    in_value = np.sum(in_value, axis=-3, keepdims=bool(lead)).reshape(value.shape)
+    close(actual, (in_query, in_key, in_value), 1e-12)

@@ -14,6 +14,12 @@ def gates_between(log_gates: Array, start: int, stop: int) -> Array:
     return namespace(log_gates).broadcast_to(log_gates, shape)
 
 
+def vanishing(log_gates: Array) -> Array:
+    """-inf for gates of 0, and 0 for all others: what gates do to a query where their common factor cancels."""
+    xp = namespace(log_gates)
+    return xp.where(log_gates == -xp.inf, log_gates, xp.zeros_like(log_gates))
+
+
 def remaining(log_gates: Array) -> Array:
     """Sums of the gates' logarithms after each position: how much of what is stored there is left at the end."""
     xp = namespace(log_gates)

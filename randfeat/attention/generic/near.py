@@ -15,7 +15,7 @@ from randfeat._array import (
 )
 from randfeat.attention.generic import passes
 from randfeat.attention.generic.causal import half, merge_second_halves
-from randfeat.attention.generic.passes import pad
+from randfeat.attention.generic.passes import pad, power_of_two
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
@@ -26,7 +26,7 @@ def near_partial(inputs: Inputs, kernel: Kernel, *, window: int, offset: int, is
     ahead = min(max(-offset, 0), inputs.num_queries)  # queries before every key
     nothing = exact_partial(inputs.part(slice(0, ahead), slice(0, 0)), kernel, None)
     query, columns = inputs.query[..., ahead:, :], present_columns(inputs)
-    start, num = ahead + offset, query.shape[-2]
+    start, num = max(offset, 0), query.shape[-2]
     window = min(window, max(start + num, inputs.num_keys, 1))  # a longer one sees no more
     later = 0 if is_causal else window - 1
     earlier = window - 1
@@ -78,7 +78,7 @@ def part_of(inputs: Inputs, query: Array, key: Array, value: Array, present: Arr
 def within_chunk(chunk: Inputs, kernel: Kernel, window: int) -> PartialOutput:
     """The keys of the chunk up to each query, by the squares of causal attention: no later key is ever looked at."""
     length = chunk.num_queries
-    size = 1 << (length - 1).bit_length()
+    size = power_of_two(length)
     xp, device = namespace(chunk.query), {"device": device_of(chunk.query)}
     query, key, value = (pad(x, size, 0.0) for x in (chunk.query, chunk.key, chunk.value))
     present = xp.arange(size, **device)[:, None] < chunk.num_keys

@@ -5,7 +5,7 @@ from typing import Any
 
 from randfeat._array import Array, cumulative_sum, device_of, fold, namespace
 from randfeat.attention.generic.causal import Square, attend_square, causal_partial
-from randfeat.attention.generic.gates import decayed_square, gates_between, remaining
+from randfeat.attention.generic.gates import decayed_square, gates_between, remaining, vanishing
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
@@ -39,7 +39,7 @@ def causal_pass(
 
     def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gates: Any) -> tuple:
         num = value.shape[-2]
-        size = 1 << (num - 1).bit_length()
+        size = power_of_two(num)
         queries, keys = features.queries(query), keys_of(features, key, mask)
         square: Square = attend_square
         seen = queries
@@ -55,8 +55,13 @@ def causal_pass(
     state, found = fold_state(step, state, columns, CAUSAL_CHUNK)
     outputs += [PartialOutput(*part) for part in found]
     if rest.num_queries or not outputs:
-        outputs += read(rest.query, features, state)
+        outputs += read(rest.query, features, state if log_gates is None else beyond_the_keys(state, log_gates))
     return outputs, append(rest, features, state, rows(gates, end, inputs.num_keys))
+
+
+def beyond_the_keys(state: AttentionState, log_gates: Array) -> AttentionState:
+    """The state as queries behind the last key read it: a gate of 0 leaves nothing, any other one cancels."""
+    return state if log_gates.shape[-2] != 1 else state.scaled(vanishing(log_gates))
 
 
 def read(query: Array, features: FeatureMap, state: AttentionState) -> list[PartialOutput]:
@@ -117,6 +122,14 @@ def keys_of(features: FeatureMap, key: Array, mask: Array | None) -> Features:
         return keys
     xp = namespace(mask)
     return Features(keys.values, xp.where(mask, keys.log_scale, -xp.inf))
+
+
+def power_of_two(num: int) -> int:
+    """The smallest power of two that is not below `num`; found by comparisons, which leave `num` open to a compiler."""
+    size = 1
+    while size < num:
+        size *= 2
+    return size
 
 
 def pad(x: Array, size: int, fill: float) -> Array:

@@ -23,6 +23,7 @@ from randfeat.attention.generic.passes import (
     pad,
     pad_keys,
     pad_queries,
+    power_of_two,
 )
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
@@ -138,7 +139,7 @@ def forward_sweep(inputs: Inputs, features: FeatureMap, gradient: Array, state: 
 
     def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array) -> tuple:
         num = value.shape[-2]
-        size = 1 << (num - 1).bit_length()
+        size = power_of_two(num)
         queries, keys = features.queries(query), keys_of(features, key, mask)
         padded = pad_keys(keys, size), pad(value, size, 0.0)
         output = state.partial(queries).merge(causal_partial(pad_queries(queries, size), *padded).first(num))
@@ -178,7 +179,7 @@ def backward_sweep(
         seen_from: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array, *kept: Array
     ) -> tuple:
         num = value.shape[-2]
-        size = 1 << (num - 1).bit_length()
+        size = power_of_two(num)
         known = Kept(*kept)
         queries, inner = features.queries(query).scaled(-known.shift), known.inner(gradient)
         keys, values = keys_of(features, key, mask), with_one(value)

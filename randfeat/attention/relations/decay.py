@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, cumulative_sum, device_of, host_to, is_on_host, log_of, namespace
-from randfeat.attention.generic.gates import gates_between, remaining
+from randfeat.attention.generic.gates import gates_between, remaining, vanishing
 from randfeat.attention.generic.passes import Passed, causal_pass
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.base import Relation, Setting
@@ -95,7 +95,8 @@ def gate_logs(decay: Any, inputs: Inputs, num_features: int | None) -> Array:
 def segment_sums(log_gates: Array, start: int, stop: int, num_keys: int) -> Array:
     """`Σ_{s=j+1..i} log g_s` for queries at the positions start .. stop - 1 and all keys: (..., n, k); 0 where j >= i.
 
-    For the exact reference: quadratic, and summed without differences too. Positions beyond the keys do not fade.
+    For the exact reference: quadratic, and summed without differences too. Behind the last key, the factor that all
+    keys of a query share is left out, because it cancels; only a gate of 0 counts.
     """
     xp = namespace(log_gates)
     device = {"device": device_of(log_gates)}
@@ -117,5 +118,7 @@ def segment_sums(log_gates: Array, start: int, stop: int, num_keys: int) -> Arra
     below = max(stop - max(start, num_keys), 0)
     if below:
         last = xp.matrix_transpose(remaining(gates))
+        if log_gates.shape[-2] == 1:
+            last = last + vanishing(log_gates)
         rows.append(xp.broadcast_to(last, (*last.shape[:-2], below, num_keys)))
     return xp.concat([above, *rows], axis=-2)
