@@ -62,7 +62,7 @@ def test_the_batch_of_a_draw_is_a_tuple(wrong):
     assert rf.PositiveFeatures().draw(dim=4, num_features=8, batch_shape=[np.int64(3)]).batch_shape == (3,)
 
 
-@pytest.mark.parametrize("leaf", [object(), None, 0.0, "rows"], ids=repr)
+@pytest.mark.parametrize("leaf", [object(), None, 0.0, "rows"], ids=lambda leaf: type(leaf).__name__)
 def test_a_map_has_a_repr_whatever_its_leaves_are(leaf):
     """Transformations of trees of arrays put other things in their place."""
     changed = rf.FeatureMap(PHI.estimator, PHI.dim, PHI.num_features, dict.fromkeys(PHI.arrays, leaf))
