@@ -101,10 +101,10 @@ def either(condition: Array, first: Callable[[], Array], second: Callable[[], Ar
     """
     if is_traced(condition):
         return sys.modules["jax"].lax.cond(condition, first, second)
-    if is_torch_array(condition):
-        torch = sys.modules["torch"]
-        if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(condition):
-            return second()
+    if is_compiling(condition):
+        return second()
+    if is_torch_array(condition) and sys.modules["torch"]._C._functorch.is_batchedtensor(condition):
+        return second()
     return first() if condition else second()
 
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 from randfeat._array import Array, as_floating, cast, device_of, namespace
-from randfeat._hints import described, hinted
+from randfeat._hints import hinted
 from randfeat.attention.executors import pull_back
 from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
-from randfeat.maps import FeatureMap
+from randfeat.maps import FeatureMap, check_feature_map
 
 
 @hinted
@@ -115,11 +115,7 @@ def check_stateless(features: Any, initial_state: Any, return_state: bool) -> No
         raise ValueError(
             "states are not differentiated here; use randfeat.linear_attention, which gives and takes them."
         )
-    if not isinstance(features, FeatureMap):
-        raise TypeError(
-            "features must be a FeatureMap, from estimator.draw(...), got "
-            f"{described(features, '.draw(dim, num_features)')}."
-        )
+    check_feature_map(features)
 
 
 def check_analytic(features: FeatureMap) -> None:

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_bool, as_floating, cast, compute_dtype, dtype_name, namespace
-from randfeat._hints import described
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations import Relation, relation_of
 from randfeat.attention.state import AttentionState
 from randfeat.kernels import Kernel
-from randfeat.maps import FeatureMap
+from randfeat.maps import FeatureMap, check_feature_map
 
 Attended = tuple[list[Array], AttentionState | None]
 """Outputs of consecutive queries, and the state after all keys."""
@@ -52,11 +51,7 @@ class Problem:
         """Check everything at the border; options as of `checked`."""
         if num_threads is not None:
             num_threads = resolve_num_threads(num_threads)
-        if not isinstance(features, FeatureMap):
-            raise TypeError(
-                "features must be a FeatureMap, from estimator.draw(...), got "
-                f"{described(features, '.draw(dim, num_features)')}."
-            )
+        check_feature_map(features)
         return_state = as_bool(return_state, "return_state")
         has_state = initial_state is not None or return_state
         inputs, relation = checked(

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_floating, as_host, to_numpy
-from randfeat._hints import described, hinted
+from randfeat._hints import hinted
 from randfeat.attention.cost_model.method import AttentionMethod, faster_method
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.linear import linear_attention
 from randfeat.attention.problem import Problem
 from randfeat.couplings.laws import NoClosedForm
 from randfeat.features import Features
-from randfeat.maps import FeatureMap
+from randfeat.maps import FeatureMap, check_feature_map
 from randfeat.selection.planning import predict_attention_error
 
 
@@ -67,11 +67,7 @@ def attention_diagnostics(
     >>> bool(gentle.effective_features.min() > 200), bool(wild.effective_features.mean() < 3)
     (True, True)
     """
-    if not isinstance(features, FeatureMap):
-        raise TypeError(
-            "features must be a FeatureMap, from estimator.draw(...), got "
-            f"{described(features, '.draw(dim, num_features)')}."
-        )
+    check_feature_map(features)
     like, query, key = as_floating(query, "query"), as_host(query, "query"), as_host(key, "key")
     values = np.zeros((*key.shape[:-1], 1)) if value is None else as_host(value, "value")
     mask = None if key_mask is None else to_numpy(key_mask)
