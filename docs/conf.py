@@ -22,6 +22,7 @@ extensions = [
     "catalogue_table",
     "docstring_markup",
     "experiment_results",
+    "offline_site",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "benchmarks"]  # sections that the page on benchmarks includes
