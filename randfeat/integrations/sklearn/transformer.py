@@ -54,7 +54,7 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         and coupling. Named estimators with fitted parameters ("optimal_positive", ...) are fitted to at most 1000 rows.
     coupling : joint distribution of the random rows: a name ("orthogonal", "independent", "simplex", ...) or a Coupling
         object.
-    n_components : the width of Z. Pairs of cosine and sine, the better variant, need an even width. At an odd width
+    n_components : the width of Z. Pairs of cosine and sine, exact at equal points, need an even width. At an odd width
         "auto" takes random phases, and "trigonometric" raises an error.
     random_state : an int, RandomState or Generator, or None for fresh entropy. An int gives the features of
         `estimator.draw(dim, n_components, rng=random_state)`.
