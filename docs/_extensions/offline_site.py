@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from sphinx.errors import ExtensionError
 
 LOADED = ("src", "srcset", "data", "poster", "xlink:href")  # attributes whose address a browser loads by itself
+MACROS_IN_TEXT = {"loader": {"load": ["[tex]/textmacros"]}, "tex": {"packages": {"[+]": ["textmacros"]}}}  # \_ is _
 IN_STYLE = re.compile(r"""url\(\s*["']?(.*?)["']?\s*\)|@import\s+["'](.*?)["']""")
 
 
@@ -26,6 +27,7 @@ def setup(app: Any) -> dict[str, bool]:
         raise ExtensionError("expected the package sphinx-mathjax-offline: pip install -e '.[docs]'") from missing
     app.config.html_static_path = [*app.config.html_static_path, str(Path(str(package.__file__)).parent / "static")]
     app.config.mathjax_path = "mathjax/tex-svg.js"
+    app.config.mathjax3_config = MACROS_IN_TEXT
     app.connect("build-finished", check)
     return {"parallel_read_safe": True}
 
