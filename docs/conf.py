@@ -22,6 +22,7 @@ extensions = [
     "catalogue_table",
     "docstring_markup",
     "experiment_results",
+    "offline_site",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "benchmarks"]  # sections that the page on benchmarks includes
@@ -56,15 +57,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {
-    "changelog": [],
-    "notation": [],
-    "first_steps": [],
-    "contributing": [],
-    "experiments": [],
-    "benchmarks": [],
-    "faq": [],
-}
+html_sidebars = {"*": []}  # pages that are in no section have nothing beside them to list
 
 
 def write_lists() -> None:

@@ -21,6 +21,11 @@ from tests.cheap_experiment import EXPERIMENT, CheapSettings
 from tests.running import run_in_memory
 
 DOCS = Path(__file__).parents[1] / "docs"
+WIDTHS = {  # settings with the widths, and the axes over them
+    "kernel_mse": (("num_features", "large_num_features"), slice(0, -1)),
+    "clusters": (("cluster_widths",), slice(None)),
+    "uniform_convergence": (("spectral_rows",), slice(3, 4)),
+}
 
 
 def texts_of(svg):
@@ -38,6 +43,13 @@ def written_in(figure):
     legends = [*(legend for part in parts for legend in part.legends), *(axes.get_legend() for axes in figure.axes)]
     found += [text.get_text() for legend in legends if legend is not None for text in legend.get_texts()]
     return {"".join(line.split()) for text in found if "$" not in text for line in text.split("\n")} - {""}
+
+
+def check_that_points_stand_at_their_width(figure, settings, names, over_widths):
+    true = {width for name in names for width in settings[name]}
+    marked = [line for axes in figure.axes[over_widths] for line in axes.lines if line.get_marker() not in ("None", "")]
+    assert len(marked) > 2
+    assert {float(x) for line in marked for x in line.get_xdata()} <= true
 
 
 def test_the_registry_has_every_experiment_once_under_the_name_of_its_module():
@@ -66,6 +78,8 @@ def test_published_numbers_are_those_of_the_published_figures(name):
         words = written_in(figure)
         assert words
         assert words <= texts_of(folder / f"{figure_name}.svg")
+        if figure_name in WIDTHS:
+            check_that_points_stand_at_their_width(figure, results.settings, *WIDTHS[figure_name])
     assert (DOCS / "gallery" / f"{name}.md").is_file()
 
 

@@ -1,5 +1,6 @@
 """The directive `catalogue`: `rf.catalogue(kind)` as a table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from docutils import nodes
@@ -9,19 +10,11 @@ import randfeat as rf
 from randfeat.couplings.base import coupling_names
 
 COLUMNS = {
-    "estimator": (
-        "estimator",
-        "kernel",
-        "positive",
-        "bounded",
-        "symmetric",
-        "variance known under",
-        "widths",
-        "source",
-    ),
+    "estimator": ("estimator", "kernel", "properties", "variance known under", "widths", "source"),
     "coupling": ("coupling", "name", "exact marginals", "joint laws known", "rows", "source"),
     "kernel": ("kernel", "source"),
 }
+FEW = 2  # couplings that a list of all others may leave out
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -50,11 +43,20 @@ def cells(entry: Any) -> tuple[str, ...]:
     if entry.kind == "coupling":
         laws = word(bool(entry.closed_form))
         return entry.name, entry.acronyms[0], word(entry.unbiased), laws, entry.widths, entry.source
-    known = ", ".join(entry.closed_form) or "none"
-    if len(entry.closed_form) == len(coupling_names()):
-        known = "every coupling"
-    flags = (word(flag) for flag in (entry.positive, entry.bounded, entry.symmetric))
-    return name, entry.kernel, *flags, known, entry.widths, entry.source
+    flags = {"positive": entry.positive, "bounded": entry.bounded, "symmetric": entry.symmetric}
+    properties = ", ".join(flag for flag, holds in flags.items() if holds) or "none"
+    return name, entry.kernel, properties, listed(entry.closed_form), entry.widths, entry.source
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of couplings; if most are there, only those that are not."""
+    if len(names) == len(coupling_names()):
+        return "every coupling"
+    with_laws = [entry.acronyms[0] for entry in rf.catalogue("coupling") if entry.closed_form]
+    missing = [name for name in with_laws if name not in names]
+    if set(names) <= set(with_laws) and len(missing) <= FEW:
+        return "all with known joint laws" + (f" but {' and '.join(missing)}" if missing else "")
+    return ", ".join(names) or "none"
 
 
 def word(flag: bool | None) -> str:
@@ -63,11 +65,17 @@ def word(flag: bool | None) -> str:
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
-    """Docutils' table of plain text."""
+    """Docutils' table of plain text, each cell with the name of its column as a class, for narrow screens."""
     group = nodes.tgroup(cols=len(header))
     group += [nodes.colspec(colwidth=1) for _ in header]
     for part, lines in ((nodes.thead(), [header]), (nodes.tbody(), rows)):
         for line in lines:
-            part += nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in line))
+            entries = zip(header, line, strict=True)
+            part += nodes.row("", *(cell(column, text) for column, text in entries))
         group += part
-    return nodes.table("", group)
+    return nodes.table("", group, classes=["catalogue"])
+
+
+def cell(column: str, text: str) -> nodes.entry:
+    """The cell of a column."""
+    return nodes.entry("", nodes.paragraph(text=text), classes=[nodes.make_id(column)])

@@ -12,6 +12,7 @@ from experiments.benchmarks.crossover import crossover_tables
 from experiments.benchmarks.features import feature_tables
 from experiments.benchmarks.gpu import gpu_tables
 from experiments.benchmarks.memory import memory_tables
+from experiments.benchmarks.pipelines import pipeline_tables
 from experiments.benchmarks.ridge import ridge_tables
 from experiments.benchmarks.scaling import scaling_tables
 from experiments.benchmarks.timing import NotHere
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "crossover": crossover_tables,
     "gpu": gpu_tables,
     "ridge": ridge_tables,
+    "pipelines": pipeline_tables,
 }
 
 

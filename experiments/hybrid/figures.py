@@ -47,11 +47,11 @@ def clusters(results: Results) -> Figure:
     spreads, widths = results.settings["spreads"], results.settings["cluster_widths"]
     figure = new_figure(3.1 * len(spreads) + 0.4, 3.4)
     for axes, spread in zip(figure.subplots(1, len(spreads), squeeze=False, sharey=True)[0], spreads, strict=True):
-        for index, method in enumerate(METHODS):
+        for method in METHODS:
             rows = select(results.tables["clusters"], method=method, spread=spread)
             width, expected, measured, error = columns(rows, "width", "expected", "measured", "standard_error")
             axes.plot(width, expected, color=STYLES[method]["color"])
-            error_bars(axes, width * 1.02 ** (index - (len(METHODS) - 1) / 2), measured, error, **STYLES[method])
+            error_bars(axes, width, measured, error, **STYLES[method])
         axes.set(title=f"spread {spread:g}", yscale="log")
         feature_axis(axes, widths)
         axes.set_xlabel("feature dimension")

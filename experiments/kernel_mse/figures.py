@@ -41,8 +41,7 @@ def plot(results: Results) -> dict[str, Figure]:
 
 def panel(axes: Any, tables: Tables, settings: Record, estimator: str, distance: float) -> None:
     """One estimator at one distance, all couplings."""
-    couplings = settings["couplings"]
-    for index, coupling in enumerate(couplings):
+    for coupling in settings["couplings"]:
         kind = COUPLING_STYLES[coupling]
         curve, points = (
             select(tables[name], estimator=estimator, coupling=coupling, distance=distance)
@@ -51,8 +50,7 @@ def panel(axes: Any, tables: Tables, settings: Record, estimator: str, distance:
         width, error = columns(curve, "num_features", "relative_mse")
         axes.plot(width, width * error, color=kind["color"])
         width, measured, error = columns(points, "num_features", "relative_mse", "standard_error")
-        moved = width * 1.02 ** (index - (len(couplings) - 1) / 2)  # side by side, for the eye only
-        error_bars(axes, moved, width * measured, width * error, **kind)
+        error_bars(axes, width, width * measured, width * error, **kind)
     value_axis(axes)
     feature_axis(axes, settings["num_features"])
     axes.set_title(f"{estimator}, {distance_name(estimator)} = {distance:g}")
@@ -60,13 +58,12 @@ def panel(axes: Any, tables: Tables, settings: Record, estimator: str, distance:
 
 def large_panel(axes: Any, rows: list[Record]) -> None:
     """Positive features at a large distance, relative to independent rows."""
-    couplings = grouped(rows, "coupling")
     names = ("num_features", "expected", "independent", "relative_mse", "standard_error")
-    for index, (coupling, own) in enumerate(couplings.items()):
+    for coupling, own in grouped(rows, "coupling").items():
         width, expected, independent, measured, error = columns(own, *names)
-        kind, moved = COUPLING_STYLES[coupling], width * 1.02 ** (index - (len(couplings) - 1) / 2)
+        kind = COUPLING_STYLES[coupling]
         axes.plot(width, expected / independent, color=kind["color"])
-        error_bars(axes, moved, measured / independent, error / independent, **kind)
+        error_bars(axes, width, measured / independent, error / independent, **kind)
     value_axis(axes)
     feature_axis(axes, sorted({row["num_features"] for row in rows}))
     axes.set(xlabel="num_features", ylabel="MSE over that of independent rows")

@@ -57,12 +57,12 @@ def plot(results: Results) -> dict[str, Figure]:
         ylabel="largest error of the kernel",
         title=f"discs, m = {middle}; dashed: bounds at probability 1/2",
     )
-    for name, color, label, shift in (
-        ("error", BLUE, "spectral error Δ", 0.94),
-        ("prediction", VERMILION, "difference of predictions", 1.0),
-        ("frobenius", GREEN, "Frobenius error", 1.06),
+    for name, color, label in (
+        ("error", BLUE, "spectral error Δ"),
+        ("prediction", VERMILION, "difference of predictions"),
+        ("frobenius", GREEN, "Frobenius error"),
     ):
-        four.plot([r["rows"] * shift for r in tables["spectral"]], [r[name] for r in tables["spectral"]], color=color,
+        four.plot([r["rows"] for r in tables["spectral"]], [r[name] for r in tables["spectral"]], color=color,
                   marker=".", linestyle="none", label=label)  # fmt: skip
     bound = sorted({(row["rows"], row["bound"]) for row in tables["spectral"]})
     four.plot(*zip(*bound, strict=True), color=BLUE, linestyle="--", label="bound of Δ")

@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_array_api_obj, is_torch_array
 
-from randfeat._array.namespaces import _FLOATING, _HALF, Array, device_of, dtype_name, is_on_host, is_sparse, namespace
+from randfeat._array.namespaces import (
+    _FLOATING,
+    _HALF,
+    Array,
+    check_in_memory,
+    device_of,
+    dtype_name,
+    is_on_host,
+    is_sparse,
+    namespace,
+)
 
 
 def as_floating(x: Any, name: str) -> Array:
@@ -18,6 +28,8 @@ def as_floating(x: Any, name: str) -> Array:
     if is_sparse(x):
         raise TypeError(f"{name} is sparse, got {type(x).__name__}; convert it to a dense array first.")
     given, is_array = type(x).__name__, is_array_api_obj(x) and not isinstance(x, type)  # np.float32 looks like one
+    if not is_array:
+        check_in_memory(x, name)
     if isinstance(x, np.ndarray) or not is_array:
         x = native(np.asarray(x))  # subclasses such as np.matrix have a product of their own
     kind = dtype_name(x.dtype)

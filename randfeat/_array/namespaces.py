@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, is_cupy_array, is_jax_array, is_torch_array
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_cupy_array,
+    is_dask_array,
+    is_jax_array,
+    is_torch_array,
+)
 
 Array: TypeAlias = Any
 Arrays: TypeAlias = Mapping[str, Array]
@@ -25,10 +33,17 @@ def namespace(*arrays: Array) -> Any:
     try:
         return array_namespace(*arrays)
     except TypeError as error:
-        raise TypeError(
-            f"expected arrays of one array library, got {', '.join(names)}; convert them to one library first "
-            "(a feature map moves with `phi.to(x)`, or is drawn there with `draw(..., like=x)`)."
-        ) from error
+        if any(map(is_dask_array, arrays)):
+            advice = (
+                "of dask arrays, randfeat.integrations.dask computes features(phi, x), feature_moments and "
+                "linear_attention block by block; x.compute() loads one into memory."
+            )
+        else:
+            advice = (
+                "convert them to one library first (a feature map moves with `phi.to(x)`, or is drawn there with "
+                "`draw(..., like=x)`)."
+            )
+        raise TypeError(f"expected arrays of one array library, got {', '.join(names)}; {advice}") from error
 
 
 def namespace_named(name: str) -> Any:
@@ -86,6 +101,27 @@ def is_sparse(x: Any) -> bool:
     if is_torch_array(x):
         return not sys.modules["torch"].compiler.is_compiling() and "sparse" in str(x.layout)
     return hasattr(x, "todense")
+
+
+def is_on_dask(x: Any) -> bool:
+    """Whether `x` is a dask array."""
+    return bool(is_dask_array(x))
+
+
+def check_in_memory(x: Any, name: str) -> None:
+    """Raise TypeError for a table or array that is still to be computed, which NumPy would silently load as a whole."""
+    kind = f"{type(x).__module__.partition('.')[0]} {type(x).__name__}"
+    if is_on_dask(x):
+        raise TypeError(
+            f"{name} must be in memory, got a {kind}; {name}.compute() loads it, {name}.blocks[i].compute() a block."
+        )
+    if hasattr(type(x), "__dask_graph__") and x.__dask_graph__() is not None:
+        raise TypeError(
+            f"{name} must be in memory, got a {kind}; {name}.compute() loads it, and randfeat.integrations.dask takes "
+            f"{name}.to_dask_array(lengths=True)."
+        )
+    if hasattr(type(x), "collect"):
+        raise TypeError(f"{name} must be in memory, got a {kind}; {name}.collect() loads it.")
 
 
 def is_on_host(x: Any) -> bool:

@@ -31,8 +31,8 @@ class ControlVariateFeatures(SoftmaxEstimator):
     Error: relative variance of one row, `e^u - 1 - u - u²/2 + (1 - e^{-u/2})² (u + u²/2)` (positive) or
         `cosh t - 1 - t²/2 + (e^{t/2} - 1)² t²/2` (trigonometric): 5u³/12 and t⁴/6 where they are small. Closed form for
         Gaussian rows, independent, antithetic or centered, and for orthogonal and simplex rows with chi norms.
-    Limits: not positive; worth its d + 2 coordinates for u, t up to about 1. At equal rows the positive base is never
-        better, the trigonometric one from t = 2 log 2 on.
+    Limits: not positive; worth its d + 2 coordinates for u, t up to about 1. At equal, independent rows the positive
+        base is never better, the trigonometric one from t = 2 log 2 on.
     Source: Owen 2013, "Monte Carlo theory, methods and examples" (control variates), applied to Rahimi & Recht 2007 and
         Choromanski et al. 2021.
 

@@ -22,7 +22,8 @@ class HyperbolicFeatures(ExponentialEstimator):
     Exact: `E[φ(x)·φ(y)] = E[e^{-(|x|²+|y|²)/2} cosh(w·(x+y))] = exp(x·y)` for every coupling with exact marginals;
         never negative.
     Error: relative variance `2 sinh²(u/2)/m` for m independent rows, at equal width `(1 - e^{-u})` times that of
-        positive features: much better for u < 1, the same for large u. Mirror image of trigonometric features.
+        positive features: much better for u < 1, the same for large u. Mirror image of trigonometric features. Rows
+        that point away from each other (antithetic, simplex) do more for positive features.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Lemma 2.
 
     >>> x = np.array([0.3, 0.0, -0.4])

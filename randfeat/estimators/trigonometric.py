@@ -29,8 +29,9 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every coupling with exact marginals, that is, with each row alone N(0, I).
         "pairs" features are exact at x = y in each draw.
     Error: relative variance for m independent rows `2 sinh²(t/2)/m` (pairs), `(2 sinh²(t/2) + e^t/2)/m` (phase). With
-        the same `num_features`, pairs are always better than random phases. Pairs are better than hyperbolic features
-        if and only if t < |x + y|², that is x·y > 0.
+        independent rows and the same `num_features`, pairs are always better than random phases, and better than
+        hyperbolic features if and only if t < |x + y|², that is x·y > 0. With other couplings, phases can be better
+        for distant x and y.
     Limits: features have both signs, so denominators in attention can be 0 or negative where the kernel is small.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines"; Sutherland & Schneider 2015, "On the
     Error of Random Fourier Features" (the two variants).

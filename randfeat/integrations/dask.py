@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError(needs("dask", "Dask", "dask")) from error
 
-from randfeat._array import as_bool, as_floating
+from randfeat._array import as_bool, as_floating, check_in_memory
 from randfeat.attention.linear import linear_attention as attention_in_memory
 from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
@@ -190,6 +190,8 @@ def one_chunk_each(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 
 def as_mask(key_mask: Any) -> Any:
     """The mask as a dask array (..., S), in which only S may be unknown."""
+    if not isinstance(key_mask, da.Array):
+        check_in_memory(key_mask, "key_mask")
     mask = key_mask if isinstance(key_mask, da.Array) else da.asarray(np.asarray(key_mask))
     if mask.ndim == 0 or not all(map(is_known, mask.shape[:-1])):
         raise ValueError(f"key_mask must have shape (S,) or (..., S) with known leading dimensions, got {mask.shape}.")

@@ -47,7 +47,7 @@ def is_known(size: float) -> bool:
 def in_whole_rows(x: Any, name: str) -> Any:
     """A dask array (..., n, d) of NumPy blocks, checked and rechunked to one chunk along d; only n may be unknown."""
     if not isinstance(x, da.Array):
-        raise TypeError(f"{name} must be a dask array, got {type(x).__name__}; dask.array.from_array makes one.")
+        raise TypeError(f"{name} must be a dask array, got {type(x).__name__}; {how_to_make_one(x, name)} makes one.")
     if not isinstance(as_floating(x._meta, name), np.ndarray):
         raise TypeError(f"{name} must have blocks of NumPy arrays, got {type(x._meta).__name__}.")
     if x.ndim < 2:
@@ -58,6 +58,13 @@ def in_whole_rows(x: Any, name: str) -> Any:
             f"{name}.compute_chunk_sizes() finds them."
         )
     return x if x.numblocks[-1] == 1 else x.rechunk({x.ndim - 1: -1})
+
+
+def how_to_make_one(x: Any, name: str) -> str:
+    """The expression that makes a dask array of a table or of an array in memory."""
+    if hasattr(type(x), "to_dask_array"):
+        return f"{name}.to_dask_array(lengths=True)"
+    return f"dask.array.from_array({name}{'.to_numpy()' if hasattr(type(x), 'to_numpy') else ''})"
 
 
 def lengths_like(wanted: tuple[int, ...], own: tuple[int, ...], names: str) -> tuple[int, ...]:

@@ -6,13 +6,15 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
-from randfeat._array import as_generator, cast, device_of, dtype_name, namespace, to_numpy
+from randfeat._array import as_generator, cast, check_in_memory, device_of, dtype_name, namespace, to_numpy
 
 __all__ = ["as_rng", "check_same_library", "is_sparse", "rows_of", "validated"]
 
 
 def validated(estimator: Any, X: Any, *targets: Any, **options: Any) -> Any:
-    """`validate_data`, and numbers 0 and 1 for columns that are False and True."""
+    """`validate_data` of rows in memory, and numbers 0 and 1 for columns that are False and True."""
+    for given, name in zip((X, *targets), ("X", "y"), strict=False):
+        check_in_memory(given, name)
     checked = validate_data(estimator, X, *targets, accept_sparse="csr", **options)
     if targets:
         return numbers(checked[0]), *checked[1:]

@@ -1,5 +1,6 @@
 """RandomFeatures: feature maps as a transformer."""
 
+import importlib
 from dataclasses import replace
 from typing import Any, Self
 
@@ -8,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from randfeat._array import as_count, as_floating
+from randfeat._array import as_count, as_floating, is_on_dask
 from randfeat._hints import Hinted
 from randfeat.integrations.sklearn.bandwidths import Spread, resolve_gamma
 from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of, validated
@@ -53,7 +54,7 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         and coupling. Named estimators with fitted parameters ("optimal_positive", ...) are fitted to at most 1000 rows.
     coupling : joint distribution of the random rows: a name ("orthogonal", "independent", "simplex", ...) or a Coupling
         object.
-    n_components : the width of Z. Pairs of cosine and sine, the better variant, need an even width. At an odd width
+    n_components : the width of Z. Pairs of cosine and sine, exact at equal points, need an even width. At an odd width
         "auto" takes random phases, and "trigonometric" raises an error.
     random_state : an int, RandomState or Generator, or None for fresh entropy. An int gives the features of
         `estimator.draw(dim, n_components, rng=random_state)`.
@@ -112,8 +113,13 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return self._fit(validated(self, X, reset=first), self._seen_before(first), first)
 
     def transform(self, X: Any) -> Any:
-        """Features of the rows of X, (n, d) -> (n, n_components), in the library and dtype of X."""
+        """Features of the rows of X, (n, d) -> (n, n_components), in the library and dtype of X.
+
+        Those of a dask array are a dask array: `randfeat.integrations.dask.features(feature_map_, X)`, lazily.
+        """
         check_is_fitted(self, "arrays_")
+        if is_on_dask(X):
+            return importlib.import_module("randfeat.integrations.dask").features(self.feature_map_, X)
         X = validated(self, X, reset=False)
         self._check_library(X, f"{type(self).__name__}.transform")
         return self._features(X)
