@@ -29,7 +29,8 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 LAYERS_OF_ATTENTION = [
-    {"inputs", "partial"},
+    {"partial"},
+    {"inputs"},
     {"state"},
     {"generic"},
     {"relations"},

@@ -12,6 +12,7 @@ from randfeat._array import (
     as_floating,
     as_integers,
     autocast_dtype,
+    broadcasts_to,
     cast,
     compute_dtype,
     device_of,
@@ -19,6 +20,7 @@ from randfeat._array import (
     is_on_host,
     namespace,
 )
+from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
@@ -46,6 +48,8 @@ class Inputs:
     """Layout of the output: "blhd" has the heads after the length."""
     root: float = 1.0
     """√scale, which query and key are still to be multiplied by."""
+    key_bias: Array | None = None
+    """(..., S), added to the logarithms of the weights; of exact attention only."""
 
     @classmethod
     def of(
@@ -59,6 +63,7 @@ class Inputs:
         key_mask: Any = None,
         enable_gqa: bool = False,
         key_lengths: Any = None,
+        key_bias: Any = None,
         layout: str = "bhld",
     ) -> "Inputs":
         """Check everything at the border, before any work is done."""
@@ -78,30 +83,34 @@ class Inputs:
         if key_lengths is not None:
             present = length_mask(key_lengths, key)
             key_mask = present if key_mask is None else key_mask & present
+        if key_bias is not None:
+            key_bias = check_bias(key_bias, query, key)
         root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
         if not enable_gqa:
-            return cls(query, key, value, key_mask, value.dtype, None, layout, root)
+            return cls(query, key, value, key_mask, value.dtype, None, layout, root, key_bias)
         key_heads = key.shape[-3]
         group = query.shape[-3] // key_heads
         query = xp.reshape(query, (*query.shape[:-3], key_heads, group, *query.shape[-2:]))
-        if key_mask is not None and key_mask.ndim > 1:
-            key_mask = key_mask[..., None, :]
-        return cls(query, key[..., None, :, :], value[..., None, :, :], key_mask, value.dtype, group, layout, root)
+        key_mask, key_bias = (x[..., None, :] if x is not None and x.ndim > 1 else x for x in (key_mask, key_bias))
+        key, value = key[..., None, :, :], value[..., None, :, :]
+        return cls(query, key, value, key_mask, value.dtype, group, layout, root, key_bias)
 
     def computing(self) -> "Inputs":
         """The inputs cast to the computing dtype: float32 for float16 and bfloat16."""
         dtype = compute_dtype(namespace(self.query), self.dtype)
         query, key, value = (cast(x, dtype) for x in (self.query, self.key, self.value))
-        return replace(self, query=query, key=key, value=value)
+        bias = None if self.key_bias is None else cast(self.key_bias, dtype)
+        return replace(self, query=query, key=key, value=value, key_bias=bias)
 
     def prepared(self) -> "Inputs":
         """The inputs in the computing dtype, query and key times √scale, masked keys and values zero."""
         inputs, xp = self.computing(), namespace(self.query)
-        key, value = inputs.key * self.root, inputs.value
+        key, value, bias = inputs.key * self.root, inputs.value, inputs.key_bias
         if self.key_mask is not None:
             key = xp.where(self.key_mask[..., None], key, xp.zeros_like(key))
             value = xp.where(self.key_mask[..., None], value, xp.zeros_like(value))
-        return replace(inputs, query=inputs.query * self.root, key=key, value=value, root=1.0)
+            bias = None if bias is None else xp.where(self.key_mask, bias, xp.zeros_like(bias))
+        return replace(inputs, query=inputs.query * self.root, key=key, value=value, key_bias=bias, root=1.0)
 
     @property
     def num_queries(self) -> int:
@@ -138,12 +147,14 @@ class Inputs:
     def part(self, queries: slice, keys: slice) -> "Inputs":
         """The inputs at these positions only."""
         mask = None if self.key_mask is None else self.key_mask[..., keys]
+        bias = None if self.key_bias is None else self.key_bias[..., keys]
         return replace(
             self,
             query=self.query[..., queries, :],
             key=self.key[..., keys, :],
             value=self.value[..., keys, :],
             key_mask=mask,
+            key_bias=bias,
         )
 
     def around(self, offset: int) -> "tuple[Inputs, Inputs, Inputs]":
@@ -179,12 +190,20 @@ class Inputs:
         """The output (..., L, dv) from outputs of consecutive queries, heads ungrouped, in the caller's dtype."""
         xp = namespace(self.value)
         output = xp.concat(outputs, axis=-2) if len(outputs) > 1 else outputs[0]
+        return cast(self.in_layout(output), self.dtype)
+
+    def restore_partial(self, part: PartialOutput) -> PartialOutput:
+        """The partial outputs with heads ungrouped, in the caller's layout and the computing dtype."""
+        xp, lead = namespace(self.value), part.numerator.shape[:-2]
+        columns = (xp.broadcast_to(x, (*lead, *x.shape[-2:])) for x in part.columns)
+        return PartialOutput(*map(self.in_layout, columns))
+
+    def in_layout(self, output: Array) -> Array:
+        """`output` (..., L, n) with heads ungrouped, in the caller's layout."""
         if self.group is not None:
             heads = output.shape[-4] * output.shape[-3]
-            output = xp.reshape(output, (*output.shape[:-4], heads, *output.shape[-2:]))
-        if self.layout == "blhd":
-            output = swap_heads(output)
-        return cast(output, self.dtype)
+            output = namespace(output).reshape(output, (*output.shape[:-4], heads, *output.shape[-2:]))
+        return swap_heads(output) if self.layout == "blhd" else output
 
 
 def in_one_dtype(query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
@@ -278,3 +297,18 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
             f"key_mask must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}"
         )
     return key_mask
+
+
+def check_bias(key_bias: Any, query: Array, key: Array) -> Array:
+    """A floating bias for each key, which broadcasts as a mask over keys does."""
+    key_bias = as_floating(key_bias, "key_bias")
+    namespace(query, key_bias)
+    shape, expected = tuple(key_bias.shape), tuple(key.shape[:-1])
+    if shape[-1:] != expected[-1:] or len(shape) not in (1, len(expected)) or not broadcasts_to(shape, expected):
+        pairs = ""
+        if shape[-2:] == (query.shape[-2], key.shape[-2]):
+            pairs = " A bias for each (query, key) pair is relative_bias, if it depends on their distance only."
+        raise ValueError(
+            f"key_bias must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}"
+        )
+    return key_bias

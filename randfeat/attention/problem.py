@@ -150,6 +150,7 @@ def checked(
     key_mask: Any = None,
     enable_gqa: bool = False,
     key_lengths: Any = None,
+    key_bias: Any = None,
     layout: str = "bhld",
     num_features: int | None = None,
     has_state: bool = False,
@@ -158,7 +159,7 @@ def checked(
     """The inputs, and which keys each query sees, from the arguments of an attention function."""
     inputs = Inputs.of(
         query, key, value, kernel=kernel, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa,
-        key_lengths=key_lengths, layout=layout,
+        key_lengths=key_lengths, key_bias=key_bias, layout=layout,
     )  # fmt: skip
     found = relation_of(
         inputs, num_features=num_features, has_state=has_state, has_key_lengths=key_lengths is not None, **relation

@@ -1,0 +1,17 @@
+"""Compressed attention: key caches, clustered attention, and the error of an output."""
+
+from randfeat.compressed.audit import OutputError, output_error
+from randfeat.compressed.cache import KeyCache
+from randfeat.compressed.clustered import clustered_attention
+from randfeat.compressed.compression import compress, compressed_attention
+from randfeat.compressed.query_clusters import QueryClusters
+
+__all__ = [
+    "KeyCache",
+    "OutputError",
+    "QueryClusters",
+    "clustered_attention",
+    "compress",
+    "compressed_attention",
+    "output_error",
+]
