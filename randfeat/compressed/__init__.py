@@ -3,10 +3,13 @@
 from randfeat.compressed.audit import OutputError, output_error
 from randfeat.compressed.cache import KeyCache
 from randfeat.compressed.clustered import clustered_attention
-from randfeat.compressed.compression import compress, compressed_attention
+from randfeat.compressed.compressed import compressed_attention
+from randfeat.compressed.compression import compress
 from randfeat.compressed.query_clusters import QueryClusters
+from randfeat.compressed.stream import CompressedState
 
 __all__ = [
+    "CompressedState",
     "KeyCache",
     "OutputError",
     "QueryClusters",

@@ -1,13 +1,13 @@
-"""compress and compressed_attention: one small set of biased keys for all queries."""
+"""compress: one small set of biased keys for all queries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_count, as_floating, as_generator, cast, host_to
+from randfeat._array import Array, as_bool, as_count, as_generator, cast, host_to
 from randfeat._hints import hinted
-from randfeat.attention.inputs import Inputs, swap_heads
+from randfeat.attention.inputs import Inputs
 from randfeat.compressed.cache import KeyCache
 from randfeat.compressed.heads import Head, check_query_mask, heads_of, stacked
 from randfeat.compressed.merging import Merge, References, merge_keys, num_references
@@ -83,11 +83,7 @@ def compress(
         queries, key, value, kernel=SoftmaxKernel(),
         scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, key_bias=key_bias,
     )  # fmt: skip
-    lead, heads = heads_of(inputs, check_query_mask(query_mask, inputs))
-    options = Options(num_keys, fit, folds)
-    generators = as_generator(rng).spawn(len(heads))
-    merges = [compress_head(head, generator, options) for head, generator in zip(heads, generators, strict=True)]
-    return cache_of(inputs, lead, heads, merges, scale)
+    return compress_inputs(inputs, check_query_mask(query_mask, inputs), Options(num_keys, fit, folds), scale, rng)
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,24 @@ class Options:
     folds: str
 
 
+def compress_inputs(
+    inputs: Inputs, used: np.ndarray | None, options: Options, scale: float | None, rng: Any
+) -> KeyCache:
+    """The cache of the keys of checked inputs, whose queries are the references."""
+    lead, heads = heads_of(inputs, used)
+    generators = as_generator(rng).spawn(len(heads))
+    merges = [compress_head(head, generator, options) for head, generator in zip(heads, generators, strict=True)]
+    return cache_of(inputs, lead, heads, merges, scale)
+
+
 def compress_head(head: Head, generator: np.random.Generator, options: Options) -> Merge:
-    """The merge of the keys of one head."""
+    """The merge of the keys of one head; with biases NaN if a key is not finite."""
+    merge = merge_head(head, generator, options)
+    return replace(merge, bias=np.full_like(merge.bias, np.nan)) if head.is_spoiled else merge
+
+
+def merge_head(head: Head, generator: np.random.Generator, options: Options) -> Merge:
+    """The merge of the keys of one head, which are finite."""
     rows, queries = head.rows, head.references
     if len(rows) <= options.num_keys:
         return Merge.identity(rows)
@@ -141,45 +153,3 @@ def averages_of(inputs: Inputs, lead: tuple[int, ...], heads: list[Head], merges
     if any(merge.correction is not None for merge in merges):
         values = values + host_to(stacked([merge.corrections(value.shape[-1]) for merge in merges], lead), value)
     return keys, values
-
-
-@hinted
-def compressed_attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    *,
-    num_keys: int = 64,
-    queries: Any = None,
-    scale: float | None = None,
-    key_mask: Any = None,
-    query_mask: Any = None,
-    enable_gqa: bool = False,
-    layout: str = "bhld",
-    rng: Any = 0,
-) -> Array:
-    """Softmax attention to a cache of `num_keys` merged keys, made for this call without a fit; in linear time.
-
-    query (..., L, d), key (..., S, d), value (..., S, dv) -> (..., L, dv). Outputs are convex combinations of the
-    values. `queries` are the references; by default the queries of the call. Other arguments are those of `compress`.
-
-    `clustered_attention` is more accurate at the same cost; a cache that is made once (`compress`) can be kept and read
-    again.
-
-    >>> import numpy as np, randfeat as rf
-    >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 500, 16))
-    >>> rf.compressed_attention(q, k, v, num_keys=32).shape
-    (2, 500, 16)
-    """
-    inputs = Inputs.of(
-        query, key, value, kernel=SoftmaxKernel(), scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, layout=layout
-    )
-    query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
-    if layout == "blhd":
-        query, key, value = swap_heads(query), swap_heads(key), swap_heads(value)
-    cache = compress(
-        key, value, num_keys=num_keys, queries=query if queries is None else queries, fit=False, scale=scale,
-        key_mask=key_mask, query_mask=query_mask, enable_gqa=enable_gqa, rng=rng,
-    )  # fmt: skip
-    output = cache.read(query, enable_gqa=enable_gqa).normalized()
-    return cast(swap_heads(output) if layout == "blhd" else output, inputs.dtype)

@@ -65,7 +65,7 @@ def device_tables(stack: Stack, keys: Array, values: Array, *, second_order: boo
         columns.append(squares_in(root, keys))
     pieces = stack.rows(xp.concat(columns, axis=-1), "keys")  # (H, 2 g, p, c)
     centers = stack.numbers("centers")
-    logits = centers[:, None] @ xp.matrix_transpose(pieces[..., :dim])
+    logits = centers[:, None, ...] @ xp.matrix_transpose(pieces[..., :dim])
     sums = exp_in_place(logits + stack.numbers("shift")) @ pieces  # (H, 2 g, C, c)
     heads, num_pieces, num_clusters, width = sums.shape
     merges = stack.numbers("merges")
@@ -74,7 +74,7 @@ def device_tables(stack: Stack, keys: Array, values: Array, *, second_order: boo
     total = sums[..., dim + value_dim]
     means = sums / xp.where(total == 0, xp.ones_like(total), total)[..., None]
     merged, log_masses = means[..., :dim], stack.numbers("tops") + log_of(total)
-    spread = means[..., -1] - squares_in(root[:, None], merged)[..., 0] if second_order else None
+    spread = means[..., -1] - squares_in(root[:, None, ...], merged)[..., 0] if second_order else None
     near = stack.rows(xp.concat([keys, values], axis=-1), "near")
     return DeviceTables(
         near[..., :dim], stack.numbers("near_bias"), near[..., dim:],

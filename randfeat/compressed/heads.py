@@ -14,14 +14,17 @@ from randfeat.compressed.merging import Rows
 class Head:
     """One key head: its queries and keys, times √scale, and values, as NumPy arrays.
 
-    queries (n, d) : of all query heads that share the keys, zero where masked; references (n', d) : without these.
+    queries (n, d) : of all query heads that share the keys, zero where masked.
+    references (n', d) : the queries that take part and are finite, for the fit.
     present (S',) : indices of the keys that take part; rows (S',) : keys, biases and values of these.
+    is_spoiled : whether a key that takes part is not finite, which spoils every output; it is 0 in `rows`.
     """
 
     queries: np.ndarray
     references: np.ndarray
     present: np.ndarray
     rows: Rows
+    is_spoiled: bool
 
 
 def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, ...], list[Head]]:
@@ -47,11 +50,15 @@ def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, 
         if seen is not None:
             used = seen[index].reshape(-1)
             queries, references = np.where(used[:, None], queries, 0), queries[used]
+        if not np.all(finite := np.isfinite(references).all(axis=-1)):
+            references = references[finite]
         present = np.arange(key.shape[-2]) if mask is None else np.flatnonzero(mask[index])
         everything = len(present) == key.shape[-2]
         keys, values = (x[index] if everything else x[index][present] for x in (key, value))
         biases = np.zeros(len(present), key.dtype) if bias is None else bias[index][present]
-        return Head(queries, references, present, Rows(keys * root, biases, values))
+        is_spoiled = not np.all(np.isfinite(keys))
+        keys = np.where(np.isfinite(keys), keys, 0) if is_spoiled else keys
+        return Head(queries, references, present, Rows(keys * root, biases, values), is_spoiled)
 
     return lead, [head(index) for index in np.ndindex(lead)]
 
