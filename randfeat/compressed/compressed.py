@@ -155,10 +155,10 @@ def stream(
     bias = xp.zeros((*lead, length, 1), dtype=dtype, **like)
     if mask is not None:
         bias = xp.where(mask[..., None], bias, -xp.inf)
-    counts = np.ones((1, 1, length, 1), np.bool_) if used is None else used[..., None]
-    if used is not None and inputs.group is None and used.ndim > 1:
-        counts = counts[..., None, :, :]
-    counts = xp.broadcast_to(host_to(counts.astype(np.float64), value), (*lead, query.shape[-3], length, 1))
+    counts = np.ones(length, np.bool_) if used is None else used
+    if inputs.group is None and counts.ndim > 1:
+        counts = counts[..., None, :]
+    counts = xp.broadcast_to(host_to(counts[..., None], value), (*lead, query.shape[-3], length, 1))
     keys = Columns(
         xp.broadcast_to(key, (*lead, *key.shape[-2:])), bias, xp.broadcast_to(value, (*lead, *value.shape[-2:]))
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_count, as_generator, cast, host_to
+from randfeat._array import Array, as_bool, as_count, as_generator, cast, host_to, namespace
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.cache import KeyCache
@@ -86,6 +86,20 @@ def compress(
     return compress_inputs(inputs, check_query_mask(query_mask, inputs), Options(num_keys, fit, folds), scale, rng)
 
 
+def exact_cache(inputs: Inputs, scale: float | None) -> KeyCache:
+    """The cache of the keys themselves."""
+    xp, key, value, mask, bias = namespace(inputs.key), inputs.key, inputs.value, inputs.key_mask, inputs.key_bias
+    if inputs.group is not None:
+        key, value = key[..., 0, :, :], value[..., 0, :, :]
+        mask, bias = (x[..., 0, :] if x is not None and x.ndim > 1 else x for x in (mask, bias))
+    cache = KeyCache.exact(key, value, key_mask=mask, scale=scale)
+    return (
+        cache
+        if bias is None
+        else replace(cache, bias=xp.where(cache.bias == 0, cast(bias, cache.bias.dtype), cache.bias))
+    )
+
+
 @dataclass(frozen=True)
 class Options:
     """How keys are compressed."""
@@ -99,6 +113,8 @@ def compress_inputs(
     inputs: Inputs, used: np.ndarray | None, options: Options, scale: float | None, rng: Any
 ) -> KeyCache:
     """The cache of the keys of checked inputs, whose queries are the references."""
+    if inputs.num_keys <= options.num_keys:
+        return exact_cache(inputs, scale)
     lead, heads = heads_of(inputs, used)
     generators = as_generator(rng).spawn(len(heads))
     merges = [compress_head(head, generator, options) for head, generator in zip(heads, generators, strict=True)]
@@ -143,8 +159,8 @@ def cache_of(
 
 def averages_of(inputs: Inputs, lead: tuple[int, ...], heads: list[Head], merges: list[Merge]) -> tuple[Array, Array]:
     """Keys and values of the rows as products with matrices of shares, differentiable in the keys and values."""
-    prepared = inputs.prepared()
-    key, value = prepared.key / inputs.root, prepared.value
+    prepared = replace(inputs, root=1.0).prepared()
+    key, value = prepared.key, prepared.value
     if inputs.group is not None:
         key, value = key[..., 0, :, :], value[..., 0, :, :]
     matrices = [merge.matrix(head.present, inputs.num_keys) for head, merge in zip(heads, merges, strict=True)]

@@ -178,9 +178,13 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
     matrices, biases = [], []
     for index, seed in zip(np.ndindex(lead), chunk.spawn(int(np.prod(lead, dtype=int))), strict=True):
         present = np.flatnonzero(bias[index][:, 0] > -np.inf)
-        head = Rows(keys[index][present], bias[index][present, 0], np.empty((len(present), 0), keys.dtype))
-        counted = references[index][references[index][:, -1] > 0, :-1]
+        own, counted = keys[index][present], references[index][references[index][:, -1] > 0, :-1]
+        counted = counted[np.isfinite(counted).all(axis=-1)]
+        is_spoiled = not np.all(np.isfinite(own))
+        head = Rows(np.zeros_like(own) if is_spoiled else own, bias[index][present, 0], own[:, :0])
         merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seed))
+        if is_spoiled:
+            merge = replace(merge, bias=np.full_like(merge.bias, np.nan))
         matrices.append(merge.matrix(present, len(rows)))
         biases.append(merge.bias[:, None])
     shares = host_to(stacked(matrices, lead), rows.keys)

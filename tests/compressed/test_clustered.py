@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.compressed import clustered as module
-from tests.arrays import asarray, eps_of, library, to_numpy
+from tests.arrays import asarray, eps_of, to_numpy
 from tests.compressed.heads import edge_cases, head
 from tests.compressed.naive import clustered as naive_clustered
 from tests.compressed.naive import relative
@@ -224,7 +224,3 @@ def test_frozen_clusters_know_what_they_were_fitted_for(rng):
             rf.clustered_attention(query, key, value, clusters=clusters, **options)
     with pytest.raises(ValueError, match=r"batch_shape \(\), expected \(2,\)"):
         rf.clustered_attention(*(np.stack([x, x]) for x in (query, key, value)), clusters=clusters)
-
-
-def test_every_library_is_tried(xp):
-    assert library(xp) in {"numpy", "torch", "jax", "array_api_strict", "cupy"}
