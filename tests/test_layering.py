@@ -20,6 +20,7 @@ LAYERS = [
     {"maps", "variance"},
     {"estimators"},
     {"attention", "bounds"},
+    {"compressed"},
     {"montecarlo", "regression", "storage"},
     {"selection"},
     {"testing"},

@@ -1,4 +1,4 @@
-"""KeyCache: a few biased keys that stand for many."""
+"""KeyCache: a few biased keys that stand for many, and compress, which makes one."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, move_to, namespace
+from randfeat._hints import hinted
 from randfeat.attention import softmax_attention
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
+from randfeat.compressed.compression import Options, compressed_rows
+from randfeat.compressed.heads import check_query_mask
 from randfeat.compressed.routing import clusters_of, read_routed
 from randfeat.kernels import SoftmaxKernel
 
@@ -130,8 +133,6 @@ class KeyCache:
 
     def compress(self, num_keys: int, *, queries: Any, **options: Any) -> "KeyCache":
         """A smaller cache in place of this one, whose rows carry their biases; arguments as of `randfeat.compress`."""
-        from randfeat.compressed.compression import compress
-
         if self.route is not None:
             raise ValueError("a cache with a route cannot be compressed; compress one that all queries read.")
         return compress(
@@ -144,3 +145,72 @@ class KeyCache:
         keys, bias, values = (move_to(x, like) for x in (self.keys, self.bias, self.values))
         route = None if self.route is None else move_to(self.route, like)
         return replace(self, keys=cast(keys, like.dtype), bias=bias, values=cast(values, like.dtype), route=route)
+
+
+@hinted
+def compress(
+    key: Any,
+    value: Any,
+    *,
+    num_keys: int = 64,
+    queries: Any,
+    fit: bool = True,
+    folds: str = "random",
+    scale: float | None = None,
+    key_mask: Any = None,
+    query_mask: Any = None,
+    key_bias: Any = None,
+    enable_gqa: bool = False,
+    rng: Any = 0,
+) -> KeyCache:
+    """A `KeyCache` of at most `num_keys` rows that softmax attention reads in place of the keys.
+
+    Keys that typical queries do not tell apart are merged: clusters in the metric of the queries' covariance, each
+    replaced by its mean under the attention that it gets, with the bias that keeps its mean mass. Time O(num_keys S).
+
+    Parameters
+    ----------
+    key : (..., S, d).
+        S keys of each head. The leading dimensions are free; each head has a cache of its own.
+    value : (..., S, dv).
+        One value for each key.
+    num_keys : int.
+        Rows of the cache. With as many rows as keys, the cache is exact. Clusters without keys are dropped.
+    queries : (..., R, d).
+        Typical queries: what the cache is made for. Of many, 2 `num_keys` are drawn (4 `num_keys` with a fit).
+    fit : bool.
+        If True, masses and values of the rows are then fitted to the outputs of the queries, by regression towards the
+        merged keys. This pays if thousands of queries like these read the cache. The fitted values can lie outside of
+        the range of the values. If False, the outputs are convex combinations of the values.
+    folds : "random" or "blocks".
+        How the queries are divided for the choice of the penalty of the fit: "random" for exchangeable queries,
+        "blocks" (quarters in order of time) for a prefix that later, different queries will read.
+    scale : float.
+        Factor of the logits, 1/√d by default.
+    key_mask, query_mask : bool, True = take part.
+        Masked keys are as if they were not there. Masked queries are not used as references.
+    key_bias : (S,) or the shape of `key` without its last dimension.
+        Biases of the keys, where they are rows of a cache already.
+    enable_gqa : bool.
+        If True, the query heads (dimension -3) of a group share the cache of their key head; references are pooled.
+    rng : see `Estimator.draw`.
+        Equal seeds give equal caches, whatever the number of threads or heads.
+
+    Returns
+    -------
+    KeyCache in the library, device and dtype of the keys. If heads have different numbers of rows, the shorter ones end
+    with rows of bias `-inf`.
+
+    The fit is computed on the host, in float32 for float32 keys and float64 otherwise; regression is in float64.
+    Keys and values of the rows are differentiable in `key` and `value`, with the fit held constant.
+
+    Errors of the outputs are not bounded by theory: measure them with `randfeat.output_error`.
+
+    Source: `docs/theory/compressed.md` derives the formulas and names what they build on.
+    """
+    options = Options(num_keys, fit, folds)
+    inputs = Inputs.of(
+        queries, key, value, kernel=SoftmaxKernel(),
+        scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, key_bias=key_bias,
+    )  # fmt: skip
+    return KeyCache(*compressed_rows(inputs, check_query_mask(query_mask, inputs), options, rng), None, scale)

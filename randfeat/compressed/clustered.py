@@ -122,7 +122,7 @@ def clustered_attention(
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """How many clusters, keys as they are, and merged keys; `frozen` are clusters that were fitted before."""
+    """Numbers of clusters, of keys as they are, and of merged keys; `frozen` are clusters that were fitted before."""
 
     num_clusters: int
     num_exact: int

@@ -10,12 +10,13 @@ from randfeat._hints import hinted
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
-from randfeat.compressed.cache import KeyCache
 from randfeat.compressed.compression import Options as Compression
-from randfeat.compressed.compression import compress_inputs
+from randfeat.compressed.compression import compressed_rows
 from randfeat.compressed.heads import check_query_mask
 from randfeat.compressed.stream import Columns, CompressedState, Piece, attend_causally
 from randfeat.kernels import SoftmaxKernel
+
+DEFAULT = 64
 
 
 @hinted
@@ -119,23 +120,20 @@ def compressed_attention(
     if refused := [name for name, option in given.items() if option is not None and option is not False]:
         raise ValueError(f"{refused[0]} needs is_causal=True: without it all keys are merged at once.")
     made_for, counted = (inputs, used) if references is None else (references, None)
-    cache = compress_inputs(
-        made_for, counted, Compression(64 if num_keys is None else num_keys, False, "random"), scale, rng
-    )
-    return inputs.restore(exact_outputs(reading(inputs, cache), Plain(), SoftmaxKernel()))
+    rows = compressed_rows(made_for, counted, Compression(DEFAULT if num_keys is None else num_keys), rng)
+    return inputs.restore(exact_outputs(reading(inputs, *rows), Plain(), SoftmaxKernel()))
 
 
-def reading(inputs: Inputs, cache: KeyCache) -> Inputs:
-    """The inputs with the rows of a cache in place of the keys."""
-    rows = (cache.keys, cache.values, cache.bias)
+def reading(inputs: Inputs, keys: Array, bias: Array, values: Array) -> Inputs:
+    """The inputs with these rows in place of the keys."""
     if inputs.group is not None:
-        rows = (cache.keys[..., None, :, :], cache.values[..., None, :, :], cache.bias[..., None, :])
-    return replace(inputs, key=rows[0], value=rows[1], key_bias=rows[2], key_mask=None)
+        keys, bias, values = keys[..., None, :, :], bias[..., None, :], values[..., None, :, :]
+    return replace(inputs, key=keys, value=values, key_bias=bias, key_mask=None)
 
 
 @dataclass(frozen=True, eq=False)
 class StreamOptions:
-    """What a call asks of a stream; None where it is the state's, or the default."""
+    """Options of a call for its stream; None stands for that of the state, or the default."""
 
     num_keys: int | None
     window: int | None
@@ -185,8 +183,8 @@ def by_key_head(inputs: Inputs) -> tuple[Array, Array, Array, Array | None]:
 
 def start(piece: Piece, options: StreamOptions, scale: float) -> CompressedState:
     """The state before the first key."""
-    num_keys = 64 if options.num_keys is None else options.num_keys
-    window = 64 if options.window is None else options.window
+    num_keys = DEFAULT if options.num_keys is None else options.num_keys
+    window = DEFAULT if options.window is None else options.window
     none = piece.keys.part(0, 0)
     references = namespace(none.keys).concat([none.keys, none.bias], axis=-1)
     return CompressedState(

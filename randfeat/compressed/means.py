@@ -1,7 +1,6 @@
 """Weighted k-means on the host: the k-means++ start, sweeps of Lloyd's algorithm, nearest centers."""
 
 import numpy as np
-from scipy.sparse import csc_array
 
 SWEEPS = 2
 """After a k-means++ start, more sweeps change the errors of attention by 1 to 2 %."""
@@ -91,6 +90,8 @@ def weighted_sums(
     points: np.ndarray, weights: np.ndarray, labels: np.ndarray, num_labels: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each label the sums of weight times point (num_labels, d), and of the weights (num_labels,)."""
+    from scipy.sparse import csc_array  # not needed by those who only import
+
     ends = np.arange(len(points) + 1)
     selection = csc_array((weights, labels, ends), shape=(num_labels, len(points)))
     return selection @ points, selection @ np.ones(len(points), points.dtype)

@@ -58,13 +58,13 @@ class References:
 
 
 def num_references(num_keys: int, num_queries: int, *, fit: bool) -> int:
-    """How many reference queries are used: 2 for each row, 4 with a fit, at least 32, at most all."""
+    """The number of reference queries: 2 for each row, 4 with a fit, at least 32, at most all."""
     return min(num_queries, max((4 if fit else 2) * num_keys, 32))
 
 
 @dataclass(frozen=True, eq=False)
 class Merge:
-    """Which rows are merged, and how much each of them counts.
+    """A division of rows into new rows, and the share of each old row in its new one.
 
     labels (S,) : the new row of each old one. shares (S,) : its share of that; the shares of a new row sum to 1.
     bias (n,) : of the new rows. correction (n, dv) : added to the merged values, by a fit; or None.

@@ -12,7 +12,7 @@ from randfeat.compressed.tables import Division
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What one head reads, as constants: indices of keys and queries, and logarithms that keep weights in range.
+    """The constants of one head: indices of its keys and queries, and logarithms that keep weights in range.
 
     centers (C, d), key_mean (d,), key_root (d, d) : as in `Clusters`.
     near (C, b) : indices of keys; near_bias (C, b) : 0, or `-inf` where there is none.

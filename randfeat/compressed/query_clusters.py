@@ -139,7 +139,7 @@ batch_shape=(2,)))
         return np.concatenate([directions, offsets], axis=-1)
 
     def rows_of(self, index: tuple[int, ...], head: Head, num_exact: int) -> Rows:
-        """What each cluster of one head reads: keys (n, C, d), bias (n, C), values (n, C, dv)."""
+        """The rows that each cluster of one head reads: keys (n, C, d), bias (n, C), values (n, C, dv)."""
         clusters = self.of_head(index)
         rows = head.rows.shifted(-clusters.key_mean)
         if len(rows) == 0:

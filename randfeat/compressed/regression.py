@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import nnls
 
 from randfeat.compressed.merging import Merge, References, Rows
 from randfeat.compressed.softmax import log_mean_exp, softmax_in_place
@@ -65,6 +64,8 @@ def solve(
     log_ratio: np.ndarray, outputs: np.ndarray, bias: np.ndarray, values: np.ndarray, ridge: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Biases (`-inf` for rows without mass) and values that fit the outputs."""
+    from scipy.optimize import nnls  # not needed by those who only import
+
     num, width = log_ratio.shape
     scales = 0.5 * log_mean_exp(2 * log_ratio, axis=0)
     prior = np.exp(np.minimum(bias + scales, LARGEST_LOG_MASS))

@@ -59,7 +59,7 @@ class Columns:
 
     @property
     def arrays(self) -> tuple[Array, Array, Array]:
-        """The three arrays."""
+        """Keys, biases and values, in this order."""
         return self.keys, self.bias, self.values
 
     def __len__(self) -> int:

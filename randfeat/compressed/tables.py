@@ -14,7 +14,7 @@ MOST_SECOND_ORDER = 1.0  # the expansion holds for small displacements only
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """What the queries of each of C clusters read, of one head on the host; keys without `Clusters.key_mean`.
+    """The rows that the queries of each of C clusters read, of one head on the host; keys without `Clusters.key_mean`.
 
     near (C, b) : indices of the keys with the largest logits at the center.
     keys (C, g, d), values (C, g, dv), log_masses (C, g) : of the other keys with each label, means by their weights at
@@ -32,7 +32,7 @@ class Tables:
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """Which keys a cluster reads as they are, and which it reads merged, of one head on the host.
+    """A division of the keys of one head, for each cluster: keys that it reads as they are, and keys to be merged.
 
     order (S,) : indices of the keys, sorted by label. counts (g,) : keys with each label, none of them 0.
     near (C, b) : positions in `order` of the keys with the largest logits at the center.
