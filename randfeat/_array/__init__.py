@@ -59,6 +59,7 @@ from randfeat._array.namespaces import (
     namespace,
     namespace_named,
 )
+from randfeat._array.twins import from_host, host_twins
 
 __all__ = [
     "Array",
@@ -87,9 +88,11 @@ __all__ = [
     "exp_in_place",
     "finish",
     "fold",
+    "from_host",
     "gradients",
     "host_or_none",
     "host_to",
+    "host_twins",
     "is_compiling",
     "is_on_cupy",
     "is_on_dask",

@@ -1,12 +1,12 @@
 """clustered_attention: softmax attention by heaviest keys and merged keys for each cluster of queries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_count, as_generator, device_of, namespace
+from randfeat._array import Array, as_bool, as_count, as_generator, device_of, from_host, host_twins, namespace
 from randfeat._hints import hinted
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.exact import exact_outputs
@@ -115,9 +115,11 @@ def clustered_attention(
         num_threads = resolve_num_threads(num_threads)
     if options.is_dearer_than_exact(inputs) or 0 in inputs.query.shape[:-1]:
         return inputs.restore(exact_outputs(inputs, Plain(), SoftmaxKernel()))
-    if isinstance(inputs.value, np.ndarray):
-        return inputs.restore([attend_on_host(inputs, used, options, as_generator(rng), num_threads)])
-    return inputs.restore([attend_on_device(inputs, used, options, as_generator(rng))])
+    host, generator = on_host_if_possible(inputs), as_generator(rng)
+    if host is None:
+        return inputs.restore([attend_on_device(inputs, used, options, generator)])
+    output = attend_on_host(host, used, options, generator, num_threads)
+    return inputs.restore([output if host is inputs else from_host(output, inputs.value)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +171,18 @@ class Options:
         keys = head.rows.keys if len(head.rows) else np.zeros_like(queries[:1])
         fitted = fit_clusters(queries, keys, self.num_clusters, self.num_merged, generator)
         return padded(fitted, self.num_clusters, self.num_merged)
+
+
+def on_host_if_possible(inputs: Inputs) -> Inputs | None:
+    """The inputs as NumPy arrays in the computing dtype, without a copy of float32 and float64; None for others."""
+    if isinstance(inputs.value, np.ndarray):
+        return inputs
+    wide = inputs.computing()
+    twins = host_twins(wide.query, wide.key, wide.value, wide.key_mask)
+    if twins is None:
+        return None
+    query, key, value, mask = twins
+    return replace(wide, query=query, key=key, value=value, key_mask=mask)
 
 
 def attend_on_host(

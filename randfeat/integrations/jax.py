@@ -12,6 +12,7 @@ except ImportError as error:
     raise ImportError(needs("jax", "JAX", "jax")) from error
 
 from randfeat.attention import linear_attention
+from randfeat.compressed import KeyCache
 from randfeat.integrations.masks import key_mask_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
@@ -155,3 +156,4 @@ def unflatten(static: tuple[Any, ...], leaves: tuple[Any, ...]) -> FeatureMap:
 
 
 jax.tree_util.register_pytree_node(FeatureMap, flatten, unflatten)
+jax.tree_util.register_dataclass(KeyCache, data_fields=["keys", "bias", "values", "route"], meta_fields=["scale"])
