@@ -18,9 +18,8 @@ from randfeat._array import (
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations.base import as_int
-from randfeat.compressed.generic import rows_at
 from randfeat.compressed.heads import check_query_mask
-from randfeat.compressed.routing import partial_of
+from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.kernels import SoftmaxKernel
 
 WIDTH = 2.5

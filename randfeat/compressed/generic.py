@@ -14,8 +14,12 @@ from randfeat._array import (
     namespace,
     squared_norm,
 )
-from randfeat.compressed.plan import Plan
-from randfeat.compressed.routing import partial_of
+from randfeat.attention.inputs import Inputs
+from randfeat.compressed.accuracy import chosen
+from randfeat.compressed.heads import heads_of
+from randfeat.compressed.options import Options, check_batch
+from randfeat.compressed.plan import Plan, plan_of
+from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.compressed.tables import MOST_SECOND_ORDER
 
 
@@ -32,15 +36,6 @@ class Stack:
     def rows(self, columns: Array, name: str) -> Array:
         """The rows of columns (H, n, c) at the indices of this name (H, ...): (H, ..., c)."""
         return rows_at(columns, np.stack([getattr(plan, name) for plan in self.plans]))
-
-
-def rows_at(columns: Array, index: np.ndarray) -> Array:
-    """The rows of columns (H, n, c) at indices (H, ...) of the host: (H, ..., c)."""
-    xp, (heads, length, width) = namespace(columns), columns.shape
-    flat = index + length * np.arange(heads).reshape(-1, *(1 for _ in index.shape[1:]))
-    whole = xp.reshape(columns, (heads * length, width))
-    taken = xp.take(whole, xp.asarray(flat.reshape(-1), device=device_of(columns)), axis=0)
-    return xp.reshape(taken, (*index.shape, width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,3 +103,40 @@ def read_device_tables(stack: Stack, tables: DeviceTables, queries: Array) -> Ar
     outputs = partial_of(logits, owned(xp.concat([tables.near_values, tables.values], axis=-2))).normalized()
     flat = xp.reshape(outputs, (outputs.shape[0], -1, outputs.shape[-1]))
     return stack.rows(flat, "place")
+
+
+def attend_on_device(
+    inputs: Inputs, used: np.ndarray | None, options: Options, generator: np.random.Generator
+) -> Array | None:
+    """The outputs (..., L, dv), with the fit on the host and everything else in the library of the inputs.
+
+    None where exact attention is cheaper for a head. With an accuracy, all heads get as many clusters as the hardest.
+    """
+    xp, prepared = namespace(inputs.value), inputs.prepared()
+    lead, heads = heads_of(inputs, used)
+    check_batch(options.frozen, lead)
+    generators = generator.spawn(len(heads))
+    if options.accuracy is not None:
+        fits = [chosen(head, options, own) for head, own in zip(heads, generators, strict=True) if len(head.rows)]
+        if None in fits:
+            return None
+        options = max((fit.options for fit in fits if fit is not None), key=lambda found: found.num_clusters)
+    plans = [
+        plan_of(options.clusters_of(head, index, own), head, inputs.num_keys, options.num_exact)
+        for index, head, own in zip(np.ndindex(lead), heads, generators, strict=True)
+    ]
+    query, key, value = prepared.query, prepared.key, prepared.value
+    if used is not None:
+        query = xp.where(xp.asarray(used, device=device_of(query))[..., None], query, xp.zeros_like(query))
+    if inputs.group is not None:
+        key, value = key[..., 0, :, :], value[..., 0, :, :]
+    own_shape = tuple(query.shape[query.ndim - (2 if inputs.group is None else 3) :])
+    query = xp.reshape(xp.broadcast_to(query, (*lead, *own_shape)), (len(heads), -1, own_shape[-1]))
+    key, value = (
+        xp.reshape(xp.broadcast_to(x, (*lead, *x.shape[-2:])), (len(heads), *x.shape[-2:])) for x in (key, value)
+    )
+    stack = Stack(plans, value)
+    key = key - stack.numbers("key_mean")[:, None, :]
+    tables = device_tables(stack, key, value, second_order=options.second_order)
+    outputs = read_device_tables(stack, tables, query)
+    return xp.reshape(outputs, (*lead, *own_shape[:-1], value.shape[-1]))

@@ -1,4 +1,4 @@
-"""Reading of caches with a route: each query reads the rows of its cluster."""
+"""Rows of arrays by index, and the reading of caches with a route: each query reads the rows of its cluster."""
 
 import numpy as np
 
@@ -66,3 +66,12 @@ def partial_of(logits: Array, values: Array) -> PartialOutput:
     top = stop_gradient(peak(logits, -1))
     weights = exp_in_place(logits - replace_minus_inf(top))
     return PartialOutput(weights @ values, xp.sum(weights, axis=-1, keepdims=True), top)
+
+
+def rows_at(columns: Array, index: np.ndarray) -> Array:
+    """The rows of columns (H, n, c) at indices (H, ...) of the host: (H, ..., c)."""
+    xp, (heads, length, width) = namespace(columns), columns.shape
+    flat = index + length * np.arange(heads).reshape(-1, *(1 for _ in index.shape[1:]))
+    whole = xp.reshape(columns, (heads * length, width))
+    taken = xp.take(whole, xp.asarray(flat.reshape(-1), device=device_of(columns)), axis=0)
+    return xp.reshape(taken, (*index.shape, width))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.compressed import clustered as module
+from randfeat.compressed.options import Options
 from tests.arrays import asarray, eps_of, to_numpy
 from tests.compressed.heads import edge_cases, head
 from tests.compressed.naive import clustered as naive_clustered
@@ -17,7 +17,7 @@ ROUNDING = 1e-11  # of sums of some hundred float64 terms, in exponents of some 
 @pytest.fixture
 def never_exact(monkeypatch):
     """Clusters also where exact attention takes fewer operations, as it does for short sequences."""
-    monkeypatch.setattr(module.Options, "is_dearer_than_exact", lambda self, inputs: False)
+    monkeypatch.setattr(Options, "is_dearer_than_exact", lambda self, length, num_keys: False)
 
 
 @pytest.mark.usefixtures("never_exact")
@@ -187,6 +187,20 @@ def test_jax_gives_the_gradients_of_pytorch(rng):
         assert np.max(np.abs(np.asarray(mine) - tensor.grad.numpy())) < ROUNDING
 
 
+@pytest.mark.parametrize("accuracy", [0.3, 0.1, 0.03])
+def test_an_accuracy_is_kept_by_as_many_clusters_as_it_needs(xp, rng, accuracy):
+    query, key, value = head(rng, 400, lead=(3,))
+    found = to_numpy(rf.clustered_attention(*(asarray(xp, x) for x in (query, key, value)), accuracy=accuracy))
+    exact = rf.softmax_attention(query, key, value)
+    assert all(relative(mine, other) <= accuracy for mine, other in zip(found, exact, strict=True))
+
+
+def test_a_hopeless_accuracy_is_exact_attention(xp, rng):
+    query, key, value = (asarray(xp, x) for x in head(rng, 300))
+    found = to_numpy(rf.clustered_attention(query, key, value, accuracy=1e-3))
+    assert np.max(np.abs(found - to_numpy(rf.softmax_attention(query, key, value)))) < ROUNDING
+
+
 def test_a_compiled_function_is_told_to_fit_before(rng):
     jax = pytest.importorskip("jax", reason="pip install '.[frameworks]'")
     arrays = [jax.numpy.asarray(x) for x in head(rng, 300)]
@@ -200,12 +214,14 @@ def test_a_compiled_function_is_told_to_fit_before(rng):
         ({"num_clusters": 0}, ValueError, "num_clusters must be a positive integer"),
         ({"num_exact": 2.5}, TypeError, "num_exact must be a positive integer"),
         ({"clusters": 7}, TypeError, "clusters must be QueryClusters, got int"),
+        ({"accuracy": 0}, ValueError, "accuracy must be positive and finite"),
+        ({"accuracy": 0.1, "num_exact": 9}, ValueError, "accuracy chooses num_exact; give one of the two"),
         ({"second_order": "no"}, TypeError, "second_order must be True or False"),
         ({"query_mask": np.ones(149, bool)}, ValueError, r"query_mask must have shape \(150,\)"),
         ({"query_mask": np.ones(150)}, TypeError, "query_mask must be boolean"),
         ({"is_causal": True}, TypeError, "is_causal"),
     ],
-    ids=["no clusters", "half a key", "number", "word", "length", "floats", "causal"],
+    ids=["no clusters", "half a key", "no error", "two answers", "number", "word", "length", "floats", "causal"],
 )
 def test_bad_arguments(rng, options, error, message):
     with pytest.raises(error, match=message):
