@@ -22,6 +22,7 @@ from randfeat.attention.relations import Relation
 from randfeat.kernels import Kernel, SoftmaxKernel
 
 BLOCK = 512  # queries at a time, so that memory is linear in the length
+LARGEST_LOG_FACTOR = 64.0  # e^64 times a kernel value, summed over keys, is far from the end of float32
 
 
 @hinted
@@ -142,7 +143,8 @@ def with_leading(x: Array, lead: tuple[int, ...]) -> Array:
 def exact_block(inputs: Inputs, kernel: Kernel, start: int, stop: int, relation: Relation) -> PartialOutput:
     """Partial outputs of the queries from `start` to `stop`.
 
-    The scale of a query is that of its largest weight; of kernels without logarithms, that of its largest factor.
+    The scale of a query is that of its largest weight. Of kernels without logarithms, whose small values may be near
+    the end of the range, it is 0, unless all factors are below 1 or one is beyond `LARGEST_LOG_FACTOR`.
     """
     xp = namespace(inputs.query)
     visible = inputs.num_keys
@@ -161,8 +163,10 @@ def exact_block(inputs: Inputs, kernel: Kernel, start: int, stop: int, relation:
         top = stop_gradient(peak(weights, -1))
         weights = exp_in_place(weights - replace_minus_inf(top))
     else:
-        top = stop_gradient(xp.zeros_like(query[..., :1]) if log_factors is None else peak(log_factors, -1))
+        top = xp.zeros_like(query[..., :1])
         if log_factors is not None:
+            top = stop_gradient(peak(log_factors, -1))
+            top = top - xp.clip(top, 0.0, LARGEST_LOG_FACTOR)
             seen = log_factors > -xp.inf
             weights = xp.where(seen, weights * xp.exp(log_factors - replace_minus_inf(top)), 0.0)
         if inputs.key_mask is not None:
