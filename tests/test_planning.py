@@ -51,8 +51,10 @@ def test_prediction_scales_and_broadcasts():
     assert single / 2 < subset < 2 * single
 
 
-def test_huge_logits_give_infinity_not_nan():
-    assert rf.predict_attention_error(rf.PositiveFeatures(), 60 * Q, 60 * K, V, 256) == np.inf
+def test_huge_logits_give_infinity_to_leading_order_and_not_nan():
+    forecast = rf.predict_attention_error(rf.PositiveFeatures(), 60 * Q, 60 * K, V, 256)
+    assert forecast.leading_order == np.inf
+    assert forecast < forecast.largest_error < np.inf
 
 
 def test_masked_content_is_irrelevant():

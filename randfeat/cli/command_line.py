@@ -225,6 +225,8 @@ def as_record(ranking: Recommendation) -> dict[str, Any]:
     """A recommendation as plain data, best estimator first."""
     return {
         "num_features": ranking.num_features,
+        "verdict": ranking.verdict,
+        "largest_error": ranking.largest_error,
         "average_error": ranking.average_error,
         "exact_is_cheaper": ranking.exact_is_cheaper,
         "candidates": [
