@@ -38,6 +38,24 @@ def test_prediction_is_what_is_measured(estimator, options):
     assert tolerance < predicted / 3
 
 
+def test_causal_prediction_by_hand():
+    """Two queries. The first sees one key, and is exact; the second sees both, its own key included.
+
+    With weights p and 1 - p the error is `p² (1-p)² |v_0 - v_1|² (G_00 + G_11 - 2 G_01)/m`, `G_jk = e^{z_j·z_k}`.
+    """
+    q, k, v = np.random.default_rng(3).standard_normal((3, 2, 4)) / 2
+    estimator = rf.PositiveFeatures(coupling="independent")
+    forecast = rf.predict_attention_error(estimator, q, k, v, 64, is_causal=True)
+    z = q[1] / np.sqrt(2) + k / np.sqrt(2)  # d^{1/4} = √2
+    p = 1 / (1 + np.exp((q[1] @ k[1] - q[1] @ k[0]) / 2))
+    output = p * v[0] + (1 - p) * v[1]
+    growth = np.exp(z[0] @ z[0]) + np.exp(z[1] @ z[1]) - 2 * np.exp(z[0] @ z[1])
+    squared = p**2 * (1 - p) ** 2 * np.sum((v[0] - v[1]) ** 2) * growth / 64
+    assert forecast.leading_order**2 == pytest.approx(squared / (v[0] @ v[0] + output @ output), rel=1e-12)
+    average = np.sum(((v[0] + v[1]) / 2 - output) ** 2) / (v[0] @ v[0] + output @ output)
+    assert forecast.average_error**2 == pytest.approx(average, rel=1e-12)
+
+
 def test_prediction_scales_and_broadcasts():
     estimator = rf.PositiveFeatures()
     single = rf.predict_attention_error(estimator, Q, K, V, 256, num_queries=40)
