@@ -78,3 +78,14 @@ def test_the_test_sees_what_is_not_masked(name, expected):
     key = KEY.copy()
     key[1, np.flatnonzero(PRESENT[1])[3]] += 0.01
     assert bits(RESULTS[name](QUERY, key, VALUE)) != expected[name]
+
+
+@pytest.mark.parametrize("seed", [4, 6, 7])
+def test_pilots_of_adapt_compare_what_is_seen(seed):
+    """300 masked keys beside 40 others: the scale of the anchors is chosen as without them."""
+    query, key, value = 1.5 * np.random.default_rng(seed).standard_normal((3, 40, 6))
+    padded = [np.concatenate([side, np.zeros((300, 6))]) for side in (key, value + 2)]
+    options = {"num_features": 32, "rng": seed}
+    masked = rf.adapt(query, padded[0], value=padded[1], key_mask=np.arange(340) < 40, **options)
+    truncated = rf.adapt(query, key, value=value + 2, **options)
+    np.testing.assert_allclose(masked.base.matrix, truncated.base.matrix, rtol=1e-9)

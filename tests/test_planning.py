@@ -110,6 +110,9 @@ def test_num_features_says_when_none_suffice():
         rf.num_features_for(biased, np.ones(3), np.ones(3), rel_error=0.01)
     with pytest.raises(ValueError, match="fit features to the data"):
         rf.num_features_for(rf.PositiveFeatures(), 4 * np.ones(3), 4 * np.ones(3))
+    for cls in (rf.PositiveFeatures, rf.HyperbolicFeatures):  # variances overflow: no warning, no number, one error
+        with pytest.raises(ValueError, match=r"it is inf with .* attention output is bounded by the values"):
+            rf.num_features_for(cls(), 40 * np.ones(3), 40 * np.ones(3))
     with pytest.raises(ValueError, match="confidence must be between 0 and 1"):
         rf.num_features_for(biased, np.ones(3), np.ones(3), confidence=1.0)
 

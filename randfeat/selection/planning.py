@@ -54,7 +54,8 @@ def width_at(estimator: Estimator, x: np.ndarray, y: np.ndarray, allowed: float)
     def error(width: int) -> float:
         if estimator.nearest_num_features(width, dim) != (width,):  # a product of which one factor would get too little
             return np.inf
-        return float(estimator.relative_mse(x, y, num_features=width))
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite is not enough, and neither is NaN
+            return float(estimator.relative_mse(x, y, num_features=width))
 
     rows, least = 1, np.inf
     while not (found := error(width := possible_width(estimator, rows, dim))) <= allowed:

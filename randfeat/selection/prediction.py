@@ -172,8 +172,9 @@ class Expectation:
         pair = query, pilot.key[np.argmax(logits, axis=-1)]
         variances = []
         try:
-            for estimator in (self.estimator, self.estimator.with_coupling(Independent())):
-                variances.append(estimator.relative_variance(*pair, num_features=self.num_features))
+            with np.errstate(over="ignore"):
+                for estimator in (self.estimator, self.estimator.with_coupling(Independent())):
+                    variances.append(estimator.relative_variance(*pair, num_features=self.num_features))
         except ValueError:  # NoClosedForm, or an estimator that refuses other rows
             return False
         return bool(np.all(variances[0] <= 1.001 * variances[1]))
