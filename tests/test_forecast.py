@@ -233,6 +233,16 @@ def test_pilots_of_estimates_that_underflow():
         assert ranking.verdict == ("accurate" if ranking[0].error < ranking.average_error else "poor")
 
 
+def test_a_moment_that_is_not_a_number_is_not_believed():
+    class Spoilt(rf.PositiveFeatures):
+        def log_joint_moment(self, x, y):
+            return super().log_joint_moment(x, y) + (np.nan if x[0] > 0 else 0.0)
+
+    forecast = rf.predict_attention_error(Spoilt(coupling="independent"), Q / 4, K / 4, V, 256)
+    assert forecast.verdict == MEASURED
+    assert 0 < forecast < 1
+
+
 def test_outputs_of_zero_and_queries_without_keys():
     """No error is 0 of any size; a query without keys has the output zero, without an error."""
     assert rf.predict_attention_error(INDEPENDENT, Q, K, 0 * V, 64) == 0

@@ -144,7 +144,7 @@ class Expectation:
         """The error to leading order, and the largest relative variance of a denominator; NaN if it is not known."""
         if self.estimator.batch_shape:
             return np.nan, np.nan
-        error, size, variance = 0.0, 0.0, 0.0
+        error, size, spreads = 0.0, 0.0, [0.0]
         unit = self.estimator.kernel.unit
         query, key = unit(pilot.query), unit(pilot.key)
         try:
@@ -153,11 +153,11 @@ class Expectation:
                     squared, output, spread = query_error(self.estimator, q, key[seen], pilot.value[seen])
                     error += squared / self.num_rows
                     size += output @ output
-                    variance = max(variance, spread / self.num_rows)
+                    spreads.append(spread / self.num_rows)
         except NoClosedForm:
             return np.nan, np.nan
         with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.sqrt(error / size)) if error else 0.0, variance
+            return float(np.sqrt(error / size)) if error else 0.0, float(np.max(spreads))  # NaN if any is
 
     def rows_do_no_harm(self, pilot: Pilot) -> bool:
         """Whether the variance at the heaviest key of every query is at most that of independent rows."""
