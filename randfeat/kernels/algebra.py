@@ -120,6 +120,7 @@ class ScaledKernel(Kernel):
     """A positive multiple of a kernel, `k(x, y) = factor · base(x, y)`; written `factor * base`.
 
     base : the kernel. factor : positive; for a kernel of values 1 at x = y, a variance or a weight in a mixture.
+
     Source: Aronszajn 1950, "Theory of Reproducing Kernels": a positive multiple of a positive definite kernel is one.
 
     >>> from randfeat.kernels import GaussianKernel
