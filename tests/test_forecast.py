@@ -233,6 +233,16 @@ def test_pilots_of_estimates_that_underflow():
         assert ranking.verdict == ("accurate" if ranking[0].error < ranking.average_error else "poor")
 
 
+@pytest.mark.parametrize("wild", [0, 3, 29])
+def test_one_query_whose_denominator_varies_is_enough(wild):
+    """The closed form is believed for all sampled queries, or for none."""
+    query = Q / 10
+    query[wild] *= 60
+    calm, whole = (rf.predict_attention_error(INDEPENDENT, q, K / 4, V, 256) for q in (Q / 10, query))
+    assert calm.verdict in (ACCURATE, POOR)
+    assert whole.verdict == MEASURED
+
+
 def test_a_moment_that_is_not_a_number_is_not_believed():
     class Spoilt(rf.PositiveFeatures):
         def log_joint_moment(self, x, y):

@@ -42,6 +42,23 @@ def test_the_ranking_is_of_errors_and_reads_well(sharp):
     assert ranking[0].error < ranking.average_error
 
 
+def test_finalists_keep_their_first_errors_and_get_new_ones(sharp, monkeypatch):
+    """Nine errors: three of the first round, and six that are other numbers."""
+    options = {"estimators": [rf.PositiveFeatures(), rf.HyperbolicFeatures()], "num_features": 32, "num_queries": 16}
+    final = {one.name: one.errors for one in rf.recommend(*sharp, **options)}
+    monkeypatch.setattr(recommendation, "FINALISTS", 0)
+    first = {one.name: one.errors for one in rf.recommend(*sharp, **options)}
+    for name, errors in final.items():
+        assert errors.shape == (9, 2)
+        np.testing.assert_array_equal(errors[:3], first[name])
+        assert len(np.unique(errors)) == errors.size
+
+
+def test_an_error_is_the_median_over_draws_then_over_heads():
+    errors = np.array([[1.0, 10.0, 5.0], [2.0, 60.0, 7.0], [9.0, 20.0, 4.0]])  # medians 2, 20, 5
+    assert recommendation.Candidate("any", rf.PositiveFeatures(), errors).error == 5
+
+
 def test_best_is_a_frozen_fit_for_all_heads(sharp):
     query, key, value = sharp
     best = rf.recommend(query, key, value, num_features=64, **CHEAP).best

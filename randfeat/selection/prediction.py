@@ -131,13 +131,14 @@ class Expectation:
         """The forecast for one head, given a sample of its queries and its index."""
         average, largest = pilot.average_error(), pilot.largest_error() if self.estimator.positive else np.inf
         leading, variance = self.delta_method(pilot)
-        error, verdict = min(leading, largest), ACCURATE
+        error, verdict = leading, ACCURATE  # at most largest · √(variance + 1/m), for then all G_jk > 0
         if not (variance <= LARGEST_VARIANCE and self.rows_do_no_harm(pilot)):
-            error, verdict = min(self.measured(pilot, head), largest), MEASURED
+            error, verdict = self.measured(pilot, head), MEASURED
         elif not error <= average:
             if not isinstance(self.estimator.coupling, Independent):
-                error = min(self.measured(pilot, head), largest)
+                error = self.measured(pilot, head)
             verdict = ACCURATE if error <= average else POOR
+        error = min(error, largest)  # averages of the values can exceed it by rounding
         return AttentionForecast(*map(np.asarray, (error, verdict, average, largest, leading)))
 
     def delta_method(self, pilot: Pilot) -> tuple[float, float]:
