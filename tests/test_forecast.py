@@ -233,6 +233,32 @@ def test_pilots_of_estimates_that_underflow():
         assert ranking.verdict == ("accurate" if ranking[0].error < ranking.average_error else "poor")
 
 
+@pytest.mark.parametrize(
+    ("cls", "growth", "sign"),
+    [
+        (rf.PositiveFeatures, np.exp, 1),
+        (rf.HyperbolicFeatures, np.cosh, 1),
+        (rf.TrigonometricFeatures, np.cosh, -1),
+    ],
+)
+def test_the_width_from_which_closed_forms_are_believed(cls, growth, sign):
+    """The least number of rows with `max_i Σ_jk p_ij p_ik (G_jk - 1)/m <= 0.05`, by the definition."""
+    query, key = Q / 3, K / 3
+    x, y = query / 6**0.25, key / 6**0.25
+    spreads = []
+    for i in range(30):
+        p = np.exp(x[i] @ y.T)
+        p, z = p / p.sum(), x[i] + sign * y
+        spreads.append(p @ (growth(z @ z.T) - 1) @ p)
+    rows = int(np.ceil(max(spreads) / 0.05))
+    assert rows > 2
+    estimator = cls(coupling="independent")
+    for number, believed in ((rows - 1, False), (rows, True)):
+        width = estimator.num_features(number)
+        forecast = rf.predict_attention_error(estimator, query, key, V, width)
+        assert (forecast.verdict != MEASURED) == believed
+
+
 @pytest.mark.parametrize("wild", [0, 3, 29])
 def test_one_query_whose_denominator_varies_is_enough(wild):
     """The closed form is believed for all sampled queries, or for none."""
