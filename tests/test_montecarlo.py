@@ -135,6 +135,19 @@ def test_heavy_tails_warn():
         sample_errors(rf.PositiveFeatures(), x / 2, x / 2, num_features=4, num_draws=1000, rng=0)
 
 
+@pytest.mark.parametrize(("square", "fraction", "heavy"), [(0.8, 0.9, True), (0.8, 1.1, False), (0.55, 0.9, False)])
+def test_where_heavy_tails_begin(square, fraction, heavy):
+    """Kurtoses above 30, and a relative standard error √((κ - 1)/N) above 0.3: κ = 58 warns up to 630 draws."""
+    x, estimator = np.array([np.sqrt(square) / 2, 0.0]), rf.PositiveFeatures()
+    kurtosis = float(estimator.row_kurtosis(x, x))
+    assert (kurtosis > 30) == (square == 0.8)
+    draws = int(fraction * (kurtosis - 1) / 0.09)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sample_errors(estimator, x, x, num_features=1, num_draws=draws, rng=0)
+    assert [one.category for one in caught] == [HeavyTailWarning] * heavy
+
+
 def test_warnings_name_the_worst_pair_and_point_at_the_line_of_the_user():
     x = np.linspace(0.1, 0.9, 6)[:, None] * np.array([1.0, 0.0])
     y = np.linspace(-0.2, 0.9, 5)[:, None] * np.array([1.0, 0.0])
