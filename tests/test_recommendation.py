@@ -90,6 +90,41 @@ def test_predicted_errors_are_measured_errors(sharp):
             np.testing.assert_allclose(pilot.error(estimator, 32, np.random.default_rng(3)), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("cls", [rf.PositiveFeatures, rf.TrigonometricFeatures])
+def test_errors_of_estimates_out_of_range_are_those_of_attention(sharp, cls, is_causal):
+    """Logits of thousands: estimates in units of the kernel under- or overflow, and the outputs are as ever."""
+    query, key, value = (20 * sharp[0][0], 20 * sharp[1][0], sharp[2][0])
+    mask = np.arange(150) % 4 > 0
+    pilot = pilot_of(query, key, value, scale=8**-0.5, is_causal=is_causal, key_mask=mask)
+    phi = cls().draw(8, 32, rng=3)
+    options = {"is_causal": is_causal, "key_mask": mask}
+    exact = rf.softmax_attention(query, key, value, **options)
+    expected = np.linalg.norm(rf.linear_attention(query, key, value, phi, **options) - exact) / np.linalg.norm(exact)
+    np.testing.assert_allclose(pilot.error_of(phi), expected, rtol=1e-9)
+
+
+def test_the_pilot_has_random_queries_that_take_part(sharp, monkeypatch):
+    seen, mask = [], np.arange(150) % 2 > 0
+    original = Pilot.of
+
+    def recorded(sequences, rows, **options):
+        seen.append(rows)
+        return original(sequences, rows, **options)
+
+    monkeypatch.setattr(Pilot, "of", recorded)
+    for seed in (0, 1):
+        rf.recommend(
+            *sharp, estimators=rf.PositiveFeatures(), num_features=8, query_mask=mask, num_queries=20, rng=seed
+        )
+    for rows in seen:
+        assert len(np.unique(rows)) == 20
+        assert np.all(np.diff(rows) > 0)
+        assert np.all(mask[rows])
+        assert rows[-1] > 100  # of 75 queries 20 are all below the 51st once in 10^5
+    assert not np.array_equal(*seen)
+
+
 def test_one_seed_one_ranking(sharp):
     first, again, other = (
         [(c.name, c.error) for c in rf.recommend(*sharp, num_features=32, rng=seed, **CHEAP)] for seed in (0, 0, 1)
