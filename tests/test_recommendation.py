@@ -90,6 +90,20 @@ def test_predicted_errors_are_measured_errors(sharp):
             np.testing.assert_allclose(pilot.error(estimator, 32, np.random.default_rng(3)), expected, rtol=1e-9)
 
 
+def test_the_verdict_is_that_of_the_best(sharp):
+    """Balanced features beat the average of the values here, trigonometric ones do not."""
+    options = {"num_features": 64, "num_queries": 16, "couplings": "orthogonal"}
+    good, bad = "adapt, level 'posterior'", "TrigonometricFeatures"
+    both = rf.recommend(*sharp, estimators=[bad, good], **options)
+    assert both[0].error < both.average_error < both[1].error
+    assert both.average_error < both.largest_error
+    assert both.verdict == "accurate"
+    assert "accurate: 1 of 2 estimators are better than the average of the values; positive features err" in str(both)
+    alone = rf.recommend(*sharp, estimators=bad, **options)
+    assert alone.verdict == "poor"
+    assert "poor: 0 of 1 estimators" in str(alone)
+
+
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("cls", [rf.PositiveFeatures, rf.TrigonometricFeatures])
 def test_errors_of_estimates_out_of_range_are_those_of_attention(sharp, cls, is_causal):
