@@ -179,10 +179,13 @@ def test_calibration():
     assert all(estimator.batch_shape == (4,) for estimator in estimators.values())
     assert model.config._attn_implementation == "sdpa"
     assert torch.equal(hidden(model, attention_mask=PADDING), exact)
-    other = {"input_ids": torch.where(PADDING.bool(), TOKENS, 3), "attention_mask": PADDING}
+    spoilt = torch.where(PADDING.bool(), TOKENS, 3)
+    other = {"input_ids": spoilt, "attention_mask": PADDING}
     again = calibrate(model, other, 32, level="balance")
     phi, twin = (found[1].draw(8, 32, rng=0).keys(np.ones((4, 3, 8))) for found in (estimators, again))
     np.testing.assert_allclose(phi.log_scale, twin.log_scale, rtol=1e-9)
+    fits = [calibrate(model, {"input_ids": tokens, "attention_mask": PADDING}, 32) for tokens in (TOKENS, spoilt)]
+    assert fits[0] == fits[1]  # the posterior map, with its pilot rows: no bit depends on the padding
     register(estimators, 32)
     model.set_attn_implementation("randfeat")
     assert distance(hidden(model, attention_mask=PADDING), exact) < 1.0
