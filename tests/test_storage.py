@@ -94,7 +94,7 @@ def test_dictionaries_come_back_equal(path):
     [{}, {"rng": 0}, {0.5: rf.PositiveFeatures()}, {(1,): rf.PositiveFeatures()}, {True: rf.PositiveFeatures()}],
 )
 def test_other_dictionaries_are_refused(path, given):
-    with pytest.raises(TypeError, match="cannot save a dict: .* keys that are strings or integers"):
+    with pytest.raises(TypeError, match=r"cannot save a dict: .* keys that are strings or integers"):
         rf.save(path, given)
     assert not path.exists()
 
