@@ -9,7 +9,7 @@ EXAMPLES = {
     "randfeat/integrations/torch_autograd.py": ("torch",),
     "randfeat/integrations/jax.py": ("jax",),
     "randfeat/integrations/jax_autograd.py": ("jax",),
-    "randfeat/integrations/transformers.py": ("torch", "transformers"),
+    "randfeat/integrations/transformers": ("torch", "transformers"),
     "randfeat/integrations/sklearn": ("sklearn",),
     "randfeat/integrations/dask.py": ("dask",),
     "randfeat/integrations/dask_blocks.py": ("dask",),
