@@ -26,7 +26,7 @@ class Packing:
         cu_seq_lens_k: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
     ) -> "Packing | None":
-        """What the mask, the offsets of flash attention, or the numbers of the sequences (batch, L) say, if any."""
+        """Packing by the mask, the offsets of flash attention, or numbers of sequences (batch, L); None for none."""
         if cu_seq_lens_q is None and cu_seq_lens_k is None:
             if cuts is None and seq_idx is not None:
                 cuts = cuts_of(seq_idx.expand(batch, -1))

@@ -1,4 +1,4 @@
-"""What is kept of a model's attention: a file beside the weights, and a mark in the model's config that asks for it."""
+"""A model's attention in a file beside the weights, and the mark in the model's config that asks for it."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def digest(thing: Any) -> str:
 
 
 def note_known(thing: Any) -> None:
-    """From now on models that are marked with the digest of `thing` may run."""
+    """Let models run that are marked with the digest of `thing`."""
     try:
         _KNOWN.add(digest(dict(thing) if isinstance(thing, dict) else thing))
     except TypeError:
