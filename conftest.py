@@ -14,6 +14,7 @@ EXAMPLES = {
     "randfeat/integrations/dask.py": ("dask",),
     "randfeat/integrations/dask_blocks.py": ("dask",),
     "docs/integrations.md": ("torch", "jax", "sklearn", "dask"),
+    "docs/transformers.md": ("torch", "transformers"),
     "docs/larger_than_memory.md": ("dask",),
     "docs/coming_from/performer_pytorch.md": ("torch",),
     "docs/coming_from/gpytorch.md": ("torch",),

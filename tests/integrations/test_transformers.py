@@ -6,7 +6,7 @@ import pytest
 import randfeat as rf
 
 torch = pytest.importorskip("torch", reason="pip install '.[transformers]'")
-transformers = pytest.importorskip("transformers", "5", reason="pip install '.[transformers]'")
+transformers = pytest.importorskip("transformers", "5.4", reason="pip install '.[transformers]'")
 from randfeat.integrations.transformers import calibrate, register  # noqa: E402
 from tests.integrations.small_models import PADDING, TOKENS, bert, distance, hidden, llama  # noqa: E402
 
@@ -106,6 +106,47 @@ def test_seeds():
     assert rows[0].shape == (4, 32, 8)
     assert not torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0][0], rows[0][1])
+
+
+def test_dropout_is_that_of_the_outputs():
+    """Each entry is zero with the model's probability, or larger; in evaluation all of them are there."""
+    attention = register(num_features=32)
+    module, query = torch.nn.Module(), torch.randn(2, 4, 50, 8, generator=torch.Generator().manual_seed(0))
+    whole, _ = attention(module, query, query, query, None)
+    for share in (0.25, 0.9):
+        torch.manual_seed(0)
+        dropped, _ = attention(module, query, query, query, None, dropout=share)
+        zero = dropped == 0
+        torch.testing.assert_close(dropped[~zero], whole[~zero] / (1 - share))
+        # 3200 entries, each dropped alone: six standard deviations, a false alarm in 5e8
+        assert abs(float(zero.float().mean()) - share) < 6 * (share * (1 - share) / zero.numel()) ** 0.5
+    model = bert(attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
+    model.set_attn_implementation("randfeat")
+    expected = hidden(model)
+    assert distance(hidden(model.train()), expected) > 0.1
+    assert torch.equal(hidden(model.eval()), expected)
+    model = bert(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0)
+    model.set_attn_implementation("randfeat")
+    assert torch.equal(hidden(model.train()), expected)
+
+
+def test_a_model_is_trained():
+    """The gradient of every weight is that of the exact function of the same features, by differences."""
+    attention = register(num_features=32)
+    model = bert(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0).train()
+    model.set_attn_implementation("randfeat")
+    loss = model(TOKENS, attention_mask=PADDING)[0].square().mean()
+    loss.backward()
+    directions = [torch.randn_like(weight) for weight in model.parameters()]
+    slope = sum(float((weight.grad * d).sum()) for weight, d in zip(model.parameters(), directions, strict=True))
+    ends = []
+    with torch.no_grad():
+        for step in (1e-6, -2e-6):
+            for weight, d in zip(model.parameters(), directions, strict=True):
+                weight += step * d
+            ends.append(float(model(TOKENS, attention_mask=PADDING)[0].square().mean()))
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
+    assert len(attention.drawn) == 2
 
 
 PASSAGES = [

@@ -9,7 +9,7 @@ import pytest
 import randfeat as rf
 
 torch = pytest.importorskip("torch", reason="pip install '.[transformers]'")
-transformers = pytest.importorskip("transformers", "5", reason="pip install '.[transformers]'")
+transformers = pytest.importorskip("transformers", "5.4", reason="pip install '.[transformers]'")
 from randfeat.integrations.transformers import keywords, register  # noqa: E402
 from randfeat.integrations.transformers.masks import padding_mask  # noqa: E402
 from tests.integrations.small_models import PADDING, TOKENS, bert, distance, hidden, llama, mistral  # noqa: E402

@@ -7,7 +7,7 @@ try:
     import transformers as transformers
     from transformers import AttentionMaskInterface as AttentionMaskInterface
 except ImportError as error:
-    raise ImportError(needs("transformers", "transformers 5 or later and PyTorch", "transformers")) from error
+    raise ImportError(needs("transformers", "transformers 5.4 or later and PyTorch", "transformers")) from error
 
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calibration import calibrate
