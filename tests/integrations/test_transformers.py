@@ -149,6 +149,27 @@ def test_a_model_is_trained():
     assert len(attention.drawn) == 2
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.parametrize("make", [bert, llama], ids=["bidirectional", "causal"])
+def test_one_graph_compiles_a_model(make):
+    """After one call that draws the features; masks whose kind depends on numbers are refused in one line."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    model, graphs = make(), CompileCounterWithBackend("eager")
+    register(num_features=32)
+    model.set_attn_implementation("randfeat")
+    options = {} if make is bert else {"use_cache": False}
+    expected = hidden(model, attention_mask=PADDING, **options)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    assert distance(hidden(compiled, attention_mask=PADDING, **options), expected) < 1e-12
+    assert graphs.frame_count == 1
+    if make is llama:
+        with pytest.raises(Exception, match="give attention_mask, of ones"):
+            hidden(compiled, **options)
+    torch._dynamo.reset()
+
+
 PASSAGES = [
     "Random features replace a kernel by the inner product of two vectors whose mean it is, so that sums over all "
     "pairs of points become products of two sums.",

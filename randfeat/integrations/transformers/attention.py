@@ -33,6 +33,8 @@ class ModelAttention:
     rng: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     drawn: dict[tuple[Any, ...], FeatureMap] = field(default_factory=dict, repr=False)
+    arrays: dict[tuple[Any, ...], dict[str, torch.Tensor]] = field(default_factory=dict, repr=False)
+    """The arrays of the maps that are drawn."""
 
     def __post_init__(self) -> None:
         estimators = self.estimator.values() if isinstance(self.estimator, Mapping) else [self.estimator]
@@ -59,6 +61,9 @@ class ModelAttention:
     def features(self, layer: int, heads: int, like: torch.Tensor) -> FeatureMap:
         """Features of one layer, for inputs like `like`: one map for each head, or for each that was calibrated."""
         cache_key = (layer, heads, like.shape[-1], like.device, like.dtype)
+        if torch.compiler.is_compiling() and cache_key in self.arrays:  # whose tracing knows no read-only mapping
+            drawn = self.drawn[cache_key]
+            return FeatureMap(drawn.estimator, drawn.dim, drawn.num_features, self.arrays[cache_key])
         if cache_key not in self.drawn:
             estimator = self.estimator
             if isinstance(estimator, Mapping):
@@ -67,9 +72,8 @@ class ModelAttention:
                 estimator = estimator[layer]
             seed = np.random.SeedSequence(self.rng, spawn_key=(layer,))
             shape = estimator.batch_shape or (heads,)
-            self.drawn[cache_key] = estimator.draw(
-                like.shape[-1], self.num_features, rng=seed, like=like, batch_shape=shape
-            )
+            drawn = estimator.draw(like.shape[-1], self.num_features, rng=seed, like=like, batch_shape=shape)
+            self.drawn[cache_key], self.arrays[cache_key] = drawn, dict(drawn.arrays)
         return self.drawn[cache_key]
 
     def __call__(

@@ -59,6 +59,8 @@ def padding_mask(
         if mask is not None and not torch.compiler.is_compiling():
             setattr(mask, OPTIONS, {"causal_offset": int(q_offset) - kv_offset})
         return mask
+    if mask_function not in (causal_mask_function, bidirectional_mask_function):
+        refuse_to_compile()
     is_causal, sequences = False, None
     for part in parts_of(mask_function):
         is_causal = is_causal or part is causal_mask_function
@@ -120,13 +122,18 @@ def refuse_unless(possible: bool) -> None:
         )
 
 
-def cuts_of(sequences: torch.Tensor) -> list[int]:
-    """Offsets of packed sequences from their numbers (batch, L), for the rows of the batch one behind another."""
+def refuse_to_compile() -> None:
+    """ValueError while a model is compiled, for masks that depend on numbers, or on functions that are not plain."""
     if torch.compiler.is_compiling():
         raise ValueError(
-            "packed sequences cannot be found while a model is compiled: give attention_mask, of ones, if each row has "
-            "one sequence, or cu_seq_lens_q and cu_seq_lens_k."
+            "while a model is compiled, packed sequences and windows cannot be read from masks: if each row has one "
+            "sequence, give attention_mask, of ones."
         )
+
+
+def cuts_of(sequences: torch.Tensor) -> list[int]:
+    """Offsets of packed sequences from their numbers (batch, L), for the rows of the batch one behind another."""
+    refuse_to_compile()
     starts = torch.ones_like(sequences, dtype=torch.bool)
     starts[:, 1:] = sequences[:, 1:] != sequences[:, :-1]
     return [*starts.flatten().nonzero().flatten().tolist(), sequences.numel()]
