@@ -116,6 +116,22 @@ def test_a_bias_of_zeros_and_minus_infinity_is_a_mask(xp, rng):
         assert same_bits(*exact)
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_long_sequences(rng, is_causal):
+    """Of a length at which NumPy arrays have a fast path, which knows no biases."""
+    query, key, value = numbers(rng, queries=500, keys=500)
+    phi = rf.PositiveFeatures().draw(D, 32, rng=0)
+    bias = rng.uniform(-3, 3, (2, 500))
+    weights = phi.estimate(query * D**-0.25, key * D**-0.25) * np.exp(bias)[:, None]
+    weights = np.tril(weights) if is_causal else weights
+    expected = weights @ value / weights.sum(axis=-1, keepdims=True)
+    actual = rf.linear_attention(query, key, value, phi, key_bias=bias, is_causal=is_causal)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-10)
+    gradients = rf.linear_attention_vjp(query, key, value, phi, np.ones_like(value), key_bias=bias, is_causal=is_causal)
+    shares = (weights / weights.sum(axis=-1, keepdims=True)).sum(axis=-2)[..., None]
+    np.testing.assert_allclose(gradients[2], np.broadcast_to(shares, value.shape), rtol=0, atol=1e-9)
+
+
 def test_states_and_streams(rng):
     """A part of the keys with its biases leaves a state that the rest continues; no key at all gives zeros."""
     query, key, value = numbers(rng, queries=S)

@@ -155,8 +155,12 @@ def test_windows_that_hide_nothing():
     with pytest.raises(ValueError, match="windows that are as long as the text"):
         hidden(run(model))
     assert distance(pieces(model, [(i, i + 1) for i in range(9)]), expected) < 1e-12
-    chunked = padding_mask(2, 9, 9, mask_function=transformers.masking_utils.chunked_causal_mask_function(9, None))
-    assert chunked is None
+    for make, width in (
+        ("sliding_window_bidirectional_mask_function", (8,)),
+        ("chunked_causal_mask_function", (9, None)),
+    ):
+        mask_function = getattr(transformers.masking_utils, make)(*width)
+        assert padding_mask(2, 9, 9, mask_function=mask_function) is None
     with pytest.raises(ValueError, match="sliding_window 4 of this layer has no linear-time form for 9 keys"):
         call(attention, sliding_window=4)
 
@@ -233,9 +237,9 @@ def test_all_arguments_of_all_models_are_known():
     "mask_function",
     [
         lambda *indices: True,
-        transformers.masking_utils.sliding_window_causal_mask_function(4),
-        transformers.masking_utils.sliding_window_bidirectional_mask_function(4),
-        transformers.masking_utils.chunked_causal_mask_function(4, None),
+        transformers.masking_utils.sliding_window_causal_mask_function(8),
+        transformers.masking_utils.sliding_window_bidirectional_mask_function(7),
+        transformers.masking_utils.chunked_causal_mask_function(8, None),
         transformers.masking_utils.or_masks(transformers.masking_utils.causal_mask_function, lambda *indices: True),
     ],
     ids=["unknown", "sliding", "both ways", "chunks", "images"],
