@@ -26,6 +26,7 @@ def softmax_attention(
     enable_gqa: bool = False,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     key_ends: Any = None,
     cu_seqlens: Any = None,
     decay: Any = None,
@@ -49,8 +50,8 @@ def softmax_attention(
     return kernel_attention(
         query, key, value, SoftmaxKernel(),
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
-        key_lengths=key_lengths, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias,
-        window=window, layout=layout,
+        key_lengths=key_lengths, key_bias=key_bias, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay,
+        relative_bias=relative_bias, window=window, layout=layout,
     )  # fmt: skip
 
 
@@ -67,6 +68,7 @@ def kernel_attention(
     enable_gqa: bool = False,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     key_ends: Any = None,
     cu_seqlens: Any = None,
     decay: Any = None,
@@ -83,8 +85,8 @@ def kernel_attention(
     inputs, relation = checked(
         query, key, value, kernel,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
-        key_lengths=key_lengths, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias,
-        window=window, layout=layout,
+        key_lengths=key_lengths, key_bias=key_bias, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay,
+        relative_bias=relative_bias, window=window, layout=layout,
     )  # fmt: skip
     return inputs.restore(exact_outputs(inputs, relation, kernel))
 
@@ -122,6 +124,9 @@ def exact_block(inputs: Inputs, kernel: Kernel, start: int, stop: int, relation:
         seen = log_weights > -xp.inf
         weights = weights + xp.where(seen, log_weights, 0.0) if by_logarithm else weights * xp.exp(log_weights)
         weights = xp.where(seen, weights, -xp.inf if by_logarithm else 0.0)
+    if inputs.key_bias is not None:
+        bias = xp.where(inputs.key_mask, inputs.key_bias, 0.0)[..., None, :visible]
+        weights = weights + bias if by_logarithm else weights * xp.exp(bias)
     if inputs.key_mask is not None:
         mask = inputs.key_mask[..., None, :visible]
         weights = xp.where(mask, weights, -xp.inf if by_logarithm else 0.0)

@@ -29,6 +29,7 @@ def linear_attention_vjp(
     final_state: AttentionState | None = None,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     cu_seqlens: Any = None,
     layout: str = "bhld",
     num_threads: int | None = None,
@@ -74,7 +75,7 @@ def linear_attention_vjp(
     problem = Problem.of(
         query, key, value, features,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
-        causal_offset=causal_offset, key_lengths=key_lengths, cu_seqlens=cu_seqlens, layout=layout,
+        causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias, cu_seqlens=cu_seqlens, layout=layout,
         num_threads=num_threads,
     )  # fmt: skip
     gradient = problem.like_output("grad_output", grad_output)

@@ -16,6 +16,7 @@ from randfeat._array import (
     compute_dtype,
     device_of,
     dtype_name,
+    host_to,
     is_on_host,
     namespace,
 )
@@ -46,6 +47,8 @@ class Inputs:
     """Layout of the output: "blhd" has the heads after the length."""
     root: float = 1.0
     """√scale, which query and key are still to be multiplied by."""
+    key_bias: Array | None = None
+    """Summands of the logits of each key, (..., S); where they are -inf, `key_mask` is False."""
 
     @classmethod
     def of(
@@ -59,6 +62,7 @@ class Inputs:
         key_mask: Any = None,
         enable_gqa: bool = False,
         key_lengths: Any = None,
+        key_bias: Any = None,
         layout: str = "bhld",
     ) -> "Inputs":
         """Check everything at the border, before any work is done."""
@@ -78,15 +82,19 @@ class Inputs:
         if key_lengths is not None:
             present = length_mask(key_lengths, key)
             key_mask = present if key_mask is None else key_mask & present
+        if key_bias is not None:
+            key_bias = check_bias(key_bias, query, key)
+            present = key_bias > -xp.inf
+            key_mask = present if key_mask is None else key_mask & present
         root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
         if not enable_gqa:
-            return cls(query, key, value, key_mask, value.dtype, None, layout, root)
+            return cls(query, key, value, key_mask, value.dtype, None, layout, root, key_bias)
         key_heads = key.shape[-3]
         group = query.shape[-3] // key_heads
         query = xp.reshape(query, (*query.shape[:-3], key_heads, group, *query.shape[-2:]))
-        if key_mask is not None and key_mask.ndim > 1:
-            key_mask = key_mask[..., None, :]
-        return cls(query, key[..., None, :, :], value[..., None, :, :], key_mask, value.dtype, group, layout, root)
+        key_mask, key_bias = (x[..., None, :] if x is not None and x.ndim > 1 else x for x in (key_mask, key_bias))
+        key, value = key[..., None, :, :], value[..., None, :, :]
+        return cls(query, key, value, key_mask, value.dtype, group, layout, root, key_bias)
 
     def computing(self) -> "Inputs":
         """The inputs cast to the computing dtype: float32 for float16 and bfloat16."""
@@ -137,13 +145,14 @@ class Inputs:
 
     def part(self, queries: slice, keys: slice) -> "Inputs":
         """The inputs at these positions only."""
-        mask = None if self.key_mask is None else self.key_mask[..., keys]
+        mask, bias = (None if x is None else x[..., keys] for x in (self.key_mask, self.key_bias))
         return replace(
             self,
             query=self.query[..., queries, :],
             key=self.key[..., keys, :],
             value=self.value[..., keys, :],
             key_mask=mask,
+            key_bias=bias,
         )
 
     def around(self, offset: int) -> "tuple[Inputs, Inputs, Inputs]":
@@ -160,8 +169,12 @@ class Inputs:
 
     @property
     def key_columns(self) -> tuple[Array, Array, Array | None]:
-        """Arrays with a row for each key: the keys, their values, and the mask as (..., S, 1) or None."""
-        return self.key, self.value, None if self.key_mask is None else self.key_mask[..., None]
+        """Arrays with a row for each key: the keys, their values, and their weights as of `keys_of`, (..., S, 1)."""
+        weights = self.key_mask
+        if self.key_bias is not None:
+            xp = namespace(self.key_bias)
+            weights = xp.where(self.key_mask, self.key_bias, -xp.inf)
+        return self.key, self.value, None if weights is None else weights[..., None]
 
     def leading_shape(self, features: FeatureMap) -> tuple[int, ...]:
         """Leading dimensions of what is summed over the keys: those of keys, values and maps, broadcast."""
@@ -263,8 +276,23 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
     """A boolean mask over keys, never over (query, key) pairs."""
     kind = dtype_name(key_mask.dtype)
     if kind != "bool":
-        raise TypeError(f"key_mask must be boolean, True = take part, got dtype {kind}.")
-    shape, expected = tuple(key_mask.shape), tuple(key.shape[:-1])
+        raise TypeError(
+            f"key_mask must be boolean, True = take part, got dtype {kind}; summands of the logits are key_bias."
+        )
+    return check_per_key(key_mask, query, key, "key_mask")
+
+
+def check_bias(key_bias: Any, query: Array, key: Array) -> Array:
+    """Summands of the logits of each key, never of (query, key) pairs, in the computing dtype."""
+    on_host = is_on_host(key_bias)
+    bias = as_floating(key_bias, "key_bias")
+    bias = host_to(bias, query) if on_host else cast(bias, compute_dtype(namespace(bias, query), query.dtype))
+    return check_per_key(bias, query, key, "key_bias")
+
+
+def check_per_key(given: Array, query: Array, key: Array, name: str) -> Array:
+    """An array with one number for each key, (S,) or the shape of the keys without their last dimension."""
+    shape, expected = tuple(given.shape), tuple(key.shape[:-1])
     fits = len(shape) in (1, len(expected)) and all(
         size in (1, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
     )
@@ -272,9 +300,7 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
         pairs = (
             " A mask over (query, key) pairs has no linear-time form, other than is_causal."
             if shape[-2:] == (query.shape[-2], key.shape[-2])
-            else f" A padding mask (batch, S) for keys with heads is key_mask[:, None, :], (batch, 1, {expected[-1]})."
+            else f" A padding mask (batch, S) for keys with heads is {name}[:, None, :], (batch, 1, {expected[-1]})."
         )
-        raise ValueError(
-            f"key_mask must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}"
-        )
-    return key_mask
+        raise ValueError(f"{name} must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}")
+    return given

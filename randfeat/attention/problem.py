@@ -86,7 +86,8 @@ class Problem:
     def is_aligned(self) -> bool:
         """Whether queries see all keys, or causally as many keys those up to their own position, and nothing else."""
         same_length = self.inputs.num_queries == self.inputs.num_keys
-        return self.relation.is_aligned and (same_length or not self.relation.is_causal)
+        is_plain = self.relation.is_aligned and self.inputs.key_bias is None
+        return is_plain and (same_length or not self.relation.is_causal)
 
     def empty_state(self) -> AttentionState:
         """The state before the first key."""
@@ -150,6 +151,7 @@ def checked(
     key_mask: Any = None,
     enable_gqa: bool = False,
     key_lengths: Any = None,
+    key_bias: Any = None,
     layout: str = "bhld",
     num_features: int | None = None,
     has_state: bool = False,
@@ -158,7 +160,7 @@ def checked(
     """The inputs, and which keys each query sees, from the arguments of an attention function."""
     inputs = Inputs.of(
         query, key, value, kernel=kernel, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa,
-        key_lengths=key_lengths, layout=layout,
+        key_lengths=key_lengths, key_bias=key_bias, layout=layout,
     )  # fmt: skip
     found = relation_of(
         inputs, num_features=num_features, has_state=has_state, has_key_lengths=key_lengths is not None, **relation

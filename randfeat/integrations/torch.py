@@ -14,7 +14,7 @@ from randfeat._array import as_count
 from randfeat._hints import described, hinted
 from randfeat.attention import linear_attention
 from randfeat.estimators.base import Estimator
-from randfeat.integrations.masks import key_mask_of
+from randfeat.integrations.masks import key_bias_of, key_mask_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
 
@@ -144,9 +144,10 @@ def scaled_dot_product_attention(
 ) -> torch.Tensor:
     """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
 
-    attn_mask : (..., 1, S), the same for every query: bool, True = take part, or 0 = take part and -inf. It may be
-        combined with is_causal. Masks over (L, S) pairs and other additive masks are refused.
-    dropout_p : must be 0, since single weights are never computed.
+    attn_mask : (..., 1, S), the same for every query: bool, True = take part, or floating numbers that are added to the
+        logits. It may be combined with is_causal. Masks and biases of (L, S) pairs are refused.
+    dropout_p : must be 0, since single weights are never computed. `torch.nn.functional.dropout` of the output is what
+        can be had.
     features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
         causal_offset, cu_seqlens, method, ...
@@ -161,7 +162,14 @@ def scaled_dot_product_attention(
     torch.Size([2, 8, 100, 16])
     """
     if dropout_p != 0:
-        raise ValueError(f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop.")
+        raise ValueError(
+            f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop; use "
+            "torch.nn.functional.dropout on its output."
+        )
+    mask: dict[str, Any] = {}
+    if attn_mask is not None:
+        kind, convert = ("key_bias", key_bias_of) if attn_mask.is_floating_point() else ("key_mask", key_mask_of)
+        mask = {kind: convert(attn_mask, key.ndim, name="attn_mask")}
     return linear_attention(
         query,
         key,
@@ -169,20 +177,7 @@ def scaled_dot_product_attention(
         features.features if isinstance(features, LinearAttention) else features,
         is_causal=is_causal,
         scale=scale,
-        key_mask=None if attn_mask is None else key_mask_of(present_keys(attn_mask), key.ndim, name="attn_mask"),
         enable_gqa=enable_gqa,
+        **mask,
         **options,
     )
-
-
-def present_keys(attn_mask: torch.Tensor) -> torch.Tensor:
-    """A boolean mask as it is; summands of the logits as the mask of those that are 0, where all others are -inf."""
-    if not attn_mask.is_floating_point():
-        return attn_mask
-    present = attn_mask == 0
-    if not bool(torch.all(present | (attn_mask == -torch.inf))):
-        raise ValueError(
-            f"attn_mask of dtype {attn_mask.dtype} must be 0 where a key takes part and -inf where it does not, got "
-            "other numbers; biases of single logits have no linear-time form: pass a boolean mask, True = take part."
-        )
-    return present

@@ -20,7 +20,10 @@ LONGEST_REASON = 400
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write a feature map, an estimator, kernel or coupling, or an attention state to a file.
+    """Write a feature map, an estimator, kernel or coupling, or an attention state to a file; or several of them.
+
+    Several are a list, or a dictionary whose keys are strings or integers, as `calibrate` returns it. A dictionary may
+    hold their parameters beside them: numbers, strings, arrays, tuples, dictionaries.
 
     The file is an npz archive: the arrays with all their digits, and a header in JSON with the names of classes and
     their fields. It holds no code and is read without pickle. A state is saved with the fingerprint of its feature map.
@@ -81,9 +84,11 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
 
 
 def is_stored(obj: Any) -> bool:
-    """Whether files are for such objects, or lists of them."""
+    """Whether files are for such objects, lists of them, or dictionaries with one of them at least."""
     if isinstance(obj, list | tuple):
         return all(map(is_stored, obj))
+    if isinstance(obj, dict):
+        return any(map(is_stored, obj.values()))
     return isinstance(obj, FeatureMap | AttentionState | LAWS)
 
 
@@ -96,7 +101,8 @@ def refusal(obj: Any) -> str:
         )
     return (
         f"cannot save a {type(obj).__name__}: expected a feature map, an attention state, or an estimator, kernel or "
-        "coupling of randfeat, with parameters that are numbers, strings, tuples or arrays."
+        "coupling of randfeat, with parameters that are numbers, strings, tuples or arrays; or a list or dictionary of "
+        "them, with keys that are strings or integers."
     )
 
 
@@ -116,6 +122,10 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"tuple": [encode(item, arrays) for item in value]}
     if isinstance(value, list):
         return [encode(item, arrays) for item in value]
+    if isinstance(value, dict):
+        if not all(is_key(key) for key in value):
+            raise TypeError(refusal(value))
+        return {"dict": [[key, encode(item, arrays)] for key, item in value.items()]}
     if isinstance(value, FeatureMap):
         drawn = {name: kept(on_host(array), arrays) for name, array in value.arrays.items()}
         fields = {"estimator": encode(value.estimator, arrays), "dim": value.dim, "num_features": value.num_features}
@@ -128,6 +138,11 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         raise TypeError(refusal(value))
     fields = {f.name: encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value) if f.init}
     return {"class": name, "fields": fields}
+
+
+def is_key(key: Any) -> bool:
+    """Whether dictionaries in files have such keys."""
+    return isinstance(key, int | str) and not isinstance(key, bool)
 
 
 def on_host(array: Any) -> np.ndarray:
@@ -162,6 +177,11 @@ def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             return array
         case {"tuple": list(items)} if len(value) == 1:
             return tuple(decode(item, arrays) for item in items)
+        case {"dict": list(items)} if len(value) == 1:
+            pairs = {key: decode(item, arrays) for key, item in items if is_key(key)}
+            if len(pairs) != len(items):
+                raise ValueError("keys of a dictionary must be different strings or integers.")
+            return pairs
         case {"class": str(name), "fields": dict(fields)} if len(value) == 2:
             return law(name, {field: decode(item, arrays) for field, item in fields.items()})
         case {"state": dict(names), "origin": None | str() as origin} if len(value) == 2:

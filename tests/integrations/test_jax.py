@@ -32,6 +32,12 @@ CASES = {
     "padding": ((2, 7, 4, 8), (2, 7, 4, 8), {"mask": MASK[:, None, None]}),
     "one mask": ((2, 5, 4, 8), (2, 7, 2, 8), {"mask": MASK[1:, None, None]}),
     "mask without batch": ((7, 4, 8), (7, 4, 8), {"mask": MASK[1:, None, None]}),
+    "bias": ((2, 7, 4, 8), (2, 7, 4, 8), {"bias": np.linspace(-2.0, 2.0, 56).reshape(2, 4, 1, 7)}),
+    "bias and mask": (
+        (5, 4, 8),
+        (7, 1, 8),
+        {"bias": np.linspace(-2.0, 2.0, 7)[None, None, None], "mask": MASK[1:, None, None]},
+    ),
     "lengths": ((2, 7, 4, 8), (2, 7, 4, 8), {"query_seq_lengths": LENGTHS, "key_value_seq_lengths": LENGTHS}),
     "lengths and mask": ((2, 5, 4, 8), (2, 7, 2, 8), {"key_value_seq_lengths": LENGTHS, "mask": MASK[:1, None, None]}),
 }
@@ -104,6 +110,19 @@ def test_feature_maps_are_pytrees():
     assert jax.tree.structure(phi.redraw(1)) == tree
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16])
+def test_masks_of_zeros_and_ones(dtype):
+    """Flax makes them so by default; under jit, where their values are not known, too."""
+    (q, k, v), given = problem("padding")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+    mask = given["mask"].astype(dtype)
+    expected = dot_product_attention(q, k, v, **given, features=phi)
+    for attend in (lambda mask: dot_product_attention(q, k, v, mask=mask, features=phi),
+                   lambda mask: attention_fn(phi)(q, k, v, mask=mask)):  # fmt: skip
+        assert same_bits(attend(mask), expected)
+    np.testing.assert_allclose(jax.jit(attend)(mask), expected, rtol=1e-12)
+
+
 def test_flax_signature():
     """As flax.linen and flax.nnx call it: no causal argument, many that do not matter."""
     (q, k, v), _ = problem("plain")
@@ -126,6 +145,11 @@ def test_flax_signature():
     assert attend(q, k, v, dtype=jnp.bfloat16).dtype == jnp.bfloat16
     with pytest.raises(ValueError, match="dropout_rate must be 0"):
         attend(q, k, v, dropout_rate=0.1)
+    for causal in ("no", 1):
+        with pytest.raises(TypeError, match="is_causal must be True or False"):
+            attend(q, k, v, is_causal=causal)
+        with pytest.raises(TypeError, match="is_causal must be True or False"):
+            attention_fn(phi, is_causal=causal)
     with pytest.raises(ValueError, match="sow_weights must be off"):
         attend(q, k, v, module=object())
     with pytest.raises(ValueError, match="decay and window cannot be combined"):
@@ -176,10 +200,11 @@ def test_options_are_those_of_linear_attention(options):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"bias": np.zeros((2, 4, 7, 7))}, ValueError, "bias has no linear-time form"),
+        ({"bias": np.zeros((2, 4, 7, 7))}, ValueError, "a bias of pairs of queries and keys has no linear-time form"),
+        ({"bias": np.ones((2, 1, 1, 7), bool)}, TypeError, "bias must be floating numbers, got dtype bool"),
         ({"local_window_size": 3}, ValueError, "local_window_size has no"),
         ({"mask": np.ones((2, 4, 7, 7), bool)}, ValueError, "pairs of queries and keys"),
-        ({"mask": np.ones((2, 1, 1, 7))}, TypeError, "mask must be boolean"),
+        ({"mask": np.full((2, 1, 1, 7), -np.inf)}, ValueError, "or 1 where a key takes part and 0 where it does not"),
         ({"key_value_seq_lengths": np.ones((2, 1), int)}, ValueError, r"key_value_seq_lengths must be integers \(B,\)"),
         ({"query_seq_lengths": np.ones(2)}, ValueError, r"query_seq_lengths must be integers \(B,\)"),
         ({"layout": "blhd"}, ValueError, "layout cannot be given to dot_product_attention: it has arguments"),

@@ -115,13 +115,15 @@ def rows(x: Array | None, start: int, stop: int) -> Array | None:
     return None if x is None else x[..., start:stop, :]
 
 
-def keys_of(features: FeatureMap, key: Array, mask: Array | None) -> Features:
-    """Features of keys; those that are masked, by (..., k, 1), have log_scale -inf."""
+def keys_of(features: FeatureMap, key: Array, weights: Array | None) -> Features:
+    """Features of keys times their weights (..., k, 1): a mask, or logarithms, -inf for a masked key."""
     keys = features.keys(key)
-    if mask is None:
+    if weights is None:
         return keys
-    xp = namespace(mask)
-    return Features(keys.values, xp.where(mask, keys.log_scale, -xp.inf))
+    xp = namespace(weights)
+    if weights.dtype != xp.bool:
+        return keys.scaled(weights)
+    return Features(keys.values, xp.where(weights, keys.log_scale, -xp.inf))
 
 
 def power_of_two(num: int) -> int:

@@ -28,6 +28,8 @@ class Window(Relation):
     def of(cls, option: Any, setting: Setting) -> Self:
         if as_int(option, "window") < 0:
             raise ValueError(f"window must not be negative, got {option}.")
+        if setting.inputs.key_bias is not None:
+            raise ValueError("window cannot be combined with key_bias; a mask of keys is key_mask.")
         return cls(setting.is_causal, setting.offset, width=int(option))
 
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
