@@ -19,6 +19,7 @@ from randfeat._array import (
     is_compiling,
     move_to,
     namespace,
+    own_precision,
 )
 from randfeat._hints import attribute_error, described
 from randfeat._hints.words import OF_A_MAP
@@ -141,7 +142,8 @@ class FeatureMap:
         x, arrays = self._inputs(x, "x")
         kernel, unit = self.estimator.kernel, self.estimator.kernel.unit(x)
         total = namespace(x).sum(features.values * gradient, axis=-1, keepdims=True) if row is None else row
-        inner = self.estimator.pull_back(arrays, unit, features.values, gradient, total, keys=keys)
+        with own_precision(x):
+            inner = self.estimator.pull_back(arrays, unit, features.values, gradient, total, keys=keys)
         return kernel.unit_pull_back(x, inner)
 
     def exponential_form(self, *, keys: bool) -> ExponentialForm | None:
@@ -244,7 +246,8 @@ def part_of(arrays: Arrays, prefix: str) -> dict[str, Array]:
 def weighted_features(estimator: "Estimator", arrays: Arrays, x: Array, *, keys: bool) -> Features:
     """Features of raw inputs (..., n, d), with the weights of the rows if the coupling is a quadrature rule."""
     evaluate = estimator.key_features if keys else estimator.query_features
-    features = evaluate(arrays, estimator.kernel.unit(x))
+    with own_precision(x):
+        features = evaluate(arrays, estimator.kernel.unit(x))
     return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
 

@@ -15,6 +15,7 @@ from randfeat._array.arithmetic import (
     squared_norm,
     times_exp,
 )
+from randfeat._array.autocast import autocast_dtype, own_precision
 from randfeat._array.conversion import (
     as_floating,
     as_host,
@@ -31,7 +32,6 @@ from randfeat._array.cuda import (
     on_device_of,
 )
 from randfeat._array.loops import (
-    autocast_dtype,
     compiled,
     either,
     finish,
@@ -103,6 +103,7 @@ __all__ = [
     "namespace",
     "namespace_named",
     "on_device_of",
+    "own_precision",
     "peak",
     "replace_minus_inf",
     "squared_norm",

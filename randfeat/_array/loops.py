@@ -108,16 +108,6 @@ def either(condition: Array, first: Callable[[], Array], second: Callable[[], Ar
     return first() if condition else second()
 
 
-def autocast_dtype(*arrays: Array) -> Any:
-    """The dtype of `torch.autocast` where it is in force for these tensors; float64 is never cast."""
-    if not all(is_torch_array(x) for x in arrays):
-        return None
-    torch, kind = sys.modules["torch"], arrays[0].device.type
-    if not torch.is_autocast_enabled(kind) or any(x.dtype == torch.float64 for x in arrays):
-        return None
-    return torch.get_autocast_dtype(kind)
-
-
 def is_compiling(x: Array) -> bool:
     """Whether PyTorch is compiling or exporting the operations on the tensor `x`."""
     return is_torch_array(x) and sys.modules["torch"].compiler.is_compiling()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
+from randfeat._array import Array, device_of, exp_in_place, namespace, own_precision, replace_minus_inf, stop_gradient
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs, intervals
 from randfeat.attention.problem import checked
@@ -86,7 +86,8 @@ def kernel_attention(
         key_lengths=key_lengths, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias,
         window=window, layout=layout,
     )  # fmt: skip
-    return inputs.restore(exact_outputs(inputs, relation, kernel))
+    with own_precision(inputs.value):
+        return inputs.restore(exact_outputs(inputs, relation, kernel))
 
 
 def exact_outputs(inputs: Inputs, relation: Relation, kernel: Kernel, lead: tuple[int, ...] = ()) -> list[Array]:
