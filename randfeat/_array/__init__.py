@@ -59,6 +59,7 @@ from randfeat._array.namespaces import (
     namespace,
     namespace_named,
 )
+from randfeat._array.operators import torch_operator
 
 __all__ = [
     "Array",
@@ -110,4 +111,5 @@ __all__ = [
     "stop_gradient",
     "times_exp",
     "to_numpy",
+    "torch_operator",
 ]

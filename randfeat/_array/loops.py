@@ -39,11 +39,11 @@ def fold(
     step: Callable[[tuple, tuple], tuple[tuple, tuple]],
     carry: tuple[Array, ...],
     columns: tuple[Any, ...],
-    size: int,
+    size: int | None,
     *,
     backwards: bool = False,
 ) -> tuple[tuple[Array, ...], list[tuple[Array, ...]]]:
-    """Scan `carry, results = step(carry, parts)` over columns (..., n, c), `size` rows at a time.
+    """Scan `carry, results = step(carry, parts)` over columns (..., n, c), `size` rows at a time; None for all rows.
 
     A column may be None (not the first) and then stays None. The last part may be shorter; with `backwards` the scan
     starts there. Results have the rows of their parts. Returns the last carry, and the results in the order of the
@@ -54,6 +54,9 @@ def fold(
     the carry at the start of each step, and recomputes the rest.
     """
     num = columns[0].shape[-2]
+    if size is None:
+        carry, results = step(carry, columns) if num else (carry, ())
+        return carry, [results] if num else []
     num_whole = num // size if is_traced(*carry, *columns) else 0
     looped = num_whole if num_whole > 1 else 0
     loop_stop = looped * size

@@ -15,7 +15,7 @@ from randfeat._array import (
 )
 from randfeat.attention.generic import passes
 from randfeat.attention.generic.causal import half, merge_second_halves
-from randfeat.attention.generic.passes import pad, power_of_two
+from randfeat.attention.generic.chunks import pad, power_of_two
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel

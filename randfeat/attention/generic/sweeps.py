@@ -13,18 +13,15 @@ from typing import Any
 from randfeat._array import Array, device_of, exp_in_place, namespace
 from randfeat.attention.generic.causal import causal_partial
 from randfeat.attention.generic.causal_gradient import key_gradients, query_gradient
-from randfeat.attention.generic.passes import (
+from randfeat.attention.generic.chunks import (
     CAUSAL_CHUNK,
-    CHUNK,
-    append,
-    each_part,
     fold_state,
-    keys_of,
     pad,
     pad_keys,
     pad_queries,
     power_of_two,
 )
+from randfeat.attention.generic.passes import append, chunk_of, each_part, keys_of
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
@@ -75,7 +72,7 @@ def full_sweeps(inputs: Inputs, features: FeatureMap, gradient: Array, state: At
         queries, inner, kept, in_query = answered(features, state, query, gradient)
         return seen_from.append(queries.scaled(-kept.shift), inner), (in_query,)
 
-    seen_from, found = fold_state(step, no_queries(inputs, features), (inputs.query, gradient), CHUNK)
+    seen_from, found = fold_state(step, no_queries(inputs, features), (inputs.query, gradient), chunk_of(inputs.query))
     return joined(inputs, [in_query for (in_query,) in found], key_gradients_from(seen_from, inputs, features))
 
 
@@ -97,7 +94,7 @@ def queries_from(state: AttentionState, query: Array, gradient: Array, features:
         _, _, kept, in_query = answered(features, state, query, gradient)
         return in_query, *kept.columns
 
-    return each_part(step, (query, gradient), CHUNK)
+    return each_part(step, (query, gradient), chunk_of(query))
 
 
 def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: FeatureMap) -> Parts:
@@ -108,7 +105,7 @@ def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: Feat
         outer, in_values = read_keys(seen_from, keys, with_one(value))
         return key_input_gradients(features, key, value, keys, outer, in_values)
 
-    return each_part(step, inputs.key_columns, CHUNK)
+    return each_part(step, inputs.key_columns, chunk_of(inputs.key))
 
 
 def causal_sweeps(
@@ -192,7 +189,7 @@ def backward_sweep(
 
     _, paired, rest = inputs.around(0)
     both = paired.num_queries
-    seen_from, _ = fold_state(see, seen_from, (rest.query, *of_queries(both, None)), CHUNK)
+    seen_from, _ = fold_state(see, seen_from, (rest.query, *of_queries(both, None)), chunk_of(rest.query))
     columns = (paired.query, *paired.key_columns, *of_queries(0, both))
     seen_from, for_keys = fold_state(step, seen_from, columns, CAUSAL_CHUNK, backwards=True)
     return for_keys, seen_from
