@@ -126,7 +126,7 @@ def check_in_memory(x: Any, name: str) -> None:
 
 def is_on_host(x: Any) -> bool:
     """Whether the values of `x` can be read at once: a Python number, a sequence or a NumPy array."""
-    return isinstance(x, np.ndarray | np.generic) or not is_array_api_obj(x)
+    return isinstance(x, (np.ndarray, np.generic, float, int)) or not is_array_api_obj(x)
 
 
 def is_on_cupy(x: Any) -> bool:

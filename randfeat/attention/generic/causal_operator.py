@@ -6,7 +6,8 @@ The module is imported when PyTorch first compiles causal attention.
 from collections.abc import Sequence
 
 from randfeat._array import Array, namespace, torch_operator
-from randfeat.attention.generic.chunks import CAUSAL_CHUNK, attend_chunk, fold_state
+from randfeat.attention.generic import chunks
+from randfeat.attention.generic.chunks import attend_chunk, fold_state
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
@@ -35,7 +36,7 @@ def from_first_to_last(inputs: Sequence[Array]) -> list[Array]:
         )
         return state, output.columns
 
-    state, found = fold_state(step, AttentionState(*inputs[:NUM_SUMS]), tuple(inputs[NUM_SUMS:]), CAUSAL_CHUNK)
+    state, found = fold_state(step, AttentionState(*inputs[:NUM_SUMS]), tuple(inputs[NUM_SUMS:]), chunks.CAUSAL_CHUNK)
     outputs = PartialOutput.concat([PartialOutput(*part) for part in found])
     return [*outputs.columns, state.log_max, state.weighted, state.total]
 

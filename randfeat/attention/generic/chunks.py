@@ -2,14 +2,20 @@
 
 from collections.abc import Callable
 
-from randfeat._array import Array, cumulative_sum, device_of, fold, namespace
+from randfeat._array import Array, cumulative_sum, device_of, fold, is_compiling, namespace
 from randfeat.attention.generic.causal import Square, attend_square, causal_partial
 from randfeat.attention.generic.gates import decayed_square, remaining
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 
-CAUSAL_CHUNK = 128  # positions at a time
+CHUNK = 256  # positions at a time: features of a chunk are the only arrays of size positions × features
+CAUSAL_CHUNK = 128
+
+
+def rows_at_once(x: Array, size: int) -> int | None:
+    """`size`, or None for all rows where PyTorch compiles `x`, so that one graph serves every length."""
+    return None if is_compiling(x) else size
 
 
 def attend_chunk(

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from randfeat._array import Array, fold, is_compiling, namespace
-from randfeat.attention.generic.chunks import CAUSAL_CHUNK, append_keys, attend_chunk, fold_state
+from randfeat.attention.generic import chunks
+from randfeat.attention.generic.chunks import append_keys, attend_chunk, fold_state, rows_at_once
 from randfeat.attention.generic.gates import gates_between, vanishing
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
-
-CHUNK = 256  # positions at a time: features of a chunk are the only arrays of size positions × features
 
 Passed = tuple[list[PartialOutput], AttentionState]
 """Partial outputs of consecutive queries, and the state after all keys."""
@@ -51,11 +50,10 @@ def attend_pairs(inputs: Inputs, features: FeatureMap, state: AttentionState, lo
         state, output = attend(state, features.queries(query), keys_of(features, key, mask), value, gates)
         return state, output.columns
 
-    attend, size = attend_chunk, CAUSAL_CHUNK
-    if is_compiling(inputs.query):  # one graph for all lengths: features of all positions, and one operation
-        from randfeat.attention.generic.causal_operator import attend_chunks
-
-        attend, size = attend_chunks, None
+    attend = attend_chunk
+    if is_compiling(inputs.query):  # all rows at once need an operation that has the loop over chunks inside
+        from randfeat.attention.generic.causal_operator import attend_chunks as attend
+    size = rows_at_once(inputs.query, chunks.CAUSAL_CHUNK)
     state, found = fold_state(step, state, (inputs.query, *inputs.key_columns, log_gates), size)
     return [PartialOutput(*part) for part in found], state
 
@@ -67,7 +65,9 @@ def beyond_the_keys(state: AttentionState, log_gates: Array) -> AttentionState:
 
 def read(query: Array, features: FeatureMap, state: AttentionState) -> list[PartialOutput]:
     """Outputs of queries that all read one state."""
-    found = each_part(lambda query: state.partial(features.queries(query)).columns, (query,), chunk_of(query))
+    found = each_part(
+        lambda query: state.partial(features.queries(query)).columns, (query,), rows_at_once(query, chunks.CHUNK)
+    )
     return [PartialOutput(*part) for part in found]
 
 
@@ -79,18 +79,13 @@ def append(
     def step(state: AttentionState, key: Array, value: Array, mask: Any, gates: Any) -> tuple:
         return append_keys(state, keys_of(features, key, mask), value, gates), ()
 
-    return fold_state(step, state, (*inputs.key_columns, log_gates), chunk_of(inputs.key))[0]
+    return fold_state(step, state, (*inputs.key_columns, log_gates), rows_at_once(inputs.key, chunks.CHUNK))[0]
 
 
 def each_part(step: Callable[..., tuple[Array, ...]], columns: tuple, size: int | None) -> list[tuple[Array, ...]]:
     """`fold` that carries nothing: `step(*parts)`, of one part at the least, which may be empty."""
     _, found = fold(lambda carry, parts: (carry, step(*parts)), (), columns, size)
     return found or [step(*columns)]
-
-
-def chunk_of(x: Array) -> int | None:
-    """Rows to take at a time; None, for all of them, where PyTorch compiles one graph for every length."""
-    return None if is_compiling(x) else CHUNK
 
 
 def rows(x: Array | None, start: int, stop: int) -> Array | None:
