@@ -13,6 +13,7 @@ from randfeat._array import (
     Array,
     Arrays,
     as_floating,
+    broadcast_shapes,
     cast,
     compute_dtype,
     host_or_none,
@@ -197,7 +198,7 @@ class FeatureMap:
         if not all(isinstance(array, np.ndarray) for array in (x, *self.arrays.values())):
             return None
         together = x.shape[-2] if self.batch_shape else x.size // self.dim
-        size = math.prod(np.broadcast_shapes(x.shape[:-2], self.batch_shape)) * x.shape[-2] * self.num_features
+        size = math.prod(broadcast_shapes(x.shape[:-2], self.batch_shape)) * x.shape[-2] * self.num_features
         if x.dtype not in (np.float32, np.float64) or together < SHORTEST or size < LEAST:
             return None
         forms = []
@@ -230,7 +231,7 @@ class FeatureMap:
                 f"draw them with draw(dim={x.shape[-1]}, ...)."
             )
         try:
-            np.broadcast_shapes(tuple(x.shape[:-2]), self.batch_shape)
+            broadcast_shapes(tuple(x.shape[:-2]), self.batch_shape)
         except ValueError:
             raise ValueError(
                 f"{name} has leading dimensions {tuple(x.shape[:-2])}, which do not broadcast against the batch_shape "

@@ -5,7 +5,7 @@ NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-stric
 which imports none of them.
 """
 
-from randfeat._array.arguments import as_bool, as_count, as_generator, as_shape, broadcasts_to
+from randfeat._array.arguments import as_bool, as_count, as_generator, as_shape, broadcast_shapes, broadcasts_to
 from randfeat._array.arithmetic import (
     cumulative_sum,
     exp_in_place,
@@ -73,6 +73,7 @@ __all__ = [
     "as_integers",
     "as_shape",
     "autocast_dtype",
+    "broadcast_shapes",
     "broadcasts_to",
     "cast",
     "check_in_memory",

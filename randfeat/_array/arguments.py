@@ -44,6 +44,18 @@ def as_shape(value: Any, name: str) -> tuple[int, ...]:
     return tuple(as_count(size, name) for size in sizes)
 
 
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """`numpy.broadcast_shapes`, of sizes that may be open, as they are to the compilers of PyTorch."""
+    result = [1] * max(len(shape) for shape in shapes)
+    for shape in shapes:
+        for i, size in enumerate(shape, len(result) - len(shape)):
+            if result[i] == 1:
+                result[i] = size
+            elif size not in (1, result[i]):
+                raise ValueError(f"shapes do not broadcast: {', '.join(str(tuple(shape)) for shape in shapes)}.")
+    return tuple(result)
+
+
 def broadcasts_to(part: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether arrays of the shape `part` broadcast to `shape`."""
     tail = shape[len(shape) - len(part) :]

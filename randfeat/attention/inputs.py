@@ -12,6 +12,7 @@ from randfeat._array import (
     as_floating,
     as_integers,
     autocast_dtype,
+    broadcast_shapes,
     cast,
     compute_dtype,
     device_of,
@@ -106,12 +107,12 @@ class Inputs:
     @property
     def num_queries(self) -> int:
         """The number of queries L."""
-        return int(self.query.shape[-2])
+        return self.query.shape[-2]
 
     @property
     def num_keys(self) -> int:
         """The number of keys S."""
-        return int(self.key.shape[-2])
+        return self.key.shape[-2]
 
     def align(self, features: FeatureMap) -> FeatureMap:
         """The feature map with its batch of per-head maps laid out like the grouped heads."""
@@ -167,13 +168,13 @@ class Inputs:
         """Leading dimensions of what is summed over the keys: those of keys, values and maps, broadcast."""
         summed = (self.key.shape[:-2], self.value.shape[:-2], features.batch_shape)
         try:
-            np.broadcast_shapes(self.query.shape[:-2], *summed)
+            broadcast_shapes(self.query.shape[:-2], *summed)
         except ValueError:
             raise ValueError(
                 f"features with batch_shape {features.batch_shape} do not fit the leading dimensions: "
                 f"query {tuple(self.query.shape)}, key {tuple(self.key.shape)}, value {tuple(self.value.shape)}."
             ) from None
-        return np.broadcast_shapes(*summed)
+        return broadcast_shapes(*summed)
 
     def restore(self, outputs: list[Array]) -> Array:
         """The output (..., L, dv) from outputs of consecutive queries, heads ungrouped, in the caller's dtype."""
@@ -253,7 +254,7 @@ def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) ->
         raise refusal("query heads must be a multiple of the key heads, and key and value heads equal")
     drop = 3 if enable_gqa else 2
     try:
-        np.broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
+        broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
     except ValueError:
         hint = "" if enable_gqa else " (grouped heads need enable_gqa=True)"
         raise refusal(f"leading dimensions do not fit together{hint}") from None

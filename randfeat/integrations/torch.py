@@ -13,6 +13,7 @@ except ImportError as error:
 from randfeat._array import as_count
 from randfeat._hints import described, hinted
 from randfeat.attention import linear_attention
+from randfeat.attention.generic import causal_operator  # noqa: F401  so that exported programs find it when loaded
 from randfeat.estimators.base import Estimator
 from randfeat.integrations.masks import key_mask_of
 from randfeat.integrations.options import check_options

@@ -9,6 +9,7 @@ import numpy as np
 from randfeat._array import (
     Array,
     as_floating,
+    broadcast_shapes,
     cast,
     compute_dtype,
     cumulative_sum,
@@ -88,7 +89,7 @@ def gate_logs(decay: Any, inputs: Inputs, num_features: int | None) -> Array:
             + f" with as many dimensions as key, got shape {shape}."
         )
     try:
-        np.broadcast_shapes(logs.shape[:-2], inputs.query.shape[:-2], inputs.key.shape[:-2])
+        broadcast_shapes(logs.shape[:-2], inputs.query.shape[:-2], inputs.key.shape[:-2])
     except ValueError:
         raise ValueError(
             f"decay of shape {shape} does not fit the leading dimensions of query and key, "
