@@ -5,7 +5,15 @@ NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-stric
 which imports none of them.
 """
 
-from randfeat._array.arguments import as_bool, as_count, as_generator, as_shape, broadcast_shapes, broadcasts_to
+from randfeat._array.arguments import (
+    as_bool,
+    as_count,
+    as_generator,
+    as_shape,
+    broadcast_shapes,
+    broadcasts_to,
+    repeats_to,
+)
 from randfeat._array.arithmetic import (
     cumulative_sum,
     exp_in_place,
@@ -107,6 +115,7 @@ __all__ = [
     "on_device_of",
     "own_precision",
     "peak",
+    "repeats_to",
     "replace_minus_inf",
     "squared_norm",
     "stop_gradient",

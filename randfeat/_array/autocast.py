@@ -4,9 +4,7 @@ import contextlib
 import sys
 from typing import Any
 
-from array_api_compat import is_torch_array
-
-from randfeat._array.namespaces import Array
+from randfeat._array.namespaces import Array, is_torch_array
 
 
 def autocast_dtype(*arrays: Array) -> Any:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj, is_torch_array
 
 from randfeat._array.namespaces import (
     _FLOATING,
@@ -12,8 +11,10 @@ from randfeat._array.namespaces import (
     check_in_memory,
     device_of,
     dtype_name,
+    is_array_api_obj,
     is_on_host,
     is_sparse,
+    is_torch_array,
     namespace,
 )
 

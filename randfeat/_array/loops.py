@@ -6,9 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_jax_array, is_torch_array
 
-from randfeat._array.namespaces import Array
+from randfeat._array.namespaces import Array, is_jax_array, is_torch_array
 
 
 def compiled(function: Callable[..., Any], like: Array) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ from randfeat._array import (
     dtype_name,
     is_on_host,
     namespace,
+    repeats_to,
 )
 from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
@@ -127,7 +128,7 @@ class Inputs:
             return x
         axis = x.ndim - trailing - 1
         heads, key_heads = x.shape[axis], self.key.shape[-4]
-        if heads not in (1, key_heads, key_heads * self.group):
+        if not repeats_to(heads, key_heads) and heads != key_heads * self.group:
             entries = "maps in their last batch dimension" if name == "features" else "heads"
             raise ValueError(
                 f"{name} have {heads} {entries}, expected one per query head "
@@ -218,7 +219,7 @@ def length_mask(key_lengths: Any, key: Array) -> Array:
     given = np.asarray(key_lengths) if on_host else None
     lengths = as_integers(key_lengths, "key_lengths", key)
     lead, shape = tuple(key.shape[:-2]), tuple(lengths.shape)
-    if len(shape) > len(lead) or any(size not in (1, full) for size, full in zip(shape, lead, strict=False)):
+    if len(shape) > len(lead) or any(not repeats_to(size, full) for size, full in zip(shape, lead, strict=False)):
         raise ValueError(
             f"key_lengths must have the first of the leading dimensions of key, {lead}, as its shape "
             f"(one int, or one for each batch entry; 1 broadcasts), got {shape}."
@@ -267,7 +268,7 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
         raise TypeError(f"key_mask must be boolean, True = take part, got dtype {kind}.")
     shape, expected = tuple(key_mask.shape), tuple(key.shape[:-1])
     fits = len(shape) in (1, len(expected)) and all(
-        size in (1, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
+        repeats_to(size, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
     )
     if not fits or shape[-1] != expected[-1]:
         pairs = (

@@ -19,6 +19,7 @@ from randfeat._array import (
     is_on_host,
     log_of,
     namespace,
+    repeats_to,
 )
 from randfeat.attention.generic.gates import gates_between, remaining, vanishing
 from randfeat.attention.generic.passes import Passed, causal_pass
@@ -78,7 +79,7 @@ def gate_logs(decay: Any, inputs: Inputs, num_features: int | None) -> Array:
     depth = inputs.key.ndim - (inputs.group is not None)  # dimensions of key as it came
     shape, keys = tuple(logs.shape), inputs.num_keys
     widths = (1,) if num_features is None else (1, num_features)
-    if len(shape) == depth and shape[-2] in (1, keys) and shape[-1] in widths:
+    if len(shape) == depth and repeats_to(shape[-2], keys) and shape[-1] in widths:
         logs = inputs.per_head(logs, 2, "decay")
     elif len(shape) <= depth - 2:
         logs = inputs.per_head(logs[..., None, None], 2, "decay")
@@ -103,7 +104,7 @@ def logs_of(decay: Any, like: Array) -> Array:
     xp = namespace(like)
     if isinstance(decay, float | int) and is_compiling(like):  # a compiler of PyTorch would trace NumPy, too
         if not 0 <= decay <= 1:
-            raise ValueError(f"decay must be between 0 and 1, got {decay}.")
+            raise ValueError("decay must be between 0 and 1.")  # the compiler may hold the number open
         log = math.log(decay) if decay else -math.inf
         return xp.full((), log, dtype=compute_dtype(xp, like.dtype), device=device_of(like))
     gates = as_floating(decay, "decay")
