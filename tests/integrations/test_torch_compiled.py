@@ -25,7 +25,7 @@ def graphs():
 
 
 def check_outputs_and_gradients(compiled, function, batch, length, *, autocast=False):
-    inputs = [x.requires_grad_() for x in torch.randn(3, batch, 4, length, 8)]
+    inputs = [torch.randn(batch, 4, length, 8, requires_grad=True) for _ in range(3)]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         results = [attend(*inputs) for attend in (compiled, function)]
     gradient = torch.randn_like(results[0])
