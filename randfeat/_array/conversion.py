@@ -1,5 +1,6 @@
 """Conversion of inputs to arrays of one library, dtype and device."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from randfeat._array.namespaces import (
     device_of,
     dtype_name,
     is_array_api_obj,
+    is_jax_array,
     is_on_host,
     is_sparse,
     is_torch_array,
@@ -113,8 +115,11 @@ def host_to(array: np.ndarray, like: Array) -> Array:
     dtype = compute_dtype(xp, like.dtype)
     if xp is np:
         return np.asarray(array, dtype=dtype)
-    # The cast is NumPy's, so that every library sees the same rounding.
-    return xp.asarray(array.astype(dtype_name(dtype)), device=device_of(like))
+    array, device = array.astype(dtype_name(dtype)), device_of(like)  # by NumPy: every library sees the same rounding
+    if is_jax_array(like) and device is not None:
+        with sys.modules["jax"].default_device(device):  # there, but not bound to it: it also goes with sharded arrays
+            return xp.asarray(array)
+    return xp.asarray(array, device=device)
 
 
 def move_to(array: Array, like: Array) -> Array:

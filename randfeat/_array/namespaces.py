@@ -101,12 +101,19 @@ def devices() -> dict[str, list[str]]:
 
 def device_name(library: str, x: Array) -> str:
     """Readable name of the device of `x`."""
-    return ", ".join(devices()["cupy"]) if library == "cupy" else str(device_of(x))
+    if library == "cupy":
+        return ", ".join(devices()["cupy"])
+    return str(x.device if is_jax_array(x) else device_of(x))
 
 
 def device_of(x: Array) -> Any:
-    """The device that `x` is on."""
-    return x.device if is_torch_array(x) else array_api_compat.device(x)
+    """The device that `x` is on; None for arrays of JAX that are not bound to one device, as new ones are not."""
+    if is_torch_array(x):
+        return x.device
+    if is_jax_array(x):
+        is_traced = isinstance(x, sys.modules["jax"].core.Tracer)
+        return x.device if not is_traced and x.committed and len(x.devices()) == 1 else None
+    return array_api_compat.device(x)
 
 
 def dtype_name(dtype: Any) -> str:
