@@ -57,7 +57,7 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
             if result[i] == 1:
                 result[i] = size
             elif not repeats_to(size, result[i]):
-                raise ValueError("shapes do not broadcast.")  # callers say more: a compiler cannot write down sizes
+                raise ValueError(f"shapes {', '.join(str(tuple(shape)) for shape in shapes)} do not broadcast.")
     return tuple(result)
 
 

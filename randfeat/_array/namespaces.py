@@ -112,7 +112,7 @@ def device_of(x: Array) -> Any:
         return x.device
     if is_jax_array(x):
         is_traced = isinstance(x, sys.modules["jax"].core.Tracer)
-        return x.device if not is_traced and x.committed and len(x.devices()) == 1 else None
+        return x.device if not is_traced and getattr(x, "committed", True) and len(x.devices()) == 1 else None
     return array_api_compat.device(x)
 
 

@@ -183,7 +183,8 @@ def scaled_dot_product_attention(
     """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
 
     attn_mask : (..., 1, S), the same for every query: bool, True = take part, or 0 = take part and -inf. It may be
-        combined with is_causal. Masks over (L, S) pairs and other additive masks are refused.
+        combined with is_causal. Masks over (L, S) pairs and other additive masks are refused. The numbers of an
+        additive mask are looked at, which `torch.compile(fullgraph=True)` does not allow: give it a boolean one.
     dropout_p : must be 0, since single weights are never computed.
     features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
