@@ -2,9 +2,16 @@
 
 from typing import Any
 
-import numpy as np
-
-from randfeat._array import Array, device_of, exp_in_place, namespace, replace_minus_inf, stop_gradient
+from randfeat._array import (
+    Array,
+    broadcast_shapes,
+    device_of,
+    exp_in_place,
+    namespace,
+    own_precision,
+    replace_minus_inf,
+    stop_gradient,
+)
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs, intervals
 from randfeat.attention.problem import checked
@@ -88,7 +95,8 @@ def kernel_attention(
         key_lengths=key_lengths, key_bias=key_bias, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay,
         relative_bias=relative_bias, window=window, layout=layout,
     )  # fmt: skip
-    return inputs.restore(exact_outputs(inputs, relation, kernel))
+    with own_precision(inputs.value):
+        return inputs.restore(exact_outputs(inputs, relation, kernel))
 
 
 def exact_outputs(inputs: Inputs, relation: Relation, kernel: Kernel, lead: tuple[int, ...] = ()) -> list[Array]:
@@ -103,7 +111,7 @@ def exact_outputs(inputs: Inputs, relation: Relation, kernel: Kernel, lead: tupl
 
 def with_leading(x: Array, lead: tuple[int, ...]) -> Array:
     """`x` (..., n, dv) repeated to the leading dimensions of attention by maps with a batch."""
-    xp, shape = namespace(x), np.broadcast_shapes(x.shape[:-2], lead)
+    xp, shape = namespace(x), broadcast_shapes(x.shape[:-2], lead)
     if shape == tuple(x.shape[:-2]):
         return x
     return x + xp.zeros((*shape, 1, 1), dtype=x.dtype, device=device_of(x))

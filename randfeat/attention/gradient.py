@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from randfeat._array import Array, as_floating, cast, device_of, namespace
+from randfeat._array import Array, as_floating, cast, device_of, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention.executors import pull_back
 from randfeat.attention.generic.sweeps import Gradients
@@ -83,7 +83,8 @@ def linear_attention_vjp(
     check_analytic(problem.features)
     if final_state is not None:
         final_state = checked_final_state(final_state, problem)
-    gradients = pull_back(problem, gradient, output, final_state)
+    with own_precision(gradient):
+        gradients = pull_back(problem, gradient, output, final_state)
     given = (query, key, value)
     return tuple(restored(x, like, problem.inputs) for x, like in zip(gradients, given, strict=True))
 

@@ -12,6 +12,7 @@ from randfeat._array import (
     as_floating,
     as_integers,
     autocast_dtype,
+    broadcast_shapes,
     cast,
     compute_dtype,
     device_of,
@@ -19,6 +20,7 @@ from randfeat._array import (
     host_to,
     is_on_host,
     namespace,
+    repeats_to,
 )
 from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
@@ -114,12 +116,12 @@ class Inputs:
     @property
     def num_queries(self) -> int:
         """The number of queries L."""
-        return int(self.query.shape[-2])
+        return self.query.shape[-2]
 
     @property
     def num_keys(self) -> int:
         """The number of keys S."""
-        return int(self.key.shape[-2])
+        return self.key.shape[-2]
 
     def align(self, features: FeatureMap) -> FeatureMap:
         """The feature map with its batch of per-head maps laid out like the grouped heads."""
@@ -134,7 +136,7 @@ class Inputs:
             return x
         axis = x.ndim - trailing - 1
         heads, key_heads = x.shape[axis], self.key.shape[-4]
-        if heads not in (1, key_heads, key_heads * self.group):
+        if not repeats_to(heads, key_heads) and heads != key_heads * self.group:
             entries = "maps in their last batch dimension" if name == "features" else "heads"
             raise ValueError(
                 f"{name} have {heads} {entries}, expected one per query head "
@@ -180,13 +182,13 @@ class Inputs:
         """Leading dimensions of what is summed over the keys: those of keys, values and maps, broadcast."""
         summed = (self.key.shape[:-2], self.value.shape[:-2], features.batch_shape)
         try:
-            np.broadcast_shapes(self.query.shape[:-2], *summed)
+            broadcast_shapes(self.query.shape[:-2], *summed)
         except ValueError:
             raise ValueError(
                 f"features with batch_shape {features.batch_shape} do not fit the leading dimensions: "
                 f"query {tuple(self.query.shape)}, key {tuple(self.key.shape)}, value {tuple(self.value.shape)}."
             ) from None
-        return np.broadcast_shapes(*summed)
+        return broadcast_shapes(*summed)
 
     def restore(self, outputs: list[Array]) -> Array:
         """The output (..., L, dv) from outputs of consecutive queries, heads ungrouped, in the caller's dtype."""
@@ -230,7 +232,7 @@ def length_mask(key_lengths: Any, key: Array) -> Array:
     given = np.asarray(key_lengths) if on_host else None
     lengths = as_integers(key_lengths, "key_lengths", key)
     lead, shape = tuple(key.shape[:-2]), tuple(lengths.shape)
-    if len(shape) > len(lead) or any(size not in (1, full) for size, full in zip(shape, lead, strict=False)):
+    if len(shape) > len(lead) or any(not repeats_to(size, full) for size, full in zip(shape, lead, strict=False)):
         raise ValueError(
             f"key_lengths must have the first of the leading dimensions of key, {lead}, as its shape "
             f"(one int, or one for each batch entry; 1 broadcasts), got {shape}."
@@ -266,7 +268,7 @@ def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) ->
         raise refusal("query heads must be a multiple of the key heads, and key and value heads equal")
     drop = 3 if enable_gqa else 2
     try:
-        np.broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
+        broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
     except ValueError:
         hint = "" if enable_gqa else " (grouped heads need enable_gqa=True)"
         raise refusal(f"leading dimensions do not fit together{hint}") from None
@@ -294,7 +296,7 @@ def check_per_key(given: Array, query: Array, key: Array, name: str) -> Array:
     """An array with one number for each key, (S,) or the shape of the keys without their last dimension."""
     shape, expected = tuple(given.shape), tuple(key.shape[:-1])
     fits = len(shape) in (1, len(expected)) and all(
-        size in (1, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
+        repeats_to(size, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
     )
     if not fits or shape[-1] != expected[-1]:
         pairs = (

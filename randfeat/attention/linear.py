@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from randfeat._array import own_precision
 from randfeat._hints import hinted
 from randfeat.attention.cost_model.method import is_exact
 from randfeat.attention.exact import exact_outputs
@@ -143,6 +144,7 @@ def linear_attention(
         key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window,
         layout=layout, num_threads=num_threads,
     )  # fmt: skip
-    if is_exact(method, problem):
-        return problem.inputs.restore(exact_outputs(problem.inputs, problem.relation, problem.kernel, problem.lead))
-    return problem.restore(*attend(problem))
+    with own_precision(problem.inputs.value):
+        if is_exact(method, problem):
+            return problem.inputs.restore(exact_outputs(problem.inputs, problem.relation, problem.kernel, problem.lead))
+        return problem.restore(*attend(problem))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_floating, cast, compute_dtype, dtype_name, namespace
+from randfeat._array import Array, as_bool, as_floating, broadcast_shapes, cast, compute_dtype, dtype_name, namespace
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations import Relation, relation_of
@@ -108,7 +108,7 @@ class Problem:
             raise ValueError(f"{name} has (num_features, value dim) {got}, expected {expected}.")
         lead, got_lead = self.lead, tuple(given.total.shape[:-2])
         try:
-            np.broadcast_shapes(lead, got_lead)
+            broadcast_shapes(lead, got_lead)
         except ValueError:
             raise ValueError(f"{name} has leading shape {got_lead}, expected {lead}, that of the keys.") from None
         given.check_origin(self.drawn)
@@ -128,7 +128,7 @@ class Problem:
         if inputs.layout == "blhd":
             array = swap_heads(array, name)
         xp = namespace(array, inputs.value)
-        lead = np.broadcast_shapes(inputs.query.shape[:-2], self.lead)
+        lead = broadcast_shapes(inputs.query.shape[:-2], self.lead)
         heads = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
         trailing = (inputs.num_queries, inputs.value.shape[-1])
         expected, got = (*heads, *trailing), tuple(array.shape)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention.generic import passes, toeplitz
+from randfeat.attention.generic import chunks, toeplitz
 from randfeat.attention.partial import query_weights
 from tests.arrays import asarray, compiled, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION
@@ -18,8 +18,8 @@ EPS = eps_of("float64")
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Positions on both sides of the borders of chunks, and transforms of short sequences."""
-    monkeypatch.setattr(passes, "CHUNK", 4)
-    monkeypatch.setattr(passes, "CAUSAL_CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", 4)
     monkeypatch.setattr(toeplitz, "DIRECT", 2)
     monkeypatch.setattr(toeplitz, "GROUP", 3)
 

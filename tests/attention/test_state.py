@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention.generic import passes
+from randfeat.attention.generic import chunks
 from tests.arrays import asarray, computing, dtype_of, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION
 from tests.reference import FUNCTION, naive_attention, naive_features
@@ -14,8 +14,8 @@ from tests.reference import FUNCTION, naive_attention, naive_features
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(passes, "CAUSAL_CHUNK", 4)
-    monkeypatch.setattr(passes, "CHUNK", 3)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 3)
 
 
 def inputs(rng, length=9):

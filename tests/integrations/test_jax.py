@@ -2,6 +2,9 @@
 
 import functools
 import inspect
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -218,3 +221,52 @@ def test_refusals(given, error, message):
     features = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
     with pytest.raises(error, match=message):
         dot_product_attention(**{"query": q, "key": k, "value": v, "features": features, **given})
+
+
+SHARDED = """
+import numpy as np, jax, randfeat as rf, randfeat.integrations.jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+inputs = jax.random.normal(jax.random.key(0), (3, 4, 7, 8))
+first, *others = jax.devices()
+assert len(others) == 3
+split = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+sharded = [jax.device_put(x, split) for x in inputs]
+attend = lambda phi, *inputs: rf.linear_attention(*inputs, phi)
+for like, place in ((sharded[0], first), (jax.device_put(inputs, others[0]), others[0])):
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=like)
+    assert phi.arrays["rows"].devices() == phi.to(like).arrays["rows"].devices() == {place}
+    expected = np.asarray(jax.jit(attend)(phi, *inputs))
+    for function in (jax.jit(attend), attend) if place is first else (jax.jit(attend),):
+        actual = function(phi, *sharded)
+        assert actual.sharding.device_set == set(jax.devices())
+        np.testing.assert_allclose(np.asarray(actual), expected, rtol=1e-4, atol=1e-6)
+    on_one = jax.jit(lambda *inputs: attend(phi, *inputs))(*(jax.device_put(x, others[1]) for x in inputs))
+    assert on_one.devices() == {others[1]}
+"""
+
+
+def test_maps_go_with_inputs_on_one_device_or_on_many():
+    """Drawn like an array, moved to it, closed over, or given as an argument."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    subprocess.run([sys.executable, "-c", SHARDED], check=True, env=environment)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_infinite_logarithms_of_absent_keys_stay_inside_of_compiled_functions(is_causal):
+    """With jax.debug_infs the results of a compiled function are looked at: they are finite, also without any key."""
+    q, k, v = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 5, 8)))
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+
+    @jax.jit
+    def attend(query, key, mask):
+        attention = lambda *inputs: jnp.sum(rf.linear_attention(*inputs, v, phi, is_causal=is_causal, key_mask=mask))  # noqa: E731
+        return jax.value_and_grad(attention, argnums=(0, 1))(query, key)
+
+    with jax.debug_infs(True):
+        value, gradients = attend(q, k, jnp.asarray([[True] * 5, [False] * 5]))
+    assert all(np.all(np.isfinite(x)) for x in (value, *gradients))
+    assert not np.any(gradients[1][1])

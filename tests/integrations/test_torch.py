@@ -222,6 +222,126 @@ def test_redraw_is_explicit_and_in_place():
     assert torch.equal(module(q, k, v), LinearAttention(rf.PositiveFeatures(), 8, 16, rng=1)(q, k, v))
 
 
+def rows_of(*modules):
+    return [module.features.fingerprint for module in modules]
+
+
+def make(**options):
+    return LinearAttention(rf.PositiveFeatures(), 8, 16, **options)
+
+
+def test_modules_differ_by_default_and_follow_the_seed_of_pytorch():
+    torch.manual_seed(0)
+    stack = [make() for _ in range(3)]
+    assert len(set(rows_of(*stack))) == 3
+    torch.manual_seed(0)
+    assert rows_of(*(make() for _ in range(3))) == rows_of(*stack)
+    assert rows_of(make(rng=0), make(rng=0), make(rng=stack[0].rng)) == rows_of(make(rng=0), make(rng=0), stack[0])
+    with torch.device("meta"):  # a seed needs numbers
+        empty = make()
+    assert empty.rows.is_meta
+    made = empty.to_empty(device="cpu")
+    made.reset_parameters()
+    assert rows_of(made) == rows_of(make(rng=empty.rng))
+
+
+class Model(torch.nn.Module):
+    """Two layers, with features or without."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.project = torch.nn.Linear(8, 24)
+        self.attention = torch.nn.ModuleList(attention() for _ in range(2))
+
+
+def test_checkpoints_of_exact_attention_load_strictly():
+    """The features stay as they were drawn; one of several arrays that is missing, or another shape, is an error."""
+    exact_model = Model(torch.nn.Identity)
+    for persistent in (True, False):
+        model = Model(lambda persistent=persistent: make(persistent=persistent))
+        before = rows_of(*model.attention)
+        model.load_state_dict(exact_model.state_dict())
+        assert rows_of(*model.attention) == before
+        assert torch.equal(model.project.weight, exact_model.project.weight)
+        assert ("attention.0.rows" in model.state_dict()) is persistent
+    model, other = Model(make), Model(make)
+    model.load_state_dict(other.state_dict())
+    assert rows_of(*model.attention) == rows_of(*other.attention)
+    with pytest.raises(RuntimeError, match=r"size mismatch for attention\.0\.rows"):
+        model.load_state_dict(Model(lambda: LinearAttention(rf.PositiveFeatures(), 8, 32)).state_dict())
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*attention\.0\.rows"):
+        Model(lambda: make(persistent=False)).load_state_dict(other.state_dict())
+    several = LinearAttention(fitted(), 8, 16)
+    state = several.state_dict()
+    assert len(state) > 1
+    state.popitem()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        several.load_state_dict(state)
+
+
+def test_set_estimator_replaces_the_features():
+    """Of the old ones nothing remains; device, dtype, seed and number of maps do."""
+    (q, k, v), _, _ = problem("plain", torch.float64)
+    module = make(heads=4, rng=3).double()
+    module.rows = torch.nn.Parameter(module.rows)
+    for estimator in (fitted(), rf.TrigonometricFeatures(), rf.PositiveFeatures()):
+        module.set_estimator(estimator)
+        phi = estimator.draw(8, 16, rng=3, like=q, batch_shape=(4,))
+        assert rows_of(module) == [phi.fingerprint]
+        assert set(module.state_dict()) == {name.replace(".", "_") for name in phi.arrays}
+        assert same_bits(module(q, k, v), rf.linear_attention(q, k, v, phi))
+    module.set_estimator(rf.PositiveFeatures(), num_features=32, rng=1)
+    assert (module.num_features, module.rng, tuple(module.rows.shape)) == (32, 1, (4, 32, 8))
+    assert list(module.parameters()) == []
+    with pytest.raises(TypeError, match="must be an Estimator, got the class PositiveFeatures"):
+        module.set_estimator(rf.PositiveFeatures)
+    assert tuple(module.rows.shape) == (4, 32, 8)  # after an error nothing has changed
+
+
+def test_rows_are_trained_once_they_are_a_parameter():
+    """Steps reduce the error against exact attention; saved, reset and moved like any parameter."""
+    (q, k, v), _, _ = problem("plain", torch.float64)
+    module = make(heads=4, rng=0).double()
+    module.rows = torch.nn.Parameter(module.rows)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    errors = []
+    for _ in range(10):
+        error = (module(q, k, v) - exact(q, k, v)).square().mean()
+        errors.append(float(error.detach()))
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert errors[-1] < 0.9 * errors[0]
+    assert list(module.state_dict()) == ["rows"]
+    module.reset_parameters()
+    assert rows_of(module) == rows_of(make(heads=4, rng=0))
+    assert isinstance(module.rows, torch.nn.Parameter)
+
+
+CASTS = {
+    "half()": lambda module: module.half(),
+    "bfloat16()": lambda module: module.bfloat16(),
+    "to(torch.bfloat16)": lambda module: module.to(torch.bfloat16),
+    "to(device, torch.float16)": lambda module: module.to("cpu", torch.float16),
+    "type": lambda module: module.type(torch.bfloat16),
+    "to(like another tensor)": lambda module: module.to(torch.zeros(1, dtype=torch.bfloat16)),
+    "inside a model": lambda module: torch.nn.Sequential(module).to(torch.bfloat16)[0],
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_casts_to_half_precision_leave_the_buffers_in_float32(name):
+    module = make(rng=0, decay=torch.tensor([0.99, 0.9]), is_causal=True)
+    expected = {key: value.clone() for key, value in module.state_dict().items()}
+    cast = CASTS[name](module)
+    assert {key: value.dtype for key, value in cast.state_dict().items()} == dict.fromkeys(expected, torch.float32)
+    assert all(same_bits(value, expected[key]) for key, value in cast.state_dict().items())
+    inputs = torch.randn(3, 1, 2, 5, 8).to(torch.bfloat16)
+    output = make(rng=0)(*inputs.float(), decay=expected["decay"], is_causal=True)
+    assert same_bits(cast(*inputs), output.to(torch.bfloat16))
+    assert {x.dtype for x in module.double().buffers()} == {torch.float64}
+
+
 def test_module_inside_a_model_learns():
     """Gradients pass through it to the layers around it."""
 
