@@ -373,3 +373,29 @@ def test_changed_features_are_not_overlooked(taken, rng):
 def test_asymmetric_maps_are_refused():
     with pytest.raises(TypeError, match="use queries, keys"):
         rf.CenteredFeatures(query_shift=np.ones(DIM)).draw(DIM, 8, rng=0)(np.zeros((400, DIM)))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@DTYPES
+def test_every_part_of_a_form_is_written(rng, dtype):
+    """Rows, origins, weights, amplitudes, phases and factors, all of one's own: the writers against the formulas."""
+    x = (rng.standard_normal((13, DIM)) / 2).astype(dtype)
+    rows = rng.standard_normal((7, DIM)).astype(dtype)
+    weights, origin = rng.standard_normal((1, 7)).astype(dtype), rng.standard_normal((1, DIM)).astype(dtype)
+
+    def per_row(x):
+        return np.sum(x[:, :2], axis=-1, keepdims=True)
+
+    exponential = [
+        rf.features.ExponentialForm(rows, weights, per_row, None, origin=moved, antithetic=antithetic).written_out()
+        for moved in (None, origin)
+        for antithetic in (False, True)
+    ]
+    waves = [rf.features.FourierForm(rows, np.abs(weights), per_row, None, phases) for phases in (None, 2 * weights)]
+    for form in (*exponential, *waves):
+        expected = form.features(x).to_array()
+        width = expected.shape[-1]
+        actual = blockwise.blockwise_features(x, [form], (), width, lambda x: x, None)
+        assert np.max(np.abs(actual - expected)) <= 200 * eps_of(dtype) * np.max(np.abs(expected))
+        twice = blockwise.blockwise_features(2 * x, [form], (), width, lambda x: x / 2, None)
+        assert same_bits(twice, actual)
