@@ -5,6 +5,7 @@ of opposite signs, in single positions, are all in one table. The generic pass i
 """
 
 import functools
+from itertools import product
 
 import numpy as np
 import pytest
@@ -114,17 +115,20 @@ TIMES_THE_LIMIT = (0.9, 1.3, 5.0)
 
 
 def cases(rng, name, length, dtype):
-    """(map, options, query, key, value, cotangent, bound of the exponents), at sizes on both sides of the limits."""
-    for estimator, width in MAPS.values():
+    """(map, options, query, key, value, cotangent, bound of the exponents), at sizes on both sides of the limits.
+
+    Half of the combinations of maps and sizes for each of the two lengths.
+    """
+    combinations = list(product(MAPS.values(), TIMES_THE_LIMIT))[list(LENGTHS.values()).index(length) :: 2]
+    for (estimator, width), times in combinations:
         phi = estimator.draw(DIM, width, rng=0, like=np.zeros(1, dtype))
         rows = phi.exponential_form(keys=True).rows.astype(np.float64)
         rows = rows[: len(rows) // 2] if isinstance(estimator, rf.HyperbolicFeatures) else rows
-        for times in TIMES_THE_LIMIT:
-            wanted = HOSTILE[name](rng, rows, length, times * limit(dtype))
-            query, key = (with_exponents(rows, x).astype(dtype) for x in wanted)
-            value, cotangent = rng.standard_normal((2, length, VALUES)).astype(dtype)
-            logs = max(np.max(np.abs(side(x).log_scale)) for side, x in ((phi.queries, query), (phi.keys, key)))
-            yield phi, {"scale": 1.0}, query, key, value, cotangent, logs
+        wanted = HOSTILE[name](rng, rows, length, times * limit(dtype))
+        query, key = (with_exponents(rows, x).astype(dtype) for x in wanted)
+        value, cotangent = rng.standard_normal((2, length, VALUES)).astype(dtype)
+        logs = max(np.max(np.abs(side(x).log_scale)) for side, x in ((phi.queries, query), (phi.keys, key)))
+        yield phi, {"scale": 1.0}, query, key, value, cotangent, logs
 
 
 def generic(function, phi, *inputs, **options):
@@ -203,8 +207,8 @@ def test_factors_of_keys_that_underflow(rng, length, is_causal, dtype):
     across = np.linalg.svd(rows)[2][-1]
     value, cotangent = rng.standard_normal((2, length, VALUES)).astype(dtype)
     for large in (0.28, 0.35, 0.41):
-        for small in (0.45, 0.55, 0.65):
-            for ratio in (-3.0, 0.0, 3.0):
+        for small in (0.45, 0.65):
+            for ratio in (0.0, 3.0):
                 along = large * smallest * np.ones(2), -small * smallest * np.ones(2)
                 near, far = (with_exponents(rows, x[None])[0] for x in along)
                 missing = far @ far + 2 * ((large + small) * smallest + ratio) - near @ near
