@@ -196,6 +196,25 @@ def test_gradients(rng, length, name, is_causal, dtype):
 @pytest.mark.usefixtures("fast")
 @DTYPES
 @MODES
+@pytest.mark.parametrize("size", [-0.9, -0.75, 0.7, 0.8])
+def test_values_of_any_size(rng, length, size, is_causal, dtype):
+    """Linear in the values, from next to the smallest to next to the largest number, with features up to the limit."""
+    power = np.ldexp(1.0, int(size * np.log2(np.finfo(dtype).max)))
+    for name in ("keys along a row, queries along minus it", "signs of their own", "a far first query"):
+        for phi, options, query, key, value, cotangent, logs in cases(rng, name, length, dtype):
+            given = {"is_causal": is_causal, **options}
+            out = attend(phi, query, key, value, **given)
+            large = attend(phi, query, key, value * np.dtype(dtype).type(power), **given).astype(np.float64)
+            assert np.max(np.abs(large / power - out)) <= (64 * logs + 512) * eps_of(dtype) * np.max(np.abs(value)), phi
+            found = pull_back(phi, query, key, value * np.dtype(dtype).type(power), cotangent, **given)[2]
+            expected = generic(pull_back, phi, query, key, value, cotangent, **given)[2]
+            total = np.sum(np.linalg.norm(cotangent, axis=-1))
+            assert np.max(np.abs(found - expected)) <= (64 * logs + 512) * eps_of(dtype) * total, phi
+
+
+@pytest.mark.usefixtures("fast")
+@DTYPES
+@MODES
 def test_factors_of_keys_that_underflow(rng, length, is_causal, dtype):
     """Half of the keys have small features, the others large features and a factor `e^{-|k|²/2}` that underflows.
 

@@ -429,6 +429,35 @@ def test_streams_equal_the_whole(xp, rng, name, cut):
         np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-9, atol=1e-12)
 
 
+REMEMBERED = {
+    "causal": ({"is_causal": True}, 1.0),
+    "decay": ({"is_causal": True, "decay": 0.7}, 0.7),
+    "gates": ({"is_causal": True, "decay": GATES[:, :, :] + 0.01}, GATES[:, :, 0] + 0.01),
+    "window": ({"window": 2}, 1.0),
+    "causal window": ({"is_causal": True, "window": 3}, 1.0),
+    "full": ({}, 1.0),
+}
+
+
+@pytest.mark.parametrize("queries", [0, 2, 4, 9, S])
+@pytest.mark.parametrize("name", REMEMBERED)
+@pytest.mark.parametrize("xp", ["numpy", "torch"])
+def test_states_hold_every_key(xp, rng, name, queries):
+    """Whatever queries there are, and whatever they see: each key, faded until the last position."""
+    xp = load_backend(xp)
+    options, gate = REMEMBERED[name]
+    query, key, value = numbers(rng, queries=S)
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0, like=asarray(xp, query))
+    for offset in (0, S - queries, -2) if "is_causal" in options and name != "gates" else (0,):
+        q, k, v = (asarray(xp, x) for x in (query[:, :queries], key, value))
+        given = options | ({"causal_offset": offset} if offset else {})
+        _, state = rf.linear_attention(q, k, v, phi, return_state=True, **given)
+        logs = np.log(np.broadcast_to(gate, (2, S)))
+        later = np.flip(np.cumsum(np.flip(logs, -1), -1), -1) - logs  # of the gates after each position
+        expected = naive_attention(phi, query, key, value, log_weights=later[:, None, :], merges=40)
+        expected.check(state.read(phi.queries(asarray(xp, query * D**-0.25))), EPS)
+
+
 @pytest.mark.parametrize("xp", ["numpy", "torch"])
 def test_decoding_with_an_offset(xp, rng):
     """The last queries alone, with the offset S - L, are the last rows of the whole."""
