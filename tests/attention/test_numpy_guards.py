@@ -174,21 +174,25 @@ def test_outputs(rng, length, name, is_causal, dtype):
         assert np.max(error) <= (32 * logs + 256) * eps_of(dtype) * np.max(np.abs(value)), (phi, logs)
 
 
+def gradient_sizes(phi, query, key, value, cotangent):
+    """What gradients in values are made of, `|G|` summed, and those in queries and keys: times values and inputs."""
+    total = np.sum(np.linalg.norm(cotangent.astype(np.float64), axis=-1))
+    longest = np.sum(np.abs(phi.exponential_form(keys=True).rows), axis=-1).max()
+    longest += max(np.linalg.norm(x, axis=-1).max() for x in (query, key))
+    return total, total * np.max(np.abs(value)) * longest
+
+
 @pytest.mark.usefixtures("fast")
 @DTYPES
 @MODES
 @pytest.mark.parametrize("name", HOSTILE)
 def test_gradients(rng, length, name, is_causal, dtype):
-    """Beside what they are made of: `|G| |v| |k|`, `|G| |v| |q|`, and `|G|`."""
+    """To the rounding of exponents, beside what they are made of."""
     for phi, options, query, key, value, cotangent, logs in cases(rng, name, length, dtype):
         given = {"is_causal": is_causal, **options}
         ours = pull_back(phi, query, key, value, cotangent, **given)
         expected = generic(pull_back, phi, query, key, value, cotangent, **given)
-        total = np.sum(np.linalg.norm(cotangent.astype(np.float64), axis=-1))
-        longest = np.sum(np.abs(phi.exponential_form(keys=True).rows), axis=-1).max() + max(
-            np.linalg.norm(x, axis=-1).max() for x in (query, key)
-        )
-        size = total * np.max(np.abs(value)) * longest
+        total, size = gradient_sizes(phi, query, key, value, cotangent)
         for mine, theirs, largest in zip(ours, expected, (size, size, total), strict=True):
             assert np.max(np.abs(mine - theirs)) <= (64 * logs + 512) * eps_of(dtype) * largest, (phi, logs)
 
@@ -198,7 +202,10 @@ def test_gradients(rng, length, name, is_causal, dtype):
 @MODES
 @pytest.mark.parametrize("size", [-0.9, -0.75, 0.7, 0.8])
 def test_values_of_any_size(rng, length, size, is_causal, dtype):
-    """Linear in the values, from next to the smallest to next to the largest number, with features up to the limit."""
+    """Outputs are linear in the values, gradients in queries and keys in values times gradients in the outputs.
+
+    From next to the smallest to next to the largest number, with features up to the limit.
+    """
     power = np.ldexp(1.0, int(size * np.log2(np.finfo(dtype).max)))
     for name in ("keys along a row, queries along minus it", "signs of their own", "a far first query"):
         for phi, options, query, key, value, cotangent, logs in cases(rng, name, length, dtype):
@@ -206,10 +213,15 @@ def test_values_of_any_size(rng, length, size, is_causal, dtype):
             out = attend(phi, query, key, value, **given)
             large = attend(phi, query, key, value * np.dtype(dtype).type(power), **given).astype(np.float64)
             assert np.max(np.abs(large / power - out)) <= (64 * logs + 512) * eps_of(dtype) * np.max(np.abs(value)), phi
-            found = pull_back(phi, query, key, value * np.dtype(dtype).type(power), cotangent, **given)[2]
-            expected = generic(pull_back, phi, query, key, value, cotangent, **given)[2]
-            total = np.sum(np.linalg.norm(cotangent, axis=-1))
-            assert np.max(np.abs(found - expected)) <= (64 * logs + 512) * eps_of(dtype) * total, phi
+            if is_causal and size == 0.8:
+                continue  # features times gradients of 1e-246 leave the range of float64
+            shrunk = (cotangent / power).astype(dtype)
+            found = pull_back(phi, query, key, value * np.dtype(dtype).type(power), shrunk, **given)
+            expected = generic(pull_back, phi, query, key, value, cotangent, **given)
+            total, size = gradient_sizes(phi, query, key, value, cotangent)
+            found = (*found[:2], found[2].astype(np.float64) * power)
+            for mine, theirs, largest in zip(found, expected, (size, size, total), strict=True):
+                assert np.max(np.abs(mine - theirs)) <= (64 * logs + 512) * eps_of(dtype) * largest, phi
 
 
 @pytest.mark.usefixtures("fast")
