@@ -170,8 +170,12 @@ def test_outputs(rng, length, name, is_causal, dtype):
         given = {"is_causal": is_causal, **options}
         if rng.random() < 0.5:
             given["key_mask"] = rng.random(length) < 0.9
-        error = np.abs(attend(phi, query, key, value, **given) - generic(attend, phi, query, key, value, **given))
-        assert np.max(error) <= (32 * logs + 256) * eps_of(dtype) * np.max(np.abs(value)), (phi, logs)
+        out, state = attend(phi, query, key, value, return_state=True, **given)
+        expected, last = generic(attend, phi, query, key, value, return_state=True, **given)
+        bound = (32 * logs + 256) * eps_of(dtype)
+        assert np.max(np.abs(out - expected)) <= bound * np.max(np.abs(value)), (phi, logs)
+        assert np.max(np.abs(state.log_max - last.log_max)) <= bound, (phi, logs)
+        assert np.max(np.abs(state.total - last.total)) <= bound * length, (phi, logs)
 
 
 def gradient_sizes(phi, query, key, value, cotangent):
@@ -228,32 +232,55 @@ def test_values_of_any_size(rng, length, size, is_causal, dtype):
 @DTYPES
 @MODES
 def test_factors_of_keys_that_underflow(rng, length, is_causal, dtype):
-    """Half of the keys have small features, the others large features and a factor `e^{-|k|²/2}` that underflows.
+    """Half of the keys have a small feature, the others a large one and a factor `e^{-|k|²/2}` that underflows.
 
     The two kinds have weights of similar size. With s = -log(tiny): features up to e^{0.41 s}, factors below e^{-s}.
+    The other feature is like the first one, or an ordinary one, which the first half of the queries reads.
     """
     smallest = -np.log(np.finfo(dtype).tiny)
     phi = rf.PositiveFeatures().draw(DIM, 2, rng=0, like=np.zeros(1, dtype))
     rows = phi.arrays["rows"].astype(np.float64)
     across = np.linalg.svd(rows)[2][-1]
     value, cotangent = rng.standard_normal((2, length, VALUES)).astype(dtype)
-    for large in (0.28, 0.35, 0.41):
-        for small in (0.45, 0.65):
-            for ratio in (0.0, 3.0):
-                along = large * smallest * np.ones(2), -small * smallest * np.ones(2)
-                near, far = (with_exponents(rows, x[None])[0] for x in along)
-                missing = far @ far + 2 * ((large + small) * smallest + ratio) - near @ near
-                assert missing > 0
-                key = np.where(np.arange(length)[:, None] % 2, near + np.sqrt(missing) * across, far).astype(dtype)
-                query = np.repeat(near[None], length, axis=0).astype(dtype)
-                options = {"scale": 1.0, "is_causal": is_causal}
-                logs = np.max(np.abs(phi.keys(key).log_scale))
-                bound = (64 * logs + 512) * eps_of(dtype) * np.max(np.abs(value))
-                out = attend(phi, query, key, value, **options)
-                assert np.max(np.abs(out - generic(attend, phi, query, key, value, **options))) <= bound
-                ours = pull_back(phi, query, key, value, cotangent, **options)[2]
-                theirs = generic(pull_back, phi, query, key, value, cotangent, **options)[2]
-                assert np.max(np.abs(ours - theirs)) <= bound * np.sum(np.abs(cotangent))
+    early, odd = np.arange(length)[:, None] < length // 2, np.arange(length)[:, None] % 2
+    for large, small, other in product((0.2, 0.28, 0.35, 0.41), (0.45, 0.7, 0.85), (1.0, 0.0)):
+        near, far = (
+            with_exponents(rows, size * smallest * np.array([[1.0, other]]))[0] for size in (large, -small)
+        )  # fmt: skip
+        missing = far @ far + 2 * (large + small) * smallest - near @ near
+        assert missing > 0
+        key = np.where(odd, near + np.sqrt(missing) * across, far).astype(dtype)
+        ordinary = with_exponents(rows, large * smallest * np.array([[0.0, 1.0]]))[0]
+        query = (np.where(early & (other == 0), ordinary, near) + np.zeros((length, 1))).astype(dtype)
+        agrees(phi, query, key, value, cotangent, is_causal=is_causal)
+
+
+@pytest.mark.usefixtures("fast")
+@DTYPES
+@MODES
+@pytest.mark.parametrize("along", [0.05, 0.15, 0.25])
+def test_features_that_underflow_and_factors_that_do_not(rng, length, along, is_causal, dtype):
+    """All features of all keys are below the smallest number, and what makes up for it is not above the largest."""
+    smallest = -np.log(np.finfo(dtype).tiny)
+    phi = rf.PositiveFeatures().draw(DIM, 2, rng=0, like=np.zeros(1, dtype))
+    rows = phi.arrays["rows"].astype(np.float64)
+    across = np.linalg.svd(rows)[2][-1]
+    query = (with_exponents(rows, np.full((length, 2), along * smallest)) + np.zeros((length, 1))).astype(dtype)
+    key = with_exponents(rows, np.full((length, 2), -1.02 * smallest)) + rng.standard_normal((length, 1)) * across
+    value, cotangent = rng.standard_normal((2, length, VALUES)).astype(dtype)
+    agrees(phi, query, key.astype(dtype), value, cotangent, is_causal=is_causal)
+
+
+def agrees(phi, query, key, value, cotangent, **options):
+    """Outputs and gradients in values are those of the generic executor, to the rounding of exponents."""
+    options = {"scale": 1.0, **options}
+    logs = np.max(np.abs(phi.keys(key).log_scale))
+    bound = (64 * logs + 512) * eps_of(value.dtype.name) * np.max(np.abs(value))
+    out = attend(phi, query, key, value, **options)
+    assert np.max(np.abs(out - generic(attend, phi, query, key, value, **options))) <= bound
+    ours = pull_back(phi, query, key, value, cotangent, **options)[2]
+    theirs = generic(pull_back, phi, query, key, value, cotangent, **options)[2]
+    assert np.max(np.abs(ours - theirs)) <= bound * np.sum(np.abs(cotangent))
 
 
 @pytest.mark.usefixtures("fast")

@@ -205,6 +205,25 @@ def test_generic_passes(xp, rng, name):
     expected.check(generic(rf.linear_attention, *inputs, phi, key_mask=xp.asarray(mask), **options), EPS)
 
 
+@pytest.mark.parametrize("slope", [-40.0, 40.0, None])
+@pytest.mark.parametrize("xp", ["numpy", "torch"])
+def test_steep_biases_of_short_sequences(xp, rng, slope):
+    """Squares that are multiplied out have no limits: biases of thousands, in float32, as steep as they like."""
+    xp, length = load_backend(xp), toeplitz.DIRECT
+    query, key, value, mask = problem(rng, length, length)
+    mask[0] = True
+    distance = np.arange(2.0 * length - 1) - (length - 1)
+    bias = slope * distance if slope else rng.uniform(-1e3, 1e3, 2 * length - 1)
+    i, j = pairs(length, length)
+    query, key, value, bias = (x.astype(np.float32).astype(np.float64) for x in (query, key, value, bias))
+    phi = rf.PositiveFeatures().draw(DIM, WIDTH, rng=0, like=asarray(xp, query, "float32"))
+    logs = logs_of(j <= i, bias[j - i + length - 1])
+    expected = naive_attention(phi, query, key, value, key_mask=mask, log_weights=logs, merges=20)
+    inputs = [asarray(xp, x, "float32") for x in (query, key, value)]
+    options = {"is_causal": True, "relative_bias": bias, "key_mask": xp.asarray(mask)}
+    expected.check(rf.linear_attention(*inputs, phi, **options), eps_of("float32"), most=1.0)
+
+
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("width", [1, passes.CAUSAL_CHUNK, passes.CAUSAL_CHUNK + 1, 250, 400])
 def test_windows(rng, width, is_causal):
