@@ -191,9 +191,11 @@ def gradient_sizes(phi, query, key, value, cotangent):
 @MODES
 @pytest.mark.parametrize("name", HOSTILE)
 def test_gradients(rng, length, name, is_causal, dtype):
-    """To the rounding of exponents, beside what they are made of."""
+    """To the rounding of exponents, beside what they are made of; some with queries before every key that is there."""
     for phi, options, query, key, value, cotangent, logs in cases(rng, name, length, dtype):
         given = {"is_causal": is_causal, **options}
+        if rng.random() < 0.5:
+            given["key_mask"] = (rng.random(length) < 0.8) & (np.arange(length) > length // 4)
         ours = pull_back(phi, query, key, value, cotangent, **given)
         expected = generic(pull_back, phi, query, key, value, cotangent, **given)
         total, size = gradient_sizes(phi, query, key, value, cotangent)
