@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention.generic import passes
+from randfeat.attention.generic import chunks
 from tests.arrays import asarray, compiled, eps_of, library, same_bits, to_numpy
 from tests.reference import naive_attention, naive_kernel_attention
 
@@ -29,8 +29,8 @@ RELATIONS = {
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(passes, "CHUNK", 4)
-    monkeypatch.setattr(passes, "CAUSAL_CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", 4)
 
 
 def numbers(rng, queries=L, keys=S):
