@@ -103,13 +103,13 @@ class DeltaCell(Cell):
         width = estimator.num_features(max(settings.num_rows))
         exact = rf.softmax_attention(query, key, value)
         size = float(np.mean(exact**2))
-        relative = rf.predict_attention_error(estimator, query, key, value, width, num_queries=len(query))
+        forecast = rf.predict_attention_error(estimator, query, key, value, width, num_queries=len(query))
         errors = []
         for rng in settings.rngs(settings.delta_draws, f"scale {self.scale:g} prediction {self.estimator}"):
             output = rf.linear_attention(query, key, value, estimator.draw(settings.dim, width, rng=rng))
             errors.append(float(np.mean((output - exact) ** 2)))
         row: Record = {"scale": self.scale, "estimator": self.estimator, "num_rows": max(settings.num_rows)}
-        row |= {"output_size": size, "predicted": float(relative) ** 2 * size}
+        row |= {"output_size": size, "predicted": float(forecast.leading_order) ** 2 * size}
         return {"predictions": [row | mean_and_error(errors, "measured")]}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, times_exp
+from randfeat._array import Array, device_of, exp_in_place, namespace, own_precision, peak, replace_minus_inf, times_exp
 
 __all__ = ["ExponentialForm", "Features", "FourierForm", "concatenate", "tensor_product"]
 
@@ -49,7 +49,9 @@ class Features:
         key_top = replace_minus_inf(peak(key_log, -1))
         query = self.values * exp_in_place(query_log - query_top)
         key = other.values * exp_in_place(key_log - key_top)
-        return times_exp(query @ xp.matrix_transpose(key), query_top + xp.matrix_transpose(key_top))
+        with own_precision(query):
+            products = query @ xp.matrix_transpose(key)
+        return times_exp(products, query_top + xp.matrix_transpose(key_top))
 
     def pairwise(self, other: "Features") -> Array:
         """Inner products of corresponding rows: (..., n, f), (..., n, f) -> (..., n)."""

@@ -13,12 +13,14 @@ from randfeat._array import (
     Array,
     Arrays,
     as_floating,
+    broadcast_shapes,
     cast,
     compute_dtype,
     host_or_none,
     is_compiling,
     move_to,
     namespace,
+    own_precision,
 )
 from randfeat._hints import attribute_error, described
 from randfeat._hints.words import OF_A_MAP
@@ -141,7 +143,8 @@ class FeatureMap:
         x, arrays = self._inputs(x, "x")
         kernel, unit = self.estimator.kernel, self.estimator.kernel.unit(x)
         total = namespace(x).sum(features.values * gradient, axis=-1, keepdims=True) if row is None else row
-        inner = self.estimator.pull_back(arrays, unit, features.values, gradient, total, keys=keys)
+        with own_precision(x):
+            inner = self.estimator.pull_back(arrays, unit, features.values, gradient, total, keys=keys)
         return kernel.unit_pull_back(x, inner)
 
     def exponential_form(self, *, keys: bool) -> ExponentialForm | None:
@@ -195,7 +198,7 @@ class FeatureMap:
         if not all(isinstance(array, np.ndarray) for array in (x, *self.arrays.values())):
             return None
         together = x.shape[-2] if self.batch_shape else x.size // self.dim
-        size = math.prod(np.broadcast_shapes(x.shape[:-2], self.batch_shape)) * x.shape[-2] * self.num_features
+        size = math.prod(broadcast_shapes(x.shape[:-2], self.batch_shape)) * x.shape[-2] * self.num_features
         if x.dtype not in (np.float32, np.float64) or together < SHORTEST or size < LEAST:
             return None
         forms = []
@@ -228,7 +231,7 @@ class FeatureMap:
                 f"draw them with draw(dim={x.shape[-1]}, ...)."
             )
         try:
-            np.broadcast_shapes(tuple(x.shape[:-2]), self.batch_shape)
+            broadcast_shapes(tuple(x.shape[:-2]), self.batch_shape)
         except ValueError:
             raise ValueError(
                 f"{name} has leading dimensions {tuple(x.shape[:-2])}, which do not broadcast against the batch_shape "
@@ -244,7 +247,8 @@ def part_of(arrays: Arrays, prefix: str) -> dict[str, Array]:
 def weighted_features(estimator: "Estimator", arrays: Arrays, x: Array, *, keys: bool) -> Features:
     """Features of raw inputs (..., n, d), with the weights of the rows if the coupling is a quadrature rule."""
     evaluate = estimator.key_features if keys else estimator.query_features
-    features = evaluate(arrays, estimator.kernel.unit(x))
+    with own_precision(x):
+        features = evaluate(arrays, estimator.kernel.unit(x))
     return features.scaled(arrays["log_row_weights"]) if "log_row_weights" in arrays else features
 
 

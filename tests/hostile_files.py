@@ -49,9 +49,6 @@ def corpus():
     return [*maps(), *states(), *laws]
 
 
-# archives in parts ------------------------------------------------------------------------------------------------
-
-
 def parts_of(content):
     """The entries of an archive, (name, bytes), and the header."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -268,6 +265,7 @@ def hostile_values():
         {"number": "nan", "x": 1},
         {"complex": [0, 1]}, {"complex": [1]}, {"complex": "ab"}, {"complex": [None, "x"]}, {"complex": [10**400, 1]},
         {"array": "array0"}, {"array": "array1"}, {"array": "header"}, {"array": 0}, {"array": []}, {"array": None},
+        {"dict": [[0, 1]]}, {"dict": [[True, 1]]}, {"dict": [1, [2]]}, {"dict": [[{}, 1]]}, {"dict": {"a": 1}},
         {"tuple": []}, {"tuple": [1, 2]}, {"tuple": {}}, {"tuple": "ab"}, {"tuple": [{"array": "array0"}]},
         {"map": {}, "arrays": {}}, {"map": 1, "arrays": 2}, {"state": {}, "origin": None}, {"state": [], "origin": 3},
         {"class": [], "fields": {}}, {"class": "SoftmaxKernel", "fields": []}, {"class": {}, "fields": None},
@@ -308,7 +306,9 @@ def mutate_header(source, others, rng):
         elif kind == 4:
             del parent[key]
         elif kind == 5 and isinstance(parent, dict):
-            new = pick(rng, ("x", "", "class", "fields", "array", "tuple", "map", "state", "log_row_weights", "rows"))
+            new = pick(
+                rng, ("x", "", "class", "fields", "array", "tuple", "dict", "map", "state", "log_row_weights", "rows")
+            )
             parent[new] = parent.pop(key) if rng.random() < 0.5 else parent[key]
         elif kind == 6:
             classes = [path for path in places(header) if path and path[-1] == "class"]

@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 
 import randfeat as rf
@@ -348,3 +350,14 @@ def test_stop_gradient(torch, jax):
     assert jax.grad(lambda x: x * _array.stop_gradient(x))(3.0) == 3.0
     y = np.ones(2)
     assert _array.stop_gradient(y) is y
+
+
+@given(shapes=st.lists(st.lists(st.integers(0, 3), max_size=4).map(tuple), min_size=1, max_size=4))
+def test_shapes_broadcast_as_those_of_numpy(shapes):
+    try:
+        expected = np.broadcast_shapes(*shapes)
+    except ValueError:
+        with pytest.raises(ValueError, match="do not broadcast"):
+            _array.broadcast_shapes(*shapes)
+    else:
+        assert _array.broadcast_shapes(*shapes) == expected

@@ -1,5 +1,9 @@
 """The catalogue: complete, and true where it can be checked."""
 
+import re
+import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -48,6 +52,35 @@ def test_estimators_are_as_they_are_listed(entry):
 def variance_with(estimator, coupling, x, y):
     chosen = estimator.with_coupling(coupling)
     return chosen.variance(x, y, num_features=example_width(chosen))
+
+
+@pytest.mark.parametrize("kind", ["estimator", "coupling", "kernel"])
+def test_each_class_is_one_entry_with_a_source(kind):
+    entries = rf.catalogue(kind)
+    names = [entry.name for entry in entries]
+    assert sorted(set(names)) == sorted(names)
+    without = [entry.name for entry in entries if entry.source is None or not re.search(r"\d{4}", entry.source)]
+    assert not without, "the docstrings name no source with its year"
+
+
+def test_a_coupling_has_all_its_names_in_one_entry():
+    names = {entry.name: entry.acronyms for entry in rf.catalogue("coupling")}
+    assert sorted(sum(names.values(), ())) == sorted(coupling_names())
+    assert names["Orthogonal"] == ("orthogonal", "orthogonal-constant")
+    assert names["Antithetic"] == ("antithetic", "antithetic-orthogonal")
+
+
+def test_references_are_listed_once_and_in_order():
+    """By author and year, whatever accents: "- Author, A., et al. (2021). *Title.* Where."."""
+    text = (Path(__file__).parent.parent / "docs/theory/references.md").read_text(encoding="utf-8")
+    works = re.findall(r"^- (.+?)\((\d{4})\)\.\s+\*(.+?)\*", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(works) == text.count("\n- ") > 40
+    titles = [" ".join(title.split()).rstrip(".").lower() for _, _, title in works]
+    assert len(set(titles)) == len(titles)
+    authors = [
+        unicodedata.normalize("NFKD", who).encode("ascii", "ignore").split(b",")[0].lower() for who, _, _ in works
+    ]
+    assert authors == sorted(authors)
 
 
 def test_records_are_plain_data():

@@ -31,6 +31,20 @@ def test_equals_the_definition(rng, estimator, is_causal):
     np.testing.assert_array_equal(found.predicted_error, predicted)
 
 
+def test_more_queries_than_keys(rng):
+    """Causal queries beyond the last key see all keys, and their average is over all values."""
+    query, key, value = (rng.standard_normal((n, 5)) for n in (7, 4, 4))
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0)
+    found = rf.attention_diagnostics(query, key, phi, value, is_causal=True)
+    out = rf.linear_attention(query, key, value, phi, is_causal=True)
+    mean = np.stack([value[: min(i, 3) + 1].mean(axis=0) for i in range(7)])
+    expected = np.linalg.norm(out - mean) / np.linalg.norm(out)
+    assert found.distance_to_mean == pytest.approx(expected, rel=1e-12)
+    forecast = rf.predict_attention_error(rf.PositiveFeatures(), query, key, value, 8, is_causal=True)
+    exact = rf.softmax_attention(query, key, value, is_causal=True)
+    assert forecast.average_error == pytest.approx(np.linalg.norm(mean - exact) / np.linalg.norm(exact), rel=1e-12)
+
+
 def test_extremes(rng):
     """No overflow at logits of ten thousand; one feature decides; without keys there is nothing."""
     x = 150 * rng.standard_normal((20, 5))

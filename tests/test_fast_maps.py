@@ -13,7 +13,7 @@ from tests.arrays import eps_of, same_bits, to_numpy
 
 DIM = 5
 SHIFTED = {"means": np.eye(3, DIM) / 2, "variances": [0.6, 1.0, 1.5]}
-QUADRATURE = rf.GaussHermite(nodes=2)
+QUADRATURE = rf.GaussHermite(nodes=3)  # whose weights differ; with two nodes on each axis they would all be equal
 
 CASES = {
     "positive": rf.PositiveFeatures(),
@@ -22,6 +22,8 @@ CASES = {
     "hyperbolic": rf.HyperbolicFeatures(rf.SoftmaxKernel(scale=0.7)),
     "optimal positive": rf.OptimalPositiveFeatures(exponent=-0.05),
     "antithetic": rf.OptimalPositiveFeatures(rf.GaussianKernel(1.3), exponent=-0.05, antithetic=True),
+    "hyperbolic, by quadrature": rf.HyperbolicFeatures(coupling=QUADRATURE),
+    "antithetic, by quadrature": rf.OptimalPositiveFeatures(coupling=QUADRATURE, exponent=-0.05, antithetic=True),
     "importance-sampled": rf.ImportanceSampledFeatures(**SHIFTED),
     "regularized": rf.RegularizedSoftmaxFeatures(),
     "pairs": rf.TrigonometricFeatures(),
@@ -31,6 +33,7 @@ CASES = {
     "phase": rf.TrigonometricFeatures(variant="phase"),
     "phase, by quadrature": rf.TrigonometricFeatures(rf.GaussianKernel(), QUADRATURE, "phase"),
     "spectral pairs": rf.SpectralFeatures(rf.MaternKernel(smoothness=2.5)),
+    "spectral pairs, by quadrature": rf.SpectralFeatures(rf.MaternKernel(smoothness=2.5), QUADRATURE),
     "spectral phase": rf.SpectralFeatures(rf.LaplacianKernel(2.0), rf.Independent(), "phase"),
 }
 """Every kind of symmetric exponentials and of waves."""
@@ -72,7 +75,7 @@ def taken(monkeypatch):
 
 
 def draw(name, dtype, batch_shape=()):
-    width = 32 if "pairs" not in name or CASES[name].coupling != QUADRATURE else 64
+    width = CASES[name].nearest_num_features(32, DIM)[0]
     return CASES[name].draw(DIM, width, rng=0, like=np.zeros(1, dtype), batch_shape=batch_shape)
 
 
@@ -370,3 +373,29 @@ def test_changed_features_are_not_overlooked(taken, rng):
 def test_asymmetric_maps_are_refused():
     with pytest.raises(TypeError, match="use queries, keys"):
         rf.CenteredFeatures(query_shift=np.ones(DIM)).draw(DIM, 8, rng=0)(np.zeros((400, DIM)))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@DTYPES
+def test_every_part_of_a_form_is_written(rng, dtype):
+    """Rows, origins, weights, amplitudes, phases and factors, all of one's own: the writers against the formulas."""
+    x = (rng.standard_normal((13, DIM)) / 2).astype(dtype)
+    rows = rng.standard_normal((7, DIM)).astype(dtype)
+    weights, origin = rng.standard_normal((1, 7)).astype(dtype), rng.standard_normal((1, DIM)).astype(dtype)
+
+    def per_row(x):
+        return np.sum(x[:, :2], axis=-1, keepdims=True)
+
+    exponential = [
+        rf.features.ExponentialForm(rows, weights, per_row, None, origin=moved, antithetic=antithetic).written_out()
+        for moved in (None, origin)
+        for antithetic in (False, True)
+    ]
+    waves = [rf.features.FourierForm(rows, np.abs(weights), per_row, None, phases) for phases in (None, 2 * weights)]
+    for form in (*exponential, *waves):
+        expected = form.features(x).to_array()
+        width = expected.shape[-1]
+        actual = blockwise.blockwise_features(x, [form], (), width, lambda x: x, None)
+        assert np.max(np.abs(actual - expected)) <= 200 * eps_of(dtype) * np.max(np.abs(expected))
+        twice = blockwise.blockwise_features(2 * x, [form], (), width, lambda x: x / 2, None)
+        assert same_bits(twice, actual)

@@ -430,6 +430,16 @@ def test_the_angular_hybrid_is_exact_at_both_ends(coupling):
         np.testing.assert_allclose(phi.estimate_pairwise(x, y), np.exp(np.sum(x * y, axis=-1)), rtol=1e-11)
 
 
+def test_a_weight_of_zero_removes_an_infinite_variance():
+    """Long vectors: the variance of the base that is bad there overflows, and its weight and its variance are 0."""
+    estimator = rf.AngularHybridFeatures(coupling="independent")
+    x = np.array([[40.0, 0.0, 0.0], [0.0, 50.0, 0.0]])
+    with np.errstate(over="ignore"):
+        for sign in (1, -1):
+            assert np.all(estimator.relative_variance(x, sign * x, num_features=36) < 1e-9)
+        assert np.all(np.isinf(estimator.relative_variance(x, x[::-1], num_features=36)))
+
+
 def test_largest_error_of_the_angular_hybrid():
     """In units of √2 sinh(2r²), the largest error of either base, it approaches (πnr√(2e))^{-1/2} like 1/r."""
     gaps = []

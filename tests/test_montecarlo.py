@@ -79,6 +79,41 @@ def test_quantiles_and_sup_error():
         samples.quantile(1.5)
 
 
+def test_intervals_cover_as_often_as_they_say():
+    """Normal errors of known law, 4000 trials: two-sided, within 4.5 standard deviations of the nominal coverage.
+
+    That is 1.6 % at 95 % and 2.8 % at 80 %. An interval of one side's quantile covers 90 % and 60 %.
+    """
+    rng, trials, draws = np.random.default_rng(0), 4000, 800
+    first = 0.5 + 2 * rng.standard_normal((draws, trials))
+    second = 0.8 * first + rng.standard_normal((draws, trials))
+    sample = montecarlo.ErrorSample(first)
+    ratio = montecarlo.Comparison(sample, montecarlo.ErrorSample(second)).mse_ratio()
+    truths = {sample.bias: 0.5, sample.mse: 4.25, sample.variance: 4.0, (lambda: ratio): 4.25 / (0.64 * 4.25 + 1)}
+    for confidence in (0.95, 0.8):
+        tolerance = 4.5 * np.sqrt(confidence * (1 - confidence) / trials)
+        for measured, truth in truths.items():
+            low, high = measured().interval(confidence)
+            below, above = np.mean(high < truth), np.mean(low > truth)
+            assert abs(below + above - (1 - confidence)) < tolerance
+            assert abs(below - above) < 2 * tolerance  # of both sides alike; skew makes up some
+    np.testing.assert_allclose(sample.variance().value, first.var(axis=0, ddof=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("probability", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize("draws", [40, 200, 1001])
+def test_intervals_of_quantiles_are_the_narrowest(draws, confidence, probability):
+    """With B ~ Bin(n, p) values below the quantile, each end errs by at most half of what may fail, and barely so."""
+    from scipy.stats import binom
+
+    value, low, high = montecarlo.ErrorSample(np.arange(float(draws))).quantile(probability, confidence)
+    law, tail = binom(draws, probability), (1 - confidence) / 2
+    assert value == pytest.approx(probability * (draws - 1))
+    assert low == 0 or law.cdf(low) <= tail < law.cdf(low + 1)  # the end is above the quantile if B <= low
+    assert high == draws - 1 or law.sf(high) <= tail < law.sf(high - 1)  # below it if B > high
+
+
 def test_comparisons_share_draws():
     """One estimator against itself has the ratio 1 without error; two different ones have the ratio of closed forms."""
     first, second = rf.PositiveFeatures(coupling="independent"), rf.TrigonometricFeatures(coupling="independent")
@@ -98,6 +133,19 @@ def test_heavy_tails_warn():
         warnings.simplefilter("error")
         sample_errors(rf.TrigonometricFeatures(), x, -x, num_features=4, num_draws=1000, rng=0)
         sample_errors(rf.PositiveFeatures(), x / 2, x / 2, num_features=4, num_draws=1000, rng=0)
+
+
+@pytest.mark.parametrize(("square", "fraction", "heavy"), [(0.8, 0.9, True), (0.8, 1.1, False), (0.55, 0.9, False)])
+def test_where_heavy_tails_begin(square, fraction, heavy):
+    """Kurtoses above 30, and a relative standard error √((κ - 1)/N) above 0.3: κ = 58 warns up to 630 draws."""
+    x, estimator = np.array([np.sqrt(square) / 2, 0.0]), rf.PositiveFeatures()
+    kurtosis = float(estimator.row_kurtosis(x, x))
+    assert (kurtosis > 30) == (square == 0.8)
+    draws = int(fraction * (kurtosis - 1) / 0.09)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sample_errors(estimator, x, x, num_features=1, num_draws=draws, rng=0)
+    assert [one.category for one in caught] == [HeavyTailWarning] * heavy
 
 
 def test_warnings_name_the_worst_pair_and_point_at_the_line_of_the_user():

@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.attention import partial
-from randfeat.attention.generic import causal, passes
+from randfeat.attention.generic import causal, chunks
 from randfeat.couplings import base, orthogonal
 from randfeat.couplings.base import block_sizes, haar_rows
 from randfeat.couplings.laws import RadialPair
@@ -105,7 +105,7 @@ def one_maximum_for_the_whole_chunk(monkeypatch):
         scores = np.tril(query_weight @ np.swapaxes(key_weight, -1, -2))
         return partial.PartialOutput(scores @ values, scores.sum(axis=-1, keepdims=True), log_scale)
 
-    monkeypatch.setattr("randfeat.attention.generic.passes.causal_partial", leaky)
+    monkeypatch.setattr("randfeat.attention.generic.chunks.causal_partial", leaky)
 
 
 MUTANTS = [
@@ -138,4 +138,4 @@ def test_mutants_patch_what_is_used():
     """The seams that the mutants replace are the ones that the library calls."""
     assert orthogonal.haar_rows is base.haar_rows
     assert orthogonal.chi_norms is base.chi_norms
-    assert passes.causal_partial is causal.causal_partial
+    assert chunks.causal_partial is causal.causal_partial

@@ -38,6 +38,24 @@ def test_prediction_is_what_is_measured(estimator, options):
     assert tolerance < predicted / 3
 
 
+def test_causal_prediction_by_hand():
+    """Two queries. The first sees one key, and is exact; the second sees both, its own key included.
+
+    With weights p and 1 - p the error is `p² (1-p)² |v_0 - v_1|² (G_00 + G_11 - 2 G_01)/m`, `G_jk = e^{z_j·z_k}`.
+    """
+    q, k, v = np.random.default_rng(3).standard_normal((3, 2, 4)) / 2
+    estimator = rf.PositiveFeatures(coupling="independent")
+    forecast = rf.predict_attention_error(estimator, q, k, v, 64, is_causal=True)
+    z = q[1] / np.sqrt(2) + k / np.sqrt(2)  # d^{1/4} = √2
+    p = 1 / (1 + np.exp((q[1] @ k[1] - q[1] @ k[0]) / 2))
+    output = p * v[0] + (1 - p) * v[1]
+    growth = np.exp(z[0] @ z[0]) + np.exp(z[1] @ z[1]) - 2 * np.exp(z[0] @ z[1])
+    squared = p**2 * (1 - p) ** 2 * np.sum((v[0] - v[1]) ** 2) * growth / 64
+    assert forecast.leading_order**2 == pytest.approx(squared / (v[0] @ v[0] + output @ output), rel=1e-12)
+    average = np.sum(((v[0] + v[1]) / 2 - output) ** 2) / (v[0] @ v[0] + output @ output)
+    assert forecast.average_error**2 == pytest.approx(average, rel=1e-12)
+
+
 def test_prediction_scales_and_broadcasts():
     estimator = rf.PositiveFeatures()
     single = rf.predict_attention_error(estimator, Q, K, V, 256, num_queries=40)
@@ -51,8 +69,10 @@ def test_prediction_scales_and_broadcasts():
     assert single / 2 < subset < 2 * single
 
 
-def test_huge_logits_give_infinity_not_nan():
-    assert rf.predict_attention_error(rf.PositiveFeatures(), 60 * Q, 60 * K, V, 256) == np.inf
+def test_huge_logits_give_infinity_to_leading_order_and_not_nan():
+    forecast = rf.predict_attention_error(rf.PositiveFeatures(), 60 * Q, 60 * K, V, 256)
+    assert forecast.leading_order == np.inf
+    assert forecast < forecast.largest_error < np.inf
 
 
 def test_masked_content_is_irrelevant():
@@ -90,6 +110,9 @@ def test_num_features_says_when_none_suffice():
         rf.num_features_for(biased, np.ones(3), np.ones(3), rel_error=0.01)
     with pytest.raises(ValueError, match="fit features to the data"):
         rf.num_features_for(rf.PositiveFeatures(), 4 * np.ones(3), 4 * np.ones(3))
+    for cls in (rf.PositiveFeatures, rf.HyperbolicFeatures):  # variances overflow: no warning, no number, one error
+        with pytest.raises(ValueError, match=r"it is inf with .* attention output is bounded by the values"):
+            rf.num_features_for(cls(), 40 * np.ones(3), 40 * np.ones(3))
     with pytest.raises(ValueError, match="confidence must be between 0 and 1"):
         rf.num_features_for(biased, np.ones(3), np.ones(3), confidence=1.0)
 

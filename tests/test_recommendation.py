@@ -42,6 +42,23 @@ def test_the_ranking_is_of_errors_and_reads_well(sharp):
     assert ranking[0].error < ranking.average_error
 
 
+def test_finalists_keep_their_first_errors_and_get_new_ones(sharp, monkeypatch):
+    """Nine errors: three of the first round, and six that are other numbers."""
+    options = {"estimators": [rf.PositiveFeatures(), rf.HyperbolicFeatures()], "num_features": 32, "num_queries": 16}
+    final = {one.name: one.errors for one in rf.recommend(*sharp, **options)}
+    monkeypatch.setattr(recommendation, "FINALISTS", 0)
+    first = {one.name: one.errors for one in rf.recommend(*sharp, **options)}
+    for name, errors in final.items():
+        assert errors.shape == (9, 2)
+        np.testing.assert_array_equal(errors[:3], first[name])
+        assert len(np.unique(errors)) == errors.size
+
+
+def test_an_error_is_the_median_over_draws_then_over_heads():
+    errors = np.array([[1.0, 10.0, 5.0], [2.0, 60.0, 7.0], [9.0, 20.0, 4.0]])  # medians 2, 20, 5
+    assert recommendation.Candidate("any", rf.PositiveFeatures(), errors).error == 5
+
+
 def test_best_is_a_frozen_fit_for_all_heads(sharp):
     query, key, value = sharp
     best = rf.recommend(query, key, value, num_features=64, **CHEAP).best
@@ -71,6 +88,55 @@ def test_predicted_errors_are_measured_errors(sharp):
             output = rf.linear_attention(query, key, value, phi, is_causal=is_causal)
             expected = np.linalg.norm(output - exact) / np.linalg.norm(exact)
             np.testing.assert_allclose(pilot.error(estimator, 32, np.random.default_rng(3)), expected, rtol=1e-9)
+
+
+def test_the_verdict_is_that_of_the_best(sharp):
+    """Balanced features beat the average of the values here, trigonometric ones do not."""
+    options = {"num_features": 64, "num_queries": 16, "couplings": "orthogonal"}
+    good, bad = "adapt, level 'posterior'", "TrigonometricFeatures"
+    both = rf.recommend(*sharp, estimators=[bad, good], **options)
+    assert both[0].error < both.average_error < both[1].error
+    assert both.average_error < both.largest_error
+    assert both.verdict == "accurate"
+    assert "accurate: 1 of 2 estimators are better than the average of the values; positive features err" in str(both)
+    alone = rf.recommend(*sharp, estimators=bad, **options)
+    assert alone.verdict == "poor"
+    assert "poor: 0 of 1 estimators" in str(alone)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("cls", [rf.PositiveFeatures, rf.TrigonometricFeatures])
+def test_errors_of_estimates_out_of_range_are_those_of_attention(sharp, cls, is_causal):
+    """Logits of thousands: estimates in units of the kernel under- or overflow, and the outputs are as ever."""
+    query, key, value = (20 * sharp[0][0], 20 * sharp[1][0], sharp[2][0])
+    mask = np.arange(150) % 4 > 0
+    pilot = pilot_of(query, key, value, scale=8**-0.5, is_causal=is_causal, key_mask=mask)
+    phi = cls().draw(8, 32, rng=3)
+    options = {"is_causal": is_causal, "key_mask": mask}
+    exact = rf.softmax_attention(query, key, value, **options)
+    expected = np.linalg.norm(rf.linear_attention(query, key, value, phi, **options) - exact) / np.linalg.norm(exact)
+    np.testing.assert_allclose(pilot.error_of(phi), expected, rtol=1e-9)
+
+
+def test_the_pilot_has_random_queries_that_take_part(sharp, monkeypatch):
+    seen, mask = [], np.arange(150) % 2 > 0
+    original = Pilot.of
+
+    def recorded(sequences, rows, **options):
+        seen.append(rows)
+        return original(sequences, rows, **options)
+
+    monkeypatch.setattr(Pilot, "of", recorded)
+    for seed in (0, 1):
+        rf.recommend(
+            *sharp, estimators=rf.PositiveFeatures(), num_features=8, query_mask=mask, num_queries=20, rng=seed
+        )
+    for rows in seen:
+        assert len(np.unique(rows)) == 20
+        assert np.all(np.diff(rows) > 0)
+        assert np.all(mask[rows])
+        assert rows[-1] > 100  # of 75 queries 20 are all below the 51st once in 10^5
+    assert not np.array_equal(*seen)
 
 
 def test_one_seed_one_ranking(sharp):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from experiments import run as runs
 from experiments.cell_store import CellStore, DamagedCell
 from experiments.cells import Failure, Measured, ResumableCell, in_turn, measure
 from experiments.command_line import main
+from experiments.processes import in_processes
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results, Verdict
 from tests.cheap_experiment import EXPERIMENT, CheapCell, CheapSettings
@@ -389,6 +391,27 @@ def test_dask_gives_the_bits_of_one_process_though_a_worker_is_killed(cluster, t
     calm.write(tmp_path / "calm")
     for name in TABLES:
         assert (tmp_path / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+@posix
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_an_error_no_further_cell_starts(tmp_path, workers):
+    """The disk is full at the first cell: cells that workers have by then are all that is measured."""
+    log = tmp_path / "log"
+    settings = CheapSettings(num_cells=30, pause=0.05, log=str(log))
+    how = functools.partial(in_processes, workers=workers) if workers else in_turn
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CellStore, "save", full)
+        with pytest.raises(OSError, match="no space left"):
+            run(settings, tmp_path, measure=how)
+    started = measured_cells(log)
+    assert 1 <= len(started) <= 1 + 2 * workers
+    time.sleep(0.2)
+    assert measured_cells(log) == started  # nobody goes on
 
 
 def test_dask_refuses_workers_with_other_code():

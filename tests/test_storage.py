@@ -73,6 +73,32 @@ def test_maps_and_states_continue_bit_by_bit(xp, rng, path, dtype):
     assert same_bits(actual, expected)
 
 
+def test_dictionaries_come_back_equal(path):
+    """By layers, as a calibration has them, and with parameters beside them."""
+    stored = {
+        "layers": {0: rf.PositiveFeatures(), 11: FITTED[0]},
+        "num_features": 256,
+        "options": {"decay": np.array([0.5, 0.9]), "method": "auto", "scale": None},
+    }
+    for given in (stored, stored["layers"]):
+        rf.save(path, given)
+        again = rf.load(path)
+        assert repr(again) == repr(given)
+        assert list(again) == list(given)
+    rf.save(path, stored)
+    assert rf.load(path)["layers"] == stored["layers"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"rng": 0}, {0.5: rf.PositiveFeatures()}, {(1,): rf.PositiveFeatures()}, {True: rf.PositiveFeatures()}],
+)
+def test_other_dictionaries_are_refused(path, given):
+    with pytest.raises(TypeError, match=r"cannot save a dict: .* keys that are strings or integers"):
+        rf.save(path, given)
+    assert not path.exists()
+
+
 def test_copies_and_pickles():
     """Of everything that can be saved: models that hold maps are copied and sent to other processes."""
     for thing in corpus():

@@ -153,7 +153,7 @@ def bombs(source):
     at = lying.rfind(b"PK\x01\x02")
     lying[at + 20 : at + 28] = (2**31 - 1).to_bytes(4, "little") * 2  # both sizes of the last entry
     yield bytes(lying)
-    for opening, closing in (("[", "]"), ('{"tuple": [', "]}"), ('{"x":', "}")):
+    for opening, closing in (("[", "]"), ('{"tuple": [', "]}"), ('{"dict": [[0,', "]]}"), ('{"x":', "}")):
         yield whole(source.entries, (opening * 10**5 + "1" + closing * 10**5).encode())
     for dim, width in ((10**12, 8), (4, 10**12), (10**30, 10**30)):
         changed = json.loads(json.dumps(source.header))

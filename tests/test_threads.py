@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 
 import pytest
 
@@ -187,3 +189,31 @@ def test_an_empty_number_of_threads_is_none_given(text, monkeypatch):
     expected = resolve_num_threads(None)
     monkeypatch.setenv("RANDFEAT_NUM_THREADS", text)
     assert resolve_num_threads(None) == expected
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_after_an_error_no_further_task_starts(number):
+    """One task raises as soon as all threads have one. Of 300 tasks of 10 ms the others begin a few more at most."""
+    from randfeat._numpy.threads import run_tasks
+
+    started, all_busy = [], threading.Barrier(number)
+
+    def fails(_):
+        started.append("fails")
+        all_busy.wait(timeout=60)
+        raise ArithmeticError("no luck")
+
+    def first(_):
+        started.append("first")
+        all_busy.wait(timeout=60)
+
+    def later(_):
+        started.append("later")
+        time.sleep(0.01)
+
+    with pytest.raises(ArithmeticError, match="no luck"):
+        run_tasks([fails, *[first] * (number - 1), *[later] * 300], list, number)
+    assert started.count("later") < (1 if number == 1 else 150)
+    done = []
+    run_tasks([lambda _: done.append(1)] * 5, list, number)
+    assert len(done) == 5

@@ -42,7 +42,7 @@ def cells(entry: Any) -> tuple[str, ...]:
         return name, entry.source
     if entry.kind == "coupling":
         laws = word(bool(entry.closed_form))
-        return entry.name, entry.acronyms[0], word(entry.unbiased), laws, entry.widths, entry.source
+        return entry.name, ", ".join(entry.acronyms), word(entry.unbiased), laws, entry.widths, entry.source
     flags = {"positive": entry.positive, "bounded": entry.bounded, "symmetric": entry.symmetric}
     properties = ", ".join(flag for flag, holds in flags.items() if holds) or "none"
     return name, entry.kernel, properties, listed(entry.closed_form), entry.widths, entry.source
@@ -52,7 +52,7 @@ def listed(names: Sequence[str]) -> str:
     """Names of couplings; if most are there, only those that are not."""
     if len(names) == len(coupling_names()):
         return "every coupling"
-    with_laws = [entry.acronyms[0] for entry in rf.catalogue("coupling") if entry.closed_form]
+    with_laws = [name for entry in rf.catalogue("coupling") if entry.closed_form for name in entry.acronyms]
     missing = [name for name in with_laws if name not in names]
     if set(names) <= set(with_laws) and len(missing) <= FEW:
         return "all with known joint laws" + (f" but {' and '.join(missing)}" if missing else "")

@@ -91,7 +91,7 @@ class Softening:
                 is_causal=self.head.is_causal,
                 scale=self.scale(factor),
                 num_queries=self.chosen.size,
-            )
+            ).leading_order
         )
 
     def spread(self, factor: float) -> float:

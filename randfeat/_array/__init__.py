@@ -5,7 +5,15 @@ NumPy 2 is itself such a namespace; CuPy, PyTorch, JAX, Dask and array-api-stric
 which imports none of them.
 """
 
-from randfeat._array.arguments import as_bool, as_count, as_generator, as_shape, broadcasts_to
+from randfeat._array.arguments import (
+    as_bool,
+    as_count,
+    as_generator,
+    as_shape,
+    broadcast_shapes,
+    broadcasts_to,
+    repeats_to,
+)
 from randfeat._array.arithmetic import (
     cumulative_sum,
     exp_in_place,
@@ -15,6 +23,7 @@ from randfeat._array.arithmetic import (
     squared_norm,
     times_exp,
 )
+from randfeat._array.autocast import autocast_dtype, own_precision
 from randfeat._array.conversion import (
     as_floating,
     as_host,
@@ -31,7 +40,6 @@ from randfeat._array.cuda import (
     on_device_of,
 )
 from randfeat._array.loops import (
-    autocast_dtype,
     compiled,
     either,
     finish,
@@ -59,6 +67,7 @@ from randfeat._array.namespaces import (
     namespace,
     namespace_named,
 )
+from randfeat._array.operators import torch_operator
 from randfeat._array.twins import from_host, host_twins
 
 __all__ = [
@@ -73,6 +82,7 @@ __all__ = [
     "as_integers",
     "as_shape",
     "autocast_dtype",
+    "broadcast_shapes",
     "broadcasts_to",
     "cast",
     "check_in_memory",
@@ -106,10 +116,13 @@ __all__ = [
     "namespace",
     "namespace_named",
     "on_device_of",
+    "own_precision",
     "peak",
+    "repeats_to",
     "replace_minus_inf",
     "squared_norm",
     "stop_gradient",
     "times_exp",
     "to_numpy",
+    "torch_operator",
 ]

@@ -44,7 +44,24 @@ def as_shape(value: Any, name: str) -> tuple[int, ...]:
     return tuple(as_count(size, name) for size in sizes)
 
 
+def repeats_to(size: int, full: int) -> bool:
+    """Whether an axis of `size` broadcasts to `full`."""
+    return size == 1 or size == full  # for a size that is open, PyTorch's compiler takes `size in (1, full)` for false
+
+
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """`numpy.broadcast_shapes`, of sizes that may be open, as they are to the compilers of PyTorch."""
+    result = [1] * max(len(shape) for shape in shapes)
+    for shape in shapes:
+        for i, size in enumerate(shape, len(result) - len(shape)):
+            if result[i] == 1:
+                result[i] = size
+            elif not repeats_to(size, result[i]):
+                raise ValueError(f"shapes {', '.join(str(tuple(shape)) for shape in shapes)} do not broadcast.")
+    return tuple(result)
+
+
 def broadcasts_to(part: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether arrays of the shape `part` broadcast to `shape`."""
     tail = shape[len(shape) - len(part) :]
-    return len(part) <= len(shape) and all(small in (1, full) for small, full in zip(part, tail, strict=True))
+    return len(part) <= len(shape) and all(repeats_to(small, full) for small, full in zip(part, tail, strict=True))

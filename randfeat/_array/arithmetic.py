@@ -3,9 +3,8 @@
 import math
 
 import numpy as np
-from array_api_compat import is_torch_array
 
-from randfeat._array.namespaces import Array, device_of, namespace
+from randfeat._array.namespaces import Array, device_of, is_torch_array, namespace
 
 
 def exp_in_place(x: Array) -> Array:

@@ -1,9 +1,9 @@
 """Conversion of inputs to arrays of one library, dtype and device."""
 
+import sys
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj, is_torch_array
 
 from randfeat._array.namespaces import (
     _FLOATING,
@@ -12,8 +12,11 @@ from randfeat._array.namespaces import (
     check_in_memory,
     device_of,
     dtype_name,
+    is_array_api_obj,
+    is_jax_array,
     is_on_host,
     is_sparse,
+    is_torch_array,
     namespace,
 )
 
@@ -112,8 +115,11 @@ def host_to(array: np.ndarray, like: Array) -> Array:
     dtype = compute_dtype(xp, like.dtype)
     if xp is np:
         return np.asarray(array, dtype=dtype)
-    # The cast is NumPy's, so that every library sees the same rounding.
-    return xp.asarray(array.astype(dtype_name(dtype)), device=device_of(like))
+    array, device = array.astype(dtype_name(dtype)), device_of(like)  # by NumPy: every library sees the same rounding
+    if is_jax_array(like) and device is not None:
+        with sys.modules["jax"].default_device(device):  # there, but not bound to it: it also goes with sharded arrays
+            return xp.asarray(array)
+    return xp.asarray(array, device=device)
 
 
 def move_to(array: Array, like: Array) -> Array:

@@ -6,9 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_jax_array, is_torch_array
 
-from randfeat._array.namespaces import Array
+from randfeat._array.namespaces import Array, is_jax_array, is_torch_array
 
 
 def compiled(function: Callable[..., Any], like: Array) -> Callable[..., Any]:
@@ -39,11 +38,11 @@ def fold(
     step: Callable[[tuple, tuple], tuple[tuple, tuple]],
     carry: tuple[Array, ...],
     columns: tuple[Any, ...],
-    size: int,
+    size: int | None,
     *,
     backwards: bool = False,
 ) -> tuple[tuple[Array, ...], list[tuple[Array, ...]]]:
-    """Scan `carry, results = step(carry, parts)` over columns (..., n, c), `size` rows at a time.
+    """Scan `carry, results = step(carry, parts)` over columns (..., n, c), `size` rows at a time; None for all rows.
 
     A column may be None (not the first) and then stays None. The last part may be shorter; with `backwards` the scan
     starts there. Results have the rows of their parts. Returns the last carry, and the results in the order of the
@@ -54,6 +53,9 @@ def fold(
     the carry at the start of each step, and recomputes the rest.
     """
     num = columns[0].shape[-2]
+    if size is None:
+        carry, results = step(carry, columns) if num else (carry, ())
+        return carry, [results] if num else []
     num_whole = num // size if is_traced(*carry, *columns) else 0
     looped = num_whole if num_whole > 1 else 0
     loop_stop = looped * size
@@ -106,16 +108,6 @@ def either(condition: Array, first: Callable[[], Array], second: Callable[[], Ar
     if is_torch_array(condition) and sys.modules["torch"]._C._functorch.is_batchedtensor(condition):
         return second()
     return first() if condition else second()
-
-
-def autocast_dtype(*arrays: Array) -> Any:
-    """The dtype of `torch.autocast` where it is in force for these tensors; float64 is never cast."""
-    if not all(is_torch_array(x) for x in arrays):
-        return None
-    torch, kind = sys.modules["torch"], arrays[0].device.type
-    if not torch.is_autocast_enabled(kind) or any(x.dtype == torch.float64 for x in arrays):
-        return None
-    return torch.get_autocast_dtype(kind)
 
 
 def is_compiling(x: Array) -> bool:

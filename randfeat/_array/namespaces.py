@@ -5,16 +5,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import array_api_compat
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    device,
-    is_array_api_obj,
-    is_cupy_array,
-    is_dask_array,
-    is_jax_array,
-    is_torch_array,
-)
+from array_api_compat import array_namespace, is_dask_array
 
 Array: TypeAlias = Any
 Arrays: TypeAlias = Mapping[str, Array]
@@ -24,11 +17,37 @@ _HALF = ("float16", "bfloat16")
 _FLOATING = (*_HALF, "float32", "float64")
 
 
+# Tensors are recognized here, because the tests of array-api-compat have caches, of which PyTorch's compiler warns.
+
+
+def is_torch_array(x: Any) -> bool:
+    """Whether `x` is a tensor of PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def is_array_api_obj(x: Any) -> bool:
+    """Whether `x` is an array of a library that is known."""
+    return is_torch_array(x) or array_api_compat.is_array_api_obj(x)
+
+
+def is_jax_array(x: Any) -> bool:
+    """Whether `x` is an array of JAX."""
+    return not is_torch_array(x) and array_api_compat.is_jax_array(x)
+
+
+def is_on_cupy(x: Any) -> bool:
+    """Whether `x` is an array of CuPy."""
+    return not is_torch_array(x) and array_api_compat.is_cupy_array(x)
+
+
 def namespace(*arrays: Array) -> Any:
     """The array namespace that all `arrays` share; `None` arguments are skipped, mixed libraries raise TypeError."""
     arrays = tuple(a for a in arrays if a is not None)
     if all(isinstance(a, (np.ndarray, np.generic)) for a in arrays):
         return np
+    if all(is_torch_array(a) for a in arrays) and "array_api_compat.torch" in sys.modules:
+        return sys.modules["array_api_compat.torch"]
     names = sorted({type(a).__module__.partition(".")[0] + "." + type(a).__name__ for a in arrays})
     try:
         return array_namespace(*arrays)
@@ -82,12 +101,19 @@ def devices() -> dict[str, list[str]]:
 
 def device_name(library: str, x: Array) -> str:
     """Readable name of the device of `x`."""
-    return ", ".join(devices()["cupy"]) if library == "cupy" else str(device_of(x))
+    if library == "cupy":
+        return ", ".join(devices()["cupy"])
+    return str(x.device if is_jax_array(x) else device_of(x))
 
 
 def device_of(x: Array) -> Any:
-    """The device that `x` is on."""
-    return device(x)
+    """The device that `x` is on; None for arrays of JAX that are not bound to one device, as new ones are not."""
+    if is_torch_array(x):
+        return x.device
+    if is_jax_array(x):
+        is_traced = isinstance(x, sys.modules["jax"].core.Tracer)
+        return x.device if not is_traced and getattr(x, "committed", True) and len(x.devices()) == 1 else None
+    return array_api_compat.device(x)
 
 
 def dtype_name(dtype: Any) -> str:
@@ -126,9 +152,4 @@ def check_in_memory(x: Any, name: str) -> None:
 
 def is_on_host(x: Any) -> bool:
     """Whether the values of `x` can be read at once: a Python number, a sequence or a NumPy array."""
-    return isinstance(x, np.ndarray | np.generic) or not is_array_api_obj(x)
-
-
-def is_on_cupy(x: Any) -> bool:
-    """Whether `x` is a CuPy array."""
-    return bool(is_cupy_array(x))
+    return isinstance(x, (np.ndarray, np.generic, float, int)) or not is_array_api_obj(x)

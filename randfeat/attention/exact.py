@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import numpy as np
-
 from randfeat._array import (
     Array,
     as_bool,
+    broadcast_shapes,
     device_of,
     exp_in_place,
     namespace,
+    own_precision,
     peak,
     replace_minus_inf,
     stop_gradient,
@@ -37,12 +37,12 @@ def softmax_attention(
     enable_gqa: bool = False,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     key_ends: Any = None,
     cu_seqlens: Any = None,
     decay: Any = None,
     relative_bias: Any = None,
     window: int | None = None,
-    key_bias: Any = None,
     return_partial: bool = False,
     layout: str = "bhld",
 ) -> Any:
@@ -72,8 +72,8 @@ def softmax_attention(
     return kernel_attention(
         query, key, value, SoftmaxKernel(),
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
-        key_lengths=key_lengths, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias,
-        window=window, key_bias=key_bias, return_partial=return_partial, layout=layout,
+        key_lengths=key_lengths, key_bias=key_bias, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay,
+        relative_bias=relative_bias, window=window, return_partial=return_partial, layout=layout,
     )  # fmt: skip
 
 
@@ -90,12 +90,12 @@ def kernel_attention(
     enable_gqa: bool = False,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     key_ends: Any = None,
     cu_seqlens: Any = None,
     decay: Any = None,
     relative_bias: Any = None,
     window: int | None = None,
-    key_bias: Any = None,
     return_partial: bool = False,
     layout: str = "bhld",
 ) -> Any:
@@ -109,13 +109,14 @@ def kernel_attention(
     inputs, relation = checked(
         query, key, value, kernel,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
-        key_lengths=key_lengths, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias,
-        window=window, key_bias=key_bias, layout=layout,
+        key_lengths=key_lengths, key_bias=key_bias, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay,
+        relative_bias=relative_bias, window=window, layout=layout,
     )  # fmt: skip
-    parts = exact_partials(inputs, relation, kernel)
-    if return_partial:
-        return inputs.restore_partial(PartialOutput.concat(parts))
-    return inputs.restore([part.normalized() for part in parts])
+    with own_precision(inputs.value):
+        parts = exact_partials(inputs, relation, kernel)
+        if return_partial:
+            return inputs.restore_partial(PartialOutput.concat(parts))
+        return inputs.restore([part.normalized() for part in parts])
 
 
 def exact_outputs(inputs: Inputs, relation: Relation, kernel: Kernel, lead: tuple[int, ...] = ()) -> list[Array]:
@@ -134,7 +135,7 @@ def exact_partials(inputs: Inputs, relation: Relation, kernel: Kernel) -> list[P
 
 def with_leading(x: Array, lead: tuple[int, ...]) -> Array:
     """`x` (..., n, dv) repeated to the leading dimensions of attention by maps with a batch."""
-    xp, shape = namespace(x), np.broadcast_shapes(x.shape[:-2], lead)
+    xp, shape = namespace(x), broadcast_shapes(x.shape[:-2], lead)
     if shape == tuple(x.shape[:-2]):
         return x
     return x + xp.zeros((*shape, 1, 1), dtype=x.dtype, device=device_of(x))

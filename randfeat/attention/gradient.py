@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from randfeat._array import Array, as_floating, cast, device_of, namespace
+from randfeat._array import Array, as_floating, cast, device_of, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention.executors import pull_back
 from randfeat.attention.generic.sweeps import Gradients
@@ -29,6 +29,7 @@ def linear_attention_vjp(
     final_state: AttentionState | None = None,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     cu_seqlens: Any = None,
     layout: str = "bhld",
     num_threads: int | None = None,
@@ -74,7 +75,7 @@ def linear_attention_vjp(
     problem = Problem.of(
         query, key, value, features,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
-        causal_offset=causal_offset, key_lengths=key_lengths, cu_seqlens=cu_seqlens, layout=layout,
+        causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias, cu_seqlens=cu_seqlens, layout=layout,
         num_threads=num_threads,
     )  # fmt: skip
     gradient = problem.like_output("grad_output", grad_output)
@@ -82,7 +83,8 @@ def linear_attention_vjp(
     check_analytic(problem.features)
     if final_state is not None:
         final_state = checked_final_state(final_state, problem)
-    gradients = pull_back(problem, gradient, output, final_state)
+    with own_precision(gradient):
+        gradients = pull_back(problem, gradient, output, final_state)
     given = (query, key, value)
     return tuple(restored(x, like, problem.inputs) for x, like in zip(gradients, given, strict=True))
 

@@ -12,13 +12,15 @@ from randfeat._array import (
     as_floating,
     as_integers,
     autocast_dtype,
-    broadcasts_to,
+    broadcast_shapes,
     cast,
     compute_dtype,
     device_of,
     dtype_name,
+    host_to,
     is_on_host,
     namespace,
+    repeats_to,
 )
 from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
@@ -49,7 +51,7 @@ class Inputs:
     root: float = 1.0
     """√scale, which query and key are still to be multiplied by."""
     key_bias: Array | None = None
-    """(..., S), added to the logarithms of the weights; of exact attention only."""
+    """Summands of the logits of each key, (..., S); where they are -inf, `key_mask` is False."""
 
     @classmethod
     def of(
@@ -85,6 +87,8 @@ class Inputs:
             key_mask = present if key_mask is None else key_mask & present
         if key_bias is not None:
             key_bias = check_bias(key_bias, query, key)
+            present = key_bias > -xp.inf
+            key_mask = present if key_mask is None else key_mask & present
         root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
         if not enable_gqa:
             return cls(query, key, value, key_mask, value.dtype, None, layout, root, key_bias)
@@ -99,8 +103,7 @@ class Inputs:
         """The inputs cast to the computing dtype: float32 for float16 and bfloat16."""
         dtype = compute_dtype(namespace(self.query), self.dtype)
         query, key, value = (cast(x, dtype) for x in (self.query, self.key, self.value))
-        bias = None if self.key_bias is None else cast(self.key_bias, dtype)
-        return replace(self, query=query, key=key, value=value, key_bias=bias)
+        return replace(self, query=query, key=key, value=value)
 
     def prepared(self) -> "Inputs":
         """The inputs in the computing dtype, query and key times √scale, masked keys and values zero."""
@@ -115,12 +118,12 @@ class Inputs:
     @property
     def num_queries(self) -> int:
         """The number of queries L."""
-        return int(self.query.shape[-2])
+        return self.query.shape[-2]
 
     @property
     def num_keys(self) -> int:
         """The number of keys S."""
-        return int(self.key.shape[-2])
+        return self.key.shape[-2]
 
     def align(self, features: FeatureMap) -> FeatureMap:
         """The feature map with its batch of per-head maps laid out like the grouped heads."""
@@ -135,7 +138,7 @@ class Inputs:
             return x
         axis = x.ndim - trailing - 1
         heads, key_heads = x.shape[axis], self.key.shape[-4]
-        if heads not in (1, key_heads, key_heads * self.group):
+        if not repeats_to(heads, key_heads) and heads != key_heads * self.group:
             entries = "maps in their last batch dimension" if name == "features" else "heads"
             raise ValueError(
                 f"{name} have {heads} {entries}, expected one per query head "
@@ -146,8 +149,7 @@ class Inputs:
 
     def part(self, queries: slice, keys: slice) -> "Inputs":
         """The inputs at these positions only."""
-        mask = None if self.key_mask is None else self.key_mask[..., keys]
-        bias = None if self.key_bias is None else self.key_bias[..., keys]
+        mask, bias = (None if x is None else x[..., keys] for x in (self.key_mask, self.key_bias))
         return replace(
             self,
             query=self.query[..., queries, :],
@@ -171,20 +173,24 @@ class Inputs:
 
     @property
     def key_columns(self) -> tuple[Array, Array, Array | None]:
-        """Arrays with a row for each key: the keys, their values, and the mask as (..., S, 1) or None."""
-        return self.key, self.value, None if self.key_mask is None else self.key_mask[..., None]
+        """Arrays with a row for each key: the keys, their values, and their weights as of `keys_of`, (..., S, 1)."""
+        weights = self.key_mask
+        if self.key_bias is not None:
+            xp = namespace(self.key_bias)
+            weights = xp.where(self.key_mask, self.key_bias, -xp.inf)
+        return self.key, self.value, None if weights is None else weights[..., None]
 
     def leading_shape(self, features: FeatureMap) -> tuple[int, ...]:
         """Leading dimensions of what is summed over the keys: those of keys, values and maps, broadcast."""
         summed = (self.key.shape[:-2], self.value.shape[:-2], features.batch_shape)
         try:
-            np.broadcast_shapes(self.query.shape[:-2], *summed)
+            broadcast_shapes(self.query.shape[:-2], *summed)
         except ValueError:
             raise ValueError(
                 f"features with batch_shape {features.batch_shape} do not fit the leading dimensions: "
                 f"query {tuple(self.query.shape)}, key {tuple(self.key.shape)}, value {tuple(self.value.shape)}."
             ) from None
-        return np.broadcast_shapes(*summed)
+        return broadcast_shapes(*summed)
 
     def restore(self, outputs: list[Array]) -> Array:
         """The output (..., L, dv) from outputs of consecutive queries, heads ungrouped, in the caller's dtype."""
@@ -236,7 +242,7 @@ def length_mask(key_lengths: Any, key: Array) -> Array:
     given = np.asarray(key_lengths) if on_host else None
     lengths = as_integers(key_lengths, "key_lengths", key)
     lead, shape = tuple(key.shape[:-2]), tuple(lengths.shape)
-    if len(shape) > len(lead) or any(size not in (1, full) for size, full in zip(shape, lead, strict=False)):
+    if len(shape) > len(lead) or any(not repeats_to(size, full) for size, full in zip(shape, lead, strict=False)):
         raise ValueError(
             f"key_lengths must have the first of the leading dimensions of key, {lead}, as its shape "
             f"(one int, or one for each batch entry; 1 broadcasts), got {shape}."
@@ -272,7 +278,7 @@ def check_shapes(query: Array, key: Array, value: Array, *, enable_gqa: bool) ->
         raise refusal("query heads must be a multiple of the key heads, and key and value heads equal")
     drop = 3 if enable_gqa else 2
     try:
-        np.broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
+        broadcast_shapes(*(shape[:-drop] for shape in shapes.values()))
     except ValueError:
         hint = "" if enable_gqa else " (grouped heads need enable_gqa=True)"
         raise refusal(f"leading dimensions do not fit together{hint}") from None
@@ -282,33 +288,31 @@ def check_mask(key_mask: Any, query: Array, key: Array) -> Array:
     """A boolean mask over keys, never over (query, key) pairs."""
     kind = dtype_name(key_mask.dtype)
     if kind != "bool":
-        raise TypeError(f"key_mask must be boolean, True = take part, got dtype {kind}.")
-    shape, expected = tuple(key_mask.shape), tuple(key.shape[:-1])
+        raise TypeError(
+            f"key_mask must be boolean, True = take part, got dtype {kind}; summands of the logits are key_bias."
+        )
+    return check_per_key(key_mask, query, key, "key_mask")
+
+
+def check_bias(key_bias: Any, query: Array, key: Array) -> Array:
+    """Summands of the logits of each key, never of (query, key) pairs, in the computing dtype."""
+    on_host = is_on_host(key_bias)
+    bias = as_floating(key_bias, "key_bias")
+    bias = host_to(bias, query) if on_host else cast(bias, compute_dtype(namespace(bias, query), query.dtype))
+    return check_per_key(bias, query, key, "key_bias")
+
+
+def check_per_key(given: Array, query: Array, key: Array, name: str) -> Array:
+    """An array with one number for each key, (S,) or the shape of the keys without their last dimension."""
+    shape, expected = tuple(given.shape), tuple(key.shape[:-1])
     fits = len(shape) in (1, len(expected)) and all(
-        size in (1, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
+        repeats_to(size, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
     )
     if not fits or shape[-1] != expected[-1]:
         pairs = (
             " A mask over (query, key) pairs has no linear-time form, other than is_causal."
             if shape[-2:] == (query.shape[-2], key.shape[-2])
-            else f" A padding mask (batch, S) for keys with heads is key_mask[:, None, :], (batch, 1, {expected[-1]})."
+            else f" A padding mask (batch, S) for keys with heads is {name}[:, None, :], (batch, 1, {expected[-1]})."
         )
-        raise ValueError(
-            f"key_mask must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}"
-        )
-    return key_mask
-
-
-def check_bias(key_bias: Any, query: Array, key: Array) -> Array:
-    """A floating bias for each key, which broadcasts as a mask over keys does."""
-    key_bias = as_floating(key_bias, "key_bias")
-    namespace(query, key_bias)
-    shape, expected = tuple(key_bias.shape), tuple(key.shape[:-1])
-    if shape[-1:] != expected[-1:] or len(shape) not in (1, len(expected)) or not broadcasts_to(shape, expected):
-        pairs = ""
-        if shape[-2:] == (query.shape[-2], key.shape[-2]):
-            pairs = " A bias for each (query, key) pair is relative_bias, if it depends on their distance only."
-        raise ValueError(
-            f"key_bias must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}"
-        )
-    return key_bias
+        raise ValueError(f"{name} must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}")
+    return given

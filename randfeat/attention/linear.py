@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from randfeat._array import own_precision
 from randfeat._hints import hinted
 from randfeat.attention.cost_model.method import is_exact
 from randfeat.attention.exact import exact_outputs
@@ -26,6 +27,7 @@ def linear_attention(
     return_state: bool = False,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     key_ends: Any = None,
     cu_seqlens: Any = None,
     decay: Any = None,
@@ -72,6 +74,9 @@ def linear_attention(
     key_lengths : one integer, or integers of shape (batch,) or (batch, heads) for a key of shape (batch, heads, S, d).
         In general, the shape is the first leading dimensions of `key`, or all of them. The number of keys of each
         sequence. Keys with this index or a larger one are ignored.
+    key_bias : numbers, (S,) or the shape of `key` without its last dimension.
+        Summands of the logits, one for each key: key j has the weight `exp(key_bias_j) K̂_ij`. -inf masks a key. It is
+        added to the logarithm of the key's features, so nothing overflows.
     key_ends : integers, (L,) or (..., L).
         Query i sees the keys j < key_ends_i. The ends need not be sorted. The cost is that of causal attention over
         L + S positions.
@@ -100,8 +105,8 @@ def linear_attention(
         Threads for NumPy arrays. The default is RANDFEAT_NUM_THREADS, or else the number of cores that this process may
         use. The output does not depend on it, to the last bit. Other libraries have their own settings.
 
-    Only one of `decay`, `key_ends`, `relative_bias` and `window` can be given. `relative_bias` and `cu_seqlens` cannot
-    be combined with a state. Arguments that cannot be combined raise ValueError.
+    Only one of `decay`, `key_ends`, `relative_bias` and `window` can be given. `window` cannot be combined with
+    `key_bias`, nor `relative_bias` and `cu_seqlens` with a state. Arguments that cannot be combined raise ValueError.
 
     Returns
     -------
@@ -135,10 +140,11 @@ def linear_attention(
     problem = Problem.of(
         query, key, value, features,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
-        return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_ends=key_ends,
-        cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window, layout=layout,
-        num_threads=num_threads,
+        return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias,
+        key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window,
+        layout=layout, num_threads=num_threads,
     )  # fmt: skip
-    if is_exact(method, problem):
-        return problem.inputs.restore(exact_outputs(problem.inputs, problem.relation, problem.kernel, problem.lead))
-    return problem.restore(*attend(problem))
+    with own_precision(problem.inputs.value):
+        if is_exact(method, problem):
+            return problem.inputs.restore(exact_outputs(problem.inputs, problem.relation, problem.kernel, problem.lead))
+        return problem.restore(*attend(problem))

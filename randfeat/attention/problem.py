@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_floating, cast, compute_dtype, dtype_name, namespace
+from randfeat._array import Array, as_bool, as_floating, broadcast_shapes, cast, compute_dtype, dtype_name, namespace
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations import Relation, relation_of
@@ -86,7 +86,8 @@ class Problem:
     def is_aligned(self) -> bool:
         """Whether queries see all keys, or causally as many keys those up to their own position, and nothing else."""
         same_length = self.inputs.num_queries == self.inputs.num_keys
-        return self.relation.is_aligned and (same_length or not self.relation.is_causal)
+        is_plain = self.relation.is_aligned and self.inputs.key_bias is None
+        return is_plain and (same_length or not self.relation.is_causal)
 
     def empty_state(self) -> AttentionState:
         """The state before the first key."""
@@ -107,7 +108,7 @@ class Problem:
             raise ValueError(f"{name} has (num_features, value dim) {got}, expected {expected}.")
         lead, got_lead = self.lead, tuple(given.total.shape[:-2])
         try:
-            np.broadcast_shapes(lead, got_lead)
+            broadcast_shapes(lead, got_lead)
         except ValueError:
             raise ValueError(f"{name} has leading shape {got_lead}, expected {lead}, that of the keys.") from None
         given.check_origin(self.drawn)
@@ -127,7 +128,7 @@ class Problem:
         if inputs.layout == "blhd":
             array = swap_heads(array, name)
         xp = namespace(array, inputs.value)
-        lead = np.broadcast_shapes(inputs.query.shape[:-2], self.lead)
+        lead = broadcast_shapes(inputs.query.shape[:-2], self.lead)
         heads = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
         trailing = (inputs.num_queries, inputs.value.shape[-1])
         expected, got = (*heads, *trailing), tuple(array.shape)

@@ -15,6 +15,7 @@ from randfeat._array import (
     is_on_host,
     log_of,
     namespace,
+    own_precision,
     replace_minus_inf,
 )
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
@@ -87,7 +88,9 @@ class AttentionState:
         values = cast(values, self.total.dtype)
         weights, log_max = key_weights(keys)
         weights = xp.matrix_transpose(weights)
-        return self.merge(AttentionState(log_max, weights @ values, xp.sum(weights, axis=-1, keepdims=True)))
+        with own_precision(weights):
+            weighted = weights @ values
+        return self.merge(AttentionState(log_max, weighted, xp.sum(weights, axis=-1, keepdims=True)))
 
     def merge(self, other: "AttentionState") -> "AttentionState":
         """The state of both parts together; associative, and commutative up to rounding."""
@@ -129,4 +132,5 @@ class AttentionState:
     def partial(self, queries: Features) -> PartialOutput:
         """Numerators and denominators of the outputs, which can be merged with sums over other keys."""
         weights, log_scale = query_weights(queries, self.log_max)
-        return PartialOutput(weights @ self.weighted, weights @ self.total, log_scale)
+        with own_precision(weights):
+            return PartialOutput(weights @ self.weighted, weights @ self.total, log_scale)

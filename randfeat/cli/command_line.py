@@ -156,7 +156,7 @@ def show_catalogue(options: argparse.Namespace) -> None:
         (
             entry.kind,
             entry.name,
-            ", ".join(entry.acronyms),
+            ", ".join(entry.acronyms) if options.long else short_names(entry),
             marks[entry.positive],
             marks[entry.unbiased],
             ", ".join(entry.closed_form) if options.long else in_short(entry),
@@ -174,6 +174,13 @@ def in_short(entry: Entry) -> str:
     if entry.closed_form in ((), ("any row",)):
         return "".join(entry.closed_form)
     return "1 law" if len(entry.closed_form) == 1 else f"{len(entry.closed_form)} laws"
+
+
+def short_names(entry: Entry) -> str:
+    """All acronyms of an estimator; of a coupling its first name, and dots if it has more."""
+    if entry.kind == "coupling" and len(entry.acronyms) > 1:
+        return f"{entry.acronyms[0]}, ..."
+    return ", ".join(entry.acronyms)
 
 
 def short_widths(entry: Entry) -> str:
@@ -225,6 +232,8 @@ def as_record(ranking: Recommendation) -> dict[str, Any]:
     """A recommendation as plain data, best estimator first."""
     return {
         "num_features": ranking.num_features,
+        "verdict": ranking.verdict,
+        "largest_error": ranking.largest_error,
         "average_error": ranking.average_error,
         "exact_is_cheaper": ranking.exact_is_cheaper,
         "candidates": [

@@ -14,6 +14,7 @@ from randfeat._array import (
     as_host,
     device_of,
     namespace,
+    own_precision,
 )
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs, swap_heads
@@ -116,7 +117,8 @@ def output_error(
         for (own, counted), generator in zip(pairs, as_generator(rng).spawn(heads), strict=True)
     ]
     index, weights = (np.stack(column) if heads else np.empty((0, 0), int) for column in zip(*samples, strict=True))
-    exact = exact_rows(inputs, lead, index, is_causal=is_causal, offset=offset)
+    with own_precision(inputs.value):
+        exact = exact_rows(inputs, lead, index, is_causal=is_causal, offset=offset)
     estimate = as_host(rows_at(given, index), "output")
     squares = weights * np.sum((estimate - exact) ** 2, axis=-1), weights * np.sum(exact**2, axis=-1)
     error, upper = summary(*squares, weights > 0, np.sum(counts.reshape(heads, length), axis=-1))

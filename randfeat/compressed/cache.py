@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, move_to, namespace
+from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, move_to, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention import softmax_attention
 from randfeat.attention.inputs import Inputs
@@ -101,8 +101,9 @@ class KeyCache:
             cast(x[..., None, *(slice(None) for _ in range(trailing))] if grouped else x, dtype)
             for x, trailing in ((self.keys, 3), (self.bias, 2), (self.values, 3), (self.route, 2))
         )
-        assigned = clusters_of(queries, route)
-        return inputs.restore_partial(read_routed(queries, keys, bias, values, assigned, inputs.root**2))
+        with own_precision(queries):
+            assigned = clusters_of(queries, route)
+            return inputs.restore_partial(read_routed(queries, keys, bias, values, assigned, inputs.root**2))
 
     def concat(self, other: "KeyCache") -> "KeyCache":
         """The cache of both sets of keys, which must be disjoint; at most one of the two may have a route."""
@@ -213,4 +214,5 @@ def compress(
         queries, key, value, kernel=SoftmaxKernel(),
         scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, key_bias=key_bias,
     )  # fmt: skip
-    return KeyCache(*compressed_rows(inputs, check_query_mask(query_mask, inputs), options, rng), None, scale)
+    with own_precision(inputs.value):
+        return KeyCache(*compressed_rows(inputs, check_query_mask(query_mask, inputs), options, rng), None, scale)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from randfeat._array import Array, as_bool, as_generator, from_host
+from randfeat._array import Array, as_bool, as_generator, from_host, own_precision
 from randfeat._hints import hinted
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.exact import exact_outputs
@@ -115,7 +115,8 @@ def clustered_attention(
     if not options.is_dearer_than_exact(length, inputs.num_keys) and 0 not in inputs.query.shape[:-1]:
         host, generator = on_host_if_possible(inputs), as_generator(rng)
         if host is None:
-            output = attend_on_device(inputs, used, options, generator)
+            with own_precision(inputs.value):
+                output = attend_on_device(inputs, used, options, generator)
         else:
             output = attend_on_host(host, used, options, generator, num_threads)
             output = output if host is inputs else from_host(output, inputs.value)

@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_count, as_generator, device_of, dtype_name, host_to, namespace
+from randfeat._array import (
+    Array,
+    as_bool,
+    as_count,
+    as_generator,
+    device_of,
+    dtype_name,
+    host_to,
+    namespace,
+    own_precision,
+)
 from randfeat._hints import hinted
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
@@ -113,15 +123,17 @@ def compressed_attention(
                 "earlier keys come with initial_state."
             )
         options = StreamOptions(num_keys, window, num_sinks, rng)
-        outputs, state = stream(inputs, used, references, initial_state, options)
+        with own_precision(inputs.value):
+            outputs, state = stream(inputs, used, references, initial_state, options)
         output = inputs.restore(outputs)
         return (output, state) if return_state else output
     given = {"window": window, "num_sinks": num_sinks, "initial_state": initial_state, "return_state": return_state}
     if refused := [name for name, option in given.items() if option is not None and option is not False]:
         raise ValueError(f"{refused[0]} needs is_causal=True: without it all keys are merged at once.")
     made_for, counted = (inputs, used) if references is None else (references, None)
-    rows = compressed_rows(made_for, counted, Compression(DEFAULT if num_keys is None else num_keys), rng)
-    return inputs.restore(exact_outputs(reading(inputs, *rows), Plain(), SoftmaxKernel()))
+    with own_precision(inputs.value):
+        rows = compressed_rows(made_for, counted, Compression(DEFAULT if num_keys is None else num_keys), rng)
+        return inputs.restore(exact_outputs(reading(inputs, *rows), Plain(), SoftmaxKernel()))
 
 
 def reading(inputs: Inputs, keys: Array, bias: Array, values: Array) -> Inputs:

@@ -22,8 +22,9 @@ class PositiveFeatures(ExponentialEstimator):
     Exact: `E[φ(x)·φ(y)] = exp(x·y)` for every m >= 1 and every coupling with exact marginals, that is, with each row
         alone N(0, I). Estimates are never negative.
     Error: relative variance `expm1(u)/m` for independent rows. It is 0 at y = -x and small for opposite inputs. For u
-        much larger than log m the features are of no use. Estimates have log-normal tails, so a measured mean or MSE is
-        too low for such u.
+        much larger than log m kernel estimates are useless; outputs of attention, which are averages of the values, may
+        still be better than a plain average (`predict_attention_error`). Estimates have log-normal tails, so a measured
+        mean or MSE is too low for such u.
     Biased low for constant norms: the mean is `SMREG = e^{-(|x|²+|y|²)/2} 0F1(; d/2; du/4)`.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Lemmas 1 and 2.
 

@@ -11,22 +11,23 @@ try:
 except ImportError as error:
     raise ImportError(needs("jax", "JAX", "jax")) from error
 
+from randfeat._array import as_bool
 from randfeat.attention import linear_attention
 from randfeat.compressed import KeyCache
-from randfeat.integrations.masks import key_mask_of
+from randfeat.integrations.masks import key_bias_of, key_mask_of, present_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
 
 __all__ = ["attention_fn", "dot_product_attention"]
 
-STATES_AND_LAYOUT = ("initial_state", "return_state", "layout", "enable_gqa", "key_mask", "key_lengths")
+STATES_AND_LAYOUT = ("initial_state", "return_state", "layout", "enable_gqa", "key_mask", "key_lengths", "key_bias")
 
 
 def dot_product_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    bias: None = None,
+    bias: jax.Array | None = None,
     mask: jax.Array | None = None,
     *,
     scale: float | None = None,
@@ -41,8 +42,9 @@ def dot_product_attention(
 
     query (B, T, N, H) or (T, N, H), key and value (B, S, K, H), where N is a multiple of K -> (B, T, N, H).
 
-    mask : bool, (B, 1, 1, S) or broadcastable to it, True = take part. Masks over (T, S) pairs are refused, as are
-        `bias` and `local_window_size`: they have no linear-time form.
+    mask : (B, 1, 1, S) or broadcastable to it, True = take part; 1 and 0 are taken for True and False, as in Flax.
+    bias : summands of the logits, (B, K or 1, 1, S). Masks and biases of (T, S) pairs are refused, as is
+        `local_window_size`: they have no linear-time form.
     query_seq_lengths, key_value_seq_lengths : int, (B,). Outputs beyond the length are zero; keys beyond it are absent.
     features : from `estimator.draw(..., like=query)`. It is a pytree: it may be an argument of a transformed function,
         or closed over.
@@ -56,9 +58,8 @@ def dot_product_attention(
     >>> jax.jit(dot_product_attention)(q, k, v, features=phi).shape
     (2, 100, 8, 16)
     """
-    for name, given in (("bias", bias), ("local_window_size", local_window_size)):
-        if given is not None:
-            raise ValueError(f"{name} has no linear-time form: it must be None.")
+    if local_window_size is not None:
+        raise ValueError("local_window_size has no linear-time form: it must be None.")
     reason = "it has arguments of its own for masks and lengths, one layout, and no states"
     check_options(options, where="dot_product_attention", refused=STATES_AND_LAYOUT, reason=reason)
     query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
@@ -67,9 +68,12 @@ def dot_product_attention(
             "query, key and value must have shapes (B, T, N, H), (B, S, K, H), (B, S, K, H), or all without B; "
             f"got {query.shape}, {key.shape}, {value.shape}."
         )
-    key_mask = None if mask is None else key_mask_of(jnp.asarray(mask), key.ndim, name="mask")
-    if key_mask is not None and key_mask.ndim > key.ndim - 1:
-        key_mask = key_mask.reshape(key_mask.shape[-2:]) if key_mask.shape[0] == 1 else key_mask
+    key_mask = key_bias = None
+    if mask is not None:
+        present = present_of(jnp.asarray(mask), name="mask")
+        key_mask = without_batch(key_mask_of(present, key.ndim, name="mask"), key.ndim - 1)
+    if bias is not None:
+        key_bias = without_batch(key_bias_of(jnp.asarray(bias), key.ndim, name="bias"), key.ndim - 1)
     if key_value_seq_lengths is not None:
         present = before_end(key_value_seq_lengths, key.shape[-3], query.ndim, "key_value_seq_lengths")
         key_mask = present if key_mask is None else key_mask & present
@@ -81,6 +85,7 @@ def dot_product_attention(
         is_causal=is_causal,
         scale=scale,
         key_mask=key_mask,
+        key_bias=key_bias,
         enable_gqa=query.shape[-2] != key.shape[-2],
         **options,
     )
@@ -93,11 +98,12 @@ def dot_product_attention(
 def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any) -> Callable[..., jax.Array]:
     """The `attention_fn` of `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.
 
-    Masks are those of `dot_product_attention`: padding of keys, (batch, 1, 1, length). For causal attention set
-    `is_causal`, here or in the call of the nnx module; a causal mask is refused, like all masks over pairs, and so is
-    the autoregressive decoding of these modules, which needs one. Dropout of weights must be off: `deterministic`, or
-    rate 0. `sow_weights` must be off. Inputs are cast to the `dtype` of the module, if it has one. Other arguments of
-    the modules describe how to compute the matrix of weights, and are ignored.
+    Masks and biases are those of `dot_product_attention`: one number for each key, (batch, 1, 1, length), as
+    `flax.linen.make_attention_mask(jax.numpy.ones((batch, 1)), present)` makes it, in its default dtype, too. For
+    causal attention set `is_causal`, here or in the call of the nnx module; a causal mask is refused, like all masks
+    over pairs, and so is the autoregressive decoding of these modules, which needs one. Dropout of weights must be off:
+    `deterministic`, or rate 0. `sow_weights` must be off. Inputs are cast to the `dtype` of the module, if it has one.
+    Other arguments of the modules describe how to compute the matrix of weights, and are ignored.
 
     fixed : other keywords of `randfeat.linear_attention` for every call, as in `dot_product_attention`.
     """
@@ -107,7 +113,7 @@ def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any)
         query: jax.Array,
         key: jax.Array,
         value: jax.Array,
-        bias: None = None,
+        bias: jax.Array | None = None,
         mask: jax.Array | None = None,
         broadcast_dropout: bool = True,
         dropout_rng: Any = None,
@@ -121,16 +127,24 @@ def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any)
         **unused: Any,
     ) -> jax.Array:
         if dropout_rate != 0 and not deterministic:
-            raise ValueError(f"dropout_rate must be 0, got {dropout_rate}: there are no single weights to drop.")
+            raise ValueError(
+                f"dropout_rate must be 0, got {dropout_rate}: there are no single weights to drop; drop outputs, by "
+                "flax.linen.Dropout or flax.nnx.Dropout behind the module."
+            )
         if module is not None:
             raise ValueError("sow_weights must be off: there are no single weights to keep.")
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
-        causal = is_causal or always_causal  # nnx modules pass False by default
+        causal = as_bool(is_causal, "is_causal") or always_causal  # nnx modules pass False by default
         return dot_product_attention(query, key, value, bias, mask, is_causal=causal, features=features, **fixed)
 
-    always_causal = is_causal
+    always_causal = as_bool(is_causal, "is_causal")
     return attend
+
+
+def without_batch(x: jax.Array, ndim: int) -> jax.Array:
+    """`x` (1, heads, S) of inputs that have no batch as (heads, S); arrays of at most `ndim` axes are returned."""
+    return x.reshape(x.shape[1:]) if x.ndim > ndim and x.shape[0] == 1 else x
 
 
 def before_end(lengths: Any, size: int, ndim: int, name: str) -> jax.Array:

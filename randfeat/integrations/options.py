@@ -13,7 +13,7 @@ EVERY = tuple(
     name for name, parameter in inspect.signature(linear_attention).parameters.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 )  # fmt: skip
-OF_ONE_CALL = ("key_mask", "initial_state", "return_state", "key_lengths", "key_ends", "cu_seqlens")
+OF_ONE_CALL = ("key_mask", "initial_state", "return_state", "key_lengths", "key_bias", "key_ends", "cu_seqlens")
 ALONE = ("decay", "relative_bias", "window")
 
 

@@ -10,11 +10,12 @@ try:
 except ImportError as error:
     raise ImportError(needs("torch", "PyTorch", "torch")) from error
 
-from randfeat._array import as_count
+from randfeat._array import as_bool, as_count
 from randfeat._hints import described, hinted
 from randfeat.attention import linear_attention
+from randfeat.attention.generic import causal_operator  # noqa: F401  so that exported programs find it when loaded
 from randfeat.estimators.base import Estimator
-from randfeat.integrations.masks import key_mask_of
+from randfeat.integrations.masks import key_bias_of, key_mask_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
 
@@ -28,13 +29,17 @@ class LinearAttention(torch.nn.Module):
     dim, num_features : length of queries and keys, and of their features.
     heads : draw one map for each head, for inputs (..., heads, L, d). By default one map, or one for each set of
         parameters of the estimator.
-    rng : seed of the draw. Afterwards only `redraw` draws again.
+    rng : seed of the draw, as in SPEC 7. By default it is an int from PyTorch's own generator. So modules differ from
+        each other, and `torch.manual_seed` fixes them, as it does for the weights of other modules. The attribute `rng`
+        keeps the seed. Afterwards only `redraw` and `set_estimator` draw again.
+    persistent : if False, the features are not part of the state_dict, as in `register_buffer`. Give a seed then.
     options : keywords of `randfeat.linear_attention` for every call: is_causal, scale, decay, window, relative_bias,
         method, ... Tensors among them become buffers; `nn.Parameter`s are registered, so a `relative_bias` can be
         trained.
 
-    Nothing else is trained. `half()` and `bfloat16()` leave the buffers in float32, the dtype in which features are
-    computed.
+    Features are not trained, unless you make a parameter of them: `attention.rows = nn.Parameter(attention.rows)`.
+    Buffers stay in float32, the dtype in which features are computed, when a model is cast to half precision. A
+    state_dict of a model with exact attention, which has no features, loads strictly; the features stay as they are.
 
     >>> import randfeat as rf
     >>> attention = LinearAttention(rf.PositiveFeatures(), dim=16, num_features=64, heads=8)
@@ -55,26 +60,32 @@ class LinearAttention(torch.nn.Module):
         dim: int,
         num_features: int,
         heads: int | None = None,
-        rng: Any = 0,
+        rng: Any = None,
+        persistent: bool = True,
         **options: Any,
     ) -> None:
         super().__init__()
         if not isinstance(estimator, Estimator):
             raise TypeError(f"estimator must be an Estimator, got {described(estimator)}.")
         check_options(options, where="LinearAttention")
-        batch_shape = None if heads is None else (as_count(heads, "heads"),)
+        self._batch_shape = None if heads is None else (as_count(heads, "heads"),)
+        self._persistent = as_bool(persistent, "persistent")
+        self.rng = int(torch.randint(2**63 - 1, (), device="cpu")) if rng is None else rng
         like = torch.empty(0, dtype=torch.get_default_dtype())
-        drawn = estimator.draw(dim, num_features, rng=rng, like=like, batch_shape=batch_shape)
-        self.estimator, self.dim, self.num_features = estimator, drawn.dim, drawn.num_features
-        self._buffer_names = {name: name.replace(".", "_") for name in drawn.arrays}
-        for name, array in drawn.arrays.items():
-            self.register_buffer(self._buffer_names[name], array)
+        self._hold(estimator.draw(dim, num_features, rng=self.rng, like=like, batch_shape=self._batch_shape))
         self._options = options
         for name, value in options.items():
             if isinstance(value, torch.nn.Parameter):
                 self.register_parameter(name, value)
             elif isinstance(value, torch.Tensor):
                 self.register_buffer(name, value)
+
+    def _hold(self, features: FeatureMap) -> None:
+        """Take a feature map as the estimator, the sizes and the buffers of the module."""
+        self.estimator, self.dim, self.num_features = features.estimator, features.dim, features.num_features
+        self._buffer_names = {name: name.replace(".", "_") for name in features.arrays}
+        for name, array in features.arrays.items():
+            self.register_buffer(self._buffer_names[name], array, persistent=self._persistent)
 
     @property
     def features(self) -> FeatureMap:
@@ -112,12 +123,39 @@ class LinearAttention(torch.nn.Module):
         for name, array in self.features.redraw(rng).arrays.items():
             getattr(self, self._buffer_names[name]).copy_(array)
 
+    def reset_parameters(self) -> None:
+        """Draw the features of the seed `rng` again, in place: after `to_empty`, for example."""
+        self.redraw(self.rng)
+
+    @hinted
+    def set_estimator(self, estimator: Estimator, num_features: int | None = None, rng: Any = None) -> None:
+        """Replace the features by a draw of another estimator, such as one that `randfeat.adapt` fitted.
+
+        num_features, rng : those of the module by default. Buffers keep their device and dtype; new ones take the place
+        of the old ones, and of parameters that were made of them.
+        """
+        if not isinstance(estimator, Estimator):
+            raise TypeError(f"estimator must be an Estimator, got {described(estimator)}.")
+        like, rng = next(iter(self.features.arrays.values())), self.rng if rng is None else rng
+        num_features = self.num_features if num_features is None else num_features
+        drawn = estimator.draw(self.dim, num_features, rng=rng, like=like, batch_shape=self._batch_shape)
+        for name in self._buffer_names.values():
+            delattr(self, name)
+        self.rng = rng
+        self._hold(drawn)
+
     def extra_repr(self) -> str:
         """Description of the features and options, for `print(module)`."""
         text = repr(self.features).removeprefix("FeatureMap(").removesuffix(")")
         for name, value in self._options.items():
             text += f", {name}={tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)}"
         return text
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        features = {prefix + name: getattr(self, name) for name in self._buffer_names.values()}
+        if self._persistent and not any(name in state_dict for name in features):  # of a model that has none
+            state_dict = {**state_dict, **features}
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LinearAttention":
         before = dict(self.named_buffers(recurse=False))
@@ -144,9 +182,10 @@ def scaled_dot_product_attention(
 ) -> torch.Tensor:
     """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
 
-    attn_mask : (..., 1, S), the same for every query: bool, True = take part, or 0 = take part and -inf. It may be
-        combined with is_causal. Masks over (L, S) pairs and other additive masks are refused.
-    dropout_p : must be 0, since single weights are never computed.
+    attn_mask : (..., 1, S), the same for every query: bool, True = take part, or floating numbers that are added to the
+        logits. It may be combined with is_causal. Masks and biases of (L, S) pairs are refused.
+    dropout_p : must be 0, since single weights are never computed. `torch.nn.functional.dropout` of the output is what
+        can be had.
     features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
         causal_offset, cu_seqlens, method, ...
@@ -161,7 +200,14 @@ def scaled_dot_product_attention(
     torch.Size([2, 8, 100, 16])
     """
     if dropout_p != 0:
-        raise ValueError(f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop.")
+        raise ValueError(
+            f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop; use "
+            "torch.nn.functional.dropout on its output."
+        )
+    mask: dict[str, Any] = {}
+    if attn_mask is not None:
+        kind, convert = ("key_bias", key_bias_of) if attn_mask.is_floating_point() else ("key_mask", key_mask_of)
+        mask = {kind: convert(attn_mask, key.ndim, name="attn_mask")}
     return linear_attention(
         query,
         key,
@@ -169,20 +215,7 @@ def scaled_dot_product_attention(
         features.features if isinstance(features, LinearAttention) else features,
         is_causal=is_causal,
         scale=scale,
-        key_mask=None if attn_mask is None else key_mask_of(present_keys(attn_mask), key.ndim, name="attn_mask"),
         enable_gqa=enable_gqa,
+        **mask,
         **options,
     )
-
-
-def present_keys(attn_mask: torch.Tensor) -> torch.Tensor:
-    """A boolean mask as it is; summands of the logits as the mask of those that are 0, where all others are -inf."""
-    if not attn_mask.is_floating_point():
-        return attn_mask
-    present = attn_mask == 0
-    if not bool(torch.all(present | (attn_mask == -torch.inf))):
-        raise ValueError(
-            f"attn_mask of dtype {attn_mask.dtype} must be 0 where a key takes part and -inf where it does not, got "
-            "other numbers; biases of single logits have no linear-time form: pass a boolean mask, True = take part."
-        )
-    return present

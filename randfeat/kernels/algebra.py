@@ -63,6 +63,7 @@ class SumKernel(CombinedKernel):
     parts : the kernels k_i.
 
     Its logarithm, where all parts have one, is summed without overflow.
+    Source: Aronszajn 1950, "Theory of Reproducing Kernels": the sum of positive definite kernels is one.
 
     >>> from randfeat.kernels import GaussianKernel, SoftmaxKernel
     >>> kernel = GaussianKernel() + SoftmaxKernel()
@@ -89,6 +90,7 @@ class ProductKernel(CombinedKernel):
     parts : the kernels k_i.
 
     Where all parts have a logarithm it is the exponential of their sum, so that only a product out of range overflows.
+    Source: Aronszajn 1950, "Theory of Reproducing Kernels": the product of positive definite kernels is one.
 
     >>> from randfeat.kernels import GaussianKernel, SoftmaxKernel
     >>> x = np.array([[30.0, 0.0]])
@@ -118,6 +120,8 @@ class ScaledKernel(Kernel):
     """A positive multiple of a kernel, `k(x, y) = factor · base(x, y)`; written `factor * base`.
 
     base : the kernel. factor : positive; for a kernel of values 1 at x = y, a variance or a weight in a mixture.
+
+    Source: Aronszajn 1950, "Theory of Reproducing Kernels": a positive multiple of a positive definite kernel is one.
 
     >>> from randfeat.kernels import GaussianKernel
     >>> (0.25 * GaussianKernel())(np.eye(2), np.eye(2))

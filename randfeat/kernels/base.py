@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, as_host, cast, compute_dtype, namespace
+from randfeat._array import Array, as_floating, as_host, cast, compute_dtype, namespace, own_precision
 from randfeat._hints import Hinted
 
 OPERATIONS: dict[str, Callable[..., "Kernel"]] = {}
@@ -69,22 +69,26 @@ class Kernel(Hinted, abc.ABC):
     def __call__(self, x: Any, y: Any) -> Array:
         """The Gram matrix: (..., n, d), (..., k, d) -> (..., n, k)."""
         x, y, dtype = self._inputs(x, y, gram=True)
-        return cast(self._gram(x, y), dtype)
+        with own_precision(x):
+            return cast(self._gram(x, y), dtype)
 
     def pairwise(self, x: Any, y: Any) -> Array:
         """One number per pair, broadcasting over (..., d)."""
         x, y, dtype = self._inputs(x, y, gram=False)
-        return cast(self._pairwise(x, y), dtype)
+        with own_precision(x):
+            return cast(self._pairwise(x, y), dtype)
 
     def log_gram(self, x: Any, y: Any) -> Array:
         """The logarithm of the Gram matrix, for values that would overflow: (..., n, d), (..., k, d) -> (..., n, k)."""
         x, y, dtype = self._inputs(x, y, gram=True)
-        return cast(self._log_gram(x, y), dtype)
+        with own_precision(x):
+            return cast(self._log_gram(x, y), dtype)
 
     def log_pairwise(self, x: Any, y: Any) -> Array:
         """The logarithm of `pairwise`."""
         x, y, dtype = self._inputs(x, y, gram=False)
-        return cast(self._log_pairwise(x, y), dtype)
+        with own_precision(x):
+            return cast(self._log_pairwise(x, y), dtype)
 
     def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """Logarithm of the reference: the positive number that moments are stated over, one per pair, float64 NumPy.

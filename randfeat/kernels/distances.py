@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from randfeat._array import Array, cast, device_of, dtype_name, either, namespace, squared_norm
+from randfeat._array import Array, broadcast_shapes, cast, device_of, dtype_name, either, namespace, squared_norm
 
 LARGE = 2.0**10  # squares, over ℓ², from which the rounding errors of their expansion count
 EXACT_IN_FLOAT32 = 2.0**26  # the same for an expansion in float64: with smaller errors, 1 - error rounds to 1
@@ -109,6 +109,6 @@ def coordinate_differences(x: Array, y: Array, length_scale: float) -> Iterator[
 def zeros_of_gram(x: Array, y: Array) -> Array:
     """Zeros of the shape, dtype and device of a Gram matrix."""
     xp = namespace(x, y)
-    lead = np.broadcast_shapes(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
+    lead = broadcast_shapes(tuple(x.shape[:-2]), tuple(y.shape[:-2]))
     dtype = xp.result_type(x.dtype, y.dtype)
     return xp.zeros((*lead, x.shape[-2], y.shape[-2]), dtype=dtype, device=device_of(x))

@@ -19,9 +19,9 @@ class DotProductKernel(Kernel):
     coefficients : (a_0, a_1, ..), non-negative, not all zero. `exponential` gives the series of the softmax kernel.
 
     Nonnegative coefficients are no restriction: a function of the inner product is positive definite in every dimension
-    if and only if it is a power series with nonnegative coefficients (Schoenberg 1942, "Positive definite functions on
-    spheres"). Estimators of this kernel divide their means by `f(|x||y|)`, which is at least |k(x, y)|. Where
-    `f(|x||y|)` is 0, they divide by 1.
+    if and only if it is a power series with nonnegative coefficients. Estimators of this kernel divide their means by
+    `f(|x||y|)`, which is at least |k(x, y)|. Where `f(|x||y|)` is 0, they divide by 1.
+    Source: Schoenberg 1942, "Positive Definite Functions on Spheres".
 
     >>> import numpy as np
     >>> DotProductKernel((1.0, 0.0, 0.5)).pairwise(np.array([1.0, 2.0]), np.array([0.0, 1.0]))

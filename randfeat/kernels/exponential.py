@@ -18,6 +18,7 @@ class ExponentialKernel(IsotropicKernel):
 
     Frequencies `√τ g/ℓ` with `τ = 1/χ²_1`: a multivariate Cauchy law. With the sum of absolute differences in place of
     the Euclidean distance it is `LaplacianKernel`.
+    Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", section 4.2.
 
     >>> ExponentialKernel(length_scale=5.0).pairwise(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
     np.float64(0.36787944117144233)

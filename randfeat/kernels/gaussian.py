@@ -18,6 +18,7 @@ class GaussianKernel(SoftmaxFamily):
     Exact up to rounding: `pairwise` differences the inputs. The Gram matrix expands the square after moving the origin
     to the mean of `y`, absolute error of the exponent a few eps times the squared distances from there, over ℓ²; where
     that is much, it is computed in float64 or from differences. The diagonal of k(x, x) is exactly 1.
+    Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", section 4.2.
 
     >>> import numpy as np
     >>> GaussianKernel(length_scale=2.0).pairwise(np.array([0.0, 0.0]), np.array([0.0, 2.0]))

@@ -21,6 +21,7 @@ class PolynomialKernel(Kernel):
 
     In kernel units `x' = [√scale x, √offset]`, one coordinate longer where there is an offset, it is homogeneous:
     `(x'·y')^p`. Moments are over the reference `(|x'||y'|)^p`, with 1 for the norm of a zero vector.
+    Source: Boser, Guyon & Vapnik 1992, "A Training Algorithm for Optimal Margin Classifiers".
 
     >>> import numpy as np
     >>> PolynomialKernel(degree=3, offset=1.0)(np.eye(2), np.array([[1.0, 2.0]]))

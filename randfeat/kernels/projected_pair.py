@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from randfeat._array import Array, cast, host_to, namespace
+from randfeat._array import Array, broadcast_shapes, cast, host_to, namespace
 
 BLOCK = 2**22  # numbers held at once
 
@@ -73,7 +73,7 @@ class ProjectedPair:
             theta, supplement = angles_between(self._unit_x, self._unit_y)
         else:
             x, y = self._unit_x[..., :, None, :], self._unit_y[..., None, :, :]
-            lead = math.prod(np.broadcast_shapes(tuple(x.shape[:-3]), tuple(y.shape[:-3])))
+            lead = math.prod(broadcast_shapes(tuple(x.shape[:-3]), tuple(y.shape[:-3])))
             rows = max(1, BLOCK // max(1, lead * y.shape[-2] * y.shape[-1]))
             blocks = [angles_between(x[..., start:stop, :, :], y) for start, stop in pieces(x.shape[-3], rows)]
             theta, supplement = (xp.concat(list(parts), axis=-2) for parts in zip(*blocks, strict=True))

@@ -68,6 +68,7 @@ class SoftmaxKernel(SoftmaxFamily):
         apply `1/√d` themselves, so the kernel of their feature maps keeps `scale = 1`.
 
     Exact up to rounding; overflows where `scale · x·y` exceeds the range of the dtype (88 in float32): use `log_gram`.
+    Source: Vaswani et al. 2017, "Attention Is All You Need".
 
     >>> import numpy as np
     >>> SoftmaxKernel(scale=0.5)(np.eye(2), 2 * np.eye(2))

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace
+from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.maps import FeatureMap, check_feature_map
 
@@ -149,17 +149,19 @@ class FeatureMoments:
         columns = xp.concat([targets, ones], axis=1)
         gram = xp.asarray(self.gram, copy=True)
         sums = xp.concat([xp.matrix_transpose(self.centered_cross), self.feature_sum[..., None, :]], axis=-2)
-        for features, rows in blocks:
-            block = cast(features, self.gram.dtype)
-            gram = add_gram(gram, block)
-            sums = sums + xp.matrix_transpose(columns[rows, :]) @ block  # twice as fast as features.T @ columns
+        with own_precision(gram):
+            for features, rows in blocks:
+                block = cast(features, self.gram.dtype)
+                gram = add_gram(gram, block)
+                sums = sums + xp.matrix_transpose(columns[rows, :]) @ block  # twice as fast as features.T @ columns
+            target_gram = xp.matrix_transpose(targets) @ targets
         return replace(
             self,
             gram=mirrored(gram),
             centered_cross=xp.matrix_transpose(sums[..., :-1, :]),
             feature_sum=sums[..., -1, :],
             centered_sum=self.centered_sum + xp.sum(targets, axis=0),
-            centered_gram=self.centered_gram + xp.matrix_transpose(targets) @ targets,
+            centered_gram=self.centered_gram + target_gram,
             origin=origin,
             count=self.count + targets.shape[0],
         )

@@ -15,6 +15,7 @@ from randfeat._array import (
     host_to,
     is_traced,
     namespace,
+    own_precision,
 )
 from randfeat._hints import hinted
 from randfeat.maps import FeatureMap, check_feature_map
@@ -58,10 +59,11 @@ class SampleFunctions:
     def __call__(self, x: Any) -> Array:
         """Values of the functions at x (n', d): (*batch_shape, n', s)."""
         x = self._inputs(x, "x")
-        values = self.features(x) @ cast(self.weights, x.dtype)
-        if self.points is None or self.update is None:
-            return values
-        return values + self.features.estimator.kernel(x, cast(self.points, x.dtype)) @ cast(self.update, x.dtype)
+        with own_precision(x):
+            values = self.features(x) @ cast(self.weights, x.dtype)
+            if self.points is None or self.update is None:
+                return values
+            return values + self.features.estimator.kernel(x, cast(self.points, x.dtype)) @ cast(self.update, x.dtype)
 
     @hinted
     def given(self, x: Any, y: Any, *, noise_variance: float, rng: Any = None) -> Self:

@@ -3,11 +3,14 @@
 from randfeat.selection.adaptation import adapt
 from randfeat.selection.diagnostics import AttentionDiagnostics, attention_diagnostics
 from randfeat.selection.entries import Entry, catalogue
-from randfeat.selection.planning import num_features_for, predict_attention_error
+from randfeat.selection.forecast import AttentionForecast
+from randfeat.selection.planning import num_features_for
+from randfeat.selection.prediction import predict_attention_error
 from randfeat.selection.recommendation import Candidate, Recommendation, recommend
 
 __all__ = [
     "AttentionDiagnostics",
+    "AttentionForecast",
     "Candidate",
     "Entry",
     "Recommendation",

@@ -14,7 +14,8 @@ from randfeat.attention.problem import Problem
 from randfeat.couplings.laws import NoClosedForm
 from randfeat.features import Features
 from randfeat.maps import FeatureMap, check_feature_map
-from randfeat.selection.planning import predict_attention_error
+from randfeat.selection.forecast import AttentionForecast
+from randfeat.selection.prediction import predict_attention_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,8 @@ class AttentionDiagnostics:
         negative if the denominator has the wrong sign.
     method : the method, linear or exact, that `attention_method` expects to be faster for inputs of this shape and
         library. Without values, values as long as the keys are assumed.
-    predicted_error : (...), the relative error from `predict_attention_error`; None without values, or if it is not
-        known.
+    predicted_error : (...), the relative error to expect, with a verdict, from `predict_attention_error`; None without
+        values, or for kernels outside the softmax family.
     distance_to_mean : (...), `|out - mean| / |out|` over all queries, where mean is the plain average of the values
         that each query sees; None without values. If it is smaller than the error, the plain average is the better
         output.
@@ -41,7 +42,7 @@ class AttentionDiagnostics:
     heaviest_share: np.ndarray
     sign: np.ndarray
     method: AttentionMethod
-    predicted_error: np.ndarray | None = None
+    predicted_error: AttentionForecast | None = None
     distance_to_mean: np.ndarray | None = None
 
 

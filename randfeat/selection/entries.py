@@ -24,7 +24,7 @@ class Entry:
 
     name : the name of the class.
     kind : "estimator", "coupling" or "kernel".
-    acronyms : the names that papers use.
+    acronyms : the names that papers use; for a coupling, the names that the library accepts.
     kernel : the kernel that an estimator estimates.
     positive, bounded, symmetric : properties of the features.
     unbiased : for an estimator, with rows that have exact marginals; for a coupling, whether its marginals are exact.
@@ -33,7 +33,7 @@ class Entry:
     widths : the possible values of `num_features`.
     source : the paper.
 
-    A field that does not apply is None.
+    A field that does not apply is None. A coupling with several names is one entry, with the properties of the first.
     """
 
     name: str
@@ -115,16 +115,19 @@ def estimator_entries() -> list[Entry]:
 
 
 def coupling_entries() -> list[Entry]:
-    """One for each coupling that has a name."""
-    entries = []
+    """One for each class of couplings that has a name."""
+    names: dict[type[Coupling], list[str]] = {}
     for name in coupling_names():
-        coupling = resolve_coupling(name)
+        names.setdefault(type(resolve_coupling(name)), []).append(name)
+    entries = []
+    for acronyms in names.values():
+        coupling = resolve_coupling(acronyms[0])
         rows = coupling.nearest_num_rows(ROWS, DIM)[-1]
         entries.append(
             Entry(
                 name=type(coupling).__name__,
                 kind="coupling",
-                acronyms=(name,),
+                acronyms=tuple(acronyms),
                 unbiased=coupling.exact_marginals,
                 closed_form=("joint laws of its rows",) if has_laws(coupling, rows) else (),
                 widths=row_numbers(coupling),

@@ -6,9 +6,14 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_bool, as_host
+from randfeat.attention import linear_attention
 from randfeat.estimators import Estimator
 from randfeat.kernels import SoftmaxFamily
+from randfeat.maps import FeatureMap
 from randfeat.selection.heads import as_mask
+
+SMALLEST = 1e-250
+"""Sums of estimates over the largest kernel value below which digits are lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,8 @@ class Pilot:
     log_top: np.ndarray
     """Largest exact logarithm of a weight for each query, (..., queries, 1)."""
     exact: np.ndarray
+    options: dict[str, Any]
+    """Keywords of `linear_attention` for what each query sees."""
 
     @classmethod
     def of(
@@ -81,17 +88,26 @@ class Pilot:
             visible = visible & (rows[:, None] >= np.arange(y.shape[-2]))
         counted = (sequences.query_mask[..., rows] & visible.any(axis=-1))[..., None]
         logits = np.where(visible, kernel.log_gram(x, y), -np.inf)
-        top = np.where(counted, np.max(logits, axis=-1, keepdims=True), 0.0)
+        top = np.where(counted, np.max(logits, axis=-1, keepdims=True, initial=-np.inf), 0.0)
         weights = np.where(counted, np.exp(logits - top), 1.0)
         exact = weights @ sequences.value / weights.sum(axis=-1, keepdims=True)
-        return cls(x, y, sequences.value, visible, counted, top, exact)
+        options: dict[str, Any] = {"scale": 1.0, "key_mask": sequences.key_mask}
+        if is_causal:
+            options["key_ends"] = np.minimum(rows + 1, y.shape[-2])
+        return cls(x, y, sequences.value, visible, counted, top, exact, options)
 
     def error(self, estimator: Estimator, num_features: int, rng: np.random.Generator) -> np.ndarray:
         """Relative error of one draw for each head, (heads,)."""
-        phi = estimator.draw(self.query.shape[-1], num_features, rng=rng)
+        return self.error_of(estimator.draw(self.query.shape[-1], num_features, rng=rng))
+
+    def error_of(self, phi: FeatureMap) -> np.ndarray:
+        """Relative error of a map for each head, (heads,)."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # signed features may do all of these
             weights = phi.queries(self.query).scaled(-self.log_top).dot(phi.keys(self.key))
             weights = np.where(self.visible, weights, 0.0)
+            size = np.abs(weights).sum(axis=-1, keepdims=True)[self.counted]
+            if not np.all((size > SMALLEST) & (size < np.inf)):  # estimates far from the kernel, in units of the kernel
+                return self.relative(linear_attention(self.query, self.key, self.value, phi, **self.options))
             return self.relative(weights @ self.value / weights.sum(axis=-1, keepdims=True))
 
     def average_error(self) -> float:
@@ -100,11 +116,25 @@ class Pilot:
             average = self.visible @ self.value / self.visible.sum(axis=-1, keepdims=True)
         return float(np.median(self.relative(average)))
 
+    def largest_error(self) -> float:
+        """The error of the worst averages of the visible values, `√(Σ_i max_j |v_j - o_i|² / Σ_i |o_i|²)`."""
+        worst = np.zeros_like(self.counted, dtype=float)
+        for i in range(worst.shape[-2]):
+            squares = np.sum((self.value - self.exact[..., i, None, :]) ** 2, axis=-1)
+            worst[..., i, 0] = np.max(squares, axis=-1, where=self.visible[..., i, :], initial=0.0)
+        return float(np.median(ratio(self.norms(np.sqrt(worst)), self.norms(self.exact))))
+
     def relative(self, output: np.ndarray) -> np.ndarray:
         """`|output - exact| / |exact|` in the Frobenius norm, (heads,): pooled over the dimensions before the heads."""
-        return self.norms(output - self.exact) / self.norms(self.exact)
+        return ratio(self.norms(output - self.exact), self.norms(self.exact))
 
     def norms(self, x: np.ndarray) -> np.ndarray:
         """Frobenius norm over the counted queries of each head, (heads,)."""
         squares = np.where(self.counted, x * x, 0.0).sum(axis=(-2, -1))
         return np.sqrt(np.atleast_1d(squares.sum(axis=tuple(range(squares.ndim - 1)))))
+
+
+def ratio(error: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """`error / size`; no error is 0 of any size, also of 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, 0.0, error / size)

@@ -17,6 +17,7 @@ from randfeat.couplings.base import coupling_names, name_of, resolve_coupling
 from randfeat.estimators import Estimator
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
+from randfeat.selection.forecast import ACCURATE, POOR
 from randfeat.selection.heads import pooled_heads
 from randfeat.selection.pilot import Pilot, Sequences
 from randfeat.selection.recipes import RECIPES, Recipe, RecipeInputs, other_kernels
@@ -57,7 +58,8 @@ class Recommendation(Sequence[Candidate]):
     of many were low by chance.
 
     candidates : the ranked candidates. refused : what was not tried, with the reason. average_error : the error of the
-    plain average of the values that each query sees. exact_is_cheaper : whether exact attention needs at most as much
+    plain average of the values that each query sees. largest_error : the most that any average of these values can err,
+    so a bound for positive features. exact_is_cheaper : whether exact attention needs at most as much
     arithmetic as this number of features D, D >= LS/(L + S).
     """
 
@@ -65,6 +67,7 @@ class Recommendation(Sequence[Candidate]):
     refused: dict[str, str]
     num_features: int
     average_error: float
+    largest_error: float
     exact_is_cheaper: bool
 
     def __getitem__(self, index: Any) -> Any:
@@ -81,6 +84,11 @@ class Recommendation(Sequence[Candidate]):
         """The estimator with the least error."""
         return self.candidates[0].estimator
 
+    @property
+    def verdict(self) -> str:
+        """ "accurate" if the best estimator errs less than the plain average of the values, else "poor"."""
+        return ACCURATE if self.candidates[0].error < self.average_error else POOR
+
     def __str__(self) -> str:
         width = max(len(candidate.name) for candidate in self)
         lines = [f"{'error':>7}  {'low':>7}  {'high':>7}  {'estimator':<{width}}  coupling"]
@@ -94,6 +102,11 @@ class Recommendation(Sequence[Candidate]):
             low, high, rows = candidate.errors.min(), candidate.errors.max(), name_of(candidate.estimator.coupling)
             lines.append(f"{candidate.error:7.3f}  {low:7.3f}  {high:7.3f}  {candidate.name:<{width}}  {rows}")
         lines.append(f"{self.average_error:7.3f}  {'':7}  {'':7}  average of the values")
+        better = sum(candidate.error < self.average_error for candidate in self)
+        lines.append(
+            f"{self.verdict}: {better} of {len(self)} estimators are better than the average of the values; "
+            f"positive features err at most {self.largest_error:.3g}"
+        )
         if self.exact_is_cheaper:
             lines.append(f"exact attention takes no more arithmetic than {self.num_features} features here")
         return "\n".join([*lines, *(f"not tried: {name}: {reason}" for name, reason in self.refused.items())])
@@ -123,7 +136,7 @@ def recommend(
     Estimators with parameters are first fitted to the queries and keys. Then each estimator is drawn `num_draws` times,
     and its outputs are compared with exact attention, for a random subset of `num_queries` queries and all keys. This
     also works on heads where most of the weight is on few keys. Closed forms fail there: the relative variances are so
-    large that they say nothing about the errors of the outputs.
+    large that they say nothing about the errors of the outputs, which are bounded by the values.
 
     Parameters
     ----------
@@ -142,8 +155,9 @@ def recommend(
     num_queries, num_draws, rng : the size of the pilot and its seed. The best eight candidates are drawn three times as
         often.
 
-    Returns the ranking. `recommendation.best` is a fitted estimator. `print(recommendation)` shows the table, and what
-    was not tried, with the reason. Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate,
+    Returns the ranking. `recommendation.best` is a fitted estimator. `recommendation.verdict` is "accurate" if it is
+    better than the plain average of the values, else "poor". `print(recommendation)` shows the table, and what was not
+    tried, with the reason. Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate,
     and the fits.
 
     >>> import randfeat as rf
@@ -206,6 +220,7 @@ def recommend(
         refused=refused,
         num_features=num_features,
         average_error=pilot.average_error(),
+        largest_error=pilot.largest_error(),
         exact_is_cheaper=num_features * (length + keys) >= length * keys,
     )
 

@@ -21,7 +21,10 @@ LONGEST_REASON = 400
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write a feature map, a law, a state of attention, a key cache or clusters of queries to a file.
+    """Write a feature map, a law, a state of attention, a key cache or clusters of queries to a file; or several.
+
+    Several are a list, or a dictionary whose keys are strings or integers, as `calibrate` returns it. A dictionary may
+    hold their parameters beside them: numbers, strings, arrays, tuples, dictionaries.
 
     The file is an npz archive: the arrays with all their digits, and a header in JSON with the names of classes and
     their fields. It holds no code and is read without pickle. A state is saved with the fingerprint of its feature map.
@@ -84,9 +87,11 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
 
 
 def is_stored(obj: Any) -> bool:
-    """Whether files are for such objects, or lists of them."""
+    """Whether files are for such objects, lists of them, or dictionaries with one of them at least."""
     if isinstance(obj, list | tuple):
         return all(map(is_stored, obj))
+    if isinstance(obj, dict):
+        return any(map(is_stored, obj.values()))
     return isinstance(obj, FeatureMap | AttentionState | RECORD | LAWS)
 
 
@@ -100,7 +105,7 @@ def refusal(obj: Any) -> str:
     return (
         f"cannot save a {type(obj).__name__}: expected a feature map, a state of attention, a key cache, clusters of "
         "queries, or an estimator, kernel or coupling of randfeat, with parameters that are numbers, strings, tuples "
-        "or arrays."
+        "or arrays; or a list or dictionary of them, with keys that are strings or integers."
     )
 
 
@@ -120,6 +125,10 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"tuple": [encode(item, arrays) for item in value]}
     if isinstance(value, list):
         return [encode(item, arrays) for item in value]
+    if isinstance(value, dict):
+        if not all(is_key(key) for key in value):
+            raise TypeError(refusal(value))
+        return {"dict": [[key, encode(item, arrays)] for key, item in value.items()]}
     if isinstance(value, FeatureMap):
         drawn = {name: kept(on_host(array), arrays) for name, array in value.arrays.items()}
         fields = {"estimator": encode(value.estimator, arrays), "dim": value.dim, "num_features": value.num_features}
@@ -144,6 +153,11 @@ def encode_field(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if value is None or isinstance(value, bool | int | float | RECORD):
         return encode(value, arrays)
     return {"rows": kept(on_host(value), arrays)}
+
+
+def is_key(key: Any) -> bool:
+    """Whether dictionaries in files have such keys."""
+    return isinstance(key, int | str) and not isinstance(key, bool)
 
 
 def on_host(array: Any) -> np.ndarray:
@@ -178,6 +192,11 @@ def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             return array
         case {"tuple": list(items)} if len(value) == 1:
             return tuple(decode(item, arrays) for item in items)
+        case {"dict": list(items)} if len(value) == 1:
+            pairs = {key: decode(item, arrays) for key, item in items if is_key(key)}
+            if len(pairs) != len(items):
+                raise ValueError("keys of a dictionary must be different strings or integers.")
+            return pairs
         case {"class": str(name), "fields": dict(fields)} if len(value) == 2:
             return law(name, {field: decode(item, arrays) for field, item in fields.items()})
         case {"state": dict(names), "origin": None | str() as origin} if len(value) == 2:

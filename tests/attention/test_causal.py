@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention.generic import causal, passes
+from randfeat.attention.generic import causal, chunks
 from tests.arrays import asarray, compiled, same_bits, to_numpy
 from tests.cases import ATTENTION
 from tests.reference import naive_attention
@@ -26,8 +26,8 @@ FUTURES = {
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Positions on both sides of the borders of chunks, and of the dyadic blocks within."""
-    monkeypatch.setattr(passes, "CAUSAL_CHUNK", CHUNK)
-    monkeypatch.setattr(passes, "CHUNK", CHUNK)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", CHUNK)
+    monkeypatch.setattr(chunks, "CHUNK", CHUNK)
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat._array import fold
-from randfeat.attention.generic import passes, sweeps
+from randfeat.attention.generic import chunks
 from tests.arrays import computing, eps_of, to_numpy
 
 HEADS, DIM, WIDTH, FEATURES = 2, 4, 3, 64
@@ -13,9 +13,8 @@ HEADS, DIM, WIDTH, FEATURES = 2, 4, 3, 64
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    for module in (passes, sweeps):
-        monkeypatch.setattr(module, "CHUNK", 4)
-        monkeypatch.setattr(module, "CAUSAL_CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", 4)
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def test_nor_does_that_of_gradients_which_keep_no_features(jax, attend, is_causa
     found = check_trace(jax, gradient(jax, function), lambda jax, length: {"is_causal": is_causal})
     largest = max(np.prod(out.aval.shape) for equation in found for out in equation.outvars)
     assert HEADS * 4096 * DIM <= largest < HEADS * 4096 * FEATURES / 4
-    states = HEADS * FEATURES * (WIDTH + 2) * 4096 / sweeps.CAUSAL_CHUNK
+    states = HEADS * FEATURES * (WIDTH + 2) * 4096 / chunks.CAUSAL_CHUNK
     assert states < largest
 
 

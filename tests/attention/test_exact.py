@@ -92,7 +92,7 @@ def test_linear_attention_converges_to_it(estimator):
         weights = gram / np.sum(np.exp(logits), axis=-1, keepdims=True)
         numerator = weights @ value - exact * np.sum(weights, axis=-1, keepdims=True)
         squared = np.sum(numerator**2, axis=(1, 2)) / size
-        predicted = float(rf.predict_attention_error(law, query, key, value, width)) ** 2
+        predicted = float(rf.predict_attention_error(law, query, key, value, width).leading_order) ** 2
         error = np.std(squared, ddof=1) / np.sqrt(draws)
         assert error < 0.25 * predicted / (4.9 + 3.1), "too few draws to see a prediction that is off by 25 %"
         assert abs(np.mean(squared) - predicted) < 4.9 * error

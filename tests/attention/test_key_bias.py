@@ -1,179 +1,197 @@
-"""Biases of keys, and partial outputs of exact attention: what they mean, for every option, kernel and library."""
+"""Biases of keys: summands of the logits, which multiply the features of a key, against the definition pair by pair."""
 
 import numpy as np
 import pytest
 
 import randfeat as rf
-from tests.arrays import asarray, compiled, eps_of, to_numpy
+from randfeat.attention.generic import chunks
+from tests.arrays import asarray, compiled, eps_of, library, same_bits, to_numpy
+from tests.reference import naive_attention, naive_kernel_attention
 
-OPTIONS = {
-    "full": {},
-    "causal": {"is_causal": True},
-    "offset": {"is_causal": True, "causal_offset": -2},
-    "lengths": {"key_lengths": 5},
-    "ends": {"key_ends": [0, 3, 7, 2, 7, 1, 4]},
-    "packed": {"cu_seqlens": [0, 3, 7]},
-    "decay": {"is_causal": True, "decay": 0.7},
-    "relative": {"relative_bias": np.linspace(-2, 2, 13)},
+L, S, D = 11, 13, 5
+BIAS = np.random.default_rng(1).uniform(-3, 3, (2, S))
+BIAS[0, 3], BIAS[1, 0] = -np.inf, -np.inf
+ENDS = np.random.default_rng(2).integers(0, S + 1, L)
+
+# name: (options, factor of the kernel for head h, query i, key j)
+RELATIONS = {
+    "full": ({}, lambda h, i, j: 1.0),
+    "causal": ({"is_causal": True, "causal_offset": 2}, lambda h, i, j: float(j <= i + 2)),
+    "decay": ({"is_causal": True, "decay": 0.7}, lambda h, i, j: 0.7 ** (i - j) if j <= i else 0.0),
+    "ends": ({"key_ends": ENDS}, lambda h, i, j: float(j < ENDS[i])),
+    "relative": (
+        {"relative_bias": np.linspace(-1, 1, L + S - 1)},
+        lambda h, i, j: np.exp((j - i + L - 1) * 2 / 22 - 1),
+    ),
+    "packed": ({"cu_seqlens": ([0, 4, L], [0, 6, S])}, lambda h, i, j: float((i < 4) == (j < 6))),
 }
-KERNELS = {
-    "softmax": rf.SoftmaxKernel(),
-    "gaussian": rf.GaussianKernel(1.5),
-    "laplacian": rf.LaplacianKernel(2.0),  # without a logarithm
-}
-TOLERANCE = 1e-12  # sums of 7 terms of size 1 in float64
 
 
-@pytest.fixture
-def data(rng):
-    return rng.standard_normal((2, 7, 4)), rng.standard_normal((2, 7, 4)), rng.standard_normal((2, 7, 3))
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", 4)
 
 
-@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_bias_multiplies_the_weight_of_its_key(xp, rng, data, options, kernel):
-    query, key, value = data
-    bias = rng.standard_normal((2, 7))
-    bias[0, 3] = -np.inf
-    # One key at a time: weights from values that are unit vectors, times exp(bias), normalized again.
-    weights = rf.kernel_attention(query, key, np.eye(7), kernel, scale=0.5, **options)
-    factors = np.exp(bias)[:, None, :] * weights
-    total = factors.sum(-1, keepdims=True)
-    expected = (factors / np.where(total == 0, 1, total)) @ value
-    run = compiled(xp, lambda q, k, v, b: rf.kernel_attention(q, k, v, kernel, scale=0.5, key_bias=b, **options))
-    found = to_numpy(run(*(asarray(xp, x) for x in (query, key, value, bias))))
-    assert np.max(np.abs(found - expected)) < TOLERANCE
+def numbers(rng, queries=L, keys=S):
+    return [rng.standard_normal(shape) for shape in ((2, queries, D), (2, keys, D), (2, keys, 3))]
 
 
-def test_minus_infinity_is_a_mask(xp, rng, data):
-    query, key, value = (asarray(xp, x) for x in data)
-    mask = rng.random((2, 7)) < 0.5
-    mask[1] = False
-    bias = asarray(xp, np.where(mask, 0.0, -np.inf))
-    expected = to_numpy(rf.softmax_attention(query, key, value, key_mask=xp.asarray(mask)))
-    found = to_numpy(rf.softmax_attention(query, key, value, key_bias=bias))
-    assert np.max(np.abs(found - expected)) < TOLERANCE
-    assert np.all(found[1] == 0)
+def log_weights(rule, bias=BIAS):
+    table = np.array([[[rule(h, i, j) for j in range(S)] for i in range(L)] for h in range(2)])
+    with np.errstate(divide="ignore"):
+        return np.log(table) + bias[:, None]
 
 
-@pytest.mark.parametrize("size", [1e4, -1e4])
-@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-def test_a_shift_of_all_biases_cancels(rng, data, kernel, size):
-    bias = rng.standard_normal((2, 7))
-    expected = rf.kernel_attention(*data, kernel, scale=1.0, key_bias=bias)
-    found = rf.kernel_attention(*data, kernel, scale=1.0, key_bias=bias + size)
-    assert np.max(np.abs(found - expected)) < 1e-9  # rounding of the biases at 1e4
+@pytest.mark.parametrize("name", RELATIONS)
+def test_equals_the_definition(xp, rng, name):
+    """`exp(b_j) K̂_ij` with every relation, estimated and exact; -inf is a masked key, whatever it contains."""
+    if library(xp) == "jax" and name not in ("full", "causal"):
+        pytest.skip("two cases are compiled")
+    options, rule = RELATIONS[name]
+    query, key, value = numbers(rng)
+    mask = np.arange(S) != 7
+    poisoned = key.copy(), value.copy()
+    for array in poisoned:
+        array[0, 3] = array[:, 7] = np.nan
+    logs = log_weights(rule)
+    given = {"key_bias": asarray(xp, BIAS), "key_mask": xp.asarray(mask)}
+    inputs = [asarray(xp, x) for x in (query, *poisoned)]
+    for estimator in (rf.PositiveFeatures(), rf.TrigonometricFeatures()):
+        phi = estimator.draw(D, 8, rng=0, like=inputs[0])
+        expected = naive_attention(phi, query, key, value, key_mask=mask, log_weights=logs, merges=40)
+        most = 1e-9 if estimator.positive else 1e-5
+        if name == "relative":
+            expected.per_eps[...] *= 1e3
+            most *= 1e2
+        run = compiled(xp, lambda *x, phi=phi: rf.linear_attention(*x[:3], phi, **options, **given))
+        expected.check(run(*inputs), eps_of("float64"), most=most)
+    expected = naive_kernel_attention(rf.SoftmaxKernel(), query, key, value, key_mask=mask, log_weights=logs)
+    run = compiled(xp, lambda *x: rf.softmax_attention(*x, **options, **given))
+    expected.check(run(*inputs), eps_of("float64"), most=1e-10)
 
 
-@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-def test_partial_outputs_over_parts_of_the_keys_merge(xp, rng, data, kernel):
-    query, key, value = (asarray(xp, x) for x in data)
-    bias = asarray(xp, 30 * rng.standard_normal((2, 7)))
-    expected = to_numpy(rf.kernel_attention(query, key, value, kernel, scale=1.0, key_bias=bias))
-    parts = [
-        rf.kernel_attention(
-            query, key[:, part, :], value[:, part, :], kernel, scale=1.0, key_bias=bias[:, part], return_partial=True
-        )
-        for part in (slice(0, 1), slice(1, 5), slice(5, 5), slice(5, 7))
-    ]
-    for order in ([0, 1, 2, 3], [3, 2, 0, 1]):
-        whole = parts[order[0]]
-        for index in order[1:]:
-            whole = whole.merge(parts[index])
-        assert np.max(np.abs(to_numpy(whole.normalized()) - expected)) < TOLERANCE
+def test_kernels_without_a_logarithm(rng):
+    query, key, value = numbers(rng)
+    kernel = rf.ArcCosineKernel(1)
+    weights = kernel(query, key) * np.exp(BIAS)[:, None]
+    actual = rf.kernel_attention(query, key, value, kernel, scale=1.0, key_bias=BIAS)
+    np.testing.assert_allclose(actual, weights @ value / weights.sum(axis=-1, keepdims=True), atol=1e-12)
 
 
-def test_partial_outputs_have_the_layout_of_the_call(rng):
-    query, key, value = (
-        rng.standard_normal((2, 6, 4, 3)),
-        rng.standard_normal((2, 6, 2, 3)),
-        rng.standard_normal((2, 6, 2, 5)),
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_lowest_number_is_as_good_as_a_mask(xp, rng, dtype):
+    """Other libraries add it to the logits of padding. Nothing overflows, even while a query sees no other key."""
+    if library(xp) == "jax":
+        pytest.skip("takes long where nothing is compiled")
+    query, key, value = (asarray(xp, x, dtype) for x in numbers(rng))
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0, like=query)
+    present = np.arange(S) >= 4
+    bias = asarray(xp, np.where(present, 0.0, np.finfo(dtype).min), dtype)
+    for is_causal in (False, True):
+        expected = rf.linear_attention(query, key, value, phi, key_mask=xp.asarray(present), is_causal=is_causal)
+        actual = to_numpy(rf.linear_attention(query, key, value, phi, key_bias=bias, is_causal=is_causal))
+        seen = slice(4, None) if is_causal else slice(None)
+        np.testing.assert_allclose(actual[:, seen], to_numpy(expected)[:, seen], rtol=0, atol=40 * eps_of(dtype))
+        assert np.all(np.isfinite(actual))
+
+
+def test_a_bias_of_zeros_and_minus_infinity_is_a_mask(xp, rng):
+    if library(xp) == "jax":
+        pytest.skip("takes long where nothing is compiled")
+    query, key, value = (asarray(xp, x) for x in numbers(rng))
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0, like=query)
+    present = rng.random((2, S)) < 0.7
+    bias = asarray(xp, np.where(present, 0.0, -np.inf))
+    for options in ({}, {"is_causal": True}):
+        actual = rf.linear_attention(query, key, value, phi, key_bias=bias, **options)
+        if library(xp) != "numpy":  # which has a fast path for masks
+            assert same_bits(
+                actual, rf.linear_attention(query, key, value, phi, key_mask=xp.asarray(present), **options)
+            )
+        exact = [
+            rf.softmax_attention(query, key, value, **given, **options)
+            for given in ({"key_bias": bias}, {"key_mask": xp.asarray(present)})
+        ]
+        assert same_bits(*exact)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_long_sequences(rng, is_causal):
+    """Of a length at which NumPy arrays have a fast path, which knows no biases."""
+    query, key, value = numbers(rng, queries=500, keys=500)
+    phi = rf.PositiveFeatures().draw(D, 32, rng=0)
+    bias = rng.uniform(-3, 3, (2, 500))
+    weights = phi.estimate(query * D**-0.25, key * D**-0.25) * np.exp(bias)[:, None]
+    weights = np.tril(weights) if is_causal else weights
+    expected = weights @ value / weights.sum(axis=-1, keepdims=True)
+    actual = rf.linear_attention(query, key, value, phi, key_bias=bias, is_causal=is_causal)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-10)
+    gradients = rf.linear_attention_vjp(query, key, value, phi, np.ones_like(value), key_bias=bias, is_causal=is_causal)
+    shares = (weights / weights.sum(axis=-1, keepdims=True)).sum(axis=-2)[..., None]
+    np.testing.assert_allclose(gradients[2], np.broadcast_to(shares, value.shape), rtol=0, atol=1e-9)
+
+
+def test_states_and_streams(rng):
+    """A part of the keys with its biases leaves a state that the rest continues; no key at all gives zeros."""
+    query, key, value = numbers(rng, queries=S)
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0)
+    whole = rf.linear_attention(query, key, value, phi, is_causal=True, key_bias=BIAS)
+    outputs, state = [], None
+    for part in (slice(0, 6), slice(6, S)):
+        output, state = rf.linear_attention(
+            query[:, part], key[:, part], value[:, part], phi,
+            is_causal=True, key_bias=BIAS[:, part], initial_state=state, return_state=True,
+        )  # fmt: skip
+        outputs.append(output)
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), whole, rtol=1e-10, atol=1e-12)
+    nothing = rf.linear_attention(query, key, value, phi, key_bias=np.full(S, -np.inf))
+    np.testing.assert_array_equal(nothing, 0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"cu_seqlens": ([0, 4, L], [0, 6, S])}], ids=str)
+def test_gradients(rng, options):
+    """The analytic gradient of query, key and value, with the bias held fixed, against differences."""
+    inputs = numbers(rng)
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0)
+    seed, step = rng.standard_normal((2, L, 3)), 1e-5
+    given = options | {"key_bias": BIAS}
+    gradients = rf.linear_attention_vjp(*inputs, phi, seed, **given)
+    for position, gradient in enumerate(gradients):
+        direction = rng.standard_normal(gradient.shape)
+        ends = []
+        for sign in (step, -step):
+            moved = [x + sign * direction if i == position else x for i, x in enumerate(inputs)]
+            ends.append(np.sum(seed * rf.linear_attention(*moved, phi, **given)))
+        np.testing.assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / (2 * step), rtol=1e-6)
+
+
+def test_grouped_heads_and_layouts(rng):
+    query, (key, value) = rng.standard_normal((3, 4, L, D)), rng.standard_normal((2, 3, 2, S, D))
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0)
+    bias = rng.standard_normal((3, 2, S))
+    expected = rf.linear_attention(
+        query, np.repeat(key, 2, axis=1), np.repeat(value, 2, axis=1), phi, key_bias=np.repeat(bias, 2, axis=1)
     )
-    bias = rng.standard_normal((2, 2, 6))
-    options = {"enable_gqa": True, "layout": "blhd", "key_bias": bias}
-    part = rf.softmax_attention(query, key, value, return_partial=True, **options)
-    assert [x.shape for x in part.columns] == [(2, 6, 4, 5), (2, 6, 4, 1), (2, 6, 4, 1)]
-    assert np.max(np.abs(part.normalized() - rf.softmax_attention(query, key, value, **options))) < TOLERANCE
-    repeated = rf.softmax_attention(
-        query, np.repeat(key, 2, 2), np.repeat(value, 2, 2), layout="blhd", key_bias=np.repeat(bias, 2, 1)
-    )
-    assert np.max(np.abs(part.normalized() - repeated)) < TOLERANCE
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_biases_of_another_dtype_are_cast_to_the_computing_one(xp, rng, data, dtype):
-    query, key, value = (asarray(xp, x, dtype) for x in data)
-    bias = asarray(xp, rng.standard_normal((2, 7)), "float32")
-    output = rf.softmax_attention(query, key, value, key_bias=bias)
-    assert output.dtype == value.dtype
-    exact = rf.softmax_attention(*(to_numpy(x) for x in (query, key, value)), key_bias=to_numpy(bias))
-    assert np.max(np.abs(to_numpy(output) - exact)) < 8 * eps_of(dtype)
-
-
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_gradients_equal_finite_differences(rng, data, options):
-    torch = pytest.importorskip("torch", reason="pip install '.[frameworks]'")
-    bias = rng.standard_normal((2, 7))
-    arrays = [torch.from_numpy(x).requires_grad_() for x in (*data, bias)]
-
-    def output(q, k, v, b):
-        return rf.softmax_attention(q, k, v, key_bias=b, **options)
-
-    assert torch.autograd.gradcheck(output, arrays)
-
-
-def test_equals_the_bias_row_of_pytorch(rng, data):
-    torch = pytest.importorskip("torch", reason="pip install '.[frameworks]'")
-    query, key, value = (torch.from_numpy(x) for x in data)
-    bias = torch.from_numpy(rng.standard_normal((2, 7)))
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias[:, None, :])
-    found = rf.softmax_attention(query, key, value, key_bias=bias)
-    assert np.max(np.abs(to_numpy(found) - to_numpy(expected))) < TOLERANCE
-
-
-def test_jax_differentiates(rng, data):
-    jax = pytest.importorskip("jax", reason="pip install '.[frameworks]'")
-    torch = pytest.importorskip("torch", reason="pip install '.[frameworks]'")
-    bias = rng.standard_normal((2, 7))
-    bias[0, 2] = -np.inf
-    cotangent = rng.standard_normal((2, 7, 3))
-
-    def loss(*arrays):
-        q, k, v, b = arrays
-        return (rf.softmax_attention(q, k, v, key_bias=b, is_causal=True) * cotangent).sum()
-
-    found = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(*map(jax.numpy.asarray, (*data, bias)))
-    arrays = [torch.from_numpy(x).requires_grad_() for x in (*data, bias)]
-    q, k, v, b = arrays
-    (rf.softmax_attention(q, k, v, key_bias=b, is_causal=True) * torch.from_numpy(cotangent)).sum().backward()
-    for mine, array in zip(found, arrays, strict=True):
-        assert np.max(np.abs(np.asarray(mine) - array.grad.numpy())) < TOLERANCE
+    actual = rf.linear_attention(query, key, value, phi, key_bias=bias, enable_gqa=True)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-12)
+    swapped = (np.swapaxes(x, 1, 2) for x in (query, key, value))
+    actual = rf.linear_attention(*swapped, phi, key_bias=bias, enable_gqa=True, layout="blhd")
+    np.testing.assert_allclose(np.swapaxes(actual, 1, 2), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("bias", "error", "message"),
+    ("options", "error", "message"),
     [
-        (np.zeros(6), ValueError, r"key_bias must have shape \(7,\) or \(2, 7\)"),
-        (np.zeros((7, 7)), ValueError, "relative_bias"),
-        (np.zeros((3, 7)), ValueError, "key_bias must have shape"),
-        (np.zeros(7, bool), TypeError, "key_bias must be real floating point"),
+        ({"key_bias": np.zeros((L, S))}, ValueError, r"key_bias must have shape \(13,\) or \(2, 13\)"),
+        ({"key_bias": np.zeros(S - 1)}, ValueError, "key_bias must have shape"),
+        ({"key_bias": ["a"] * S}, TypeError, "key_bias must be"),
+        ({"key_bias": np.zeros(S), "window": 3}, ValueError, "window cannot be combined with key_bias"),
+        ({"key_mask": np.zeros(S)}, TypeError, "summands of the logits are key_bias"),
     ],
-    ids=["length", "pairs", "heads", "mask"],
 )
-def test_refuses_what_is_no_bias_of_keys(data, bias, error, message):
+def test_refusals(rng, options, error, message):
+    query, key, value = numbers(rng)
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0)
     with pytest.raises(error, match=message):
-        rf.softmax_attention(*data, key_bias=bias)
-
-
-def test_refuses_a_number_for_return_partial(data):
-    with pytest.raises(TypeError, match="return_partial must be True or False"):
-        rf.softmax_attention(*data, return_partial=1)
-
-
-def test_masked_keys_may_have_any_bias(xp, data):
-    query, key, value = (asarray(xp, x) for x in data)
-    mask = np.arange(7) < 4
-    bias = asarray(xp, np.where(mask, 0.5, np.nan))
-    found = to_numpy(rf.softmax_attention(query, key, value, key_bias=bias, key_mask=xp.asarray(mask)))
-    expected = to_numpy(rf.softmax_attention(query, key[:, :4, :], value[:, :4, :]))
-    assert np.max(np.abs(found - expected)) < TOLERANCE
+        rf.linear_attention(query, key, value, phi, **options)

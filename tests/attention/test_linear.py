@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.attention import exact
-from randfeat.attention.generic import passes
+from randfeat.attention.generic import chunks
 from tests.arrays import asarray, compiled, dtype_of, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION, POSITIVE
 from tests.conftest import load_backend
@@ -22,6 +22,7 @@ LAYOUTS = {
     "more keys": ((2, 3, 5), (2, 7, 5), (2, 7, 3), {}),
     "more queries": ((2, 7, 5), (2, 3, 5), (2, 3, 3), {}),
     "broadcasting": ((2, 1, 5, 5), (2, 5, 5), (2, 1, 5, 3), {}),
+    "broadcasting twice": ((2, 2, 5, 5), (1, 1, 5, 5), (1, 1, 5, 3), {}),
     "one key head for all": ((2, 5, 5), (5, 5), (2, 5, 3), {}),
     "masked keys": ((2, 5, 5), (2, 5, 5), (2, 5, 3), {"key_mask": MASK}),
     "padding": ((2, 2, 5, 5), (2, 2, 5, 5), (2, 2, 5, 3), {"key_mask": PADDING}),
@@ -206,8 +207,8 @@ def test_float32_at_norm_fifty(xp, rng, is_causal):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8, 64, 1000])
 def test_chunk_size_does_not_matter(monkeypatch, rng, name, chunk):
     xp = load_backend(name)
-    monkeypatch.setattr(passes, "CHUNK", chunk)
-    monkeypatch.setattr(passes, "CAUSAL_CHUNK", chunk)
+    monkeypatch.setattr(chunks, "CHUNK", chunk)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", chunk)
     query, key, value = 2 * rng.standard_normal((2, 23, 5)), 2 * rng.standard_normal((2, 29, 5)), rng.random((2, 29, 3))
     mask = rng.random((2, 29)) < 0.8
     for estimator in ATTENTION:

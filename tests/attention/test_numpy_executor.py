@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat._array import namespace
 from randfeat._numpy import threads
 from randfeat.attention import executors
 from randfeat.attention.numpy import exponents, heads
@@ -22,6 +23,20 @@ DENSE = rf.DenseExponentialFeatures(exponents=np.array([-0.1, -0.05, 0.0, 0.02, 
 SHIFTS = {"query_shift": np.array([1.0, 0.5, 0.0, 0.0, -2.0]), "key_shift": np.array([0.0, -1.0, 1.0, 0.0, 1.0])}
 MATRIX = np.eye(5) + np.tri(5, k=-1) / 4
 ANCHORS = np.eye(5) / 2 + np.tri(5, k=-1) / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Lopsided(rf.PositiveFeatures):
+    """Weights of features that differ, and differ between queries and keys."""
+
+    symmetric = False
+
+    def exponential_form(self, arrays, *, keys):
+        form, xp = super().exponential_form(arrays, keys=keys), namespace(arrays["rows"])
+        rows = arrays["rows"]
+        number = xp.cumulative_sum(xp.ones_like(rows[..., 0]), axis=-1)[..., None, :]
+        return dataclasses.replace(form, log_weights=xp.sin(number) if keys else 2 * xp.cos(2 * number))
+
 
 FORMS = {
     "positive": rf.PositiveFeatures(),
@@ -38,6 +53,7 @@ FORMS = {
     "balanced, then centered": rf.BalancedFeatures(base=rf.CenteredFeatures(**SHIFTS), matrix=MATRIX),
     "centered, of a Gaussian": rf.CenteredFeatures(base=rf.HyperbolicFeatures(rf.GaussianKernel(1.3)), **SHIFTS),
     "with a scale": rf.PositiveFeatures(rf.SoftmaxKernel(scale=2.0)),
+    "lopsided": Lopsided(),
 }
 """Every kind of exponential features, for dimension 5."""
 
@@ -91,9 +107,31 @@ def test_forms_are_the_features(xp, rng, name):
 
 
 def test_quadrature_weights_are_in_the_form(rng):
-    phi = rf.PositiveFeatures(coupling=rf.GaussHermite(nodes=2)).draw(3, 8, rng=0)
+    phi = rf.PositiveFeatures(coupling=rf.GaussHermite(nodes=3)).draw(3, 27, rng=0)
+    assert np.ptp(phi.arrays["log_row_weights"]) > 1
     x = rng.standard_normal((4, 3))
     np.testing.assert_allclose(phi.exponential_form(keys=True).log_features(x), phi.keys(x).log_scale, rtol=1e-13)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@MODES
+@pytest.mark.parametrize("base", [rf.PositiveFeatures, rf.HyperbolicFeatures])
+def test_weights_of_rows_in_attention(monkeypatch, taken, rng, base, is_causal):
+    """A quadrature rule weights its rows: outputs and gradients with them, in both executors."""
+    estimator = base(coupling=rf.GaussHermite(nodes=3))
+    phi = estimator.draw(2, estimator.nearest_num_features(9, 2)[0], rng=0)
+    query, key, value, cotangent = rng.standard_normal((4, 23, 2))
+    fast, generic = both(monkeypatch, taken, query, key, value, phi, is_causal=is_causal)
+    weights = phi.estimate(query * 2**-0.25, key * 2**-0.25) * (np.tri(23) if is_causal else 1)
+    expected = weights @ value / weights.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(fast, expected, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(generic, expected, rtol=1e-11, atol=1e-13)
+    ours = rf.linear_attention_vjp(query, key, value, phi, cotangent, is_causal=is_causal)
+    monkeypatch.setattr(executors, "EXECUTORS", executors.EXECUTORS[-1:])
+    for mine, theirs in zip(
+        ours, rf.linear_attention_vjp(query, key, value, phi, cotangent, is_causal=is_causal), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention.generic import passes, toeplitz
+from randfeat.attention import exact
+from randfeat.attention.generic import chunks, toeplitz
 from randfeat.attention.partial import query_weights
 from tests.arrays import asarray, compiled, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION
@@ -18,8 +19,9 @@ EPS = eps_of("float64")
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Positions on both sides of the borders of chunks, and transforms of short sequences."""
-    monkeypatch.setattr(passes, "CHUNK", 4)
-    monkeypatch.setattr(passes, "CAUSAL_CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", 4)
+    monkeypatch.setattr(exact, "BLOCK", 4)
     monkeypatch.setattr(toeplitz, "DIRECT", 2)
     monkeypatch.setattr(toeplitz, "GROUP", 3)
 
@@ -186,6 +188,31 @@ def test_exact_references_take_the_same_arguments(xp, rng, name):
     expected = naive_kernel_attention(rf.SoftmaxKernel(), query, key, value, log_weights=pair_weights(rule, (2,)))
     run = compiled(xp, lambda q, k, v: rf.softmax_attention(q, k, v, **options))
     expected.check(run(*(asarray(xp, x) for x in (query, key, value))), EPS, most=1e-10)
+
+
+POWERS = [(1, 1), (1, 2), (1, 3), (2, 4), (5, 5), (3, 7), (9, 9), (1, 17), (17, 17), (4, 30), (33, 33)]
+"""Lengths with L + S - 2 a power of two or 0, which the period of a transform must exceed."""
+
+
+@pytest.mark.parametrize("offset", [None, 0, 2, -1])
+@pytest.mark.parametrize("xp", ["numpy", "array_api_strict", "torch"])
+def test_biases_of_every_length(xp, rng, offset):
+    """All short lengths, those where a period is just enough, and those around them; full and causal."""
+    xp = load_backend(xp)
+    phi = rf.PositiveFeatures().draw(D, 4, rng=0, like=xp.zeros(1, dtype=xp.float64))
+    host = phi.to(np.zeros(1))
+    around = [(queries, keys + more) for queries, keys in POWERS for more in (-1, 0, 1) if keys + more > 0]
+    for queries, keys in sorted({(q, k) for q in range(1, 7) for k in range(1, 7)} | set(around)):
+        query, key, value = rng.standard_normal((queries, D)), *rng.standard_normal((2, keys, D))
+        bias = rng.uniform(-1, 1, queries + keys - 1)
+        i, j = np.arange(queries)[:, None], np.arange(keys)
+        options = {"relative_bias": bias} | ({} if offset is None else {"is_causal": True, "causal_offset": offset})
+        visible = j <= i + offset if offset is not None else np.ones((queries, keys), bool)
+        weights = np.where(visible, host.estimate(query, key) * np.exp(bias[j - i + queries - 1]), 0.0)
+        total = weights.sum(axis=-1, keepdims=True)
+        expected = weights @ value / np.where(total == 0, 1.0, total)
+        actual = attend(xp, phi, (query, key, value), options | {"scale": 1.0})
+        np.testing.assert_allclose(to_numpy(actual), expected, atol=1e-9 * np.max(np.abs(value)))
 
 
 def test_kernels_without_a_logarithm(rng):
@@ -400,6 +427,35 @@ def test_streams_equal_the_whole(xp, rng, name, cut):
     np.testing.assert_allclose(joined, to_numpy(whole), rtol=1e-10, atol=1e-12)
     for a, b in ((final.weighted, last.weighted), (final.total, last.total), (final.log_max, last.log_max)):
         np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-9, atol=1e-12)
+
+
+REMEMBERED = {
+    "causal": ({"is_causal": True}, 1.0),
+    "decay": ({"is_causal": True, "decay": 0.7}, 0.7),
+    "gates": ({"is_causal": True, "decay": GATES[:, :, :] + 0.01}, GATES[:, :, 0] + 0.01),
+    "window": ({"window": 2}, 1.0),
+    "causal window": ({"is_causal": True, "window": 3}, 1.0),
+    "full": ({}, 1.0),
+}
+
+
+@pytest.mark.parametrize("queries", [0, 2, 4, 9, S])
+@pytest.mark.parametrize("name", REMEMBERED)
+@pytest.mark.parametrize("xp", ["numpy", "torch"])
+def test_states_hold_every_key(xp, rng, name, queries):
+    """Whatever queries there are, and whatever they see: each key, faded until the last position."""
+    xp = load_backend(xp)
+    options, gate = REMEMBERED[name]
+    query, key, value = numbers(rng, queries=S)
+    phi = rf.PositiveFeatures().draw(D, 8, rng=0, like=asarray(xp, query))
+    for offset in (0, S - queries, -2) if "is_causal" in options and name != "gates" else (0,):
+        q, k, v = (asarray(xp, x) for x in (query[:, :queries], key, value))
+        given = options | ({"causal_offset": offset} if offset else {})
+        _, state = rf.linear_attention(q, k, v, phi, return_state=True, **given)
+        logs = np.log(np.broadcast_to(gate, (2, S)))
+        later = np.flip(np.cumsum(np.flip(logs, -1), -1), -1) - logs  # of the gates after each position
+        expected = naive_attention(phi, query, key, value, log_weights=later[:, None, :], merges=40)
+        expected.check(state.read(phi.queries(asarray(xp, query * D**-0.25))), EPS)
 
 
 @pytest.mark.parametrize("xp", ["numpy", "torch"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat.attention.generic import passes
+from randfeat.attention.generic import chunks
 from tests.arrays import asarray, computing, dtype_of, eps_of, library, same_bits, to_numpy
 from tests.cases import ATTENTION
 from tests.reference import FUNCTION, naive_attention, naive_features
@@ -14,8 +14,8 @@ from tests.reference import FUNCTION, naive_attention, naive_features
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(passes, "CAUSAL_CHUNK", 4)
-    monkeypatch.setattr(passes, "CHUNK", 3)
+    monkeypatch.setattr(chunks, "CAUSAL_CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 3)
 
 
 def inputs(rng, length=9):
@@ -148,6 +148,51 @@ def test_is_an_associative_monoid(xp, rng, estimator):
     assert all(same_bits(x, y) for x, y in zip(parts(a), before, strict=True))
     with pytest.raises(dataclasses.FrozenInstanceError):
         a.total = None
+
+
+ORIGINS = ("map", "fingerprint", "unknown")
+
+
+@pytest.mark.parametrize("other", ["empty", *ORIGINS])
+@pytest.mark.parametrize("own", ORIGINS)
+def test_the_origin_of_merged_states(xp, rng, own, other):
+    """That of either state, whichever knows it; merging with `empty` keeps it, on both sides."""
+    _, key, value = inputs(rng)
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=asarray(xp, key))
+    known = {"map": phi, "fingerprint": phi.fingerprint, "unknown": None, "empty": None}
+    empty = rf.AttentionState.empty(8, 3, like=asarray(xp, value))
+    bare = empty.append(phi.keys(asarray(xp, key)), asarray(xp, value))
+    mine = dataclasses.replace(bare, origin=known[own])
+    theirs = empty if other == "empty" else dataclasses.replace(bare, origin=known[other])
+    expected = known[own] if known[own] is not None else known[other]
+    fingerprint = None if own == "unknown" and other in ("unknown", "empty") else phi.fingerprint
+    for merged in (mine.merge(theirs), theirs.merge(mine)):
+        assert merged.fingerprint == fingerprint
+    assert mine.merge(theirs).origin is expected
+    for same in (mine.decay(0.5), mine.append(phi.keys(asarray(xp, key)), asarray(xp, value))):
+        assert same.origin is known[own]
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("length", [9, 80])
+def test_a_returned_state_knows_its_map(xp, rng, length, is_causal):
+    """In every executor, with heads grouped or not; and no other map is let near it."""
+    if library(xp) == "jax" and (is_causal or length > 9):
+        pytest.skip("takes long where nothing is compiled")
+    query, key, value = inputs(rng, length)
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=asarray(xp, query))
+    other = phi.redraw(1)
+    arrays = [asarray(xp, x) for x in (query, key, value)]
+    options = {"is_causal": is_causal, "return_state": True}
+    for more in ({}, {"enable_gqa": True}):
+        _, state = rf.linear_attention(*arrays, phi, **options, **more)
+        assert state.origin is phi
+        _, after = rf.linear_attention(*arrays, phi, initial_state=state, **options, **more)
+        assert after.origin is phi
+        with pytest.raises(ValueError, match="the state was made with another feature map"):
+            rf.linear_attention(*arrays, other, initial_state=state, **options, **more)
+        with pytest.raises(ValueError, match="the state was made with another feature map"):
+            state.merge(rf.linear_attention(*arrays, other, **options, **more)[1])
 
 
 def test_empty(xp):

@@ -2,6 +2,9 @@
 
 import functools
 import inspect
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -32,6 +35,12 @@ CASES = {
     "padding": ((2, 7, 4, 8), (2, 7, 4, 8), {"mask": MASK[:, None, None]}),
     "one mask": ((2, 5, 4, 8), (2, 7, 2, 8), {"mask": MASK[1:, None, None]}),
     "mask without batch": ((7, 4, 8), (7, 4, 8), {"mask": MASK[1:, None, None]}),
+    "bias": ((2, 7, 4, 8), (2, 7, 4, 8), {"bias": np.linspace(-2.0, 2.0, 56).reshape(2, 4, 1, 7)}),
+    "bias and mask": (
+        (5, 4, 8),
+        (7, 1, 8),
+        {"bias": np.linspace(-2.0, 2.0, 7)[None, None, None], "mask": MASK[1:, None, None]},
+    ),
     "lengths": ((2, 7, 4, 8), (2, 7, 4, 8), {"query_seq_lengths": LENGTHS, "key_value_seq_lengths": LENGTHS}),
     "lengths and mask": ((2, 5, 4, 8), (2, 7, 2, 8), {"key_value_seq_lengths": LENGTHS, "mask": MASK[:1, None, None]}),
 }
@@ -104,6 +113,19 @@ def test_feature_maps_are_pytrees():
     assert jax.tree.structure(phi.redraw(1)) == tree
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16])
+def test_masks_of_zeros_and_ones(dtype):
+    """Flax makes them so by default; under jit, where their values are not known, too."""
+    (q, k, v), given = problem("padding")
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+    mask = given["mask"].astype(dtype)
+    expected = dot_product_attention(q, k, v, **given, features=phi)
+    for attend in (lambda mask: dot_product_attention(q, k, v, mask=mask, features=phi),
+                   lambda mask: attention_fn(phi)(q, k, v, mask=mask)):  # fmt: skip
+        assert same_bits(attend(mask), expected)
+    np.testing.assert_allclose(jax.jit(attend)(mask), expected, rtol=1e-12)
+
+
 def test_flax_signature():
     """As flax.linen and flax.nnx call it: no causal argument, many that do not matter."""
     (q, k, v), _ = problem("plain")
@@ -126,6 +148,11 @@ def test_flax_signature():
     assert attend(q, k, v, dtype=jnp.bfloat16).dtype == jnp.bfloat16
     with pytest.raises(ValueError, match="dropout_rate must be 0"):
         attend(q, k, v, dropout_rate=0.1)
+    for causal in ("no", 1):
+        with pytest.raises(TypeError, match="is_causal must be True or False"):
+            attend(q, k, v, is_causal=causal)
+        with pytest.raises(TypeError, match="is_causal must be True or False"):
+            attention_fn(phi, is_causal=causal)
     with pytest.raises(ValueError, match="sow_weights must be off"):
         attend(q, k, v, module=object())
     with pytest.raises(ValueError, match="decay and window cannot be combined"):
@@ -176,10 +203,11 @@ def test_options_are_those_of_linear_attention(options):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"bias": np.zeros((2, 4, 7, 7))}, ValueError, "bias has no linear-time form"),
+        ({"bias": np.zeros((2, 4, 7, 7))}, ValueError, "a bias of pairs of queries and keys has no linear-time form"),
+        ({"bias": np.ones((2, 1, 1, 7), bool)}, TypeError, "bias must be floating numbers, got dtype bool"),
         ({"local_window_size": 3}, ValueError, "local_window_size has no"),
         ({"mask": np.ones((2, 4, 7, 7), bool)}, ValueError, "pairs of queries and keys"),
-        ({"mask": np.ones((2, 1, 1, 7))}, TypeError, "mask must be boolean"),
+        ({"mask": np.full((2, 1, 1, 7), -np.inf)}, ValueError, "or 1 where a key takes part and 0 where it does not"),
         ({"key_value_seq_lengths": np.ones((2, 1), int)}, ValueError, r"key_value_seq_lengths must be integers \(B,\)"),
         ({"query_seq_lengths": np.ones(2)}, ValueError, r"query_seq_lengths must be integers \(B,\)"),
         ({"layout": "blhd"}, ValueError, "layout cannot be given to dot_product_attention: it has arguments"),
@@ -193,3 +221,52 @@ def test_refusals(given, error, message):
     features = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
     with pytest.raises(error, match=message):
         dot_product_attention(**{"query": q, "key": k, "value": v, "features": features, **given})
+
+
+SHARDED = """
+import numpy as np, jax, randfeat as rf, randfeat.integrations.jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+inputs = jax.random.normal(jax.random.key(0), (3, 4, 7, 8))
+first, *others = jax.devices()
+assert len(others) == 3
+split = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+sharded = [jax.device_put(x, split) for x in inputs]
+attend = lambda phi, *inputs: rf.linear_attention(*inputs, phi)
+for like, place in ((sharded[0], first), (jax.device_put(inputs, others[0]), others[0])):
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=like)
+    assert phi.arrays["rows"].devices() == phi.to(like).arrays["rows"].devices() == {place}
+    expected = np.asarray(jax.jit(attend)(phi, *inputs))
+    for function in (jax.jit(attend), attend) if place is first else (jax.jit(attend),):
+        actual = function(phi, *sharded)
+        assert actual.sharding.device_set == set(jax.devices())
+        np.testing.assert_allclose(np.asarray(actual), expected, rtol=1e-4, atol=1e-6)
+    on_one = jax.jit(lambda *inputs: attend(phi, *inputs))(*(jax.device_put(x, others[1]) for x in inputs))
+    assert on_one.devices() == {others[1]}
+"""
+
+
+def test_maps_go_with_inputs_on_one_device_or_on_many():
+    """Drawn like an array, moved to it, closed over, or given as an argument."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    subprocess.run([sys.executable, "-c", SHARDED], check=True, env=environment)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_infinite_logarithms_of_absent_keys_stay_inside_of_compiled_functions(is_causal):
+    """With jax.debug_infs the results of a compiled function are looked at: they are finite, also without any key."""
+    q, k, v = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 5, 8)))
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
+
+    @jax.jit
+    def attend(query, key, mask):
+        attention = lambda *inputs: jnp.sum(rf.linear_attention(*inputs, v, phi, is_causal=is_causal, key_mask=mask))  # noqa: E731
+        return jax.value_and_grad(attention, argnums=(0, 1))(query, key)
+
+    with jax.debug_infs(True):
+        value, gradients = attend(q, k, jnp.asarray([[True] * 5, [False] * 5]))
+    assert all(np.all(np.isfinite(x)) for x in (value, *gradients))
+    assert not np.any(gradients[1][1])

@@ -12,7 +12,6 @@ from tests.cases import ATTENTION
 
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 exact = torch.nn.functional.scaled_dot_product_attention
-from randfeat.integrations import torch_autograd  # noqa: E402
 from randfeat.integrations.torch import LinearAttention, scaled_dot_product_attention  # noqa: E402
 
 MASK = torch.arange(7) < torch.tensor([[7], [4]])  # (batch, S)
@@ -158,7 +157,7 @@ def test_positional_arguments_are_those_of_pytorch():
         ({"dropout_p": 0.1}, ValueError, "dropout_p must be 0, got 0.1"),
         ({"attn_mask": torch.ones(7, 7, dtype=torch.bool)}, ValueError, r"pairs of queries and keys .* is_causal"),
         ({"attn_mask": torch.ones(2, 4, 7, 7, dtype=torch.bool).tril()}, ValueError, r"\(2, 4, 7, 7\)"),
-        ({"attn_mask": torch.ones(2, 1, 1, 7)}, ValueError, "must be 0 where a key takes part"),
+        ({"attn_mask": torch.zeros(2, 1, 7, 7)}, ValueError, "bias of pairs of queries and keys has no linear-time"),
         ({"attn_mask": torch.ones(2, 1, 1, 7, dtype=torch.int64)}, TypeError, "must be boolean"),
         ({"attn_mask": torch.ones(7, dtype=torch.bool)}, ValueError, r"shape \(..., 1, S\)"),
         ({"attn_mask": torch.ones(3, 1, 1, 7, dtype=torch.bool)}, ValueError, "key_mask must have shape"),
@@ -223,6 +222,126 @@ def test_redraw_is_explicit_and_in_place():
     assert torch.equal(module(q, k, v), LinearAttention(rf.PositiveFeatures(), 8, 16, rng=1)(q, k, v))
 
 
+def rows_of(*modules):
+    return [module.features.fingerprint for module in modules]
+
+
+def make(**options):
+    return LinearAttention(rf.PositiveFeatures(), 8, 16, **options)
+
+
+def test_modules_differ_by_default_and_follow_the_seed_of_pytorch():
+    torch.manual_seed(0)
+    stack = [make() for _ in range(3)]
+    assert len(set(rows_of(*stack))) == 3
+    torch.manual_seed(0)
+    assert rows_of(*(make() for _ in range(3))) == rows_of(*stack)
+    assert rows_of(make(rng=0), make(rng=0), make(rng=stack[0].rng)) == rows_of(make(rng=0), make(rng=0), stack[0])
+    with torch.device("meta"):  # a seed needs numbers
+        empty = make()
+    assert empty.rows.is_meta
+    made = empty.to_empty(device="cpu")
+    made.reset_parameters()
+    assert rows_of(made) == rows_of(make(rng=empty.rng))
+
+
+class Model(torch.nn.Module):
+    """Two layers, with features or without."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.project = torch.nn.Linear(8, 24)
+        self.attention = torch.nn.ModuleList(attention() for _ in range(2))
+
+
+def test_checkpoints_of_exact_attention_load_strictly():
+    """The features stay as they were drawn; one of several arrays that is missing, or another shape, is an error."""
+    exact_model = Model(torch.nn.Identity)
+    for persistent in (True, False):
+        model = Model(lambda persistent=persistent: make(persistent=persistent))
+        before = rows_of(*model.attention)
+        model.load_state_dict(exact_model.state_dict())
+        assert rows_of(*model.attention) == before
+        assert torch.equal(model.project.weight, exact_model.project.weight)
+        assert ("attention.0.rows" in model.state_dict()) is persistent
+    model, other = Model(make), Model(make)
+    model.load_state_dict(other.state_dict())
+    assert rows_of(*model.attention) == rows_of(*other.attention)
+    with pytest.raises(RuntimeError, match=r"size mismatch for attention\.0\.rows"):
+        model.load_state_dict(Model(lambda: LinearAttention(rf.PositiveFeatures(), 8, 32)).state_dict())
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*attention\.0\.rows"):
+        Model(lambda: make(persistent=False)).load_state_dict(other.state_dict())
+    several = LinearAttention(fitted(), 8, 16)
+    state = several.state_dict()
+    assert len(state) > 1
+    state.popitem()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        several.load_state_dict(state)
+
+
+def test_set_estimator_replaces_the_features():
+    """Of the old ones nothing remains; device, dtype, seed and number of maps do."""
+    (q, k, v), _, _ = problem("plain", torch.float64)
+    module = make(heads=4, rng=3).double()
+    module.rows = torch.nn.Parameter(module.rows)
+    for estimator in (fitted(), rf.TrigonometricFeatures(), rf.PositiveFeatures()):
+        module.set_estimator(estimator)
+        phi = estimator.draw(8, 16, rng=3, like=q, batch_shape=(4,))
+        assert rows_of(module) == [phi.fingerprint]
+        assert set(module.state_dict()) == {name.replace(".", "_") for name in phi.arrays}
+        assert same_bits(module(q, k, v), rf.linear_attention(q, k, v, phi))
+    module.set_estimator(rf.PositiveFeatures(), num_features=32, rng=1)
+    assert (module.num_features, module.rng, tuple(module.rows.shape)) == (32, 1, (4, 32, 8))
+    assert list(module.parameters()) == []
+    with pytest.raises(TypeError, match="must be an Estimator, got the class PositiveFeatures"):
+        module.set_estimator(rf.PositiveFeatures)
+    assert tuple(module.rows.shape) == (4, 32, 8)  # after an error nothing has changed
+
+
+def test_rows_are_trained_once_they_are_a_parameter():
+    """Steps reduce the error against exact attention; saved, reset and moved like any parameter."""
+    (q, k, v), _, _ = problem("plain", torch.float64)
+    module = make(heads=4, rng=0).double()
+    module.rows = torch.nn.Parameter(module.rows)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    errors = []
+    for _ in range(10):
+        error = (module(q, k, v) - exact(q, k, v)).square().mean()
+        errors.append(float(error.detach()))
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert errors[-1] < 0.9 * errors[0]
+    assert list(module.state_dict()) == ["rows"]
+    module.reset_parameters()
+    assert rows_of(module) == rows_of(make(heads=4, rng=0))
+    assert isinstance(module.rows, torch.nn.Parameter)
+
+
+CASTS = {
+    "half()": lambda module: module.half(),
+    "bfloat16()": lambda module: module.bfloat16(),
+    "to(torch.bfloat16)": lambda module: module.to(torch.bfloat16),
+    "to(device, torch.float16)": lambda module: module.to("cpu", torch.float16),
+    "type": lambda module: module.type(torch.bfloat16),
+    "to(like another tensor)": lambda module: module.to(torch.zeros(1, dtype=torch.bfloat16)),
+    "inside a model": lambda module: torch.nn.Sequential(module).to(torch.bfloat16)[0],
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_casts_to_half_precision_leave_the_buffers_in_float32(name):
+    module = make(rng=0, decay=torch.tensor([0.99, 0.9]), is_causal=True)
+    expected = {key: value.clone() for key, value in module.state_dict().items()}
+    cast = CASTS[name](module)
+    assert {key: value.dtype for key, value in cast.state_dict().items()} == dict.fromkeys(expected, torch.float32)
+    assert all(same_bits(value, expected[key]) for key, value in cast.state_dict().items())
+    inputs = torch.randn(3, 1, 2, 5, 8).to(torch.bfloat16)
+    output = make(rng=0)(*inputs.float(), decay=expected["decay"], is_causal=True)
+    assert same_bits(cast(*inputs), output.to(torch.bfloat16))
+    assert {x.dtype for x in module.double().buffers()} == {torch.float64}
+
+
 def test_module_inside_a_model_learns():
     """Gradients pass through it to the layers around it."""
 
@@ -251,63 +370,6 @@ def test_module_misuse():
         LinearAttention(rf.PositiveFeatures(), 4, 16)(*problem("plain")[0])
 
 
-@pytest.fixture
-def graphs():
-    """A backend that counts the graphs it is given."""
-    from torch._dynamo.testing import CompileCounterWithBackend
-
-    torch._dynamo.reset()
-    yield CompileCounterWithBackend("eager")
-    torch._dynamo.reset()
-
-
-COMPILED = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
-
-
-@COMPILED
-@pytest.mark.parametrize("dynamic", [None, True])
-def test_one_graph_compiles_full_attention_of_many_lengths(graphs, dynamic):
-    """Up to the length of a chunk there is one graph beside the first, static one."""
-    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
-    compiled = torch.compile(
-        lambda *inputs: rf.linear_attention(*inputs, phi), fullgraph=True, dynamic=dynamic, backend=graphs
-    )
-    for length in (10, 20, 33, 64, 256):
-        inputs = torch.randn(3, 2, 5, length, 8)
-        torch.testing.assert_close(compiled(*inputs), rf.linear_attention(*inputs, phi))
-    assert graphs.frame_count == (1 if dynamic else 2)
-
-
-@COMPILED
-def test_causal_attention_is_compiled_once_for_each_power_of_two(graphs):
-    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
-    compiled = torch.compile(
-        lambda *inputs: rf.linear_attention(*inputs, phi, is_causal=True), fullgraph=True, dynamic=True, backend=graphs
-    )
-    for batch, length in ((2, 10), (3, 13), (4, 20), (3, 31), (3, 27), (2, 18)):
-        inputs = torch.randn(3, batch, 5, length, 8)
-        torch.testing.assert_close(compiled(*inputs), rf.linear_attention(*inputs, phi, is_causal=True))
-    assert graphs.frame_count == 2
-
-
-@COMPILED
-def test_decoding_is_compiled(graphs):
-    """A state goes in and out of one graph, as from the module itself."""
-    module = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16, heads=5, is_causal=True)
-    compiled = torch.compile(
-        lambda *inputs: module(*inputs[:3], initial_state=inputs[3], return_state=True), fullgraph=True, backend=graphs
-    )
-    _, expected = module(*torch.randn(3, 2, 5, 7, 8), return_state=True)
-    state = expected
-    for _ in range(5):
-        inputs = torch.randn(3, 2, 5, 1, 8)
-        actual, state = compiled(*inputs, state)
-        output, expected = module(*inputs, initial_state=expected, return_state=True)
-        torch.testing.assert_close(actual, output)
-        torch.testing.assert_close(state.weighted, expected.weighted)
-    assert graphs.frame_count <= 2
-
-
 def test_the_feature_map_is_kept_until_a_buffer_changes():
     """Its fingerprint is computed once; every way to change the rows gives a new one."""
     module = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16)
@@ -329,27 +391,6 @@ def test_the_feature_map_is_kept_until_a_buffer_changes():
     assert copy.deepcopy(module).features.arrays["rows"] is not module.rows
 
 
-@pytest.mark.parametrize("which", [(2,), (0, 1), (0,)], ids=str)
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_dtypes_that_autocast_leaves_mixed(is_causal, which):
-    """They are cast to its dtype, as PyTorch does; gradients have the dtypes of the inputs."""
-    module = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16)
-    half = [x.to(torch.bfloat16) for x in torch.randn(3, 2, 4, 7, 8)]
-    mixed = [(x if i in which else x.float()).requires_grad_() for i, x in enumerate(half)]
-    with torch.autocast("cpu", torch.bfloat16):
-        actual = module(*mixed, is_causal=is_causal)
-        assert actual.dtype == exact(*mixed, is_causal=is_causal).dtype == torch.bfloat16
-        assert same_bits(actual.float(), module(*half, is_causal=is_causal).float())
-        saving = torch_autograd.linear_attention(*mixed, module.features, is_causal=is_causal)
-        assert same_bits(saving.float(), actual.float())
-    for output in (actual, saving):
-        gradients = torch.autograd.grad(output.float().square().sum(), mixed)
-        assert [x.dtype for x in gradients] == [x.dtype for x in mixed]
-    for inputs in (mixed, [mixed[0], mixed[1].double(), mixed[2]]):
-        with pytest.raises(TypeError, match="must have one dtype"), torch.autocast("cpu", enabled=inputs is not mixed):
-            module(*inputs)
-
-
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("pair", [False, True])
 def test_offsets_of_packed_sequences_are_tensors_on_the_host(dtype, pair):
@@ -364,7 +405,8 @@ def test_offsets_of_packed_sequences_are_tensors_on_the_host(dtype, pair):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_summands_of_the_logits_that_mask_keys(dtype):
+def test_summands_of_the_logits(dtype):
+    """0 and -inf are a mask, to the bit; any others are those of PyTorch's function."""
     inputs = torch.randn(3, 2, 4, 7, 8)
     phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=inputs[0])
     mask = MASK[:, None, None]
@@ -374,5 +416,11 @@ def test_summands_of_the_logits_that_mask_keys(dtype):
             scaled_dot_product_attention(*inputs, m, is_causal=is_causal, features=phi) for m in (added, mask)
         )
         assert same_bits(actual, expected)
-    with pytest.raises(ValueError, match="must be 0 where a key takes part and -inf"):
-        scaled_dot_product_attention(*inputs, added + 1, features=phi)
+    bias = torch.linspace(-2, 2, 2 * 4 * 7).reshape(2, 4, 1, 7).masked_fill(~mask, -torch.inf)
+    biased = scaled_dot_product_attention(*inputs, bias.to(dtype), features=phi, method="exact")
+    expected = exact(*inputs, bias.to(dtype).float())
+    torch.testing.assert_close(biased, expected)
+    estimated = scaled_dot_product_attention(*inputs, bias.to(dtype), features=phi)
+    assert same_bits(estimated, rf.linear_attention(*inputs, phi, key_bias=bias.to(dtype)[..., 0, :]))
+    with pytest.raises(TypeError, match="multiple values"):
+        scaled_dot_product_attention(*inputs, mask, features=phi, key_mask=MASK[:, None])

@@ -6,42 +6,11 @@ import pytest
 import randfeat as rf
 
 torch = pytest.importorskip("torch", reason="pip install '.[transformers]'")
-transformers = pytest.importorskip("transformers", "5", reason="pip install '.[transformers]'")
-from randfeat.integrations.transformers import calibrate, padding_mask, register  # noqa: E402
+transformers = pytest.importorskip("transformers", "5.4", reason="pip install '.[transformers]'")
+from randfeat.integrations.transformers import calibrate, register  # noqa: E402
+from tests.integrations.small_models import PADDING, TOKENS, bert, distance, hidden, llama  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 16,
-    "initializer_range": 0.13,
-    "max_position_embeddings": 40,
-}
-TOKENS = torch.arange(2 * 9).reshape(2, 9) * 7 % 50
-PADDING = (torch.arange(9) < torch.tensor([[9], [5]])).long()
-
-
-def bert():
-    torch.manual_seed(0)
-    return transformers.BertModel(transformers.BertConfig(**SIZES), add_pooling_layer=False).double().eval()
-
-
-def llama(**options):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, pad_token_id=0, **options)
-    return transformers.LlamaForCausalLM(config).double().eval()
-
-
-def hidden(model, tokens=TOKENS, **options):
-    with torch.no_grad():
-        return model(tokens, **options)[0]
-
-
-def distance(a, b):
-    return float(torch.linalg.norm(a - b) / torch.linalg.norm(b))
 
 
 @pytest.mark.parametrize("make", [bert, llama], ids=["bidirectional", "causal, grouped heads"])
@@ -92,23 +61,6 @@ def test_causal_models_do_not_see_the_future():
     assert not torch.equal(after[:, 6:], before[:, 6:])
 
 
-def test_one_token_at_a_time():
-    """Decoding with a cache gives the logits of the whole sequence; several tokens after a cache are refused."""
-    model = llama()
-    register(num_features=32)
-    model.set_attn_implementation("randfeat")
-    whole = hidden(model)
-    with torch.no_grad():
-        step = model(TOKENS[:, :5], use_cache=True)
-        logits = [step.logits]
-        for i in range(5, 9):
-            step = model(TOKENS[:, i : i + 1], past_key_values=step.past_key_values, use_cache=True)
-            logits.append(step.logits)
-    assert distance(torch.cat(logits, dim=1), whole) < 1e-12
-    with pytest.raises(ValueError, match="2 queries after 9 cached keys"), torch.no_grad():
-        model(TOKENS[:, :2], past_key_values=step.past_key_values, use_cache=True)
-
-
 @pytest.mark.parametrize("options", [{"method": "exact"}, {"window": 9}, {"window": 3}], ids=str)
 def test_exact_and_windows(options):
     """The exact method, and a window over everything, are the exact model; a smaller window is between."""
@@ -122,36 +74,22 @@ def test_exact_and_windows(options):
     error = distance(hidden(model), exact)
     assert (error < 1e-12) == (options != {"window": 3})
     assert error < plain
-    if "window" in options:
-        with torch.no_grad():
-            step = model(TOKENS[:, :5], use_cache=True)
-        with pytest.raises(ValueError, match="use_cache=False"), torch.no_grad():
-            model(TOKENS[:, 5:6], past_key_values=step.past_key_values, use_cache=True)
 
 
-def test_decay_and_decoding():
-    """One token after a cache fades as it does within the sequence."""
-    model = llama()
-    register(num_features=32, decay=0.5)
-    model.set_attn_implementation("randfeat")
-    whole = hidden(model)
-    with torch.no_grad():
-        step = model(TOKENS[:, :8], use_cache=True)
-        last = model(TOKENS[:, 8:], past_key_values=step.past_key_values, use_cache=True).logits
-    assert distance(last, whole[:, 8:]) < 1e-12
-    register(num_features=32)
-    model.set_attn_implementation("randfeat")
-    assert distance(hidden(model), whole) > 1e-2
-
-
-def test_options_of_the_model_are_refused():
+def test_what_cannot_be_registered_is_refused():
     for options, error, message in (
         ({"is_causal": True}, ValueError, "is_causal cannot be given to a model: the model decides"),
         ({"windows": 3}, TypeError, "a model got windows"),
         ({"decay": 0.5, "window": 3}, ValueError, "cannot be combined"),
+        ({"estimator": 3}, TypeError, "must be an Estimator"),
+        ({"rng": "seed"}, TypeError, "rng must be an int"),
+        ({"num_features": 0}, ValueError, "num_features must be a positive integer"),
+        ({"estimator": "no/such/folder"}, FileNotFoundError, "save a model with its attention by .*save_pretrained"),
     ):
         with pytest.raises(error, match=message):
             register(**options)
+    with pytest.raises(ValueError, match=r"no estimator for layer 1, only for \[0\]"):
+        register({0: rf.PositiveFeatures()}, 32).features(1, 4, torch.zeros(1, 4, 9, 8))
 
 
 def test_seeds():
@@ -170,46 +108,66 @@ def test_seeds():
     assert not torch.equal(rows[0][0], rows[0][1])
 
 
-def test_calibration():
-    """An estimator for each layer, fitted to what is not padding; the model is as it was."""
-    model = bert()
-    exact = hidden(model, attention_mask=PADDING)
-    estimators = calibrate(model, {"input_ids": TOKENS, "attention_mask": PADDING}, 32, level="balance")
-    assert set(estimators) == {0, 1}
-    assert all(estimator.batch_shape == (4,) for estimator in estimators.values())
-    assert model.config._attn_implementation == "sdpa"
-    assert torch.equal(hidden(model, attention_mask=PADDING), exact)
-    other = {"input_ids": torch.where(PADDING.bool(), TOKENS, 3), "attention_mask": PADDING}
-    again = calibrate(model, other, 32, level="balance")
-    phi, twin = (found[1].draw(8, 32, rng=0).keys(np.ones((4, 3, 8))) for found in (estimators, again))
-    np.testing.assert_allclose(phi.log_scale, twin.log_scale, rtol=1e-9)
-    register(estimators, 32)
+def test_dropout_is_that_of_the_outputs():
+    """Each entry is zero with the model's probability, or larger; in evaluation all of them are there."""
+    attention = register(num_features=32)
+    module, query = torch.nn.Module(), torch.randn(2, 4, 50, 8, generator=torch.Generator().manual_seed(0))
+    whole, _ = attention(module, query, query, query, None)
+    for share in (0.25, 0.9):
+        torch.manual_seed(0)
+        dropped, _ = attention(module, query, query, query, None, dropout=share)
+        zero = dropped == 0
+        torch.testing.assert_close(dropped[~zero], whole[~zero] / (1 - share))
+        # 3200 entries, each dropped alone: six standard deviations, a false alarm in 5e8
+        assert abs(float(zero.float().mean()) - share) < 6 * (share * (1 - share) / zero.numel()) ** 0.5
+    model = bert(attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
     model.set_attn_implementation("randfeat")
-    assert distance(hidden(model, attention_mask=PADDING), exact) < 1.0
+    expected = hidden(model)
+    assert distance(hidden(model.train()), expected) > 0.1
+    assert torch.equal(hidden(model.eval()), expected)
+    model = bert(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0)
+    model.set_attn_implementation("randfeat")
+    assert torch.equal(hidden(model.train()), expected)
 
 
-def test_refusals():
-    model = bert()
+def test_a_model_is_trained():
+    """The gradient of every weight is that of the exact function of the same features, by differences."""
+    attention = register(num_features=32)
+    model = bert(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0).train()
+    model.set_attn_implementation("randfeat")
+    loss = model(TOKENS, attention_mask=PADDING)[0].square().mean()
+    loss.backward()
+    directions = [torch.randn_like(weight) for weight in model.parameters()]
+    slope = sum(float((weight.grad * d).sum()) for weight, d in zip(model.parameters(), directions, strict=True))
+    ends = []
+    with torch.no_grad():
+        for step in (1e-6, -2e-6):
+            for weight, d in zip(model.parameters(), directions, strict=True):
+                weight += step * d
+            ends.append(float(model(TOKENS, attention_mask=PADDING)[0].square().mean()))
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-6, rtol=1e-5)
+    assert len(attention.drawn) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.parametrize("make", [bert, llama], ids=["bidirectional", "causal"])
+def test_one_graph_compiles_a_model(make):
+    """After one call that draws the features; masks whose kind depends on numbers are refused in one line."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    model, graphs = make(), CompileCounterWithBackend("eager")
     register(num_features=32)
     model.set_attn_implementation("randfeat")
-    with pytest.raises(ValueError, match="pairs of queries and keys"):
-        model(TOKENS, attention_mask=torch.ones(2, 1, 9, 9, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"dropout must be 0, got 0\.1"):
-        model.train()(TOKENS)
-    with pytest.raises(ValueError, match="sliding windows"):
-        padding_mask(2, 9, 9, mask_function=lambda *indices: True)
-    window = transformers.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=4)
-    windowed = transformers.MistralForCausalLM(window).eval()
-    windowed.set_attn_implementation("randfeat")
-    with pytest.raises(ValueError, match="sliding"):
-        windowed(TOKENS)
-    with pytest.raises(ValueError, match=r"no estimator for layer 1, only for \[0\]"):
-        register({0: rf.PositiveFeatures()}, 32).features(1, 4, torch.zeros(1, 4, 9, 8))
-    with pytest.raises(ValueError, match="ungrouped heads"):
-        calibrate(llama(), {"input_ids": TOKENS}, 32)
-    for options, message in (({"estimator": 3}, "must be an Estimator"), ({"rng": None}, "rng must be an int")):
-        with pytest.raises(TypeError, match=message):
-            register(**options)
+    options = {} if make is bert else {"use_cache": False}
+    expected = hidden(model, attention_mask=PADDING, **options)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    assert distance(hidden(compiled, attention_mask=PADDING, **options), expected) < 1e-12
+    assert graphs.frame_count == 1
+    if make is llama:
+        with pytest.raises(Exception, match="give attention_mask, of ones"):
+            hidden(compiled, **options)
+    torch._dynamo.reset()
 
 
 PASSAGES = [

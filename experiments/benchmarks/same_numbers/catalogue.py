@@ -70,7 +70,7 @@ def kernel_numbers(kernel: Any, seed: int, dtype: str) -> dict[str, Any]:
 
 
 def coupling_names() -> list[str]:
-    return [entry.acronyms[0] for entry in rf.catalogue("coupling")]
+    return [name for entry in rf.catalogue("coupling") for name in entry.acronyms]
 
 
 def coupling_cases(seed: int) -> Iterator[Case]:

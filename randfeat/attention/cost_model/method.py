@@ -41,6 +41,7 @@ def attention_method(
     return_state: bool = False,
     causal_offset: int = 0,
     key_lengths: Any = None,
+    key_bias: Any = None,
     key_ends: Any = None,
     cu_seqlens: Any = None,
     decay: Any = None,
@@ -67,8 +68,9 @@ def attention_method(
     problem = Problem.of(
         query, key, value, features,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
-        return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_ends=key_ends,
-        cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window, layout=layout,
+        return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias,
+        key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window,
+        layout=layout,
     )  # fmt: skip
     return faster_method(problem, problem.inputs.value, costs)
 

@@ -13,9 +13,9 @@ from randfeat._array import (
     replace_minus_inf,
     stop_gradient,
 )
-from randfeat.attention.generic import passes
+from randfeat.attention.generic import chunks
 from randfeat.attention.generic.causal import half, merge_second_halves
-from randfeat.attention.generic.passes import pad, power_of_two
+from randfeat.attention.generic.chunks import pad, power_of_two
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
@@ -50,7 +50,7 @@ def near_partial(inputs: Inputs, kernel: Kernel, *, window: int, offset: int, is
     before, after = (
         [x[..., rows, :] for x in around] for rows in (slice(0, earlier + later), slice(earlier + later, None))
     )
-    _, found = fold(step, tuple(before), (query, *after), passes.CAUSAL_CHUNK)
+    _, found = fold(step, tuple(before), (query, *after), chunks.CAUSAL_CHUNK)
     return PartialOutput.concat([nothing, *(PartialOutput(*part) for part in found)])
 
 

@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from randfeat._array import Array, device_of, exp_in_place, namespace
+from randfeat.attention.generic import chunks
 from randfeat.attention.generic.causal import causal_partial
 from randfeat.attention.generic.causal_gradient import key_gradients, query_gradient
-from randfeat.attention.generic.passes import (
-    CAUSAL_CHUNK,
-    CHUNK,
-    append,
-    each_part,
+from randfeat.attention.generic.chunks import (
     fold_state,
-    keys_of,
     pad,
     pad_keys,
     pad_queries,
     power_of_two,
+    rows_at_once,
 )
+from randfeat.attention.generic.passes import append, each_part, keys_of
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
@@ -75,7 +73,9 @@ def full_sweeps(inputs: Inputs, features: FeatureMap, gradient: Array, state: At
         queries, inner, kept, in_query = answered(features, state, query, gradient)
         return seen_from.append(queries.scaled(-kept.shift), inner), (in_query,)
 
-    seen_from, found = fold_state(step, no_queries(inputs, features), (inputs.query, gradient), CHUNK)
+    seen_from, found = fold_state(
+        step, no_queries(inputs, features), (inputs.query, gradient), rows_at_once(inputs.query, chunks.CHUNK)
+    )
     return joined(inputs, [in_query for (in_query,) in found], key_gradients_from(seen_from, inputs, features))
 
 
@@ -97,7 +97,7 @@ def queries_from(state: AttentionState, query: Array, gradient: Array, features:
         _, _, kept, in_query = answered(features, state, query, gradient)
         return in_query, *kept.columns
 
-    return each_part(step, (query, gradient), CHUNK)
+    return each_part(step, (query, gradient), rows_at_once(query, chunks.CHUNK))
 
 
 def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: FeatureMap) -> Parts:
@@ -108,7 +108,7 @@ def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: Feat
         outer, in_values = read_keys(seen_from, keys, with_one(value))
         return key_input_gradients(features, key, value, keys, outer, in_values)
 
-    return each_part(step, inputs.key_columns, CHUNK)
+    return each_part(step, inputs.key_columns, rows_at_once(inputs.key, chunks.CHUNK))
 
 
 def causal_sweeps(
@@ -156,7 +156,7 @@ def forward_sweep(inputs: Inputs, features: FeatureMap, gradient: Array, state: 
     _, paired, rest = inputs.around(0)
     both = paired.num_queries
     columns = (paired.query, *paired.key_columns, gradient[..., :both, :])
-    state, found = fold_state(step, state, columns, CAUSAL_CHUNK)
+    state, found = fold_state(step, state, columns, chunks.CAUSAL_CHUNK)
     if rest.num_queries or not found:
         found += queries_from(state, rest.query, gradient[..., both:, :], features)
     in_query, *kept = (concat(column) for column in zip(*found, strict=True))
@@ -192,9 +192,11 @@ def backward_sweep(
 
     _, paired, rest = inputs.around(0)
     both = paired.num_queries
-    seen_from, _ = fold_state(see, seen_from, (rest.query, *of_queries(both, None)), CHUNK)
+    seen_from, _ = fold_state(
+        see, seen_from, (rest.query, *of_queries(both, None)), rows_at_once(rest.query, chunks.CHUNK)
+    )
     columns = (paired.query, *paired.key_columns, *of_queries(0, both))
-    seen_from, for_keys = fold_state(step, seen_from, columns, CAUSAL_CHUNK, backwards=True)
+    seen_from, for_keys = fold_state(step, seen_from, columns, chunks.CAUSAL_CHUNK, backwards=True)
     return for_keys, seen_from
 
 

@@ -40,6 +40,8 @@ def direct_square(queries: Features, keys: Features, values: Array, bias: Array)
     index = xp.arange(num_keys, **device) - xp.arange(num_queries, **device)[:, None] + (num_queries - 1)
     logs = xp.take(bias, xp.reshape(index, (-1,)), axis=-1)
     logs = xp.reshape(logs, (*bias.shape[:-1], num_queries, num_keys))
+    present = xp.matrix_transpose(peak(keys.log_scale, -1)) > -xp.inf
+    logs = xp.where(present, logs, -xp.inf)  # a masked key does not count among the largest
     top = stop_gradient(peak(logs, -1))
     key_weight, key_top = key_weights(keys)
     query_weight, log_scale = query_weights(queries, key_top)

@@ -129,7 +129,8 @@ class KeySweep(CausalHead):
         per_row, row_slope = side.per_row(units), side.form.row_slope(units)
         responses = block.responses(side, key, scratch)
         factor = side.limits.power(responses.log_scale + per_row)
-        accurate = (np.arange(len(key)) < block.first_bad) & np.isfinite(factor)
+        # a larger factor would make up for features so small that some of their products have underflowed
+        accurate = (np.arange(len(key)) < block.first_bad) & (factor * side.limits.lowest <= 1)
         factor = np.where(accurate, factor, 0).astype(factor.dtype, copy=False)[:, None]
         np.multiply(block.read(responses, scratch, slice(value.shape[-1])), factor, out=in_value)
         inner = scratch.take("gradients", len(key), value.shape[-1] + 1)

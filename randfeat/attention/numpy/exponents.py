@@ -31,16 +31,16 @@ class Limits:
     Exponents are times `exponent_unit`, so that `power(exponent)` is the feature: base 2 where NumPy has a vectorized
     exp2 (AVX-512), else e. In natural units, with s = -log(tiny) and h = -log(eps), `limit` is
 
-        B = (s - 3h)/2        19.8 in float32, 300 in float64.
+        B = min((s - 3h)/2, (s - 3h/2)/3)        19.8 in float32, 218 in float64.
 
     Keys may go without a shift if their features are at most e^B, relative to a common reference e^ρ of their factors
     e^{r_j - ρ}, and each sum over keys T_f = Σ_j φ_jf e^{r_j - ρ} is at least e^{-B}; queries if their features are at
     most e^B and their denominators at least e^{-B}, where features are weighted relative to the largest weight.
 
     Nothing that matters underflows: a factor, weight or feature loses at most e^{-s}. Its partner in the product is at
-    most e^B, so what is lost is at most e^{B-s}, beside a sum of at least e^{-B}: relatively e^{2B-s} = eps³ for each
-    term, and less than eps for all of fewer than 1/eps² terms. Where both the features of the query and of the key are
-    unshifted (causal attention) it is e^{3B-s} at the most, e^{-28}.
+    most e^B, so what is lost is at most e^{B-s}, beside a sum of at least e^{-B}: relatively e^{2B-s}, at most eps³ for
+    each term, and less than eps for all of fewer than 1/eps² terms. In causal attention the features of the query and
+    of the key are both unshifted, and the factor of the key may underflow: e^{3B-s}, at most eps^{3/2}, for each term.
     Nothing overflows: e^B from the query, e^B from the key, and for causal attention e^X, X = h/2, by which factors of
     later keys may exceed the reference, times values up to 1/eps, make e^{s - h - h/2}: room for eps^{-3/2} terms.
 
@@ -66,8 +66,9 @@ class Limits:
         info = np.finfo(dtype)
         power, unit = fastest_power()
         digits = -math.log(info.eps)
-        limit = (-math.log(info.tiny) - 3 * digits) / 2
-        least = math.ceil(math.log(info.tiny) * unit)
+        smallest = -math.log(info.tiny)
+        limit = min((smallest - 3 * digits) / 2, (smallest - 1.5 * digits) / 3)
+        least = math.ceil(-smallest * unit)
         return cls(power, unit, limit * unit, digits / 2 * unit, math.exp(-limit), 1 / float(info.eps), least)
 
     def features(self, exponents: np.ndarray, bound: float = math.inf) -> np.ndarray:

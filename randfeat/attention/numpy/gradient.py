@@ -229,7 +229,7 @@ def pull_keys(
     exponents = scratch.take("exponents", num, width)
     bound = keys.fill(units, exponents)
     table, factor = source.scaled, None
-    if table is not None and bound <= limits.limit and moderate(value, limits, tiny=True).all():
+    if table is not None and bound <= limits.limit and moderate(value, limits).all():
         factor = limits.power(per_row - per_row.dtype.type(source.reference))[:, None]
     else:
         table = source.table

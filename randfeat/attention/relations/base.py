@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-
-from randfeat._array import Array, device_of, namespace
+from randfeat._array import Array, broadcast_shapes, device_of, namespace
 from randfeat.attention.generic.passes import Passed
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.work import Sizes, Work, feature_work
@@ -129,9 +127,9 @@ def as_int(value: Any, name: str) -> int:
 
 def check_leading(name: str, shape: tuple[int, ...], inputs: Inputs) -> None:
     """Leading dimensions that broadcast against those of queries and keys, without adding any."""
-    lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2])
+    lead = broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2])
     try:
-        fits = np.broadcast_shapes(shape, lead) == lead
+        fits = broadcast_shapes(shape, lead) == lead
     except ValueError:
         fits = False
     if not fits:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, host_to, is_on_host, namespace
-from randfeat.attention.generic.passes import Passed, keys_of, pad, pad_keys, pad_queries
+from randfeat.attention.generic.chunks import pad, pad_keys, pad_queries
+from randfeat.attention.generic.passes import Passed, keys_of
 from randfeat.attention.generic.toeplitz import causal_toeplitz, transform_square
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput

@@ -1,11 +1,26 @@
 """Decay: what is remembered of a key fades by a factor at every later position."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, cumulative_sum, device_of, host_to, is_on_host, log_of, namespace
+from randfeat._array import (
+    Array,
+    as_floating,
+    broadcast_shapes,
+    cast,
+    compute_dtype,
+    cumulative_sum,
+    device_of,
+    host_to,
+    is_compiling,
+    is_on_host,
+    log_of,
+    namespace,
+    repeats_to,
+)
 from randfeat.attention.generic.gates import gates_between, remaining, vanishing
 from randfeat.attention.generic.passes import Passed, causal_pass
 from randfeat.attention.inputs import Inputs
@@ -60,19 +75,11 @@ def gate_logs(decay: Any, inputs: Inputs, num_features: int | None) -> Array:
 
     Features are None for exact kernels, which can only fade as a whole.
     """
-    on_host = is_on_host(decay)
-    gates = as_floating(decay, "decay")
-    if on_host and not (np.all(gates >= 0) and np.all(gates <= 1)):
-        raise ValueError(f"decay must be between 0 and 1, got {gates.min()} .. {gates.max()}.")
+    logs = logs_of(decay, inputs.query)
     depth = inputs.key.ndim - (inputs.group is not None)  # dimensions of key as it came
-    shape, keys = tuple(gates.shape), inputs.num_keys
+    shape, keys = tuple(logs.shape), inputs.num_keys
     widths = (1,) if num_features is None else (1, num_features)
-    if on_host:
-        logs = host_to(log_of(gates.astype(np.float64)), inputs.query)
-    else:
-        namespace(gates, inputs.query)
-        logs = log_of(cast(gates, inputs.query.dtype))
-    if len(shape) == depth and shape[-2] in (1, keys) and shape[-1] in widths:
+    if len(shape) == depth and repeats_to(shape[-2], keys) and shape[-1] in widths:
         logs = inputs.per_head(logs, 2, "decay")
     elif len(shape) <= depth - 2:
         logs = inputs.per_head(logs[..., None, None], 2, "decay")
@@ -83,13 +90,29 @@ def gate_logs(decay: Any, inputs: Inputs, num_features: int | None) -> Array:
             + f" with as many dimensions as key, got shape {shape}."
         )
     try:
-        np.broadcast_shapes(logs.shape[:-2], inputs.query.shape[:-2], inputs.key.shape[:-2])
+        broadcast_shapes(logs.shape[:-2], inputs.query.shape[:-2], inputs.key.shape[:-2])
     except ValueError:
         raise ValueError(
             f"decay of shape {shape} does not fit the leading dimensions of query and key, "
             f"{tuple(inputs.query.shape[:-2])} and {tuple(inputs.key.shape[:-2])}."
         ) from None
     return logs
+
+
+def logs_of(decay: Any, like: Array) -> Array:
+    """Logarithms of numbers between 0 and 1 as an array like `like`, in its computing dtype."""
+    xp = namespace(like)
+    if isinstance(decay, float | int) and is_compiling(like):  # a compiler of PyTorch would trace NumPy, too
+        if not 0 <= decay <= 1:
+            raise ValueError("decay must be between 0 and 1.")  # the compiler may hold the number open
+        log = math.log(decay) if decay else -math.inf
+        return xp.full((), log, dtype=compute_dtype(xp, like.dtype), device=device_of(like))
+    gates = as_floating(decay, "decay")
+    if not is_on_host(decay):
+        return log_of(cast(gates, compute_dtype(namespace(gates, like), like.dtype)))
+    if not (np.all(gates >= 0) and np.all(gates <= 1)):
+        raise ValueError(f"decay must be between 0 and 1, got {gates.min()} .. {gates.max()}.")
+    return host_to(log_of(gates.astype(np.float64)), like)
 
 
 def segment_sums(log_gates: Array, start: int, stop: int, num_keys: int) -> Array:

@@ -57,13 +57,15 @@ class Prefix(Relation):
         mask = inputs.key_mask
         if mask is None:
             mask = xp.ones((num_keys,), dtype=xp.bool, **device)
-        mask = xp.concat([xp.zeros((*mask.shape[:-1], num_queries), dtype=xp.bool, **device), mask], axis=-1)
+        mask = zeros_before(mask, num_queries)
+        bias = None if inputs.key_bias is None else rows(zeros_before(inputs.key_bias, num_queries)[..., None], order)
         merged = replace(
             inputs,
             query=rows(beside(inputs.query, num_keys, first=True), order),
             key=rows(beside(inputs.key, num_queries, first=False), order),
             value=rows(beside(inputs.value, num_queries, first=False), order),
             key_mask=rows(mask[..., None], order)[..., 0],
+            key_bias=None if bias is None else bias[..., 0],
         )
         outputs, state = causal_pass(merged, features, state)
         whole = PartialOutput.concat(outputs)
@@ -98,6 +100,12 @@ def beside(x: Array, num: int, *, first: bool) -> Array:
     xp = namespace(x)
     zeros = xp.zeros((*x.shape[:-2], num, x.shape[-1]), dtype=x.dtype, device=device_of(x))
     return xp.concat([x, zeros] if first else [zeros, x], axis=-2)
+
+
+def zeros_before(x: Array, num: int) -> Array:
+    """`x` (..., k) with `num` entries of zero or False before it."""
+    xp = namespace(x)
+    return xp.concat([xp.zeros((*x.shape[:-1], num), dtype=x.dtype, device=device_of(x)), x], axis=-1)
 
 
 def rows(x: Array, index: Array) -> Array:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from randfeat._array import namespace
-from randfeat.attention.generic import passes
+from randfeat.attention.generic import chunks
 from randfeat.attention.generic.near import near_partial
 from randfeat.attention.generic.passes import Passed, causal_pass
 from randfeat.attention.inputs import Inputs
@@ -28,6 +28,8 @@ class Window(Relation):
     def of(cls, option: Any, setting: Setting) -> Self:
         if as_int(option, "window") < 0:
             raise ValueError(f"window must not be negative, got {option}.")
+        if setting.inputs.key_bias is not None:
+            raise ValueError("window cannot be combined with key_bias; a mask of keys is key_mask.")
         return cls(setting.is_causal, setting.offset, width=int(option))
 
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
@@ -62,7 +64,7 @@ class Window(Relation):
         rows = sizes.query_heads * sizes.num_queries + sizes.key_heads * sizes.num_keys
         span = self.width if self.is_causal else 2 * self.width
         near = (
-            sizes.query_heads * sizes.num_queries * min(span + passes.CAUSAL_CHUNK, sizes.num_keys) if self.width else 0
+            sizes.query_heads * sizes.num_queries * min(span + chunks.CAUSAL_CHUNK, sizes.num_keys) if self.width else 0
         )
         exact = pair_work(sizes, near, passes=2)
         return exact | feature_work(sizes, rows if self.is_causal else 2 * rows, is_causal=True)

@@ -1,0 +1,54 @@
+"""A model's attention in a file beside the weights, and the mark in the model's config that asks for it."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import torch
+
+from randfeat.storage.objects import encode
+
+FILE = "randfeat.npz"
+MARK = "randfeat_calibration"
+"""Attribute of a config: the digest of the estimators, or of the whole attention, that the model is to run with."""
+
+_KNOWN: set[str] = set()
+"""Digests of all that was registered in this process."""
+
+
+def digest(thing: Any) -> str:
+    """A digest of estimators and parameters: equal for what is equal after `save` and `load`."""
+    arrays: dict[str, np.ndarray] = {}
+    header = json.dumps(encode(thing, arrays), sort_keys=True)
+    result = hashlib.sha256(header.encode())
+    for name, array in arrays.items():
+        result.update(repr((name, array.shape, str(array.dtype))).encode() + np.ascontiguousarray(array).tobytes())
+    return result.hexdigest()
+
+
+def note_known(thing: Any) -> None:
+    """Let models run that are marked with the digest of `thing`."""
+    try:
+        _KNOWN.add(digest(dict(thing) if isinstance(thing, dict) else thing))
+    except TypeError:
+        return  # of a class that files do not have, so no file will ask for it
+
+
+def check_known(module: torch.nn.Module) -> None:
+    """ValueError for a layer of a model whose calibration has not been registered in this process."""
+    mark = getattr(getattr(module, "config", None), MARK, None)
+    if mark is not None and mark not in _KNOWN:
+        raise ValueError(
+            "this model was calibrated, and its calibration is missing: call register(folder) with the folder that has "
+            f"its {FILE}, or register(randfeat.load(file)) with saved estimators, or calibrate it again. To run it "
+            f"with other features, del model.config.{MARK}."
+        )
+
+
+def set_mark(model: torch.nn.Module, mark: str) -> None:
+    """Mark the configs of the model and of its parts, which are saved with it."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None:
+            setattr(config, MARK, mark)

@@ -1,0 +1,43 @@
+"""Small models of transformers from their configurations, with weights from a seed."""
+
+import torch
+import transformers
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 16,
+    "initializer_range": 0.13,
+    "max_position_embeddings": 40,
+}
+TOKENS = torch.arange(2 * 9).reshape(2, 9) * 7 % 50
+PADDING = (torch.arange(9) < torch.tensor([[9], [5]])).long()
+
+
+def bert(**options):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SIZES | options)
+    return transformers.BertModel(config, add_pooling_layer=False).double().eval()
+
+
+def llama(**options):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SIZES | options, num_key_value_heads=2, pad_token_id=0)
+    return transformers.LlamaForCausalLM(config).double().eval()
+
+
+def mistral(sliding_window):
+    torch.manual_seed(0)
+    config = transformers.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=sliding_window)
+    return transformers.MistralForCausalLM(config).double().eval()
+
+
+def hidden(model, tokens=TOKENS, **options):
+    with torch.no_grad():
+        return model(tokens, **options)[0]
+
+
+def distance(a, b):
+    return float(torch.linalg.norm(a - b) / torch.linalg.norm(b))

@@ -1,0 +1,128 @@
+"""Compiled and exported: one graph for all lengths and batches, with the numbers of the function itself."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import randfeat as rf
+
+torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
+from randfeat.integrations.torch import LinearAttention  # noqa: E402
+
+SIZES = (2, 10), (3, 20), (2, 33), (3, 64), (2, 300)  # batch and length: within a chunk, and more than one
+
+
+@pytest.fixture
+def graphs():
+    """A backend that counts the graphs it is given."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    yield CompileCounterWithBackend("eager")
+    torch._dynamo.reset()
+
+
+def check_outputs_and_gradients(compiled, function, batch, length, *, autocast=False):
+    inputs = [torch.randn(batch, 4, length, 8, requires_grad=True) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        results = [attend(*inputs) for attend in (compiled, function)]
+    gradient = torch.randn_like(results[0])
+    found = [torch.autograd.grad(result, inputs, gradient) for result in results]
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_one_graph_serves_all_lengths_and_batches(graphs, is_causal):
+    """PyTorch takes the first sizes for fixed, and opens them at the second ones, unless it is told `dynamic=True`."""
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
+    attend = lambda *inputs: rf.linear_attention(*inputs, phi, is_causal=is_causal)  # noqa: E731
+    compiled = torch.compile(attend, fullgraph=True, backend=graphs)
+    for batch, length in SIZES:
+        check_outputs_and_gradients(compiled, attend, batch, length)
+    assert graphs.frame_count == 2
+
+
+def test_one_graph_with_states_gates_and_masks_under_autocast(graphs):
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, heads=4, rng=0, is_causal=True, decay=0.9)
+    _, state = module(*torch.randn(3, 1, 4, 7, 8), return_state=True)
+
+    def attend(*inputs):
+        mask = torch.arange(inputs[1].shape[-2]) != 3
+        output, after = module(*inputs, initial_state=state, return_state=True, key_mask=mask)
+        return torch.cat([output, after.weighted / after.total], dim=-2)
+
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend=graphs)
+    for batch, length in SIZES[1:]:
+        check_outputs_and_gradients(compiled, attend, batch, length, autocast=True)
+    assert graphs.frame_count == 1
+
+
+def test_decoding_is_compiled(graphs):
+    """A state goes in and out of one graph, as from the module itself."""
+    module = LinearAttention(rf.PositiveFeatures(), dim=8, num_features=16, heads=5, is_causal=True)
+    compiled = torch.compile(
+        lambda *inputs: module(*inputs[:3], initial_state=inputs[3], return_state=True), fullgraph=True, backend=graphs
+    )
+    _, expected = module(*torch.randn(3, 2, 5, 7, 8), return_state=True)
+    state = expected
+    for _ in range(5):
+        inputs = torch.randn(3, 2, 5, 1, 8)
+        actual, state = compiled(*inputs, state)
+        output, expected = module(*inputs, initial_state=expected, return_state=True)
+        torch.testing.assert_close(actual, output)
+        torch.testing.assert_close(state.weighted, expected.weighted)
+    assert graphs.frame_count <= 2
+
+
+def test_the_operator_keeps_the_rules_of_pytorch():
+    """Its schema, its shapes and its gradient, as `torch.library.opcheck` tests them."""
+    from randfeat.attention.generic.causal_operator import operator
+
+    state = [torch.full((2, 1, 1), -torch.inf), torch.zeros(2, 6, 3), torch.zeros(2, 6, 1)]
+    columns = [torch.randn(2, 5, width, requires_grad=True) for width in (6, 1, 6, 6, 3)]
+    torch.library.opcheck(operator, ([*state, *columns],))
+
+
+LOADED = """
+import sys, torch
+if sys.argv[3] == "True":
+    import randfeat.integrations.torch
+program, (inputs, expected) = torch.export.load(sys.argv[1]), torch.load(sys.argv[2])
+torch.testing.assert_close(program.module()(*inputs), expected)
+"""
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_exported_programs_run_in_another_process_at_other_lengths(tmp_path, is_causal):
+    """Full attention needs no randfeat there; the operator of causal attention needs its import."""
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, heads=4, is_causal=is_causal).eval()
+    sizes = {0: torch.export.Dim("batch", min=2), 2: torch.export.Dim("length", min=2)}
+    program = torch.export.export(module, tuple(torch.randn(3, 2, 4, 10, 8)), dynamic_shapes=(sizes,) * 3)
+    torch.export.save(program, tmp_path / "attention.pt2")
+    inputs = tuple(torch.randn(3, 3, 4, 300, 8))
+    torch.save((inputs, module(*inputs)), tmp_path / "results.pt")
+    arguments = [tmp_path / "attention.pt2", tmp_path / "results.pt", str(is_causal)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", LOADED, *map(str, arguments)], check=True, env=environment)
+
+
+def test_compiling_warns_of_nothing(graphs, recwarn):
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16)
+    torch.compile(module, fullgraph=True, backend=graphs)(*torch.randn(3, 2, 4, 10, 8))
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_numbers_of_decay_compile_as_they_are(graphs):
+    """Also gates given as an array keep their digits under inputs in half precision."""
+    inputs = torch.randn(3, 1, 2, 40, 8).bfloat16()
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=inputs)
+    attend = lambda decay: rf.linear_attention(*inputs, phi, is_causal=True, decay=decay)  # noqa: E731
+    compiled = torch.compile(attend, fullgraph=True, backend=graphs)
+    torch.testing.assert_close(compiled(0.99), attend(0.99))
+    one_unit = {"rtol": torch.finfo(torch.bfloat16).eps, "atol": 1e-5}
+    torch.testing.assert_close(attend(torch.tensor([0.99, 0.9])), attend([0.99, 0.9]), **one_unit)
+    with pytest.raises(Exception, match="decay must be between 0 and 1"):
+        compiled(1.5)
