@@ -1,0 +1,172 @@
+"""The stated bounds on the error of Gram matrices and pairwise values: any offset, scale and clusters, every library."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import randfeat as rf
+from randfeat.kernels import distances
+from tests.arrays import asarray, eps_of, to_numpy
+
+# Each kernel with c = max(|L'(0)|, 1/e) where its Gram matrix may be expanded, else None.
+ISOTROPIC = {
+    rf.GaussianKernel(): 0.5,
+    rf.GaussianKernel(0.37): 0.5,
+    rf.RationalQuadraticKernel(0.7, 1.9): 0.5,
+    rf.RationalQuadraticKernel(0.05): 0.5,
+    rf.MaternKernel(1.5, 0.7): 1.5,
+    rf.MaternKernel(2.5): 2.5 / 3,
+    rf.MaternKernel(0.5): None,
+    rf.MaternKernel(1.2): None,
+    rf.MaternKernel(0.05): None,
+    rf.ExponentialKernel(1.3): None,
+    rf.ExponentialPowerKernel(2.0): 1.0,
+    rf.ExponentialPowerKernel(1.4): None,
+    rf.ExponentialPowerKernel(0.1, 0.8): None,
+}
+SEPARABLE = (rf.LaplacianKernel(0.9), rf.CauchyKernel())
+KERNELS = (*ISOTROPIC, *SEPARABLE)
+BESSEL = (rf.MaternKernel(1.2), rf.MaternKernel(0.05))  # NumPy only
+
+
+def bounds(kernel, dim, dtype):
+    """The bounds for a Gram matrix and for pairs: of distances, and 8 eps for the evaluation of the kernel's function.
+
+    SciPy's Bessel function, in float64, has 64 eps.
+    """
+    eps = eps_of(dtype)
+    if kernel in SEPARABLE:
+        return 8 * dim * eps, 8 * dim * eps
+    slope, evaluation = ISOTROPIC[kernel], 8 * eps + (64 * eps_of("float64") if kernel in BESSEL else 0)
+    pairs = (dim + 4) * eps + evaluation
+    return (max(pairs, 32 * (dim + 6) * eps * slope + evaluation) if slope else pairs), pairs
+
+
+def exact(kernel, x, y):
+    """The Gram matrix from differences in the longest floating point there is, whose squares are in range."""
+    difference = (x[:, None, :].astype(np.longdouble) - y.astype(np.longdouble)) / np.longdouble(kernel.length_scale)
+    with np.errstate(over="ignore", under="ignore"):
+        values = of_differences(kernel, np.abs(difference))
+    return values.astype(np.float64)
+
+
+def of_differences(kernel, delta):
+    """The definitions of the kernels, (n, k, d) -> (n, k)."""
+    if isinstance(kernel, rf.LaplacianKernel):
+        return np.exp(-delta.sum(-1))
+    if isinstance(kernel, rf.CauchyKernel):
+        return np.prod(1 / (1 + delta**2), axis=-1)
+    square = np.sum(delta**2, axis=-1)
+    distance = np.sqrt(square)
+    match kernel:
+        case rf.GaussianKernel():
+            return np.exp(-square / 2)
+        case rf.RationalQuadraticKernel():
+            return np.exp(-kernel.alpha * np.log1p(square / (2 * kernel.alpha)))
+        case rf.ExponentialKernel():
+            return np.exp(-distance)
+        case rf.ExponentialPowerKernel():
+            return np.exp(-(distance**kernel.power))
+        case rf.MaternKernel(smoothness=0.5):
+            return np.exp(-distance)
+        case rf.MaternKernel(smoothness=1.5):
+            return (1 + np.sqrt(3) * distance) * np.exp(-np.sqrt(3) * distance)
+        case rf.MaternKernel(smoothness=2.5):
+            return (1 + np.sqrt(5) * distance + 5 * square / 3) * np.exp(-np.sqrt(5) * distance)
+    return bessel(kernel.smoothness, np.sqrt(2 * kernel.smoothness) * distance.astype(np.float64))
+
+
+def bessel(nu, a):
+    """`2^{1-ν}/Γ(ν) a^ν K_ν(a)`, by its series where a is tiny."""
+    from scipy.special import gamma, kv
+
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        value = 2 ** (1 - nu) / gamma(nu) * a**nu * kv(nu, a)
+    near = 1 - gamma(1 - nu) / gamma(1 + nu) * (a / 2) ** (2 * nu) if nu < 1 else np.ones_like(a)
+    return np.where(a < 1e-8, near, np.where(a > 700, 0.0, value))
+
+
+def hostile(seed, dim, dtype, shape=None):
+    """Two sets of rows: any offset, any scale, clusters at any distance, equal rows, rows that nearly are."""
+    rng = np.random.default_rng(seed)
+    largest = 1e-3 * float(np.finfo(dtype).max)
+    scale = 10.0 ** rng.uniform(-3, 2)
+    offset = 10.0 ** rng.choice([-9.0, *rng.uniform(0, 9, 2), rng.uniform(9, np.log10(largest))])
+    gap = 10.0 ** rng.choice([-9.0, *rng.uniform(0, 9, 2), rng.uniform(9, np.log10(largest))])
+    n, k = shape or rng.integers(1, 12, 2)
+    if rng.random() < 0.3 and not shape:
+        k = n
+    x = scale * rng.standard_normal((n, dim)) + offset * rng.choice([0, 1]) + gap * rng.integers(0, 3, (n, 1))
+    y = scale * rng.standard_normal((k, dim)) + offset * rng.choice([0, 1]) + gap * rng.integers(0, 3, (k, 1))
+    close = rng.integers(0, n, k)
+    near = x[close] * (1 + 10.0 ** rng.uniform(-17, -3, (k, 1))) + rng.choice([0, 1e-30, 1e-6, 1.0])
+    y = np.where(rng.random((k, 1)) < 0.5, near, y)
+    return x.astype(dtype), y.astype(dtype)
+
+
+def worst(kernel, x, y, dtype):
+    """The largest errors of the Gram matrix and of pairs, in units of their bounds."""
+    dim, expected = x.shape[-1], exact(kernel, to_numpy(x).astype(dtype), to_numpy(y).astype(dtype))
+    with np.errstate(over="ignore", under="ignore"):
+        found = kernel(x, y), kernel.pairwise(x[:, None, :], y[None, :, :])
+    assert all(values.dtype == x.dtype for values in found)
+    errors = (np.abs(to_numpy(values) - expected) for values in found)
+    return [np.max(error) / bound for error, bound in zip(errors, bounds(kernel, dim, dtype), strict=True)]
+
+
+@given(seed=st.integers(0, 2**32), dim=st.sampled_from([1, 2, 3, 8, 40]), kernel=st.sampled_from(KERNELS))
+@settings(max_examples=300)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kernel_keeps_its_bound(dtype, seed, dim, kernel):
+    """Values are at most 1, and the docstrings say how many eps they err by."""
+    gram, pairs = worst(kernel, *hostile(seed, dim, dtype), dtype)
+    assert gram <= 1, "the Gram matrix"
+    assert pairs <= 1, "pairs"
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel not in BESSEL], ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_library_keeps_it(xp, kernel, dtype):
+    for seed in range(4):
+        x, y = hostile(seed, 3, dtype, shape=(7, 9))
+        assert max(worst(kernel, asarray(xp, x, dtype), asarray(xp, y, dtype), dtype)) <= 1, seed
+
+
+@pytest.mark.parametrize("lead", [((), ()), ((3,), ()), ((2, 1), (3,))], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [(6, 6), (5, 300)], ids=str)
+def test_every_layout_keeps_it(monkeypatch, rng, lead, dtype, size):
+    """One part of a batch has its clusters far apart; blocks of few rows in cache, few pairs at once."""
+    monkeypatch.setattr(distances, "IN_CACHE", 64)
+    monkeypatch.setattr(distances, "PAIRS", 32)
+    x, y = (rng.standard_normal((*at, n, 4)) for at, n in zip(lead, size, strict=True))
+    x[..., -1:, :] += 1e5
+    y[..., -2:, :] += 1e5
+    y[..., 0, :] = x.reshape(-1, 4)[-2] + 0.3
+    x, y = x.astype(dtype), y.astype(dtype)
+    kernel = rf.GaussianKernel()
+    gram = kernel(x, y)
+    for at in np.ndindex(gram.shape[:-2]):
+        parts = (np.broadcast_to(z, (*gram.shape[:-2], *z.shape[-2:]))[at] for z in (x, y))
+        assert np.max(np.abs(gram[at] - exact(kernel, *parts))) <= bounds(kernel, 4, dtype)[0]
+
+
+@pytest.mark.parametrize("mistake", ["SMALL", "SMALL_IN_DOUBLE"])
+def test_an_expansion_that_cancels_is_seen(monkeypatch, mistake):
+    """Larger squares than the proof allows; the clusters are such that many pairs are near, and few."""
+    monkeypatch.setattr(distances, mistake, getattr(distances, mistake) * 1e6)
+    found = [max(worst(rf.GaussianKernel(), *hostile(seed, 3, "float32"), "float32")) for seed in range(200)]
+    assert max(found) > 1
+
+
+def test_numbers_out_of_range_stay_in_their_row():
+    """NaN, also beside infinity, spoils its row; an infinite distance has the value 0."""
+    x = np.array([[0.0, 1.0], [np.nan, np.inf], [np.inf, 0.0], [3e200, -3e200]])
+    for kernel in KERNELS:
+        with np.errstate(invalid="ignore", over="ignore"):
+            gram, pairs = kernel(x, x[[0, 3]]), kernel.pairwise(x[:, None], x[[0, 3]])
+        for values in (gram, pairs):
+            assert np.all(np.isnan(values[1]))
+            assert np.all(values[2] == 0)
+            assert values[0, 0] == values[3, 1] == 1, kernel
