@@ -26,6 +26,7 @@ from randfeat._array.arithmetic import (
 )
 from randfeat._array.autocast import autocast_dtype, own_precision
 from randfeat._array.conversion import (
+    as_double,
     as_floating,
     as_host,
     as_integers,
@@ -77,6 +78,7 @@ __all__ = [
     "Drawn",
     "as_bool",
     "as_count",
+    "as_double",
     "as_floating",
     "as_generator",
     "as_host",
