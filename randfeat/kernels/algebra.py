@@ -32,6 +32,10 @@ class CombinedKernel(Kernel):
     def has_logarithm(self) -> bool:
         return all(part.has_logarithm for part in self.parts)
 
+    @property
+    def shift_invariant(self) -> bool:
+        return all(part.shift_invariant for part in self.parts)
+
     @abc.abstractmethod
     def _combine(self, values: Any) -> Any:
         """The value of this kernel, from the values of its parts."""
@@ -140,6 +144,10 @@ class ScaledKernel(Kernel):
     def has_logarithm(self) -> bool:
         return self.base.has_logarithm
 
+    @property
+    def shift_invariant(self) -> bool:
+        return self.base.shift_invariant
+
     def _gram(self, x: Array, y: Array) -> Array:
         return self.factor * self.base._gram(x, y)
 
@@ -190,6 +198,10 @@ class ArdKernel(Kernel):
     @property
     def has_logarithm(self) -> bool:
         return self.base.has_logarithm
+
+    @property
+    def shift_invariant(self) -> bool:
+        return self.base.shift_invariant
 
     def divide(self, x: Array) -> Array:
         """`x/ℓ`, for x (..., d)."""

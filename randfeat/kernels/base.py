@@ -34,6 +34,11 @@ class Kernel(Hinted, abc.ABC):
         """Whether all values are positive, and `log_gram` and `log_pairwise` give their logarithms."""
         return False
 
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether `k(x + c, y + c) = k(x, y)` for all c."""
+        return False
+
     @abc.abstractmethod
     def _gram(self, x: Array, y: Array) -> Array:
         """(..., n, d), (..., k, d) -> (..., n, k), in the dtype to compute in."""

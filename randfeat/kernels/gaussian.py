@@ -39,6 +39,10 @@ class GaussianKernel(SoftmaxFamily):
         """`x / ℓ`, rounded once."""
         return x if self.length_scale == 1 else x / self.length_scale
 
+    @property
+    def shift_invariant(self) -> bool:
+        return True
+
     def log_envelope(self, sqnorm: Any) -> Any:
         """`-|x|²/2`."""
         return -sqnorm / 2

@@ -54,6 +54,10 @@ class ShiftInvariantKernel(Kernel):
         """The kernel from the squares of the coordinates of δ, (..., d) -> (...)."""
 
     @property
+    def shift_invariant(self) -> bool:
+        return True
+
+    @property
     def unit_factor(self) -> float:
         """`1/ℓ`."""
         return 1 / self.length_scale

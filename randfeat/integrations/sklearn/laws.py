@@ -103,6 +103,19 @@ class Law:
             name = "spectral" if isinstance(self.kernel, kernels.ShiftInvariantKernel | kernels.SoftmaxFamily) else name
         return isinstance(name, str) and name in WAVES_AND_EXPONENTIALS
 
+    @property
+    def can_shift(self) -> bool:
+        """Whether features of shifted inputs have the same law: a kernel of x - y, and no parameters that have a place."""
+        if isinstance(self.estimator, Estimator):
+            return is_stationary(self.estimator)
+        return self.kernel_of(1.0).shift_invariant
+
+    def kernel_of(self, gamma: float) -> Kernel:
+        """The kernel, with this gamma where it has one."""
+        if isinstance(self.estimator, Estimator):
+            return self.estimator.kernel
+        return KERNELS[self.kernel].make(gamma, self.degree, self.coef0) if isinstance(self.kernel, str) else self.kernel
+
     def check(self) -> None:
         """Raise ValueError or TypeError for unknown names, and for parameters that an object already carries."""
         if isinstance(self.estimator, Estimator):
@@ -145,9 +158,7 @@ def resolve_law(law: Law, gamma: float, width: int, sample: Callable[[], np.ndar
     """
     if isinstance(law.estimator, Estimator):
         return law.estimator
-    kernel, name = law.kernel, law.estimator
-    if isinstance(kernel, str):
-        kernel = KERNELS[law.kernel].make(gamma, law.degree, law.coef0)
+    kernel, name = law.kernel_of(gamma), law.estimator
     if name == "auto":
         name = natural_estimator(kernel)
     cls = estimator_classes()[name]
@@ -208,6 +219,14 @@ def kernel_classes() -> dict[str, str]:
 def snake_case(name: str) -> str:
     """`optimal_positive` for `OptimalPositive`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def is_stationary(estimator: Estimator) -> bool:
+    """Whether an estimator is made of waves alone, of kernels of x - y: its error depends on x - y, too."""
+    if isinstance(estimator, FourierEstimator):
+        return estimator.kernel.shift_invariant
+    parts = getattr(estimator, "parts", None) or [part for part in [getattr(estimator, "base", None)] if part]
+    return bool(parts) and estimator.kernel.shift_invariant and all(map(is_stationary, parts))
 
 
 def check_symmetric(estimator: Estimator | type[Estimator]) -> None:
