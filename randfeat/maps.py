@@ -232,7 +232,9 @@ class FeatureMap:
     def redraw(self, rng: Any = None) -> "FeatureMap":
         """A new, independent map of the same estimator, shape, namespace, dtype and device."""
         phi = self.estimator.draw(self.dim, self.num_features, rng=rng, like=self._first, batch_shape=self.batch_shape)
-        return replace(phi, arrays={**phi.arrays, **{name: self.arrays[name] for name in self.arrays if name == ORIGIN}})
+        return replace(
+            phi, arrays={**phi.arrays, **{name: self.arrays[name] for name in self.arrays if name == ORIGIN}}
+        )
 
     def _forms(self, x: Array) -> list[ExponentialForm | FourierForm] | None:
         """The form of each map of the batch in the dtype of x, or None if `blockwise_features` cannot be used."""

@@ -135,7 +135,9 @@ def test_single_precision_is_double_precision_rounded_once(xp, dtype, noise, off
     double = replace(double, weights=to_numpy(prior.weights))
     expected = double.given(x.astype(float), y.astype(float), noise_variance=noise, rng=2)(to_numpy(there))
     assert found(there).dtype == there.dtype
-    rounding = 1e-16 * 60 * np.max(np.abs(to_numpy(found.update))) * 60  # of sums of 60 terms, in the solve and after it
+    rounding = (
+        1e-16 * 60 * np.max(np.abs(to_numpy(found.update))) * 60
+    )  # of sums of 60 terms, in the solve and after it
     np.testing.assert_allclose(to_numpy(found(there)), expected, rtol=eps_of(dtype), atol=rounding)
     at_points = to_numpy(found(asarray(xp, x, dtype)))
     assert np.max(np.abs(at_points - y[:, None])) < 8 * np.sqrt(noise) + 1e-3

@@ -35,11 +35,11 @@ def sqdist(x: Array, y: Array, length_scale: float) -> Array:
     at 1, 1.2e-7 or 2.2e-16; d eps must be small.
 
     Proof: let a, b be the vectors from the mean of y, over ℓ, and r² = |a|² + |b|². Each is rounded twice, which
-    changes s by at most 8 u r², u = eps/2. The three sums of d products err by 2 d u r², two additions by 3 u r². So the
-    expansion `|a|² + |b|² - 2 a·b` errs by less than `(d + 6) eps r²`. It is taken where `r² <= 32 max(s, 1)`. All other
-    pairs are subtracted, with errors of at most `(d + 4) eps s / 2`. If they are many, float32 NumPy arrays are expanded
-    in float64, others are subtracted coordinate by coordinate, which takes longer. If x and y have equally many rows,
-    x_i and y_i are always subtracted, so s is exactly 0 where they are equal.
+    changes s by at most 8 u r², u = eps/2. The three sums of d products err by 2 d u r², two additions by 3 u r². So
+    the expansion `|a|² + |b|² - 2 a·b` errs by less than `(d + 6) eps r²`. It is taken where `r² <= 32 max(s, 1)`. All
+    other pairs are subtracted, with errors of at most `(d + 4) eps s / 2`. If they are many, float32 NumPy arrays are
+    expanded in float64, others are subtracted coordinate by coordinate, which takes longer. If x and y have equally
+    many rows, x_i and y_i are always subtracted, so s is exactly 0 where they are equal.
 
     Limits: `(x - y)/ℓ` must be in the range of the dtype. If its square is not, s is inf or 0.
     """

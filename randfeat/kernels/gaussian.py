@@ -16,8 +16,8 @@ class GaussianKernel(SoftmaxFamily):
     length_scale : ℓ, positive, in the units of the inputs; scikit-learn's `gamma` is `1 / 2ℓ²`.
 
     Error: at most `16 (d + 7) eps` for values of the Gram matrix and `(d + 8) eps / 2` for those of `pairwise`, for
-    inputs of any offset and size, in clusters or not; eps is 1.2e-7 for float32 and 2.2e-16 for float64. The error of the
-    squared distance is that of `kernels.distances.sqdist`. The diagonal of k(x, x) is exactly 1.
+    inputs of any offset and size, in clusters or not; eps is 1.2e-7 for float32 and 2.2e-16 for float64. The proof
+    stands at `kernels.distances.sqdist`. The diagonal of k(x, x) is exactly 1.
     Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", section 4.2.
 
     >>> import numpy as np

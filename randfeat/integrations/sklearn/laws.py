@@ -105,7 +105,7 @@ class Law:
 
     @property
     def can_shift(self) -> bool:
-        """Whether features of shifted inputs have the same law: a kernel of x - y, and no parameters that have a place."""
+        """Whether features of shifted inputs have the same law: a kernel of x - y, no parameters with a place."""
         if isinstance(self.estimator, Estimator):
             return is_stationary(self.estimator)
         return self.kernel_of(1.0).shift_invariant
@@ -114,7 +114,9 @@ class Law:
         """The kernel, with this gamma where it has one."""
         if isinstance(self.estimator, Estimator):
             return self.estimator.kernel
-        return KERNELS[self.kernel].make(gamma, self.degree, self.coef0) if isinstance(self.kernel, str) else self.kernel
+        return (
+            KERNELS[self.kernel].make(gamma, self.degree, self.coef0) if isinstance(self.kernel, str) else self.kernel
+        )
 
     def check(self) -> None:
         """Raise ValueError or TypeError for unknown names, and for parameters that an object already carries."""
