@@ -156,6 +156,23 @@ def test_ridge_does_not_depend_on_an_offset_of_the_inputs(how, dtype, offset):
 
 
 @pytest.mark.parametrize("how", ["fit", "blocks", "two targets"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shift", [1e4, 1e6, 1e8, 1.7e9])
+def test_ridge_does_not_depend_on_the_mean_of_the_target(how, dtype, shift):
+    """To six digits, or to the rounding of y + c; predictions are float64 if the target is."""
+    X = rows().astype(dtype)
+    y = target(rows())
+    expected, found = report(how, X, y), report(how, X, y + shift, 1.0, shift)
+    rounding = 1e-6 + 1000 * np.spacing(shift)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rounding, atol=rounding * np.max(np.abs(theirs)))
+    model = model_of(how, X, y + shift)
+    assert all(z.dtype == np.float64 for z in model.predict(X, return_std=True))
+    assert model_of(how, X, (y + shift).astype(np.float32)).predict(X).dtype == dtype
+    assert model_of(how, X, np.round(100 * (y + shift)).astype(int)).predict(X).dtype == np.float64
+
+
+@pytest.mark.parametrize("how", ["fit", "blocks", "two targets"])
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("scale", [1e-6, 1e6, -3.0])
 def test_ridge_follows_multiples_of_the_target(how, scale, intercept):
