@@ -163,6 +163,28 @@ def test_an_expansion_that_cancels_is_seen(monkeypatch, mistake):
     assert max(found) > 1
 
 
+@pytest.mark.parametrize("kernel", [*[*ISOTROPIC][:7], *SEPARABLE], ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_length_scale_for_each_coordinate(xp, kernel, dtype):
+    """Differences are divided: the bound is that of d + 2 coordinates; also of sums, products and multiples."""
+    scales, inner = np.array([0.3, 1.7, np.inf]), np.array([1.1, 0.9, 2.0])
+    for seed in range(4):
+        x, y = hostile(seed, 3, dtype, shape=(7, 9))
+        near = exact(kernel, x / scales.astype(np.longdouble) / inner, y / scales.astype(np.longdouble) / inner)
+        both = rf.kernels.ArdKernel(rf.kernels.ArdKernel(kernel, tuple(inner)), tuple(scales))
+        cases = {
+            both: near,
+            rf.kernels.ArdKernel(2.0 * kernel + kernel * kernel, tuple(scales * inner)): 2 * near + near * near,
+        }
+        gram, pairs = bounds(kernel, 5, dtype)
+        for ard, expected in cases.items():
+            with np.errstate(over="ignore", under="ignore"):
+                a, b = asarray(xp, x, dtype), asarray(xp, y, dtype)
+                found, found_pairs = to_numpy(ard(a, b)), to_numpy(ard.pairwise(a[:, None, :], b[None, :, :]))
+            assert np.max(np.abs(found - expected)) <= 5 * gram, (seed, ard)
+            assert np.max(np.abs(found_pairs - expected)) <= 5 * pairs, (seed, ard)
+
+
 def test_numbers_out_of_range_stay_in_their_row():
     """NaN, also beside infinity, spoils its row; an infinite distance has the value 0."""
     x = np.array([[0.0, 1.0], [np.nan, np.inf], [np.inf, 0.0], [3e200, -3e200]])

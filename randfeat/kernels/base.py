@@ -47,6 +47,14 @@ class Kernel(Hinted, abc.ABC):
     def _pairwise(self, x: Array, y: Array) -> Array:
         """One number per pair, broadcasting over (..., d), in the dtype to compute in."""
 
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        """The Gram matrix of x/scales and y/scales, (d,) or a number; kernels of x - y divide differences."""
+        return self._gram(x / scales, y / scales)
+
+    def _log_gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        """The logarithm of `_gram_over`."""
+        return self._log_gram(x / scales, y / scales)
+
     def _log_gram(self, x: Array, y: Array) -> Array:
         raise TypeError(f"{self!r} gives no logarithms (has_logarithm is False); call it for its values.")
 

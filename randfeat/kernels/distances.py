@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -27,7 +27,7 @@ IN_CACHE = 2**16  # entries of a matrix that several passes go over
 PAIRS = 2**18  # numbers in the pairs of vectors that are subtracted at once
 
 
-def sqdist(x: Array, y: Array, length_scale: float) -> Array:
+def sqdist(x: Array, y: Array, length_scale: Any) -> Array:
     """`|x_i - y_j|² / ℓ²`, (..., n, d), (..., k, d) -> (..., n, k), never negative.
 
     Error: at most `32 (d + 6) eps max(s, 1)` for a squared distance s over ℓ²: so many ulps of the squared distance, or
@@ -41,6 +41,8 @@ def sqdist(x: Array, y: Array, length_scale: float) -> Array:
     expanded in float64, others are subtracted coordinate by coordinate, which takes longer. If x and y have equally
     many rows, x_i and y_i are always subtracted, so s is exactly 0 where they are equal.
 
+    length_scale : ℓ, or an array (d,), one for each coordinate.
+
     Limits: `(x - y)/ℓ` must be in the range of the dtype. If its square is not, s is inf or 0.
     """
     expansion = Expansion.of(x, y, length_scale)
@@ -52,7 +54,7 @@ def sqdist(x: Array, y: Array, length_scale: float) -> Array:
     return with_diagonal(total, x, y, length_scale) if x.shape[-2] == y.shape[-2] else total
 
 
-def corrected(expansion: "Expansion", x: Array, y: Array, length_scale: float) -> Array:
+def corrected(expansion: "Expansion", x: Array, y: Array, length_scale: Any) -> Array:
     """The expansion, with differences where it cancels."""
     total, wrong = expansion.values_and_cancelled(SMALL)
     if 8 * wrong.shape[0] <= math.prod(total.shape):
@@ -74,16 +76,14 @@ class Expansion:
     product: Array
 
     @classmethod
-    def of(cls, x: Array, y: Array, length_scale: float) -> Self:
+    def of(cls, x: Array, y: Array, length_scale: Any) -> Self:
         """The expansion for rows x and y; a NaN in y spoils its own column only."""
         xp = namespace(x)
         finite = xp.isfinite(y)
         count = xp.maximum(xp.sum(cast(finite, y.dtype), axis=-2, keepdims=True), 1.0)
         with np.errstate(over="ignore", invalid="ignore"):  # such pairs are subtracted
             origin = xp.sum(xp.where(finite, y, 0.0), axis=-2, keepdims=True) / count
-            x, y = x - origin, y - origin
-            if length_scale != 1:
-                x, y = x / length_scale, y / length_scale
+            x, y = over(x - origin, length_scale), over(y - origin, length_scale)
             return cls(squared_norm(x), xp.matrix_transpose(squared_norm(y)), (-2 * x) @ xp.matrix_transpose(y))
 
     def has_above(self, largest: float) -> Array:
@@ -148,7 +148,7 @@ def at_least(values: Array, least: float) -> Array:
     return xp.maximum(values, xp.asarray(least, dtype=values.dtype, device=device_of(values)))
 
 
-def with_pairs(total: Array, pairs: Array, x: Array, y: Array, length_scale: float) -> Array:
+def with_pairs(total: Array, pairs: Array, x: Array, y: Array, length_scale: Any) -> Array:
     """The squared distances (..., n, k) with those of some pairs, at flat indices, from differences."""
     if not pairs.shape[0]:
         return total
@@ -159,14 +159,14 @@ def with_pairs(total: Array, pairs: Array, x: Array, y: Array, length_scale: flo
     for start in range(0, pairs.shape[0], step):
         i, j = (index[start : min(start + step, pairs.shape[0])] for index in (rows, columns))
         difference = xp.take(x, i, axis=0) - xp.take(y, j, axis=0)
-        parts.append(squared_norm(difference if length_scale == 1 else difference / length_scale)[:, 0])
+        parts.append(squared_norm(over(difference, length_scale))[:, 0])
     return xp.reshape(replaced(xp.reshape(total, (-1,)), pairs, xp.concat(parts)), total.shape)
 
 
-def with_diagonal(total: Array, x: Array, y: Array, length_scale: float) -> Array:
+def with_diagonal(total: Array, x: Array, y: Array, length_scale: Any) -> Array:
     """The squared distances with those of x_i and y_i from differences: exactly 0 where the vectors are equal."""
     xp = namespace(total)
-    difference = x - y if length_scale == 1 else (x - y) / length_scale
+    difference = over(x - y, length_scale)
     diagonal = squared_norm(difference)[..., 0]
     if isinstance(total, np.ndarray):
         np.einsum("...ii->...i", total)[...] = diagonal
@@ -175,7 +175,7 @@ def with_diagonal(total: Array, x: Array, y: Array, length_scale: float) -> Arra
     return xp.where(identity, diagonal[..., None], total)
 
 
-def differenced_sqdist(x: Array, y: Array, length_scale: float) -> Array:
+def differenced_sqdist(x: Array, y: Array, length_scale: Any) -> Array:
     """Squared distances from differences, coordinate by coordinate: relative error `(d + 4) eps / 2`."""
     total = zeros_of_gram(x, y)
     for difference in coordinate_differences(x, y, length_scale):
@@ -183,7 +183,7 @@ def differenced_sqdist(x: Array, y: Array, length_scale: float) -> Array:
     return total
 
 
-def distance(x: Array, y: Array, length_scale: float) -> Array:
+def distance(x: Array, y: Array, length_scale: Any) -> Array:
     """`|x_i - y_j| / ℓ` (..., n, k): relative error `(d + 2) eps`, also where the square is out of range; slower."""
     return functools.reduce(hypotenuse, coordinate_differences(x, y, length_scale), zeros_of_gram(x, y))
 
@@ -195,11 +195,16 @@ def hypotenuse(a: Array, b: Array) -> Array:
     return xp.where((total == 0) | xp.isnan(total), total, root)
 
 
-def coordinate_differences(x: Array, y: Array, length_scale: float) -> Iterator[Array]:
+def coordinate_differences(x: Array, y: Array, length_scale: Any) -> Iterator[Array]:
     """`(x_il - y_jl) / ℓ` for each coordinate l, (..., n, k)."""
     for coordinate in range(x.shape[-1]):
         difference = x[..., :, None, coordinate] - y[..., None, :, coordinate]
-        yield difference if length_scale == 1 else difference / length_scale
+        yield over(difference, length_scale if isinstance(length_scale, float) else length_scale[coordinate])
+
+
+def over(x: Array, length_scale: Any) -> Array:
+    """`x / ℓ`, rounded once."""
+    return x if isinstance(length_scale, float) and length_scale == 1 else x / length_scale
 
 
 def zeros_of_gram(x: Array, y: Array) -> Array:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, exp_in_place, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.distances import sqdist
 from randfeat.kernels.softmax import SoftmaxFamily
@@ -51,7 +51,13 @@ class GaussianKernel(SoftmaxFamily):
         return -0.5
 
     def _log_gram(self, x: Array, y: Array) -> Array:
-        return -sqdist(x, y, self.length_scale) / 2
+        return self._log_gram_over(x, y, 1.0)
+
+    def _log_gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return -sqdist(x, y, self.length_scale * scales) / 2
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return exp_in_place(self._log_gram_over(x, y, scales))
 
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         difference = self.unit(x - y)

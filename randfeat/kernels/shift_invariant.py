@@ -103,10 +103,13 @@ class IsotropicKernel(ShiftInvariantKernel):
         return self.mixture(namespace(squares).sum(squares, axis=-1))
 
     def _gram(self, x: Array, y: Array) -> Array:
+        return self._gram_over(x, y, 1.0)
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
         if self._outlasts_squares_of(x):
-            return self.of_distance(distance(x, y, self.length_scale))
+            return self.of_distance(distance(x, y, self.length_scale * scales))
         squared = sqdist if self.smooth else differenced_sqdist
-        return self.mixture(squared(x, y, self.length_scale))
+        return self.mixture(squared(x, y, self.length_scale * scales))
 
     def _pairwise(self, x: Array, y: Array) -> Array:
         if not self._outlasts_squares_of(x):
@@ -131,8 +134,11 @@ class SeparableKernel(ShiftInvariantKernel):
         return namespace(squares).prod(self.mixture(squares), axis=-1)
 
     def _gram(self, x: Array, y: Array) -> Array:
+        return self._gram_over(x, y, 1.0)
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
         product = zeros_of_gram(x, y) + 1.0
-        for difference in coordinate_differences(x, y, self.length_scale):
+        for difference in coordinate_differences(x, y, self.length_scale * scales):
             product = product * self.mixture(difference * difference)
         return product
 
