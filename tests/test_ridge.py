@@ -109,6 +109,19 @@ def test_features_that_are_there_twice_in_the_tridiagonal_form(rng):
     assert np.isnan(problem.tridiagonal.gcv(-1.0))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_errors_of_the_sums_are_no_eigenvalues(rng, dtype):
+    """Features that are there twice: sums in float32 leave eigenvalues of its rounding, not of that of float64."""
+    half = rng.standard_normal((4000, 4)).astype(dtype)
+    phi = rf.SignFeatures().draw(1, 8, rng=0, like=half)
+    z = np.hstack([half, half * np.array([1, 1 + 1e-3, 3, 0.3], dtype)]) + np.asarray(2, dtype)
+    moments = rf.FeatureMoments.empty(phi, 1).append_features(z[:1000], half[:1000, :1])
+    problem = RidgeProblem.of(moments.append_features(z[1000:], half[1000:, :1]))
+    assert moments.gram.dtype == dtype
+    assert len(problem.spectrum.values) == 4
+    assert np.max(np.abs(problem.spectrum.weights(0.0))) < 2
+
+
 def test_one_feature(rng):
     z = rng.standard_normal((30, 1))
     assert problem_of(z, z).path().best() < 1e-6
