@@ -99,8 +99,8 @@ class ExponentialPowerKernel(IsotropicKernel):
     def of_distance(self, distance: Array) -> Array:
         return namespace(distance).exp(-root(distance, self.power))
 
-    def outlasts_squares(self, smallest: float, largest: float, eps: float) -> bool:
-        return smallest ** (self.power / 2) > eps or math.exp(-(largest ** (self.power / 2))) > eps
+    def outlasts_squares(self, smallest: float, largest: float, spacing: float) -> bool:
+        return smallest ** (self.power / 2) > spacing or math.exp(-(largest ** (self.power / 2))) > spacing
 
     def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`2 sin(αu) sin(u)^{-1/α} (sin((1-α)u)/E)^{(1-α)/α}`, α = β/2, u uniform on (0, π], E ~ Exp(1)."""

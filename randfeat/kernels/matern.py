@@ -61,10 +61,10 @@ class MaternKernel(IsotropicKernel):
         a = math.sqrt(2 * self.smoothness) * distance
         return exponential_polynomial(int(self.smoothness - 0.5), a) if self._half_integer else self._bessel(a)
 
-    def outlasts_squares(self, smallest: float, largest: float, eps: float) -> bool:
-        """By `1 - L(s) ≈ Γ(1-ν)/Γ(1+ν) (νs/2)^ν` for s → 0 and ν < 1."""
+    def outlasts_squares(self, smallest: float, largest: float, spacing: float) -> bool:
+        """`1 - L(s) ≈ Γ(1-ν)/Γ(1+ν) (νs/2)^ν` for s → 0 and ν < 1."""
         nu = self.smoothness
-        return nu < 1 and math.gamma(1 - nu) / math.gamma(1 + nu) * (nu * smallest / 2) ** nu > eps
+        return nu < 1 and math.gamma(1 - nu) / math.gamma(1 + nu) * (nu * smallest / 2) ** nu > spacing
 
     def _bessel(self, a: Array) -> Array:
         if namespace(a) is not np:

@@ -47,8 +47,8 @@ class RationalQuadraticKernel(IsotropicKernel):
         far = 2 * xp.log(xp.where(large, distance, xp.ones_like(distance))) - math.log(2 * self.alpha)
         return xp.exp(-self.alpha * xp.where(large, far, xp.log1p(near * near / (2 * self.alpha))))
 
-    def outlasts_squares(self, smallest: float, largest: float, eps: float) -> bool:
-        return math.exp(-self.alpha * (math.log(largest) - math.log(2 * self.alpha))) > eps
+    def outlasts_squares(self, smallest: float, largest: float, spacing: float) -> bool:
+        return math.exp(-self.alpha * (math.log(largest) - math.log(2 * self.alpha))) > spacing
 
     def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`Gamma(α)/α`."""

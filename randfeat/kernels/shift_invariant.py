@@ -90,8 +90,8 @@ class IsotropicKernel(ShiftInvariantKernel):
     def smooth(self) -> bool:
         """Whether |L'(0)| is at most 3/2, so that rounding errors of the squared distance are not magnified."""
 
-    def outlasts_squares(self, smallest: float, largest: float, eps: float) -> bool:
-        """Whether `1 - L(smallest)` or `L(largest)` is above eps, for the smallest and largest normal numbers."""
+    def outlasts_squares(self, smallest: float, largest: float, spacing: float) -> bool:
+        """Whether `1 - L(s)` or `L(s)` is above the spacing at 1 for the smallest or the largest normal number s."""
         return False
 
     def of_distance(self, distance: Array) -> Array:
