@@ -155,6 +155,18 @@ def test_every_layout_keeps_it(monkeypatch, rng, lead, dtype, size):
         assert np.max(np.abs(gram[at] - exact(kernel, *parts))) <= bounds(kernel, 4, dtype)[0]
 
 
+def test_gradients_pass_through_corrected_pairs(torch):
+    """Few pairs are near in clusters far apart: the slope of the sum is that of all differences."""
+    x = np.arange(4.0)[:, None] * 30 + np.array([0.0, 1.0, 0.5])
+    x = np.concatenate([x, x[:1] + 0.4])
+    kernel = rf.RationalQuadraticKernel(0.7, 1.9)
+    found = torch.asarray(x, requires_grad=True)
+    kernel(found, found[[4, 1, 2, 3, 0, 1, 2, 3]]).sum().backward()
+    expected = torch.asarray(x, requires_grad=True)
+    kernel.pairwise(expected[:, None], expected[[4, 1, 2, 3, 0, 1, 2, 3]]).sum().backward()
+    np.testing.assert_allclose(found.grad, expected.grad, atol=1e-12)
+
+
 @pytest.mark.parametrize("mistake", ["SMALL", "SMALL_IN_DOUBLE"])
 def test_an_expansion_that_cancels_is_seen(monkeypatch, mistake):
     """Larger squares than the proof allows; the clusters are such that many pairs are near, and few."""

@@ -49,13 +49,15 @@ def sqdist(x: Array, y: Array, length_scale: Any) -> Array:
     total = either(
         ~expansion.has_above(SMALL / 2),
         expansion.values,
-        lambda: corrected(expansion, x, y, length_scale) if has_values(x) else differenced_sqdist(x, y, length_scale),
+        lambda: corrected(expansion, x, y, length_scale),
     )
     return with_diagonal(total, x, y, length_scale) if x.shape[-2] == y.shape[-2] else total
 
 
 def corrected(expansion: "Expansion", x: Array, y: Array, length_scale: Any) -> Array:
-    """The expansion, with differences where it cancels."""
+    """The expansion, with differences where it cancels; in a function that is traced, differences."""
+    if not has_values(expansion.product):
+        return differenced_sqdist(x, y, length_scale)
     total, wrong = expansion.values_and_cancelled(SMALL)
     if 8 * wrong.shape[0] <= math.prod(total.shape):
         return with_pairs(total, wrong, x, y, length_scale)
