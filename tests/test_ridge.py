@@ -192,6 +192,15 @@ def test_singular_matrices_are_said_to_be(rng, alpha):
     assert len(problem.spectrum.values) == 4
 
 
+def test_a_factorization_that_loses_all_digits_is_not_taken(rng):
+    """Cholesky's succeeds where one feature is 10^-9 of another: its condition number is above 1/eps."""
+    left = np.linalg.qr(rng.standard_normal((40, 2)))[0]
+    problem = problem_of(left * np.array([1.0, 1e-9]), left[:, :1], intercept=False)
+    with pytest.warns(LinAlgWarning, match="singular up to rounding"):
+        weights = problem.weights(0.0)
+    np.testing.assert_allclose(weights, [[1.0], [0.0]], atol=1e-9)
+
+
 def test_nothing_to_learn_from():
     one = problem_of(np.ones((6, 3)), np.full((6, 1), 2.0))  # no feature varies, no target does
     assert one.spectrum.best() == one.path().best() == 1.0
