@@ -218,3 +218,15 @@ def test_the_classifier_does_not_depend_on_an_offset():
     far = (X + 1e5).astype(np.float32)
     found = RandomFeatureRidgeClassifier(**options).fit(far, labels).decision_function(far)
     np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_each_target_has_its_own_noise_and_deviation():
+    X = rows()
+    targets = [target(X), 5 * np.random.default_rng(2).standard_normal(len(X)), X[:, 2] + 1e6]
+    options = {"alpha": 0.3, "gamma": 0.5, "n_components": 60, "random_state": 0}
+    together = RandomFeatureRidge(**options).fit(X, np.stack(targets, axis=1))
+    apart = [RandomFeatureRidge(**options).fit(X, y) for y in targets]
+    np.testing.assert_allclose(together.noise_variance_, [model.noise_variance_ for model in apart], rtol=1e-6)
+    for which, found in enumerate(together.predict(X, return_std=True)):
+        expected = np.stack([model.predict(X, return_std=True)[which] for model in apart], axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
