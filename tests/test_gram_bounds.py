@@ -140,16 +140,19 @@ def test_every_library_keeps_it(xp, kernel, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [(6, 6), (5, 300)], ids=str)
 def test_every_layout_keeps_it(monkeypatch, rng, lead, dtype, size):
-    """One part of a batch has its clusters far apart; blocks of few rows in cache, few pairs at once."""
+    """Few rows are far away; blocks of few rows in cache, few pairs at once. The pairs that cancel are found."""
     monkeypatch.setattr(distances, "IN_CACHE", 64)
     monkeypatch.setattr(distances, "PAIRS", 32)
     x, y = (rng.standard_normal((*at, n, 4)) for at, n in zip(lead, size, strict=True))
     x[..., -1:, :] += 1e5
     y[..., -2:, :] += 1e5
+    y[..., -4:-2, :] -= 1e5  # so that the mean is near 0, and few pairs cancel
     y[..., 0, :] = x.reshape(-1, 4)[-2] + 0.3
     x, y = x.astype(dtype), y.astype(dtype)
     kernel = rf.GaussianKernel()
+    _, pairs = distances.Expansion.of(x, y, 1.0).values_and_cancelled(distances.SMALL)
     gram = kernel(x, y)
+    assert 0 < 8 * len(pairs) <= gram.size
     for at in np.ndindex(gram.shape[:-2]):
         parts = (np.broadcast_to(z, (*gram.shape[:-2], *z.shape[-2:]))[at] for z in (x, y))
         assert np.max(np.abs(gram[at] - exact(kernel, *parts))) <= bounds(kernel, 4, dtype)[0]
