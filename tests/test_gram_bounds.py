@@ -136,7 +136,7 @@ def test_every_library_keeps_it(xp, kernel, dtype):
         assert max(worst(kernel, asarray(xp, x, dtype), asarray(xp, y, dtype), dtype)) <= 1, seed
 
 
-@pytest.mark.parametrize("lead", [((), ()), ((3,), ()), ((2, 1), (3,))], ids=str)
+@pytest.mark.parametrize("lead", [((), ()), ((3,), ()), ((), (3,)), ((2, 1), (3,))], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [(6, 6), (5, 300)], ids=str)
 def test_every_layout_keeps_it(monkeypatch, rng, lead, dtype, size):
