@@ -159,6 +159,15 @@ def test_equal_points_without_noise_are_refused(xp, dtype):
     prior.given(x[:2, :], y[:2], noise_variance=0.0)
 
 
+def test_points_too_near_for_float64_are_refused():
+    """Elimination meets no exact zero, but no digit of the solution is right; a little noise makes it right."""
+    x = np.linspace(0, 1, 30)[:, None]
+    prior = rf.prior_functions(rf.TrigonometricFeatures(rf.GaussianKernel(2.0)).draw(1, 8, rng=0), rng=1)
+    with pytest.raises(ValueError, match="singular up to rounding"):
+        prior.given(x, np.sign(x[:, 0] - 0.5), noise_variance=0.0)
+    assert np.all(np.isfinite(prior.given(x, np.sign(x[:, 0] - 0.5), noise_variance=1e-6)(x)))
+
+
 def test_errors():
     phi = KERNELS["matern"][0].draw(2, 8, rng=0)
     prior = rf.prior_functions(phi, rng=1)
