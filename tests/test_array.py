@@ -277,6 +277,15 @@ attention = jax.jit(lambda x: rf.linear_attention(x, x, x, positive, is_causal=T
 for out in (phi(x), phi(jnp.ones((4, 3), int)), phi.to(x).redraw(1)(x), jax.jit(phi.estimate)(x, x), attention(x)):
     assert out.dtype == jnp.float32, out.dtype
     assert bool(jnp.all(jnp.isfinite(out)))
+points, values = np.linspace(0, 1, 30, dtype="f4")[:, None], np.linspace(-1, 1, 30, dtype="f4")
+rows = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(1, 8, rng=0, like=points)
+host, prior = rf.prior_functions(rows, rng=1), rf.prior_functions(rows.to(jnp.asarray(points)), rng=1)
+expected = host.given(points, values, noise_variance=1e-8, rng=2)(points)
+posterior = prior.given(jnp.asarray(points), jnp.asarray(values), noise_variance=1e-8, rng=2)
+found = posterior(jnp.asarray(points))
+assert found.dtype == jnp.float32
+assert np.max(np.abs(found - expected)) < 1e-5, found - expected  # on the host, in float64
+assert jax.jit(posterior)(jnp.asarray(points)).dtype == jnp.float32
 print("done")
 """
     environment = {**os.environ, "JAX_ENABLE_X64": "0", "XLA_FLAGS": "", "PYTHONPATH": os.getcwd()}

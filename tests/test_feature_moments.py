@@ -85,15 +85,17 @@ def test_random_parts_and_merges_keep_covariances_of_far_targets(xp, offset, see
     check(parts[0], phi, x, y + offset)
 
 
-UPDATES = pytest.mark.parametrize("least", [1, 1024], ids=["rank update", "sum of products"])
+@pytest.fixture(params=[1, 1024], ids=["rank update", "sum of products"])
+def _update(request, monkeypatch):
+    """Both ways to add a block, and tiles of three features, so that the eight of a map are in three tiles."""
+    monkeypatch.setattr(feature_moments, "RANK_UPDATE", request.param)
+    monkeypatch.setattr(feature_moments, "MIRRORED", 3)
 
 
-@pytest.mark.usefixtures("small_blocks")
-@UPDATES
+@pytest.mark.usefixtures("small_blocks", "_update")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("batch_shape", [(), (2,), (2, 1)])
-def test_sums(monkeypatch, rng, dtype, batch_shape, least):
-    monkeypatch.setattr(feature_moments, "RANK_UPDATE", least)
+def test_sums(rng, dtype, batch_shape):
     phi = draw(dtype=dtype, batch_shape=batch_shape)
     for length in (0, 1, 7, 24):
         x, y = (rng.standard_normal((length, k)).astype(dtype) for k in (3, 2))
@@ -102,11 +104,9 @@ def test_sums(monkeypatch, rng, dtype, batch_shape, least):
         check(moments, phi, x, y, dtype)
 
 
-@pytest.mark.usefixtures("small_blocks")
-@UPDATES
-def test_parts_of_the_data(monkeypatch, rng, least):
+@pytest.mark.usefixtures("small_blocks", "_update")
+def test_parts_of_the_data(rng):
     """Cut anywhere, appended or merged: the sums are those of all rows; what they came from is as it was."""
-    monkeypatch.setattr(feature_moments, "RANK_UPDATE", least)
     phi = draw()
     x, y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
     for cut in (0, 1, 13, 30):
@@ -119,18 +119,52 @@ def test_parts_of_the_data(monkeypatch, rng, least):
         assert all(same_bits(getattr(first, name), old) for name, old in zip(FIELDS, before, strict=True))
 
 
-@pytest.mark.usefixtures("small_blocks")
-@UPDATES
-@pytest.mark.parametrize("lost", ["first row", "lower triangle"])
-def test_mistakes_are_seen(monkeypatch, rng, lost, least):
-    monkeypatch.setattr(feature_moments, "RANK_UPDATE", least)
-    phi = draw()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [1024, 1100])
+def test_sums_of_a_thousand_features(rng, dtype, width):
+    """The real thresholds: a rank update of one triangle, tiles of 128 that are mirrored; appended and merged."""
+    assert width >= feature_moments.RANK_UPDATE > 4 * feature_moments.MIRRORED
+    phi = draw(width, dtype)
+    x, y = (rng.standard_normal((40, k)).astype(dtype) for k in (3, 2))
+    parts = [rf.FeatureMoments.of(phi, x[part], y[part]) for part in (slice(15), slice(15, None))]
+    for moments in (parts[0].append(x[15:], y[15:]), parts[1].merge(parts[0])):
+        check(moments, phi, x, y, dtype)
+
+
+def tiles_on_the_diagonal_only(gram):
+    """The slip that tests with one tile do not see."""
+    for start in range(0, gram.shape[-1], feature_moments.MIRRORED):
+        part = slice(start, start + feature_moments.MIRRORED)
+        corner = np.triu(gram[..., part, part])
+        gram[..., part, part] = corner + np.swapaxes(np.triu(corner, k=1), -1, -2)
+    return gram
+
+
+def tiles_below_as_they_are(gram):
+    """The tiles below, without their transposition."""
+    tiles_on_the_diagonal_only(gram)
+    size = feature_moments.MIRRORED
+    for start in range(0, gram.shape[-1] - size, size):
+        below, above = gram[..., start + size :, start : start + size], gram[..., start : start + size, start + size :]
+        below[...] = np.resize(above, below.shape)
+    return gram
+
+
+@pytest.mark.parametrize("mistake", ["first row", np.triu, tiles_on_the_diagonal_only, tiles_below_as_they_are])
+@pytest.mark.parametrize("width", [8, 1024])
+def test_mistakes_are_seen(monkeypatch, rng, mistake, width):
+    """In three small tiles, and at the real thresholds; a rank update leaves zeros below."""
+    if width == 8:
+        monkeypatch.setattr(feature_moments, "RANK_UPDATE", 1)
+        monkeypatch.setattr(feature_moments, "MIRRORED", 3)
+    phi = draw(width)
     x, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 1))
+    check(rf.FeatureMoments.of(phi, x, y), phi, x, y)
     add = feature_moments.add_gram
-    if lost == "first row":
+    if mistake == "first row":
         monkeypatch.setattr(feature_moments, "add_gram", lambda total, block: add(total, block[..., 1:, :]))
     else:
-        monkeypatch.setattr(feature_moments, "mirrored", np.triu)
+        monkeypatch.setattr(feature_moments, "mirrored", mistake)
     with pytest.raises(AssertionError):
         check(rf.FeatureMoments.of(phi, x, y), phi, x, y)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import randfeat as rf
-from tests.arrays import asarray, to_numpy
+from tests.arrays import asarray, eps_of, to_numpy
 
 gaussian_process = pytest.importorskip("sklearn.gaussian_process", reason="pip install '.[test]'")
 exact = gaussian_process.kernels
@@ -113,6 +113,36 @@ def test_single_precision():
     )
 
 
+def crowded(offset):
+    """60 points in a row, as near as a fiftieth of a length scale, and smooth values, both float32 numbers."""
+    rng = np.random.default_rng(3)
+    x = (np.sort(rng.uniform(-1, 1, (60, 1)), axis=0) + offset).astype(np.float32)
+    return x, np.sin(4 * (x - np.float32(offset)))[:, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("noise", [1e-2, 1e-6, 1e-10])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_single_precision_is_double_precision_rounded_once(xp, dtype, noise, offset):
+    """Little noise makes the update as large as y/σ; data with an offset make phases of a million."""
+    x, y = crowded(offset)
+    estimator = rf.TrigonometricFeatures(rf.GaussianKernel(0.8))
+    phi = estimator.draw(1, 100, rng=0).to(asarray(xp, x, "float32"))  # rows that float32 has
+    prior = rf.prior_functions(phi, 2, rng=1)
+    found = prior.given(asarray(xp, x, dtype), asarray(xp, y, dtype), noise_variance=noise, rng=2)
+    there = asarray(xp, x[:-1] + np.diff(x, axis=0) / 2, dtype)
+    double = rf.prior_functions(phi.to(np.empty(0)), 2, rng=1)
+    double = replace(double, weights=to_numpy(prior.weights))
+    expected = double.given(x.astype(float), y.astype(float), noise_variance=noise, rng=2)(to_numpy(there))
+    assert found(there).dtype == there.dtype
+    rounding = (
+        1e-16 * 60 * np.max(np.abs(to_numpy(found.update))) * 60
+    )  # of sums of 60 terms, in the solve and after it
+    np.testing.assert_allclose(to_numpy(found(there)), expected, rtol=eps_of(dtype), atol=rounding)
+    at_points = to_numpy(found(asarray(xp, x, dtype)))
+    assert np.max(np.abs(at_points - y[:, None])) < 8 * np.sqrt(noise) + 1e-3
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_equal_points_without_noise_are_refused(xp, dtype):
     """One error in all libraries, whether or not the elimination meets an exact zero; with noise they are data."""
@@ -127,6 +157,15 @@ def test_equal_points_without_noise_are_refused(xp, dtype):
         prior.given(x, y, noise_variance=0.0)
     assert np.all(np.isfinite(to_numpy(prior.given(x, y, noise_variance=0.01)(x))))
     prior.given(x[:2, :], y[:2], noise_variance=0.0)
+
+
+def test_points_too_near_for_float64_are_refused():
+    """Elimination meets no exact zero, but no digit of the solution is right; a little noise makes it right."""
+    x = np.linspace(0, 1, 30)[:, None]
+    prior = rf.prior_functions(rf.TrigonometricFeatures(rf.GaussianKernel(2.0)).draw(1, 8, rng=0), rng=1)
+    with pytest.raises(ValueError, match="singular up to rounding"):
+        prior.given(x, np.sign(x[:, 0] - 0.5), noise_variance=0.0)
+    assert np.all(np.isfinite(prior.given(x, np.sign(x[:, 0] - 0.5), noise_variance=1e-6)(x)))
 
 
 def test_errors():

@@ -131,11 +131,14 @@ def test_far_clusters_in_compiled_and_mapped_functions(rng):
     exact = kernel.pairwise(x[:, None], x)
     jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
     np.testing.assert_allclose(jax.jit(kernel)(x, jax.numpy.asarray(x)), exact, atol=1e-5)
+    for one in (lambda a: kernel(a, jax.numpy.asarray(x)), lambda a: kernel(jax.numpy.asarray(x), a)):
+        np.testing.assert_allclose(jax.jit(one)(x), exact, atol=1e-5)  # one side is known while the other is traced
     batch = jax.numpy.asarray(np.stack([x, x - x]))
     np.testing.assert_allclose(jax.vmap(kernel)(batch, batch)[0], exact, atol=1e-5)
     slope = jax.grad(lambda a: kernel(a, a).sum())(batch[0])
     assert np.all(np.isfinite(slope))
     there = torch.asarray(np.stack([x, x]))
+    np.testing.assert_allclose(torch.vmap(lambda a: kernel(there[0], a))(there)[1], exact, atol=1e-5)
     np.testing.assert_allclose(torch.vmap(kernel)(there, there)[0], exact, atol=1e-5)
     compiled = torch.compile(kernel.__call__, backend="eager")
     np.testing.assert_allclose(compiled(there[0], there[0]), exact, atol=1e-5)

@@ -240,3 +240,35 @@ def test_arguments_of_a_draw_are_given_by_name():
             return super().draw_arrays(dim, num_rows, rng, batch_shape)
 
     assert Reordered().draw(DIM, 16, rng=0).arrays["rows"].shape == (16, DIM)
+
+
+@dataclass(frozen=True)
+class Misshapen(rf.Independent):
+    """Rows of another shape than was asked for."""
+
+    mistake: str = "one row less"
+
+    def sample(self, num_rows, dim, *, rng=None, batch_shape=()):
+        rows = super().sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        match self.mistake:
+            case "one row less":
+                return rows[..., 1:, :]
+            case "columns":
+                return np.swapaxes(rows, -1, -2)
+            case "no batch":
+                return rows[0] if batch_shape else rows
+        return np.concatenate([rows, rows], axis=-2)
+
+
+BY_CLASS = {type(estimator): estimator for estimator in [*ESTIMATORS, *OTHERS, *OPEN]}
+del BY_CLASS[rf.RegularizedSoftmaxFeatures]  # which asks for rows of constant norms
+
+
+@pytest.mark.parametrize("estimator", [e for e in BY_CLASS.values() if e.has_coupling], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("mistake", ["one row less", "columns", "no batch", "twice"])
+def test_couplings_must_draw_what_was_asked_for(estimator, mistake):
+    """One error, before features of the wrong number are made, or rows are broadcast over a batch."""
+    drawn = estimator.with_coupling(Misshapen(mistake=mistake))
+    width = drawn.nearest_num_features(24, DIM)[0]
+    with pytest.raises(ValueError, match=r"sample of Misshapen.* must have the shape \(\*batch_shape, num_rows, dim\)"):
+        drawn.draw(DIM, width, rng=0, batch_shape=(2, *drawn.batch_shape))

@@ -73,26 +73,48 @@ def test_cross_validation_by_its_definition(rng, shape, intercept):
     assert spectrum.best(ALPHAS) == problem.path(ALPHAS).best(ALPHAS) == ALPHAS[np.argmin(scores)]
 
 
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("noise", [1e-2, 1.0, 30.0])
-def test_the_best_penalty_is_that_of_all_rows(rng, noise, intercept):
-    """GCV from the hat matrix, at 3000 penalties: the least one is within a step of a 30th of a decade."""
-    z = rng.standard_normal((80, 12)) * np.geomspace(1, 1e-2, 12)
-    y = z @ rng.standard_normal((12, 2)) * 3 + noise * rng.standard_normal((80, 2))
-    problem = problem_of(z, y, intercept=intercept)
-    alphas = np.geomspace(1e-7, 1e5, 3000)
+def gcv_of_all_rows(z, y, alphas, intercept):
+    """Generalized cross-validation from the singular values of all rows, at many penalties."""
     center_z, center_y = z - z.mean(0) * intercept, y - y.mean(0) * intercept
     left, singular, _ = np.linalg.svd(center_z, full_matrices=False)
     shrunk = singular**2 / (singular**2 + alphas[:, None])
     fitted = np.einsum("ji,ai,ik->ajk", left, shrunk, left.T @ center_y)
-    scores = 80 * np.sum((center_y - fitted) ** 2, axis=(1, 2)) / (80 - intercept - shrunk.sum(1)) ** 2
-    least = np.argmin(scores)
-    assert isinstance(problem.path(), RidgeTridiagonal)
+    degrees = len(z) - intercept - shrunk.sum(1)
+    return len(z) * np.sum((center_y - fitted) ** 2, axis=(1, 2)) / degrees**2
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("noise", [1e-2, 1.0, 30.0])
+def test_the_best_penalty_is_that_of_a_dense_search(rng, noise, intercept):
+    """At 3000 penalties, a 250th of a decade apart: within a 60th, half a step of the fine grid, and one of the search.
+
+    Eight problems, so that the least is on both sides of the best penalty of the coarse grid.
+    """
+    alphas, sides = np.geomspace(1e-7, 1e5, 3000), set()
+    for _ in range(8):
+        z = rng.standard_normal((80, 12)) * np.geomspace(1, 1e-2, 12)
+        y = z @ rng.standard_normal((12, 2)) * 3 + noise * rng.standard_normal((80, 2))
+        problem = problem_of(z, y, intercept=intercept)
+        scores = gcv_of_all_rows(z, y, alphas, intercept)
+        least = np.argmin(scores)
+        assert isinstance(problem.path(), RidgeTridiagonal)
+        for path in (problem.tridiagonal, problem.spectrum):
+            best, coarse = path.best(), path.penalties()
+            np.testing.assert_allclose(path.gcv(best), scores[least], rtol=1e-3)
+            assert path.best(alphas) == pytest.approx(alphas[least])
+            if least not in (0, 2999):
+                assert abs(np.log10(best / alphas[least])) < 1 / 60 + 12 / 3000
+                sides.add(np.sign(alphas[least] - coarse[np.argmin(path.gcv(coarse))]))
+    assert sides >= {-1.0, 1.0}
+
+
+def test_the_heaviest_of_equally_good_penalties_is_taken(rng):
+    """A constant target is fitted by the intercept, so every penalty has the score 0."""
+    problem = problem_of(rng.standard_normal((40, 5)), np.full((40, 1), 3.0))
     for path in (problem.tridiagonal, problem.spectrum):
-        best = path.best()
-        np.testing.assert_allclose(path.gcv(best), scores[least], rtol=1e-3)
-        assert least in (0, 2999) or abs(np.log10(best / alphas[least])) < 1 / 30 + 12 / 3000
-        assert path.best(alphas) == pytest.approx(alphas[least])
+        assert not np.any(path.gcv(np.array([1e-3, 1.0, 1e3])))
+        assert path.best([1.0, 1e3, 1e-3]) == 1e3
+        assert path.best() == path.penalties()[0]
 
 
 def test_features_that_are_there_twice_in_the_tridiagonal_form(rng):
@@ -107,6 +129,19 @@ def test_features_that_are_there_twice_in_the_tridiagonal_form(rng):
     assert problem.path().best() == pytest.approx(problem.spectrum.best())
     assert problem.path([1.0, problem.rounding / 2]) is problem.spectrum
     assert np.isnan(problem.tridiagonal.gcv(-1.0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_errors_of_the_sums_are_no_eigenvalues(rng, dtype):
+    """Features that are there twice: sums in float32 leave eigenvalues of its rounding, not of that of float64."""
+    half = rng.standard_normal((4000, 4)).astype(dtype)
+    phi = rf.SignFeatures().draw(1, 8, rng=0, like=half)
+    z = np.hstack([half, half * np.array([1, 1 + 1e-3, 3, 0.3], dtype)]) + np.asarray(2, dtype)
+    moments = rf.FeatureMoments.empty(phi, 1).append_features(z[:1000], half[:1000, :1])
+    problem = RidgeProblem.of(moments.append_features(z[1000:], half[1000:, :1]))
+    assert moments.gram.dtype == dtype
+    assert len(problem.spectrum.values) == 4
+    assert np.max(np.abs(problem.spectrum.weights(0.0))) < 2
 
 
 def test_one_feature(rng):
@@ -155,6 +190,15 @@ def test_singular_matrices_are_said_to_be(rng, alpha):
     if alpha == 0:
         np.testing.assert_allclose(root @ root.T, np.linalg.pinv(z.T @ z), atol=1e-9)
     assert len(problem.spectrum.values) == 4
+
+
+def test_a_factorization_that_loses_all_digits_is_not_taken(rng):
+    """Cholesky's succeeds where one feature is 10^-9 of another: its condition number is above 1/eps."""
+    left = np.linalg.qr(rng.standard_normal((40, 2)))[0]
+    problem = problem_of(left * np.array([1.0, 1e-9]), left[:, :1], intercept=False)
+    with pytest.warns(LinAlgWarning, match="singular up to rounding"):
+        weights = problem.weights(0.0)
+    np.testing.assert_allclose(weights, [[1.0], [0.0]], atol=1e-9)
 
 
 def test_nothing_to_learn_from():

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from randfeat._array.namespaces import Array, device_of, is_torch_array, namespace
+from randfeat._array.namespaces import Array, device_of, is_jax_array, is_on_cupy, is_torch_array, namespace
 
 
 def exp_in_place(x: Array) -> Array:
@@ -36,6 +36,20 @@ def replace_minus_inf(x: Array) -> Array:
     """`x` with 0 in place of `-inf`: makes the maximum of an empty set safe to subtract."""
     xp = namespace(x)
     return xp.where(x == -xp.inf, xp.zeros_like(x), x)
+
+
+def replaced(x: Array, indices: Array, values: Array) -> Array:
+    """`x` (n,) with these values at the indices; `x` may be overwritten."""
+    if is_jax_array(x):
+        return x.at[indices].set(values)
+    if is_torch_array(x):
+        return x.index_put((indices,), values)
+    if isinstance(x, np.ndarray) or is_on_cupy(x):
+        x[indices] = values
+        return x
+    for number in range(indices.shape[0]):  # the standard knows no assignment to many indices
+        x[int(indices[number])] = values[number]
+    return x
 
 
 def cumulative_sum(x: Array, axis: int) -> Array:

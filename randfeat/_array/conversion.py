@@ -12,6 +12,7 @@ from randfeat._array.namespaces import (
     check_in_memory,
     device_of,
     dtype_name,
+    has_float64,
     is_array_api_obj,
     is_jax_array,
     is_on_host,
@@ -69,6 +70,17 @@ def to_numpy(x: Any) -> np.ndarray:
         if not hasattr(x, "__dlpack__"):
             raise
         return np.from_dlpack(x)
+
+
+def as_double(x: Array) -> Array:
+    """`x` in float64: in its own library, or on the host where that has no float64 now (JAX by default, MPS).
+
+    While such a library traces a function, there is no host: `x` stays as it is.
+    """
+    if has_float64(x):
+        return cast(x, namespace(x).float64)
+    host = host_or_none(x)
+    return x if host is None else host
 
 
 def host_or_none(x: Array) -> np.ndarray | None:

@@ -103,11 +103,14 @@ def either(condition: Array, first: Callable[[], Array], second: Callable[[], Ar
     """
     if is_traced(condition):
         return sys.modules["jax"].lax.cond(condition, first, second)
-    if is_compiling(condition):
-        return second()
-    if is_torch_array(condition) and sys.modules["torch"]._C._functorch.is_batchedtensor(condition):
-        return second()
-    return first() if condition else second()
+    return first() if has_values(condition) and condition else second()
+
+
+def has_values(x: Array) -> bool:
+    """Whether the values of `x` can decide what is computed: no function is being traced, compiled or mapped."""
+    if is_traced(x) or is_compiling(x):
+        return False
+    return not (is_torch_array(x) and sys.modules["torch"]._C._functorch.is_batchedtensor(x))
 
 
 def is_compiling(x: Array) -> bool:

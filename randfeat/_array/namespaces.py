@@ -122,6 +122,13 @@ def dtype_name(dtype: Any) -> str:
     return name.rpartition(".")[-1]
 
 
+def has_float64(x: Array) -> bool:
+    """Whether the library of `x` computes in float64 where `x` is."""
+    if is_jax_array(x):
+        return bool(sys.modules["jax"].config.jax_enable_x64)
+    return not (is_torch_array(x) and x.device.type == "mps")
+
+
 def is_sparse(x: Any) -> bool:
     """Whether `x` is a sparse array; False while `torch.compile` traces, as tensors may refuse to say."""
     if is_torch_array(x):

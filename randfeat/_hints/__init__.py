@@ -1,6 +1,7 @@
 """Answers to near misses: the word of this library for a name or a keyword that other libraries have.
 
-Hints are messages of errors, never aliases: what is accepted is what is documented.
+Hints are messages of errors: what is accepted is what is documented. Names of kernels and estimators of scikit-learn's
+classes have documented aliases.
 """
 
 from randfeat._hints.caller import warn_caller

@@ -160,7 +160,18 @@ NO_EPSILON = (
     "there is none, because features carry their scale: nothing is added to a denominator, so nothing is biased"
 )
 
+NO_WEIGHTS = (
+    "{} have no weights here; scikit-learn's Ridge and RidgeClassifier on RandomFeatures(...) have them: "
+    "make_pipeline(RandomFeatures(), {})"
+)
+OF_ROWS = NO_WEIGHTS.format("rows", "Ridge()).fit(X, y, ridge__sample_weight=...")
+OF_CLASSES = NO_WEIGHTS.format("classes", 'RidgeClassifier(class_weight="balanced")')
+
 ABSENT = {
+    "sample_weight": OF_ROWS,
+    "sample_weights": OF_ROWS,
+    "class_weight": OF_CLASSES,
+    "class_weights": OF_CLASSES,
     "dropout": NO_DROPOUT,
     "dropout_p": NO_DROPOUT,
     "attn_dropout": NO_DROPOUT,
@@ -179,10 +190,12 @@ KERNEL_NAMES = {
     "poly": "polynomial",
     "matern12": "exponential",
     "laplace": "laplacian",
-    "arccos": "arccos1",
     "rq": "rational_quadratic",
 }
-"""Other names of the kernels that are chosen by a name."""
+"""Other names of the kernels that are chosen by a name; they are accepted."""
+
+SEVERAL = {"matern": "matern32", "MaternKernel": "matern32", "arccos": "arccos1", "ArcCosineKernel": "arccos1"}
+"""Names of families of kernels, and the member that an error suggests."""
 
 OF_A_MAP = {
     "transform fit_transform forward apply featurize feature_map features": "the features are phi(x), and with their "

@@ -113,6 +113,20 @@ def resolve_coupling(coupling: Any) -> Coupling:
     raise TypeError(f"coupling must be a Coupling or its name, got {described(coupling)}.")
 
 
+def sampled_rows(
+    coupling: Coupling, num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """`coupling.sample(...)`; ValueError if the rows do not have the shape that was asked for."""
+    rows = coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+    expected = (*batch_shape, num_rows, dim)
+    if np.shape(rows) != expected:
+        raise ValueError(
+            f"the sample of {coupling!r} must have the shape (*batch_shape, num_rows, dim) = {expected}, got "
+            f"{np.shape(rows)}; if it cannot draw this number of rows, override nearest_num_rows."
+        )
+    return rows
+
+
 def haar_rows(num_rows: int, dim: int, *, rng: np.random.Generator, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
     """Uniformly distributed orthonormal rows (*batch_shape, num_rows, dim), num_rows <= dim.
 

@@ -13,7 +13,7 @@ from randfeat import variance
 from randfeat._array import Array, Arrays, Drawn, as_count, as_floating, as_generator, as_shape, broadcasts_to, host_to
 from randfeat._hints import Hinted, hinted, shown
 from randfeat.couplings import Coupling, Orthogonal
-from randfeat.couplings.base import if_coupling, resolve_coupling
+from randfeat.couplings.base import if_coupling, resolve_coupling, sampled_rows
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.kernels import Kernel
@@ -134,7 +134,7 @@ class Estimator(Hinted, abc.ABC):
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Draw everything that is random: arrays (*batch_shape, ·, ·) by name, float64 NumPy."""
-        return {"rows": self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)}
+        return {"rows": sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)}
 
     @abc.abstractmethod
     def query_features(self, arrays: Arrays, x: Array) -> Features:

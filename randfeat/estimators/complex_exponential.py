@@ -10,6 +10,7 @@ import numpy as np
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
 from randfeat._hints import hinted
 from randfeat.couplings import Coupling
+from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, SpherePair
 from randfeat.estimators.complex_parts import in_modulus_and_argument, real_and_imaginary
 from randfeat.estimators.generalized_exponential import sphere_moment
@@ -146,7 +147,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         return matrix, np.swapaxes(np.linalg.inv(matrix), -1, -2)
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
-        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        w = sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)
         arrays = {}
         for side, matrix in zip(("query", "key"), self._matrices(dim), strict=True):
             form = np.broadcast_to(np.swapaxes(matrix, -1, -2) @ matrix, (*batch_shape, dim, dim))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
+from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -68,7 +69,7 @@ class ControlVariateFeatures(SoftmaxEstimator):
         return nearest
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
-        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        w = sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)
         residual = np.eye(dim) - np.swapaxes(w, -1, -2) @ w / num_rows
         return {"rows": w, "mean": w.mean(axis=-2, keepdims=True), "residual": residual}
 

@@ -9,6 +9,7 @@ import numpy as np
 from randfeat._array import Drawn
 from randfeat._hints import hinted
 from randfeat.couplings import Coupling
+from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
@@ -112,7 +113,7 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
         return int(self.exponents.shape[-1])
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
-        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        w = sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)
         a = self.exponents[..., None, :]
         log_weights = np.sum(a * w * w + np.log1p(-4 * a) / 4, axis=-1)[..., None, :] - math.log(num_rows) / 2
         return {"rows": (np.sqrt(1 - 4 * a) * w) @ self._axes, "log_weights": log_weights}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
+from randfeat.couplings.base import sampled_rows
 from randfeat.estimators.base import Estimator
 from randfeat.features import Features, FourierForm, one_per_row
 
@@ -30,7 +31,7 @@ class FourierEstimator(Estimator):
 
     def draw_rows(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> np.ndarray:
         """The rows w (*batch_shape, num_rows, dim)."""
-        return self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        return sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Rows, and independent phases where the variant has them."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
+from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
 from randfeat.couplings.matched_laws import ScaledGaussianPair
 from randfeat.estimators.complex_parts import in_modulus_and_argument, real_and_imaginary
@@ -71,7 +72,7 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Rows, and logarithm of modulus and argument of `(1-4A)^{d/4} e^{A|w|²} / √m`."""
-        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        w = sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)
         log = self.parameter * np.sum(w * w, axis=-1) + dim / 4 * cmath.log(1 - 4 * self.parameter)
         return {
             "rows": w,

@@ -10,6 +10,7 @@ import numpy as np
 from randfeat._array import Drawn, as_count, as_generator
 from randfeat._hints import hinted
 from randfeat.couplings import Coupling
+from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import Parametric, frozen_array
@@ -201,7 +202,7 @@ def draw_mixture(
         rows = shuffled_rows(coupling, num_rows, dim, rng, tuple(extra))
         component = systematic(weights, num_rows, rng, tuple(extra))
     else:
-        rows = coupling.sample(num_rows, dim, rng=rng, batch_shape=tuple(extra))
+        rows = sampled_rows(coupling, num_rows, dim, rng=rng, batch_shape=tuple(extra))
         component = np.zeros((*extra, num_rows), dtype=np.int64)
     rows = means[component] + np.sqrt(variances)[component][..., None] * rows
     with np.errstate(divide="ignore"):

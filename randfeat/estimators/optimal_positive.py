@@ -9,6 +9,7 @@ import numpy as np
 from randfeat._array import Drawn, as_bool
 from randfeat._hints import hinted
 from randfeat.couplings import Coupling
+from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.exponential_sum import ExponentialSum
@@ -100,7 +101,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         """Rows `√(1-4a) w_i` and weights `a|w_i|² + d/4 log(1-4a) - ½ log m`."""
-        w = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        w = sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)
         a = np.asarray(self.exponent)[..., None, None]
         sqnorm = np.swapaxes(np.sum(w * w, axis=-1, keepdims=True), -1, -2)
         log_weights = a * sqnorm + dim / 4 * np.log1p(-4 * a) - math.log(self.features_per_row * num_rows) / 2

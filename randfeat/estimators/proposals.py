@@ -6,6 +6,7 @@ import numpy as np
 
 from randfeat._array import Drawn
 from randfeat.couplings import Coupling
+from randfeat.couplings.base import sampled_rows
 
 
 def draw_by_head(
@@ -35,7 +36,7 @@ def shuffled_rows(
     """Coupled rows (*extra, num, dim) in random order, so that the coupling knows nothing of the strata."""
     if num == 0:
         return np.empty((*extra, 0, dim))
-    rows = coupling.sample(num, dim, rng=rng, batch_shape=extra)
+    rows = sampled_rows(coupling, num, dim, rng=rng, batch_shape=extra)
     return np.take_along_axis(rows, np.argsort(rng.random((*extra, num)), axis=-1)[..., None], axis=-2)
 
 

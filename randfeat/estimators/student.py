@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from randfeat._array import Drawn
+from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.hypergeometric import log_hyp0f1
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
@@ -49,7 +50,7 @@ class StudentPositiveFeatures(ExponentialEstimator):
 
     def draw_arrays(self, dim: int, num_rows: int, rng: np.random.Generator, batch_shape: tuple[int, ...]) -> Drawn:
         nu = self.degrees_of_freedom
-        g = self._coupling.sample(num_rows, dim, rng=rng, batch_shape=batch_shape)
+        g = sampled_rows(self._coupling, num_rows, dim, rng=rng, batch_shape=batch_shape)
         rows = g * np.sqrt(nu / rng.chisquare(nu, size=(*batch_shape, num_rows, 1)))
         sqnorm = np.sum(rows**2, axis=-1)[..., None, :]
         log_ratio = -sqnorm / 2 - dim / 2 * math.log(2 * math.pi) - log_student(sqnorm, nu, dim)

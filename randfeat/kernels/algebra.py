@@ -32,6 +32,10 @@ class CombinedKernel(Kernel):
     def has_logarithm(self) -> bool:
         return all(part.has_logarithm for part in self.parts)
 
+    @property
+    def shift_invariant(self) -> bool:
+        return all(part.shift_invariant for part in self.parts)
+
     @abc.abstractmethod
     def _combine(self, values: Any) -> Any:
         """The value of this kernel, from the values of its parts."""
@@ -42,6 +46,12 @@ class CombinedKernel(Kernel):
 
     def _gram(self, x: Array, y: Array) -> Array:
         return self._combine(part._gram(x, y) for part in self.parts)
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return self._combine(part._gram_over(x, y, scales) for part in self.parts)
+
+    def _log_gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return self._combine_logs(part._log_gram_over(x, y, scales) for part in self.parts)
 
     def _pairwise(self, x: Array, y: Array) -> Array:
         return self._combine(part._pairwise(x, y) for part in self.parts)
@@ -107,6 +117,11 @@ class ProductKernel(CombinedKernel):
     def _gram(self, x: Array, y: Array) -> Array:
         return namespace(x).exp(self._log_gram(x, y)) if self.has_logarithm else super()._gram(x, y)
 
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        if not self.has_logarithm:
+            return super()._gram_over(x, y, scales)
+        return namespace(x).exp(self._log_gram_over(x, y, scales))
+
     def _pairwise(self, x: Array, y: Array) -> Array:
         return namespace(x).exp(self._log_pairwise(x, y)) if self.has_logarithm else super()._pairwise(x, y)
 
@@ -140,8 +155,18 @@ class ScaledKernel(Kernel):
     def has_logarithm(self) -> bool:
         return self.base.has_logarithm
 
+    @property
+    def shift_invariant(self) -> bool:
+        return self.base.shift_invariant
+
     def _gram(self, x: Array, y: Array) -> Array:
         return self.factor * self.base._gram(x, y)
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return self.factor * self.base._gram_over(x, y, scales)
+
+    def _log_gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return self.base._log_gram_over(x, y, scales) + math.log(self.factor)
 
     def _pairwise(self, x: Array, y: Array) -> Array:
         return self.factor * self.base._pairwise(x, y)
@@ -166,6 +191,7 @@ class ArdKernel(Kernel):
     base : the kernel. length_scales : ℓ_1 .. ℓ_d, positive, in the units of the inputs; None (or infinity) leaves a
         dimension out, so sums of such kernels make additive models.
 
+    Error: that of the base, with d + 2 in place of d for kernels of x - y: differences are divided, not the inputs.
     Source: MacKay 1994, "Bayesian nonlinear modeling for the prediction competition"; Neal 1996, "Bayesian Learning for
     Neural Networks".
 
@@ -191,11 +217,19 @@ class ArdKernel(Kernel):
     def has_logarithm(self) -> bool:
         return self.base.has_logarithm
 
+    @property
+    def shift_invariant(self) -> bool:
+        return self.base.shift_invariant
+
     def divide(self, x: Array) -> Array:
         """`x/ℓ`, for x (..., d)."""
+        return x / self._scales(x)
+
+    def _scales(self, x: Array) -> Array:
+        """ℓ (d,) in the library, dtype and place of x."""
         self.check_dim(x.shape[-1])
         scales = [math.inf if ell is None else ell for ell in self.length_scales]
-        return x / namespace(x).asarray(scales, dtype=x.dtype, device=device_of(x))
+        return namespace(x).asarray(scales, dtype=x.dtype, device=device_of(x))
 
     def check_dim(self, dim: int) -> None:
         """A ValueError unless there is a length-scale for each of `dim` dimensions."""
@@ -203,16 +237,29 @@ class ArdKernel(Kernel):
             raise ValueError(f"the inputs have dimension {dim}, but there are {len(self.length_scales)} length_scales.")
 
     def _gram(self, x: Array, y: Array) -> Array:
-        return self.base._gram(self.divide(x), self.divide(y))
+        return self.base._gram_over(x, y, self._scales(x))
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return self.base._gram_over(x, y, self._scales(x) * scales)
 
     def _pairwise(self, x: Array, y: Array) -> Array:
-        return self.base._pairwise(self.divide(x), self.divide(y))
+        return self.base._pairwise(*self._divided_pair(x, y))
 
     def _log_gram(self, x: Array, y: Array) -> Array:
-        return self.base._log_gram(self.divide(x), self.divide(y))
+        return self.base._log_gram_over(x, y, self._scales(x))
+
+    def _log_gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return self.base._log_gram_over(x, y, self._scales(x) * scales)
 
     def _log_pairwise(self, x: Array, y: Array) -> Array:
-        return self.base._log_pairwise(self.divide(x), self.divide(y))
+        return self.base._log_pairwise(*self._divided_pair(x, y))
+
+    def _divided_pair(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """x/ℓ and y/ℓ; for kernels of x - y the difference, over ℓ, and 0, so that an offset costs no digit."""
+        if not self.shift_invariant:
+            return self.divide(x), self.divide(y)
+        difference = self.divide(x - y)
+        return difference, namespace(x).zeros_like(difference)
 
     def log_reference(self, x: Any, y: Any) -> np.ndarray:
         return self.base.log_reference(self.divide(as_host(x, "x")), self.divide(as_host(y, "y")))

@@ -34,6 +34,11 @@ class Kernel(Hinted, abc.ABC):
         """Whether all values are positive, and `log_gram` and `log_pairwise` give their logarithms."""
         return False
 
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether `k(x + c, y + c) = k(x, y)` for all c."""
+        return False
+
     @abc.abstractmethod
     def _gram(self, x: Array, y: Array) -> Array:
         """(..., n, d), (..., k, d) -> (..., n, k), in the dtype to compute in."""
@@ -41,6 +46,14 @@ class Kernel(Hinted, abc.ABC):
     @abc.abstractmethod
     def _pairwise(self, x: Array, y: Array) -> Array:
         """One number per pair, broadcasting over (..., d), in the dtype to compute in."""
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        """The Gram matrix of x/scales and y/scales, (d,) or a number; kernels of x - y divide differences."""
+        return self._gram(x / scales, y / scales)
+
+    def _log_gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        """The logarithm of `_gram_over`."""
+        return self._log_gram(x / scales, y / scales)
 
     def _log_gram(self, x: Array, y: Array) -> Array:
         raise TypeError(f"{self!r} gives no logarithms (has_logarithm is False); call it for its values.")

@@ -1,5 +1,6 @@
 """Exponentials of a distance: the exponential, the Laplacian and the exponential power kernel."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,12 @@ class ExponentialPowerKernel(IsotropicKernel):
     def mixture(self, s: Array) -> Array:
         """`exp(-s^{β/2})`."""
         return namespace(s).exp(-root(s, self.power / 2))
+
+    def of_distance(self, distance: Array) -> Array:
+        return namespace(distance).exp(-root(distance, self.power))
+
+    def outlasts_squares(self, smallest: float, largest: float, spacing: float) -> bool:
+        return smallest ** (self.power / 2) > spacing or math.exp(-(largest ** (self.power / 2))) > spacing
 
     def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`2 sin(αu) sin(u)^{-1/α} (sin((1-α)u)/E)^{(1-α)/α}`, α = β/2, u uniform on (0, π], E ~ Exp(1)."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from randfeat._array import Array, namespace
+from randfeat._array import Array, exp_in_place, namespace
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.distances import sqdist
 from randfeat.kernels.softmax import SoftmaxFamily
@@ -15,9 +15,9 @@ class GaussianKernel(SoftmaxFamily):
 
     length_scale : ℓ, positive, in the units of the inputs; scikit-learn's `gamma` is `1 / 2ℓ²`.
 
-    Exact up to rounding: `pairwise` differences the inputs. The Gram matrix expands the square after moving the origin
-    to the mean of `y`, absolute error of the exponent a few eps times the squared distances from there, over ℓ²; where
-    that is much, it is computed in float64 or from differences. The diagonal of k(x, x) is exactly 1.
+    Error: at most `16 (d + 7) eps` for values of the Gram matrix and `(d + 8) eps / 2` for those of `pairwise`, for
+    inputs of any offset and size, in clusters or not; eps is 1.2e-7 for float32 and 2.2e-16 for float64. The proof
+    stands at `kernels.distances.sqdist`. The diagonal of k(x, x) is exactly 1.
     Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", section 4.2.
 
     >>> import numpy as np
@@ -39,6 +39,10 @@ class GaussianKernel(SoftmaxFamily):
         """`x / ℓ`, rounded once."""
         return x if self.length_scale == 1 else x / self.length_scale
 
+    @property
+    def shift_invariant(self) -> bool:
+        return True
+
     def log_envelope(self, sqnorm: Any) -> Any:
         """`-|x|²/2`."""
         return -sqnorm / 2
@@ -47,7 +51,13 @@ class GaussianKernel(SoftmaxFamily):
         return -0.5
 
     def _log_gram(self, x: Array, y: Array) -> Array:
-        return -sqdist(x, y, self.length_scale) / 2
+        return self._log_gram_over(x, y, 1.0)
+
+    def _log_gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return -sqdist(x, y, self.length_scale * scales) / 2
+
+    def _gram_over(self, x: Array, y: Array, scales: Any) -> Array:
+        return exp_in_place(self._log_gram_over(x, y, scales))
 
     def _log_pairwise(self, x: Array, y: Array) -> Array:
         difference = self.unit(x - y)

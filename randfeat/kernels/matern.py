@@ -50,12 +50,21 @@ class MaternKernel(IsotropicKernel):
 
     @property
     def smooth(self) -> bool:
-        return self.smoothness > 1
+        """True from ν = 3/2 on: `L'(0) = -ν/(2ν - 2)`."""
+        return self.smoothness >= 1.5
 
     def mixture(self, s: Array) -> Array:
         """`L(s) = 2^{1-ν}/Γ(ν) a^ν K_ν(a)` with `a = √(2νs)`; the kernel is `L(|x - y|²/ℓ²)`."""
-        a = math.sqrt(2 * self.smoothness) * root(s)
+        return self.of_distance(root(s))
+
+    def of_distance(self, distance: Array) -> Array:
+        a = math.sqrt(2 * self.smoothness) * distance
         return exponential_polynomial(int(self.smoothness - 0.5), a) if self._half_integer else self._bessel(a)
+
+    def outlasts_squares(self, smallest: float, largest: float, spacing: float) -> bool:
+        """`1 - L(s) ≈ Γ(1-ν)/Γ(1+ν) (νs/2)^ν` for s → 0 and ν < 1."""
+        nu = self.smoothness
+        return nu < 1 and math.gamma(1 - nu) / math.gamma(1 + nu) * (nu * smallest / 2) ** nu > spacing
 
     def _bessel(self, a: Array) -> Array:
         if namespace(a) is not np:
@@ -65,16 +74,16 @@ class MaternKernel(IsotropicKernel):
             )
         from scipy.special import gammaln, kve
 
-        nu = self.smoothness
+        nu, kind = self.smoothness, np.result_type(a)
         far = np.real(a) > 800  # the value underflows
-        a = np.where(far, 1.0, a)
+        a = np.where(far, 1.0, a).astype(np.result_type(kind, np.float64))  # logarithms times ν would lose digits
         # Power and Bessel function may overflow where their product is near 1; there the power series converges fast.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             bessel = kve(nu, a)
             value = np.exp((1 - nu) * math.log(2) - gammaln(nu) + nu * np.log(a) + np.log(bessel) - a)
         small = ~(np.isfinite(bessel) | np.isnan(a))
         value = np.where(small, leading_series(nu, np.where(small, a, 0.0) ** 2 / 4), value)
-        return np.where(far, 0.0, value)
+        return np.where(far, 0.0, value).astype(kind)
 
     def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`2ν/χ²_{2ν}`."""

@@ -1,5 +1,6 @@
 """The rational quadratic kernel, and the Cauchy kernel, its separable relative."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,16 @@ class RationalQuadraticKernel(IsotropicKernel):
         """`(1 + s/2α)^{-α}`."""
         xp = namespace(s)
         return xp.exp(-self.alpha * xp.log1p(s / (2 * self.alpha)))
+
+    def of_distance(self, distance: Array) -> Array:
+        xp = namespace(distance)
+        large = distance > 1 / math.sqrt(float(xp.finfo(distance.dtype).eps))
+        near = xp.where(large, xp.zeros_like(distance), distance)
+        far = 2 * xp.log(xp.where(large, distance, xp.ones_like(distance))) - math.log(2 * self.alpha)
+        return xp.exp(-self.alpha * xp.where(large, far, xp.log1p(near * near / (2 * self.alpha))))
+
+    def outlasts_squares(self, smallest: float, largest: float, spacing: float) -> bool:
+        return math.exp(-self.alpha * (math.log(largest) - math.log(2 * self.alpha))) > spacing
 
     def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """`Gamma(α)/α`."""

@@ -4,9 +4,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
+
 from randfeat._array import (
     Array,
     as_count,
+    as_double,
     as_floating,
     as_generator,
     cast,
@@ -14,6 +17,7 @@ from randfeat._array import (
     device_of,
     host_to,
     is_traced,
+    move_to,
     namespace,
     own_precision,
 )
@@ -39,6 +43,10 @@ class SampleFunctions:
 
     a linear map of f. So the posterior covariance is exact wherever the prior covariance is, and the posterior mean
     always is. Cost: O(n³ + n² s) once, then O(m + n) for each value.
+
+    v can be 1/σ times as large as y, so float32 would lose all digits for small σ. Whatever the dtype of x and y, f, v
+    and the sum are computed in float64, and values are rounded once, to the dtype of x. A library that has no float64
+    now (JAX by default) has it done on the host, by NumPy; in functions that such a library traces it is float32.
     Source: Wilson et al. 2020, "Efficiently Sampling Functions from Gaussian Process Posteriors".
 
     >>> import numpy as np, randfeat as rf
@@ -60,10 +68,16 @@ class SampleFunctions:
         """Values of the functions at x (n', d): (*batch_shape, n', s)."""
         x = self._inputs(x, "x")
         with own_precision(x):
-            values = self.features(x) @ cast(self.weights, x.dtype)
-            if self.points is None or self.update is None:
-                return values
-            return values + self.features.estimator.kernel(x, cast(self.points, x.dtype)) @ cast(self.update, x.dtype)
+            values = self._values(as_double(x))
+        return cast(values, x.dtype) if namespace(values) is namespace(x) else host_to(values, x)
+
+    def _values(self, x: Array) -> Array:
+        """Values at x in the dtype of x, which is float64 if possible; NumPy arrays for those of any library."""
+        phi = self.features.to(x) if isinstance(x, np.ndarray) else self.features
+        values = phi(x) @ as_here(self.weights, x)
+        if self.points is None or self.update is None:
+            return values
+        return values + phi.estimator.kernel(x, as_here(self.points, x)) @ as_here(self.update, x)
 
     @hinted
     def given(self, x: Any, y: Any, *, noise_variance: float, rng: Any = None) -> Self:
@@ -75,16 +89,17 @@ class SampleFunctions:
         if self.points is not None:
             raise ValueError("these functions have seen data: condition those of the prior on all data at once.")
         x, y = self._inputs(x, "x"), as_floating(y, "y")
-        xp = namespace(x, y)
+        namespace(x, y)  # refuses two libraries
         if tuple(y.shape) != (x.shape[0],):
             raise ValueError(f"y must have shape ({x.shape[0]},), one number for each row of x, got {tuple(y.shape)}.")
         if not 0 <= noise_variance < math.inf:
             raise ValueError(f"noise_variance must be a finite number, 0 or more, got {noise_variance!r}.")
-        prior = self(x)
+        places, values = as_double(x), as_double(y)
+        prior, xp = self._values(places), namespace(places)
         noise = host_to(as_generator(rng).standard_normal(tuple(prior.shape)), prior) * math.sqrt(noise_variance)
-        identity = xp.eye(x.shape[0], dtype=x.dtype, device=device_of(x))
-        gram = self.features.estimator.kernel(x, x) + noise_variance * identity
-        solution = solved(gram, cast(y, x.dtype)[:, None] - prior - noise)
+        identity = xp.eye(x.shape[0], dtype=places.dtype, device=device_of(places))
+        gram = self.features.estimator.kernel(places, places) + noise_variance * identity
+        solution = solved(gram, as_here(values, places)[:, None] - prior - noise)
         if solution is None:
             raise ValueError(
                 f"the kernel matrix of the {x.shape[0]} points plus the noise variance {noise_variance:g} is singular "
@@ -97,6 +112,12 @@ class SampleFunctions:
         if x.ndim != 2 or x.shape[-1] != self.features.dim:
             raise ValueError(f"{name} must have shape (n, {self.features.dim}), got {tuple(x.shape)}.")
         return cast(x, compute_dtype(namespace(x), x.dtype))
+
+
+def as_here(array: Array, x: Array) -> Array:
+    """`array`, of the library of x or on the host, in the dtype and the place of x."""
+    here = namespace(array) is namespace(x) and not isinstance(x, np.ndarray)
+    return cast(array, x.dtype) if here else move_to(array, x)
 
 
 def solved(matrix: Array, right: Array) -> Array | None:

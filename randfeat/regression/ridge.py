@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import as_host
+from randfeat._array import as_host, dtype_name
 from randfeat._hints import warn_caller
 from randfeat._numpy.threads import SingleThreadedBlas
 from randfeat.regression.feature_moments import FeatureMoments
@@ -27,7 +27,7 @@ class RidgeProblem:
         gram (m, m)    G = Φᵀ Φ - n φ̄ φ̄ᵀ,   cross (m, k)    C = Φᵀ Y - n φ̄ ȳᵀ,   target_squares (k,)    diag YᵀY - n ȳ²,
         count, degrees    n, and n - 1 with an intercept or n without; feature_mean (m,), target_mean (k,)    φ̄ and ȳ,
             or zeros without an intercept,
-        rounding    eigenvalues of G below this are rounding errors: m eps times the trace of Φᵀ Φ.
+        rounding    eigenvalues of G below this are rounding errors: m eps times the trace of Φᵀ Φ, in its dtype.
 
     Then `W = (G + αI)^{-1} C` and `b = ȳ - Wᵀ φ̄`.
     The moments have targets about an origin near their mean, so C and the squares lose no digits to a large ȳ.
@@ -51,7 +51,8 @@ class RidgeProblem:
         if moments.count < 1:
             raise ValueError("expected the moments of at least one row, got none; append the data first.")
         gram, count = as_host(moments.gram, "moments"), moments.count
-        rounding = float(len(gram) * np.finfo(np.float64).eps * np.trace(gram))
+        eps = np.finfo(dtype_name(moments.gram.dtype)).eps  # of the sums, which may be float32
+        rounding = float(len(gram) * eps * np.trace(gram))
         if intercept:
             sums = moments.centered_cross, moments.centered_gram, moments.centered_sum, moments.feature_sum
             cross, squares, target_sum, feature_sum = (as_host(x, "moments") for x in sums)

@@ -245,9 +245,9 @@ def test_it_is_a_citizen(X):
 
 MISTAKES = [
     ({"estimator": "trigonometric", "n_components": 101}, ValueError, "cannot have 101 features; nearest: 100, 102"),
-    ({"kernel": "gaussian"}, ValueError, "unknown kernel 'gaussian'; expected a Kernel, or one of rbf, "),
+    ({"kernel": "gausian"}, ValueError, "unknown kernel 'gausian'; expected a Kernel, or one of rbf, "),
     ({"kernel": 3}, TypeError, "kernel must be a name or a Kernel, got 3"),
-    ({"estimator": "rff"}, ValueError, "unknown estimator 'rff'; expected an Estimator, or one of auto, activation, "),
+    ({"estimator": "rft"}, ValueError, "unknown estimator 'rft'; expected an Estimator, or one of auto, activation, "),
     ({"estimator": rf.Orthogonal()}, TypeError, "estimator must be a name or an Estimator"),
     ({"coupling": "sobel"}, ValueError, "unknown coupling 'sobel'"),
     ({"kernel": "polynomial", "coupling": "simplex"}, ValueError, "'tensor_sketch' have no coupling to choose"),
@@ -262,6 +262,34 @@ MISTAKES = [
     ({"n_components": 0}, ValueError, "n_components must be a positive integer, got 0"),
     ({"estimator": rf.ComplexExponentialFeatures()}, ValueError, "different features for queries and keys"),
 ]  # fmt: skip
+
+
+ALIASES = {
+    "rbf": "gaussian Gaussian GaussianKernel RBF squared_exponential gauss", "polynomial": "poly PolynomialKernel",
+    "exponential": "matern12 ExponentialKernel", "laplacian": "laplace", "rational_quadratic": "rq RationalQuadratic",
+    "matern52": "Matern52 matern-52", "softmax": "SoftmaxKernel", "arccos1": "ArcCos1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "alias"), [(name, alias) for name in ALIASES for alias in ALIASES[name].split()])
+def test_kernels_by_other_names(X, name, alias):
+    """Names of classes and of other libraries, in any case; parameters stay as they were given."""
+    found, expected = (RandomFeatures(each, n_components=6, random_state=0).fit(X) for each in (alias, name))
+    assert found.estimator_ == expected.estimator_
+    np.testing.assert_array_equal(found.transform(X), expected.transform(X))
+    assert clone(found).get_params()["kernel"] == alias
+    ridge = RandomFeatureRidge(alias, n_components=6, random_state=0).fit(X, X[:, 0])
+    assert ridge.features_.estimator_ == expected.estimator_
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [("RFF", "trigonometric"), ("TrigonometricFeatures", "trigonometric"), ("FAVOR+", "positive"), ("auto", "auto")],
+)
+def test_estimators_by_other_names(X, alias, name):
+    found, expected = (RandomFeatures(estimator=each, n_components=6, random_state=0).fit(X) for each in (alias, name))
+    assert found.estimator_ == expected.estimator_
+    assert found.__sklearn_tags__().input_tags.sparse is expected.__sklearn_tags__().input_tags.sparse is True
 
 
 @pytest.mark.parametrize(("parameters", "error", "message"), MISTAKES)

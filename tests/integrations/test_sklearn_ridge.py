@@ -197,11 +197,17 @@ def test_a_singular_problem_is_said_to_be(data):
 
 MISTAKES = [
     ({"alpha": "loo"}, ValueError, "alpha must be a number, 0 or more, a list of positive ones, or \"gcv\", got 'loo'"),
-    ({"alpha": -1.0}, ValueError, "alpha must be"),
+    ({"alpha": -1}, ValueError, 'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got -1'),
+    ({"alpha": np.inf}, ValueError, "alpha must be a number, 0 or more, .*, got inf"),
+    ({"alpha": np.nan}, ValueError, "alpha must be a number, 0 or more, .*, got nan"),
+    ({"alpha": True}, TypeError, "alpha must be a number, 0 or more, .*, got True"),
+    ({"alpha": None}, TypeError, "alpha must be a number, 0 or more, .*, got None"),
     ({"alpha": []}, ValueError, "alpha must be"),
-    ({"alpha": [1.0, 0.0]}, ValueError, "each alpha must be"),
+    ({"alpha": [1.0, 0.0]}, ValueError, "each alpha of a list must be positive and finite, got 0.0"),
+    ({"fit_intercept": "no"}, TypeError, "fit_intercept must be True or False, got 'no'"),
+    ({"fit_intercept": 1}, TypeError, "fit_intercept must be True or False, got 1"),
     ({"n_components": 7, "estimator": "trigonometric"}, ValueError, "cannot have 7 features; nearest: 6, 8"),
-    ({"kernel": "gaussian"}, ValueError, "unknown kernel"),
+    ({"kernel": "gausian"}, ValueError, "unknown kernel"),
 ]
 
 
@@ -209,6 +215,33 @@ MISTAKES = [
 def test_mistakes(data, parameters, error, message):
     with pytest.raises(error, match=message):
         RandomFeatureRidge(**parameters).fit(*data)
+
+
+def test_a_penalty_of_zero_is_a_number(data):
+    X, Y = data
+    model = RandomFeatureRidge(alpha=0, **SMALL).fit(X, Y)
+    Z = model.features_.transform(X)
+    centered = Z - Z.mean(0)
+    expected = Y.mean(0) + centered @ np.linalg.lstsq(centered, Y - Y.mean(0))[0]
+    np.testing.assert_allclose(model.predict(X), expected, atol=1e-6)
+
+
+def test_switches_are_true_or_false(data):
+    X, Y = data
+    model = RandomFeatureRidge(fit_intercept=np.False_, **SMALL).fit(X, Y)
+    assert not np.any(model.intercept_)
+    assert len(model.predict(X, return_std=np.True_)) == 2
+    with pytest.raises(TypeError, match="return_std must be True or False, got 'no'"):
+        model.predict(X, return_std="no")
+
+
+@pytest.mark.parametrize("y", [np.eye(3, dtype=int)[np.arange(200) % 3], [[0], [1, 2]] * 100], ids=["columns", "lists"])
+def test_several_labels_of_a_row_are_refused(data, y):
+    for fit in (RandomFeatureRidgeClassifier().fit, RandomFeatureRidgeClassifier().partial_fit):
+        with pytest.raises(
+            ValueError, match=r"one label for each row, .*use sklearn.multioutput.MultiOutputClassifier"
+        ):
+            fit(data[0], y)
 
 
 def test_mistakes_in_blocks(data):

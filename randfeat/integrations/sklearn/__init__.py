@@ -7,7 +7,8 @@ try:
 except ImportError as error:
     raise ImportError(needs("sklearn", "scikit-learn", "sklearn")) from error
 
-from randfeat.integrations.sklearn.ridge import RandomFeatureRidge, RandomFeatureRidgeClassifier
+from randfeat.integrations.sklearn.classifier import RandomFeatureRidgeClassifier
+from randfeat.integrations.sklearn.ridge import RandomFeatureRidge
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 
 __all__ = ["RandomFeatureRidge", "RandomFeatureRidgeClassifier", "RandomFeatures"]

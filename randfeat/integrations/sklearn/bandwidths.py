@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from randfeat._array import as_floating, namespace
+from randfeat._array import as_double, as_floating, namespace
 from randfeat.integrations.sklearn.inputs import is_sparse
 from randfeat.kernels.base import check_positive
 
@@ -31,7 +31,7 @@ class Spread:
             mean = float(x.mean())
             squares = float(x.multiply(x).sum()) - count * mean**2
         else:
-            x = as_floating(x, "X")
+            x = as_double(as_floating(x, "X"))  # float32 sums of squares lose the digits of an offset
             xp = namespace(x)
             mean = float(xp.mean(x))
             squares = float(xp.sum((x - mean) ** 2))

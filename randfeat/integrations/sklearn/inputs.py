@@ -7,8 +7,12 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 
 from randfeat._array import as_generator, cast, check_in_memory, device_of, dtype_name, namespace, to_numpy
+from randfeat.kernels import Kernel
 
-__all__ = ["as_rng", "check_same_library", "is_sparse", "rows_of", "validated"]
+__all__ = ["SAMPLE", "as_rng", "check_same_library", "first_row_if_far", "is_sparse", "rows_of", "validated"]
+
+SAMPLE = 1000  # rows for statistics of the data: the median distance, fitted estimators, the offset
+FAR, FAR_IN_UNITS = 8.0, 32.0  # standard deviations and length scales from 0 of a row that is subtracted
 
 
 def validated(estimator: Any, X: Any, *targets: Any, **options: Any) -> Any:
@@ -64,6 +68,18 @@ def rows_of(x: Any, rng: np.random.Generator, most: int) -> np.ndarray:
         chosen = x[indices] if is_sparse(x) or isinstance(x, np.ndarray) else take(x, indices)
     dense = chosen.toarray() if is_sparse(chosen) else to_numpy(chosen)
     return dense.astype(np.float64)
+
+
+def first_row_if_far(x: Any, kernel: Kernel) -> np.ndarray | None:
+    """The first row of a dense x where it is far from 0, over deviations and length scales, else 0; None if all are 0.
+
+    Kernels that have no single length scale are judged by deviations alone.
+    """
+    head = to_numpy(x[: min(SAMPLE, x.shape[0]), :]).astype(np.float64)
+    far = np.abs(head[0]) > FAR * np.std(head, axis=0)
+    if type(kernel).unit is not Kernel.unit:
+        far &= np.abs(kernel.unit(head[0])) > FAR_IN_UNITS
+    return np.where(far, head[0], 0.0) if np.any(far) else None
 
 
 def take(x: Any, indices: np.ndarray) -> Any:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from randfeat import kernels
 from randfeat._hints import choice_hint, shown
-from randfeat._hints.words import KERNEL_NAMES
+from randfeat._hints.similar import squeezed
+from randfeat._hints.words import KERNEL_NAMES, SEVERAL
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.kernels import Kernel
@@ -75,7 +76,7 @@ KERNELS = {
 
 @dataclass(frozen=True)
 class Law:
-    """The parameters of a transformer that determine the law of its features, as the user gave them."""
+    """The parameters of a transformer that determine the law of its features; names as they are called here."""
 
     kernel: Any
     gamma: Any
@@ -83,6 +84,10 @@ class Law:
     coef0: Any
     estimator: Any
     coupling: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernel", named_here(self.kernel, KERNELS, kernel_classes() | KERNEL_NAMES))
+        object.__setattr__(self, "estimator", named_here(self.estimator, estimator_classes(), other_names()))
 
     @property
     def bandwidth(self) -> Literal["squares", "differences", "products"] | None:
@@ -103,6 +108,21 @@ class Law:
             name = "spectral" if isinstance(self.kernel, kernels.ShiftInvariantKernel | kernels.SoftmaxFamily) else name
         return isinstance(name, str) and name in WAVES_AND_EXPONENTIALS
 
+    @property
+    def can_shift(self) -> bool:
+        """Whether features of shifted inputs have the same law: a kernel of x - y, no parameters with a place."""
+        if isinstance(self.estimator, Estimator):
+            return is_stationary(self.estimator)
+        return self.kernel_of(1.0).shift_invariant
+
+    def kernel_of(self, gamma: float) -> Kernel:
+        """The kernel, with this gamma where it has one."""
+        if isinstance(self.estimator, Estimator):
+            return self.estimator.kernel
+        return (
+            KERNELS[self.kernel].make(gamma, self.degree, self.coef0) if isinstance(self.kernel, str) else self.kernel
+        )
+
     def check(self) -> None:
         """Raise ValueError or TypeError for unknown names, and for parameters that an object already carries."""
         if isinstance(self.estimator, Estimator):
@@ -122,7 +142,7 @@ class Law:
         elif not isinstance(self.kernel, str):
             raise TypeError(f"kernel must be a name or a Kernel, got {shown(self.kernel)}.")
         elif self.kernel not in KERNELS:
-            hint = choice_hint(self.kernel, KERNELS, kernel_classes() | KERNEL_NAMES)
+            hint = choice_hint(self.kernel, KERNELS, kernel_classes() | KERNEL_NAMES | SEVERAL)
             raise ValueError(
                 f"unknown kernel {self.kernel!r}; expected a Kernel, or one of {', '.join(KERNELS)}{hint}."
             )
@@ -145,9 +165,7 @@ def resolve_law(law: Law, gamma: float, width: int, sample: Callable[[], np.ndar
     """
     if isinstance(law.estimator, Estimator):
         return law.estimator
-    kernel, name = law.kernel, law.estimator
-    if isinstance(kernel, str):
-        kernel = KERNELS[law.kernel].make(gamma, law.degree, law.coef0)
+    kernel, name = law.kernel_of(gamma), law.estimator
     if name == "auto":
         name = natural_estimator(kernel)
     cls = estimator_classes()[name]
@@ -201,13 +219,30 @@ def other_names() -> dict[str, str]:
 
 
 def kernel_classes() -> dict[str, str]:
-    """The name of each kernel by that of its class, the first where there are several."""
-    return {type(named.make(1.0, 2, 0.0)).__name__: name for name, named in reversed(KERNELS.items())}
+    """The name of each kernel by that of its class, for classes that have one name."""
+    classes = [type(named.make(1.0, 2, 0.0)).__name__ for named in KERNELS.values()]
+    return {cls: name for cls, name in zip(classes, KERNELS, strict=True) if classes.count(cls) == 1}
+
+
+def named_here(given: Any, names: Iterable[str], others: Mapping[str, str]) -> Any:
+    """The name here of what was given by another name, whatever its case and underscores; else what was given."""
+    if not isinstance(given, str):
+        return given
+    known = {squeezed(other): name for other, name in others.items()} | {squeezed(name): name for name in names}
+    return known.get(squeezed(given), given)
 
 
 def snake_case(name: str) -> str:
     """`optimal_positive` for `OptimalPositive`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def is_stationary(estimator: Estimator) -> bool:
+    """Whether an estimator is made of waves alone, of kernels of x - y: its error depends on x - y, too."""
+    if isinstance(estimator, FourierEstimator):
+        return estimator.kernel.shift_invariant
+    parts = getattr(estimator, "parts", None) or [part for part in [getattr(estimator, "base", None)] if part]
+    return bool(parts) and estimator.kernel.shift_invariant and all(map(is_stationary, parts))
 
 
 def check_symmetric(estimator: Estimator | type[Estimator]) -> None:

@@ -1,23 +1,23 @@
-"""Kernel ridge regression on random features, for data of any length."""
+"""Kernel ridge regression on random features, for data of any length, and what it shares with classification."""
 
+import math
 import numbers
 from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 
-from randfeat._array import as_floating, cast, device_of, host_to, namespace, to_numpy
-from randfeat._hints import Hinted
+from randfeat._array import as_bool, as_floating, cast, host_to, namespace, to_numpy
+from randfeat._hints import Hinted, hinted
 from randfeat.integrations.sklearn.inputs import is_sparse, validated
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 from randfeat.kernels.base import check_positive
 from randfeat.regression.feature_moments import FeatureMoments
 from randfeat.regression.ridge import RidgeProblem
 
-__all__ = ["RandomFeatureRidge", "RandomFeatureRidgeClassifier"]
+__all__ = ["FeatureRidge", "RandomFeatureRidge"]
 
 BLOCK_NUMBERS = 2**22  # size of a block of features, in numbers
 SUMS = ("gram", "centered_cross", "feature_sum", "centered_sum", "centered_gram", "origin")
@@ -79,15 +79,19 @@ class FeatureRidge(Hinted, BaseEstimator):
         noise = self._solve_noise()["noise"]
         return noise if self._many else float(noise[0])
 
-    def _start(self, X: Any, num_targets: int, many: bool) -> None:
-        """Draw features for these rows, and start with empty sums."""
+    def _start(self, X: Any, num_targets: int, many: bool, dtype: str = "float32") -> None:
+        """Draw features for these rows, and start with empty sums.
+
+        dtype : of the targets; predictions of float64 targets are float64, whatever the dtype of the features.
+        """
         check_penalty(self.alpha)
+        as_bool(self.fit_intercept, "fit_intercept")
         names = set(RandomFeatures().get_params(deep=False))
         parameters = {name: value for name, value in self.get_params(deep=False).items() if name in names}
         self.features_ = RandomFeatures(**parameters)._fit_rows(X)
         empty = FeatureMoments.empty(self.features_.feature_map_, num_targets, dtype="float64")
         self.sums_, self.n_samples_seen_ = {name: getattr(empty, name) for name in SUMS}, 0
-        self._many = many
+        self._many, self._intercept_dtype = many, dtype
 
     def _append(self, X: Any, targets: np.ndarray) -> None:
         """Add rows to the sums; targets (n, k) on the host."""
@@ -122,10 +126,11 @@ class FeatureRidge(Hinted, BaseEstimator):
             alpha = path.best(candidates)
             weights = path.weights(alpha)
         like = next(iter(self.features_.arrays_.values()))
+        intercept = problem.intercept(weights)
         return {
             "alpha": float(alpha),
             "weights": host_to(weights, like),
-            "intercept": host_to(problem.intercept(weights), like),
+            "intercept": host_to(intercept, self.sums_["gram"] if self._intercept_dtype == "float64" else like),
         }
 
     def _solve_noise(self) -> dict[str, Any]:
@@ -142,13 +147,15 @@ class FeatureRidge(Hinted, BaseEstimator):
         return (slice(start, min(start + step, X.shape[0])) for start in range(0, X.shape[0], step))
 
     def _values(self, X: Any, method: str) -> Any:
-        """Predictions for validated rows, (n, k) in the dtype of the features."""
+        """Predictions for validated rows, (n, k) in the dtype of the features and the targets together."""
         weights, intercept = self._solved["weights"], self._solved["intercept"]
         self.features_._check_library(X, f"{type(self).__name__}.{method}")
         parts = []
         for rows in self._blocks(X):
             block = self.features_._features(X[rows] if is_sparse(X) else X[rows, :])
-            parts.append(block @ cast(weights, block.dtype) + cast(intercept, block.dtype))
+            values = block @ cast(weights, block.dtype)
+            dtype = namespace(values).result_type(values.dtype, intercept.dtype)
+            parts.append(cast(values, dtype) + cast(intercept, dtype))
         return namespace(weights).concat(parts, axis=0)
 
     def __sklearn_tags__(self) -> Any:
@@ -171,8 +178,9 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     last, O(m³). It needs only the sums, and so does cross-validation: all penalties are tried on one tridiagonal form
     (`RidgePath`). `partial_fit` adds rows. The blocks do not matter, up to rounding, with one exception: unless gamma
     is a number, it is chosen from the first block. The weights are solved for on first use. All targets share one
-    penalty. Sample weights are not supported. For a number as alpha, Cholesky's factorization is used; a LinAlgWarning
-    is given if the matrix is singular up to rounding.
+    penalty. Predictions have the dtype of X and y together: a float64 y with a mean of 10^8 keeps its digits beside a
+    float32 X. Sample weights are not supported. For a number as alpha, Cholesky's factorization is used; if the matrix
+    is singular up to rounding, a LinAlgWarning says so.
 
     Attributes: `coef_`, `intercept_`, `alpha_`, `noise_variance_`, `features_` (the fitted RandomFeatures), `moments_`
     (the sums), `n_samples_seen_`.
@@ -187,28 +195,31 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     True
     """
 
+    @hinted
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to all rows: X (n, d), dense or sparse, y (n,) or (n, k)."""
         X, y = validated(self, X, y, multi_output=True, y_numeric=True)
         y = to_numpy(y)
-        self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
+        self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2, dtype=dtype_of(y))
         self._append(X, y.reshape(len(y), -1).astype(np.float64))
         self._solution = self._solve()
         return self
 
+    @hinted
     def partial_fit(self, X: Any, y: Any) -> Self:
         """Add rows; the features are drawn at the first call."""
         is_first = not hasattr(self, "sums_")
         X, y = validated(self, X, y, multi_output=True, y_numeric=True, reset=is_first)
         y = to_numpy(y)
         if is_first:
-            self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2)
+            self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2, dtype=dtype_of(y))
         expected = self.sums_["origin"].shape[0]
         if (y.ndim == 2) != self._many or y.size != len(y) * expected:
             raise ValueError(f"y must have as many outputs as before, {expected}, got shape {y.shape}.")
         self._append(X, y.reshape(len(y), -1).astype(np.float64))
         return self
 
+    @hinted
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predictions (n,) or (n, k); with `return_std` also the standard deviation of a new observation.
 
@@ -218,9 +229,12 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         intercept, 1/n and φ̄ are left out.
         """
         check_is_fitted(self, "sums_")
+        return_std = as_bool(return_std, "return_std")
         X = validated(self, X, reset=False)
         mean = self._values(X, "predict")
-        return (self._shaped(mean), self._shaped(self._std(X))) if return_std else self._shaped(mean)
+        if not return_std:
+            return self._shaped(mean)
+        return self._shaped(mean), self._shaped(cast(self._std(X), mean.dtype))
 
     def _std(self, X: Any) -> Any:
         solved = self._solve_noise()
@@ -240,100 +254,25 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         return values if self._many else values[:, 0]
 
 
-class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
-    """Classification by ridge regression on random features: the target of a class is +1 for its rows, else -1.
-
-    Parameters, memory and `partial_fit` are as in `RandomFeatureRidge`; the first `partial_fit` must name all classes.
-    Two classes share one target; three or more have one each. The class with the largest score is predicted.
-
-    Attributes: `classes_`, and those of `RandomFeatureRidge`.
-
-    >>> from sklearn.datasets import load_digits
-    >>> X, y = load_digits(return_X_y=True)
-    >>> model = RandomFeatureRidgeClassifier(random_state=0).fit(X[:1000], y[:1000])
-    >>> model.score(X[1000:], y[1000:]) > 0.95
-    True
-    """
-
-    def fit(self, X: Any, y: Any) -> Self:
-        """Fit to all rows: X (n, d), dense or sparse, y (n,) with labels of any type."""
-        X, y = validated(self, X, y)
-        y = labels_of(y)
-        return self._fit_labels(X, y, np.unique(y))
-
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """Add rows. classes : all classes, required at the first call."""
-        is_first = not hasattr(self, "sums_")
-        X, y = validated(self, X, y, reset=is_first)
-        y = labels_of(y)
-        if is_first and classes is None:
-            raise ValueError("the first call of partial_fit needs all classes: partial_fit(X, y, classes=...).")
-        if classes is not None:
-            classes = np.unique(to_numpy(classes))
-            if not is_first and not np.array_equal(classes, self.classes_):
-                raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}.")
-        if is_first:
-            self._begin(X, classes)
-        self._append(X, self._targets(y))
-        return self
-
-    def decision_function(self, X: Any) -> Any:
-        """Score of each class, (n, n_classes); for two classes the score of the second, (n,)."""
-        check_is_fitted(self, "sums_")
-        values = self._values(validated(self, X, reset=False), "decision_function")
-        return values if self._many else values[:, 0]
-
-    def predict(self, X: Any) -> Any:
-        """Predicted class of each row, (n,)."""
-        check_is_fitted(self, "sums_")
-        values = self._values(validated(self, X, reset=False), "predict")
-        xp = namespace(values)
-        chosen = xp.argmax(values, axis=1) if self._many else xp.astype(values[:, 0] > 0, xp.int64)
-        labels = self.classes_[to_numpy(chosen)]
-        if isinstance(values, np.ndarray) or labels.dtype.kind not in "iufb":
-            return labels
-        return xp.asarray(labels, device=device_of(values))
-
-    def _fit_labels(self, X: Any, y: np.ndarray, classes: np.ndarray) -> Self:
-        self._begin(X, classes)
-        self._append(X, self._targets(y))
-        self._solution = self._solve()
-        return self
-
-    def _begin(self, X: Any, classes: np.ndarray) -> None:
-        if len(classes) < 2:
-            raise ValueError(f"RandomFeatureRidgeClassifier needs at least 2 classes, got one class, {classes}.")
-        self.classes_ = classes
-        many = len(classes) > 2
-        self._start(X, len(classes) if many else 1, many=many)
-
-    def _targets(self, y: np.ndarray) -> np.ndarray:
-        """Targets (n, k): +1 for the class of a row, -1 for the others."""
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(f"y has labels {unknown} that are not among the classes {self.classes_}.")
-        positive_classes = self.classes_ if self._many else self.classes_[1:]
-        return np.where(y[:, None] == positive_classes, 1.0, -1.0)
-
-
-def labels_of(y: Any) -> np.ndarray:
-    """Class labels as a NumPy array, checked."""
-    y = column_or_1d(to_numpy(y), warn=True)
-    check_classification_targets(y)
-    return y
+def dtype_of(y: np.ndarray) -> str:
+    """The dtype that targets need: float32 for halves and float32, float64 for all others, integers too."""
+    return "float32" if y.dtype in (np.float16, np.float32) else "float64"
 
 
 def check_penalty(alpha: Any) -> None:
     """Raise an error unless alpha is a number >= 0, a list of positive numbers, or "gcv"."""
+    expected = f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.'
+    if isinstance(alpha, bool) or alpha is None:
+        raise TypeError(expected)
+    if isinstance(alpha, numbers.Real):
+        if not 0 <= float(alpha) < math.inf:
+            raise ValueError(expected)
+        return
     if isinstance(alpha, str):
         if alpha != "gcv":
-            raise ValueError(f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.')
-        return
-    if isinstance(alpha, numbers.Real):
-        if alpha != 0:
-            check_positive("alpha", alpha)
+            raise ValueError(expected)
         return
     if np.ndim(alpha) != 1 or not len(alpha):
-        raise ValueError(f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.')
+        raise ValueError(expected)
     for penalty in alpha:
-        check_positive("each alpha", penalty)
+        check_positive("each alpha of a list", penalty)

@@ -1,12 +1,13 @@
 """Features of sparse rows by a sparse product, for features that need only inner products and the length of a row."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from randfeat.features import FourierForm
 from randfeat.kernels import SoftmaxFamily
-from randfeat.maps import FeatureMap
+from randfeat.maps import ORIGIN, FeatureMap
 
 __all__ = ["sparse_features"]
 
@@ -16,9 +17,11 @@ BLOCK_NUMBERS = 2**22  # inner products that are in memory at one time
 def sparse_features(phi: FeatureMap, x: Any) -> np.ndarray:
     """φ(x) of a SciPy sparse matrix (n, d) of float32 or float64 -> NumPy (n, num_features).
 
-    For waves and exponentials of `x·w + r(|x|)`. Zeros of x cost neither memory nor time.
+    For waves and exponentials of `x·w + r(|x|)`. Zeros of x cost neither memory nor time. A map about a row keeps the
+    digits of an offset for dense inputs only.
     """
-    kernel = phi.estimator.kernel
+    kernel, origin = phi.estimator.kernel, phi.arrays.get(ORIGIN)
+    phi = replace(phi, arrays={name: array for name, array in phi.arrays.items() if name != ORIGIN})
     form: Any = phi.fourier_form() or phi.exponential_form(keys=False)
     # Kernel units must be a multiple of the input, and r must depend on the length of a row only.
     multiple = kernel.unit_factor is not None
@@ -32,12 +35,17 @@ def sparse_features(phi: FeatureMap, x: Any) -> np.ndarray:
         )
     factor = kernel.unit(np.ones((1, 1), x.dtype))[0, 0]
     rows = np.ascontiguousarray(form.rows.T * factor, dtype=x.dtype)
-    lengths = factor * np.sqrt(np.asarray(x.multiply(x).sum(axis=1), dtype=x.dtype).reshape(-1, 1))
+    squares = np.asarray(x.multiply(x).sum(axis=1), dtype=x.dtype).reshape(-1, 1)
+    shift = np.zeros((1, 1), x.dtype)
+    if origin is not None:  # rows that are not dense cannot be shifted, but inner products with them
+        squares = np.maximum(squares - 2 * (x @ origin.T.astype(x.dtype)) + np.sum(origin * origin), 0)
+        shift = (origin @ form.rows.T * factor).astype(x.dtype)
+    lengths = factor * np.sqrt(squares)
     features = np.empty((x.shape[0], phi.num_features), x.dtype)
     step = max(1, BLOCK_NUMBERS // rows.shape[1])
     for start in range(0, x.shape[0], step):
         part = slice(start, start + step)
-        fill(features[part], form, x[part] @ rows, form.per_row(lengths[part]))
+        fill(features[part], form, x[part] @ rows - shift, form.per_row(lengths[part]))
     return features
 
 

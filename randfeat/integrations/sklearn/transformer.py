@@ -12,14 +12,20 @@ from sklearn.utils.validation import check_is_fitted
 from randfeat._array import as_count, as_floating, is_on_dask
 from randfeat._hints import Hinted
 from randfeat.integrations.sklearn.bandwidths import Spread, resolve_gamma
-from randfeat.integrations.sklearn.inputs import as_rng, check_same_library, is_sparse, rows_of, validated
+from randfeat.integrations.sklearn.inputs import (
+    SAMPLE,
+    as_rng,
+    check_same_library,
+    first_row_if_far,
+    is_sparse,
+    rows_of,
+    validated,
+)
 from randfeat.integrations.sklearn.laws import Law, resolve_law
 from randfeat.integrations.sklearn.sparse_rows import sparse_features
 from randfeat.maps import FeatureMap
 
 __all__ = ["RandomFeatures"]
-
-SAMPLE = 1000  # rows for the median distance and for fitted estimators
 
 
 def can_follow_blocks(transformer: "RandomFeatures") -> bool:
@@ -67,6 +73,12 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     StandardScaler: pass all data to `partial_fit` first, and transform later. float32 stays float32. For sparse X,
     features that are cosines or exponentials are computed by a sparse product. With array API dispatch, inputs and
     outputs can be arrays of PyTorch or CuPy.
+
+    Kernels of x - y take any offset of the data: the first row of a dense X is subtracted in columns where it is more
+    than 8 standard deviations (of at most 1000 rows) and 32 length scales from 0, so that no digit is lost to the
+    offset, in float32 either.
+    The features are then those of `draw(...).about(row)`, with the row in `feature_map_.arrays["origin"]`. It is set
+    once, at the first block, and is the same for all data. An Estimator object is shifted if it has waves.
 
     >>> import numpy as np
     >>> from sklearn.metrics.pairwise import rbf_kernel
@@ -151,7 +163,9 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             return rows_of(X, rng.spawn(1)[0], SAMPLE)
 
         gamma = resolve_gamma(self.gamma, law.bandwidth, spread, X.shape[1], sample)
-        estimator = resolve_law(law, gamma, width, sample)
+        can_shift = rng is not None and not is_sparse(X) and law.can_shift
+        reference = first_row_if_far(X, law.kernel_of(gamma)) if can_shift else None
+        estimator = resolve_law(law, gamma, width, sample if reference is None else lambda: sample() - reference)
         if is_sparse(X) and not law.takes_sparse:
             raise ValueError(
                 "a sparse X needs features that are waves or exponentials (trigonometric, spectral, positive, ...), "
@@ -160,6 +174,7 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if rng is not None:
             like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if is_sparse(X) else X
             phi = estimator.draw(X.shape[1], width, rng=rng, like=like)
+            phi = phi if reference is None else phi.about(reference)
             if is_sparse(X):
                 sparse_features(phi, X[:0])  # raises its errors early
             self.arrays_ = dict(phi.arrays)
