@@ -239,6 +239,10 @@ def is_error(thing):
     return inspect.isclass(thing) and issubclass(thing, Exception)
 
 
+BOTH = {("query", "queries")}
+"""compressed_attention has queries of the call, and references; what a function has is never a slip."""
+
+
 def test_right_words_are_words_of_the_library():
     """Every right word is a keyword of something public, and no slip is one where its right word is one, too."""
     things = [getattr(rf, name) for name in rf.__all__]
@@ -254,7 +258,7 @@ def test_right_words_are_words_of_the_library():
         assert any(word in signature for signature in signatures), word
         for slip in others.split():
             both = [signature for signature in signatures if {word, slip} <= signature]
-            assert not both, (word, slip)
+            assert not both or (word, slip) in BOTH, (word, slip)
 
 
 # nothing else is changed -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ LAYERS = [
     {"maps", "variance"},
     {"estimators"},
     {"attention", "bounds"},
+    {"compressed"},
     {"montecarlo", "regression", "storage"},
     {"selection"},
     {"testing"},
@@ -29,7 +30,8 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 LAYERS_OF_ATTENTION = [
-    {"inputs", "partial"},
+    {"partial"},
+    {"inputs"},
     {"state"},
     {"generic"},
     {"relations"},

@@ -36,7 +36,7 @@ def is_ours(thing):
     return getattr(thing, "__module__", "").startswith("randfeat")
 
 
-MOST_NAMES = 90
+MOST_NAMES = 100
 HOMES = (rf, rf.kernels, rf.estimators, rf.couplings, rf.features, rf.attention, rf.regression, rf.selection)
 NAMES = {getattr(home, name): f"{home.__name__}.{name}" for home in HOMES for name in home.__all__}
 PUBLIC = {name: thing for thing, name in NAMES.items() if not inspect.ismodule(thing)}

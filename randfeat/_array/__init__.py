@@ -71,6 +71,7 @@ from randfeat._array.namespaces import (
     namespace_named,
 )
 from randfeat._array.operators import torch_operator
+from randfeat._array.twins import from_host, host_twins
 
 __all__ = [
     "Array",
@@ -101,10 +102,12 @@ __all__ = [
     "exp_in_place",
     "finish",
     "fold",
+    "from_host",
     "gradients",
     "has_values",
     "host_or_none",
     "host_to",
+    "host_twins",
     "is_compiling",
     "is_on_cupy",
     "is_on_dask",

@@ -5,12 +5,14 @@ from randfeat.attention.cost_model.rates import AttentionCosts
 from randfeat.attention.exact import kernel_attention, softmax_attention
 from randfeat.attention.gradient import linear_attention_vjp
 from randfeat.attention.linear import linear_attention
+from randfeat.attention.partial import PartialOutput
 from randfeat.attention.state import AttentionState
 
 __all__ = [
     "AttentionCosts",
     "AttentionMethod",
     "AttentionState",
+    "PartialOutput",
     "attention_method",
     "kernel_attention",
     "linear_attention",

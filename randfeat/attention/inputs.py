@@ -22,6 +22,7 @@ from randfeat._array import (
     namespace,
     repeats_to,
 )
+from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap
@@ -107,11 +108,12 @@ class Inputs:
     def prepared(self) -> "Inputs":
         """The inputs in the computing dtype, query and key times √scale, masked keys and values zero."""
         inputs, xp = self.computing(), namespace(self.query)
-        key, value = inputs.key * self.root, inputs.value
+        key, value, bias = inputs.key * self.root, inputs.value, inputs.key_bias
         if self.key_mask is not None:
             key = xp.where(self.key_mask[..., None], key, xp.zeros_like(key))
             value = xp.where(self.key_mask[..., None], value, xp.zeros_like(value))
-        return replace(inputs, query=inputs.query * self.root, key=key, value=value, root=1.0)
+            bias = None if bias is None else xp.where(self.key_mask, bias, xp.zeros_like(bias))
+        return replace(inputs, query=inputs.query * self.root, key=key, value=value, key_bias=bias, root=1.0)
 
     @property
     def num_queries(self) -> int:
@@ -194,12 +196,20 @@ class Inputs:
         """The output (..., L, dv) from outputs of consecutive queries, heads ungrouped, in the caller's dtype."""
         xp = namespace(self.value)
         output = xp.concat(outputs, axis=-2) if len(outputs) > 1 else outputs[0]
+        return cast(self.in_layout(output), self.dtype)
+
+    def restore_partial(self, part: PartialOutput) -> PartialOutput:
+        """The partial outputs with heads ungrouped, in the caller's layout and the computing dtype."""
+        xp, lead = namespace(self.value), part.numerator.shape[:-2]
+        columns = (xp.broadcast_to(x, (*lead, *x.shape[-2:])) for x in part.columns)
+        return PartialOutput(*map(self.in_layout, columns))
+
+    def in_layout(self, output: Array) -> Array:
+        """`output` (..., L, n) with heads ungrouped, in the caller's layout."""
         if self.group is not None:
             heads = output.shape[-4] * output.shape[-3]
-            output = xp.reshape(output, (*output.shape[:-4], heads, *output.shape[-2:]))
-        if self.layout == "blhd":
-            output = swap_heads(output)
-        return cast(output, self.dtype)
+            output = namespace(output).reshape(output, (*output.shape[:-4], heads, *output.shape[-2:]))
+        return swap_heads(output) if self.layout == "blhd" else output
 
 
 def in_one_dtype(query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:

@@ -51,8 +51,9 @@ class PartialOutput:
     def normalized(self) -> Array:
         """`Σ_j K̂_ij v_j / Σ_j K̂_ij`; zero for a query without keys or whose weights all vanish."""
         xp = namespace(self.numerator)
-        empty = self.log_scale == -xp.inf
-        divisor = xp.where(empty | (self.denominator == 0), xp.ones_like(self.denominator), self.denominator)
+        vanishes = self.denominator == 0
+        empty = vanishes & (self.log_scale == -xp.inf)  # where a maximum ignores NaN, the denominator still has it
+        divisor = xp.where(vanishes, xp.ones_like(self.denominator), self.denominator)
         ratio = self.numerator / divisor
         return xp.where(empty, xp.zeros_like(ratio), ratio)
 

@@ -13,6 +13,7 @@ except ImportError as error:
 
 from randfeat._array import as_bool
 from randfeat.attention import linear_attention
+from randfeat.compressed import KeyCache
 from randfeat.integrations.masks import key_bias_of, key_mask_of, present_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
@@ -169,3 +170,4 @@ def unflatten(static: tuple[Any, ...], leaves: tuple[Any, ...]) -> FeatureMap:
 
 
 jax.tree_util.register_pytree_node(FeatureMap, flatten, unflatten)
+jax.tree_util.register_dataclass(KeyCache, data_fields=["keys", "bias", "values", "route"], meta_fields=["scale"])

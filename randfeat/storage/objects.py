@@ -12,6 +12,7 @@ from randfeat.estimators import Estimator
 from randfeat.features import ExponentialForm, FourierForm
 from randfeat.maps import FeatureMap
 from randfeat.storage import archive
+from randfeat.storage.records import RECORD, RECORDS, check_record, moved
 from randfeat.storage.registry import LAWS, classes
 
 FORMAT, VERSION = "randfeat", 1
@@ -20,7 +21,7 @@ LONGEST_REASON = 400
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write a feature map, an estimator, kernel or coupling, or an attention state to a file; or several of them.
+    """Write a feature map, a law, a state of attention, a key cache or clusters of queries to a file; or several.
 
     Several are a list, or a dictionary whose keys are strings or integers, as `calibrate` returns it. A dictionary may
     hold their parameters beside them: numbers, strings, arrays, tuples, dictionaries.
@@ -75,12 +76,14 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
             raise TypeError(f"expected a feature map, a law or an attention state, got {obj!r}.")
     except Exception as error:  # whatever classes say to their parameters
         raise ValueError(f"{name!r} holds nothing that this randfeat can make: {reason(error)}") from error
-    if like is None or not isinstance(obj, FeatureMap | AttentionState):
+    if like is None:
         return obj
     if isinstance(obj, FeatureMap):
         return obj.to(like)
-    moved = {name: move_to(getattr(obj, name), like) for name in STATE_ARRAYS}
-    return AttentionState(**moved, origin=obj.origin)
+    if isinstance(obj, AttentionState):
+        sums = {field: move_to(getattr(obj, field), like) for field in STATE_ARRAYS}
+        return AttentionState(**sums, origin=obj.origin)
+    return moved(obj, like) if isinstance(obj, RECORD) else obj
 
 
 def is_stored(obj: Any) -> bool:
@@ -89,7 +92,7 @@ def is_stored(obj: Any) -> bool:
         return all(map(is_stored, obj))
     if isinstance(obj, dict):
         return any(map(is_stored, obj.values()))
-    return isinstance(obj, FeatureMap | AttentionState | LAWS)
+    return isinstance(obj, FeatureMap | AttentionState | RECORD | LAWS)
 
 
 def refusal(obj: Any) -> str:
@@ -100,9 +103,9 @@ def refusal(obj: Any) -> str:
             f"cannot save a {name}, which is no class of randfeat: register it first, with randfeat.register({name})."
         )
     return (
-        f"cannot save a {type(obj).__name__}: expected a feature map, an attention state, or an estimator, kernel or "
-        "coupling of randfeat, with parameters that are numbers, strings, tuples or arrays; or a list or dictionary of "
-        "them, with keys that are strings or integers."
+        f"cannot save a {type(obj).__name__}: expected a feature map, a state of attention, a key cache, clusters of "
+        "queries, or an estimator, kernel or coupling of randfeat, with parameters that are numbers, strings, tuples "
+        "or arrays; or a list or dictionary of them, with keys that are strings or integers."
     )
 
 
@@ -134,10 +137,22 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         stored = {name: kept(on_host(getattr(value, name)), arrays) for name in STATE_ARRAYS}
         return {"state": stored, "origin": value.fingerprint}
     name = type(value).__name__
+    if isinstance(value, RECORD):
+        return {
+            "record": name,
+            "fields": {f.name: encode_field(getattr(value, f.name), arrays) for f in dataclasses.fields(value)},
+        }
     if classes().get(name) is not type(value) or not dataclasses.is_dataclass(value):
         raise TypeError(refusal(value))
     fields = {f.name: encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value) if f.init}
     return {"class": name, "fields": fields}
+
+
+def encode_field(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A field of a record in JSON's terms; its arrays may be of any library, and empty."""
+    if value is None or isinstance(value, bool | int | float | RECORD):
+        return encode(value, arrays)
+    return {"rows": kept(on_host(value), arrays)}
 
 
 def is_key(key: Any) -> bool:
@@ -187,6 +202,10 @@ def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         case {"state": dict(names), "origin": None | str() as origin} if len(value) == 2:
             sums = {field: of_name(name, arrays) for field, name in names.items()}
             return checked_state(AttentionState(**sums, origin=origin))
+        case {"rows": name} if len(value) == 1:
+            return of_name(name, arrays)
+        case {"record": str(name), "fields": dict(fields)} if len(value) == 2 and name in RECORDS:
+            return check_record(RECORDS[name](**{field: decode(item, arrays) for field, item in fields.items()}))
         case {"map": dict(fields), "arrays": dict(names)} if len(value) == 2:
             drawn = {field: of_name(name, arrays) for field, name in names.items()}
             parameters = {field: decode(item, arrays) for field, item in fields.items()}

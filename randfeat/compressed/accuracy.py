@@ -1,0 +1,63 @@
+"""The number of clusters for an accuracy: doubled until the estimated error is below."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from randfeat.compressed.audit import draw, summary
+from randfeat.compressed.clusters import Clusters
+from randfeat.compressed.heads import Head
+from randfeat.compressed.merging import Rows
+from randfeat.compressed.options import Options
+from randfeat.compressed.softmax import softmax_in_place
+from randfeat.compressed.tables import Tables, read_tables, tables_of
+
+NUM_ROWS = 64  # exact rows that the error is estimated from
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Clusters of one head, and their tables for its keys."""
+
+    options: Options
+    clusters: Clusters
+    rows: Rows
+    tables: Tables
+
+    @classmethod
+    def of(cls, head: Head, options: Options, index: tuple[int, ...], generator: np.random.Generator) -> "Fit":
+        """The fit of one head, which has more keys than a cluster reads as they are."""
+        clusters = options.clusters_of(head, index, generator)
+        rows = head.rows.shifted(-clusters.key_mean)
+        tables = tables_of(clusters, rows, options.num_exact, second_order=options.second_order)
+        return cls(options, clusters, rows, tables)
+
+    def read(self, queries: np.ndarray) -> np.ndarray:
+        """The outputs (n, dv) of queries (n, d)."""
+        return read_tables(self.tables, self.clusters, queries, self.rows)
+
+
+def chosen(head: Head, options: Options, generator: np.random.Generator) -> Fit | None:
+    """The fit with the fewest clusters that keep the accuracy, as estimated; None where exact attention is cheaper.
+
+    The exact rows are computed once, and every number of clusters is tried on them.
+    """
+    queries, num = head.references, len(head.references)
+    if num == 0:
+        return None
+    index, weights = draw(queries.astype(np.float64), np.ones(num, np.bool_), NUM_ROWS, generator)
+    sample = queries[index]
+    logits = sample @ head.rows.keys.T
+    softmax_in_place(logits)
+    exact = logits @ head.rows.values
+    sizes = weights * np.sum(exact**2, axis=-1)
+    assert options.accuracy is not None
+    while not options.is_dearer_than_exact(len(head.queries), len(head.rows)):
+        fit = Fit.of(head, options, (), generator)
+        errors = weights * np.sum((fit.read(sample) - exact) ** 2, axis=-1)
+        _, upper = summary(errors[None], sizes[None], weights[None] > 0, np.array([num]))
+        if upper[0] <= options.accuracy:
+            return fit
+        number = 2 * options.num_clusters
+        options = replace(options, num_clusters=number, num_exact=2 * number, num_merged=2 * number)
+    return None

@@ -1,0 +1,108 @@
+"""The heads of a call on the host: reference queries and rows of each key head, without what is masked."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, cast, compute_dtype, namespace, stop_gradient, to_numpy
+from randfeat.attention.inputs import Inputs
+from randfeat.compressed.merging import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One key head: its queries and keys, times √scale, and values, as NumPy arrays.
+
+    queries (n, d) : of all query heads that share the keys, zero where masked.
+    references (n', d) : the queries that take part and are finite, for the fit.
+    present (S',) : indices of the keys that take part; rows (S',) : keys, biases and values of these.
+    is_spoiled : whether a key that takes part is not finite, which spoils every output; it is 0 in `rows`.
+    """
+
+    queries: np.ndarray
+    references: np.ndarray
+    present: np.ndarray
+    rows: Rows
+    is_spoiled: bool
+
+
+def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, ...], list[Head]]:
+    """The leading shape of the key heads, and the heads in the order of their index."""
+    group_axes = () if inputs.group is None else (-3,)
+    root = inputs.root
+    query, key, value = (on_host(x) for x in (inputs.query, inputs.key, inputs.value))
+    mask = None if inputs.key_mask is None else to_numpy(inputs.key_mask)
+    bias = None if inputs.key_bias is None else on_host(inputs.key_bias)
+    if inputs.group is not None:  # the group is one more dimension of the queries' length
+        key, value = key[..., 0, :, :], value[..., 0, :, :]
+        mask, bias = (x[..., 0, :] if x is not None and x.ndim > 1 else x for x in (mask, bias))
+    query_lead = query.shape[:-2] if not group_axes else query.shape[:-3]
+    lead = np.broadcast_shapes(query_lead, key.shape[:-2], value.shape[:-2])
+    own = query.shape[len(query_lead) :]
+    query = np.broadcast_to(query, (*lead, *own))
+    key, value = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (key, value))
+    mask, bias = (None if x is None else np.broadcast_to(x, (*lead, x.shape[-1])) for x in (mask, bias))
+    seen = None if query_mask is None else np.broadcast_to(query_mask, (*lead, *own[:-1]))
+
+    def head(index: tuple[int, ...]) -> Head:
+        queries = references = query[index].reshape(-1, own[-1]) * root
+        if seen is not None:
+            used = seen[index].reshape(-1)
+            queries, references = np.where(used[:, None], queries, 0), queries[used]
+        if not np.all(finite := np.isfinite(references).all(axis=-1)):
+            references = references[finite]
+        present = np.arange(key.shape[-2]) if mask is None else np.flatnonzero(mask[index])
+        everything = len(present) == key.shape[-2]
+        keys, values = (x[index] if everything else x[index][present] for x in (key, value))
+        biases = np.zeros(len(present), key.dtype) if bias is None else bias[index][present]
+        is_spoiled = not np.all(np.isfinite(keys))
+        keys = np.where(np.isfinite(keys), keys, 0) if is_spoiled else keys
+        return Head(queries, references, present, Rows(keys * root, biases, values), is_spoiled)
+
+    return lead, [head(index) for index in np.ndindex(lead)]
+
+
+def on_host(x: Array) -> np.ndarray:
+    """`x` in NumPy, in the computing dtype; TypeError while a function is traced, as there are no numbers yet."""
+    wide = stop_gradient(cast(x, compute_dtype(namespace(x), x.dtype)))
+    try:
+        return to_numpy(wide)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            "a fit needs numbers, but the arrays are traced by a compiler; fit before (QueryClusters.fit, compress), "
+            "outside of the traced function, and pass the result."
+        ) from error
+
+
+def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
+    """A boolean mask over queries on the host, with heads grouped as the queries are."""
+    if query_mask is None:
+        return None
+    mask = to_numpy(query_mask) if not isinstance(query_mask, list | tuple) else np.asarray(query_mask)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"query_mask must be boolean, True = take part, got dtype {mask.dtype}.")
+    shape = tuple(inputs.query.shape[:-1])
+    expected = shape if inputs.group is None else (*shape[:-3], shape[-3] * shape[-2], shape[-1])
+    fits = mask.ndim in (1, len(expected)) and all(
+        size in (1, full) for size, full in zip(mask.shape[::-1], expected[::-1], strict=False)
+    )
+    if not fits or mask.shape[-1] != expected[-1]:
+        raise ValueError(
+            f"query_mask must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {mask.shape}."
+        )
+    if inputs.group is None or mask.ndim == 1:
+        return mask
+    return np.broadcast_to(mask, (*mask.shape[:-2], expected[-2], mask.shape[-1])).reshape(
+        *mask.shape[:-2], *shape[-3:]
+    )
+
+
+def stacked(arrays: list[np.ndarray], lead: tuple[int, ...], filler: float = 0.0) -> np.ndarray:
+    """The arrays of the heads with leading dimensions `lead`, filled up to the length of the longest."""
+    longest = max((len(array) for array in arrays), default=0)
+    first = arrays[0]
+    whole = np.full((len(arrays), longest, *first.shape[1:]), filler, first.dtype)
+    for target, array in zip(whole, arrays, strict=True):
+        target[: len(array)] = array
+    return whole.reshape(*lead, longest, *first.shape[1:])

@@ -1,0 +1,74 @@
+"""Clustered attention on the host: a task for each head, in blocks of queries that stay in the cache."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from randfeat._array import host_twins
+from randfeat._numpy.threads import resolve_num_threads, run_tasks
+from randfeat.attention.exact import exact_outputs
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.relations import Plain
+from randfeat.compressed.accuracy import Fit, chosen
+from randfeat.compressed.heads import Head, heads_of
+from randfeat.compressed.options import Options, check_batch
+from randfeat.kernels import SoftmaxKernel
+
+
+def on_host_if_possible(inputs: Inputs) -> Inputs | None:
+    """The inputs as NumPy arrays in the computing dtype, without a copy of float32 and float64; None for others."""
+    if isinstance(inputs.value, np.ndarray):
+        return inputs
+    wide = inputs.computing()
+    twins = host_twins(wide.query, wide.key, wide.value, wide.key_mask)
+    if twins is None:
+        return None
+    query, key, value, mask = twins
+    return replace(wide, query=query, key=key, value=value, key_mask=mask)
+
+
+def attend_on_host(
+    inputs: Inputs, used: np.ndarray | None, options: Options, generator: np.random.Generator, num_threads: int | None
+) -> np.ndarray:
+    """The outputs (..., L, dv), a task for each key head."""
+    lead, heads = heads_of(inputs, used)
+    check_batch(options.frozen, lead)
+    queries = inputs.query.shape[len(inputs.query.shape) - (2 if inputs.group is None else 3) : -1]
+    dtype, width = heads[0].rows.values.dtype if heads else inputs.value.dtype, inputs.value.shape[-1]
+    outputs = np.empty((*lead, *queries, width), dtype)
+    tasks = [
+        partial(attend_head, outputs[index].reshape(-1, width), head, index, options, own)
+        for index, head, own in zip(np.ndindex(lead), heads, generator.spawn(len(heads)), strict=True)
+    ]
+    run_tasks(tasks, lambda: None, resolve_num_threads(num_threads))
+    return outputs
+
+
+def attend_head(
+    target: np.ndarray,
+    head: Head,
+    index: tuple[int, ...],
+    options: Options,
+    generator: np.random.Generator,
+    _: None,
+) -> None:
+    """Write the outputs (n, dv) of one head; exact where it reads all its keys as they are."""
+    if len(head.rows) == 0:
+        target[:] = 0
+        return
+    if head.is_spoiled:
+        target[:] = np.nan
+        return
+    if options.accuracy is not None:
+        found = chosen(head, options, generator)
+    else:
+        found = None if options.num_exact >= len(head.rows) else Fit.of(head, options, index, generator)
+    target[:] = exact_head(head) if found is None else found.read(head.queries)
+
+
+def exact_head(head: Head) -> np.ndarray:
+    """Exact outputs (n, dv) of the queries of one head."""
+    rows = head.rows
+    inputs = Inputs(head.queries, rows.keys, rows.values, None, rows.values.dtype, None)
+    return np.concatenate(exact_outputs(inputs, Plain(), SoftmaxKernel()))

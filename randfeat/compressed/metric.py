@@ -1,0 +1,39 @@
+"""Metrics in which keys and queries are compared: square roots of positive semidefinite matrices."""
+
+import numpy as np
+
+from randfeat.compressed.softmax import softmax_in_place
+
+ABSOLUTE_RIDGE = 1e-12  # so that a matrix of zeros has a root; far below the logits that it is about
+
+
+def root(matrix: np.ndarray, ridge: float) -> np.ndarray:
+    """The square root of `matrix + ridge · mean eigenvalue · I` (d, d), computed in float64."""
+    exact = matrix.astype(np.float64)
+    dim = len(exact)
+    exact[np.diag_indices(dim)] += ridge * np.trace(exact) / dim + ABSOLUTE_RIDGE
+    values, vectors = np.linalg.eigh(exact)
+    return ((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T).astype(matrix.dtype)
+
+
+def second_moment(x: np.ndarray) -> np.ndarray:
+    """`mean x xᵀ` of rows x (n, d)."""
+    return x.T @ x / x.dtype.type(len(x))
+
+
+def covariance(x: np.ndarray) -> np.ndarray:
+    """The covariance of rows x (n, d), divided by n."""
+    return second_moment(x - np.mean(x, axis=0))
+
+
+def fisher(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The mean covariance of centered keys (S, d) under the attention of pilot queries (r, d).
+
+    `½ δᵀ F δ` is the Kullback-Leibler divergence of the attention weights of two queries that differ by δ, to second
+    order: the metric in which queries of one cluster should be close.
+    """
+    weights = queries @ keys.T
+    softmax_in_place(weights)
+    means = weights @ keys
+    share = np.mean(weights, axis=0)
+    return (keys * share[:, None]).T @ keys - second_moment(means)

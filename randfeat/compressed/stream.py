@@ -1,0 +1,203 @@
+"""Causal attention with bounded memory: recent keys exact, older ones in a key cache that is compressed again."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from randfeat._array import Array, cast, device_of, host_to, namespace
+from randfeat.compressed.heads import on_host, stacked
+from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
+from randfeat.compressed.routing import partial_of
+
+LEAST_REFERENCES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedState:
+    """Everything that causal compressed attention remembers; its size does not depend on the number of keys.
+
+    sinks : the first `num_sinks` keys, which stay exact. merged : at most `num_keys` rows for the keys after them.
+    recent : the last keys, at least `window` of them and less than twice as many, which are exact.
+    references (..., r, d + 1) : a uniform sample of all queries so far, about 2 `num_keys`, that the next cache is made
+        for; in the last column 1, or 0 for one that is masked. priorities (r,) : the queries with the smallest of these
+        numbers stay in the sample.
+    Queries and keys are times √scale, in the computing dtype. `position` counts the keys so far.
+    """
+
+    sinks: "Columns"
+    merged: "Columns"
+    recent: "Columns"
+    references: Array
+    priorities: np.ndarray
+    position: int
+    num_keys: int
+    window: int
+    num_sinks: int
+    scale: float
+    seed: int
+    follows: bool
+    """Whether the references are queries of the sequence itself."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading dimensions: one cache for each key head."""
+        return tuple(self.recent.keys.shape[:-2])
+
+    def __repr__(self) -> str:
+        batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
+        sizes = f"num_keys={self.num_keys}, window={self.window}, num_sinks={self.num_sinks}"
+        return f"CompressedState({sizes}, position={self.position}{batch})"
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Keys (..., n, d), biases (..., n, 1) and values (..., n, dv) of rows."""
+
+    keys: Array
+    bias: Array
+    values: Array
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """Keys, biases and values, in this order."""
+        return self.keys, self.bias, self.values
+
+    def __len__(self) -> int:
+        return int(self.keys.shape[-2])
+
+    def part(self, start: int | None, stop: int | None) -> "Columns":
+        """The rows from `start` to `stop`."""
+        return Columns(*(x[..., start:stop, :] for x in self.arrays))
+
+    @staticmethod
+    def concat(*parts: "Columns") -> "Columns":
+        """The rows of all parts, in this order."""
+        filled = [part for part in parts if len(part)] or [parts[0]]
+        if len(filled) == 1:
+            return filled[0]
+        xp = namespace(filled[0].keys)
+        return Columns(*(xp.concat(list(arrays), axis=-2) for arrays in zip(*(p.arrays for p in filled), strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Queries (..., group, n, d), which of them count (..., group, n, 1), and the keys of the same positions."""
+
+    queries: Array
+    counts: Array
+    keys: Columns
+
+    def part(self, start: int, stop: int) -> "Piece":
+        """The positions from `start` to `stop`."""
+        queries, counts = (x[..., start:stop, :] for x in (self.queries, self.counts))
+        return Piece(queries, counts, self.keys.part(start, stop))
+
+
+def attend_causally(state: CompressedState, piece: Piece) -> tuple[list[Array], CompressedState]:
+    """The outputs of consecutive queries, and the state after them; chunks end at multiples of the window."""
+    outputs, start, stop = [], 0, len(piece.keys)
+    while start < stop:
+        end = min(start + state.window - state.position % state.window, stop)
+        output, state = step(state, piece.part(start, end))
+        outputs.append(output)
+        start = end
+    return outputs, state
+
+
+def step(state: CompressedState, piece: Piece) -> tuple[Array, CompressedState]:
+    """The outputs of queries of one chunk; if the chunk is complete, older keys go to the cache."""
+    recent = Columns.concat(state.recent, piece.keys)
+    read = Columns.concat(state.sinks, state.merged, recent)
+    output = read_causally(piece.queries, read)
+    after = replace(state, recent=recent, position=state.position + len(piece.keys))
+    if state.follows:
+        after = sampled(after, piece)
+    return output, after if after.position % state.window else retire(after)
+
+
+def read_causally(queries: Array, rows: Columns) -> Array:
+    """Outputs (..., group, n, dv) of queries whose own keys are the last n rows; each sees the rows up to its own.
+
+    A row that is not finite spoils the queries that see it, and no other.
+    """
+    xp, num, total = namespace(queries), queries.shape[-2], len(rows)
+    keys, bias, values = (x[..., None, :, :] for x in rows.arrays)
+    options = {"device": device_of(queries)}
+    visible = xp.arange(total, **options) <= xp.arange(total - num, total, **options)[:, None]
+    logits = queries @ xp.matrix_transpose(keys) + xp.matrix_transpose(bias)
+    is_finite = xp.isfinite(values)
+    part = partial_of(xp.where(visible, logits, -xp.inf), xp.where(is_finite, values, xp.zeros_like(values)))
+    takes_part = visible & (xp.matrix_transpose(bias) > -xp.inf)
+    is_bad = cast(xp.any(~is_finite, axis=-1, keepdims=True), queries.dtype)
+    spoiled = cast(takes_part, queries.dtype) @ is_bad > 0
+    return xp.where(spoiled, xp.nan, part.normalized())
+
+
+def sampled(state: CompressedState, piece: Piece) -> CompressedState:
+    """The state with the queries of a piece, the last before its position, in the sample: those of least priority."""
+    xp, num = namespace(state.references), len(piece.keys)
+    first = state.position - num
+    chunk = np.random.default_rng([state.seed, 0, first // state.window]).random(state.window)
+    group = piece.queries.shape[-3]
+    new = np.repeat(chunk[first % state.window :][:num], group)
+    queries = xp.moveaxis(xp.concat([piece.queries, piece.counts], axis=-1), -3, -2)
+    pooled = xp.reshape(queries, (*queries.shape[:-3], -1, queries.shape[-1]))
+    references = xp.concat([state.references, pooled], axis=-2)
+    priorities = np.concatenate([state.priorities, new])
+    size = max(2 * state.num_keys, LEAST_REFERENCES)
+    if len(priorities) > size:
+        kept = np.sort(np.argsort(priorities, kind="stable")[:size])
+        priorities = priorities[kept]
+        references = xp.take(references, xp.asarray(kept, device=device_of(references)), axis=-2)
+    return replace(state, references=references, priorities=priorities)
+
+
+def retire(state: CompressedState) -> CompressedState:
+    """The state after a chunk: of the recent keys only the last `window` stay exact."""
+    surplus = len(state.recent) - state.window
+    if surplus <= 0:
+        return state
+    more = min(max(state.num_sinks - len(state.sinks), 0), surplus)
+    sinks = Columns.concat(state.sinks, state.recent.part(0, more))
+    rows = Columns.concat(state.merged, state.recent.part(more, surplus))
+    recent = state.recent.part(surplus, None)
+    if len(rows) > state.num_keys:
+        rows = compressed_rows(state, rows)
+    return replace(state, sinks=sinks, merged=rows, recent=recent)
+
+
+def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
+    """At most `num_keys` rows in place of these; the fit is on the host, the merging in the library of the rows.
+
+    The k-means of a chunk starts from the seed of the state, the number of the chunk and the head alone.
+    """
+    keys, bias, references = (on_host(x) for x in (rows.keys, rows.bias, state.references))
+    lead = keys.shape[:-2]
+    references = np.broadcast_to(references, (*lead, *references.shape[-2:]))
+    chunk = np.random.SeedSequence([state.seed, 1, state.position // state.window])
+    matrices, biases = [], []
+    for index, seed in zip(np.ndindex(lead), chunk.spawn(int(np.prod(lead, dtype=int))), strict=True):
+        present = np.flatnonzero(bias[index][:, 0] > -np.inf)
+        own, counted = keys[index][present], references[index][references[index][:, -1] > 0, :-1]
+        counted = counted[np.isfinite(counted).all(axis=-1)]
+        is_spoiled = not np.all(np.isfinite(own))
+        head = Rows(np.zeros_like(own) if is_spoiled else own, bias[index][present, 0], own[:, :0])
+        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seed))
+        if is_spoiled:
+            merge = replace(merge, bias=np.full_like(merge.bias, np.nan))
+        matrices.append(merge.matrix(present, len(rows)))
+        biases.append(merge.bias[:, None])
+    shares = host_to(stacked(matrices, lead), rows.keys)
+    return Columns(shares @ rows.keys, host_to(stacked(biases, lead, -np.inf), rows.bias), shares @ rows.values)
+
+
+def merge_rows(rows: Rows, references: np.ndarray, num_keys: int, generator: np.random.Generator) -> Merge:
+    """The merge of the rows of one head, without a fit."""
+    if len(rows) <= num_keys:
+        return Merge.identity(rows)
+    if len(references) == 0:
+        references = np.zeros_like(rows.keys[:1])
+    num = num_references(num_keys, len(references), fit=False)
+    chosen = references if num == len(references) else references[generator.choice(len(references), num, replace=False)]
+    centered = rows.shifted(-np.mean(rows.keys, axis=0))
+    return merge_keys(References.of(chosen, centered), references, centered, num_keys, generator)

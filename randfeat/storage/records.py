@@ -1,0 +1,134 @@
+"""Records of compressed attention in files: key caches, query clusters, and states of streams."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, move_to
+from randfeat.compressed import CompressedState, KeyCache, QueryClusters
+from randfeat.compressed.clusters import Clusters
+from randfeat.compressed.stream import Columns
+
+RECORD = KeyCache | QueryClusters | CompressedState | Columns
+RECORDS = {cls.__name__: cls for cls in (KeyCache, QueryClusters, CompressedState, Columns)}
+FLOATING = (np.float16, np.float32, np.float64)
+
+
+def check_record(record: Any) -> Any:
+    """The record, if its arrays fit one another; ValueError otherwise."""
+    if isinstance(record, KeyCache):
+        check_cache(record)
+    elif isinstance(record, QueryClusters):
+        check_clusters(record)
+    elif isinstance(record, CompressedState):
+        check_state(record)
+    else:
+        check_columns(record)
+    return record
+
+
+def check_shapes(arrays: dict[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, int]:
+    """The sizes of named dimensions, where every array has its own; `...` stands for the shared leading ones."""
+    sizes: dict[str, int] = {}
+    leads = set()
+    for name, (array, dims) in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype not in FLOATING:
+            raise ValueError(f"{name} must be an array of a floating dtype.")
+        if array.ndim < len(dims):
+            raise ValueError(f"{name} must have at least {len(dims)} dimensions, got the shape {array.shape}.")
+        split = array.ndim - len(dims)
+        leads.add(array.shape[:split])
+        for dim, size in zip(dims, array.shape[split:], strict=True):
+            if sizes.setdefault(dim, size) != size:
+                raise ValueError(f"{name} has the shape {array.shape}, but {dim} is {sizes[dim]} in other arrays.")
+    if len(leads) > 1:
+        raise ValueError(f"the arrays have different leading dimensions, {sorted(leads)}.")
+    return sizes
+
+
+def check_scale(scale: Any, *, optional: bool) -> None:
+    """ValueError for a scale that no call has."""
+    if scale is None and optional:
+        return
+    if not isinstance(scale, float | int) or isinstance(scale, bool) or not (0 < scale < math.inf):
+        raise ValueError(f"scale must be a positive number, got {scale!r}.")
+
+
+def check_cache(cache: KeyCache) -> None:
+    """ValueError if the rows of a cache do not fit one another."""
+    clusters = () if cache.route is None else ("C",)
+    rows = {
+        "keys": (cache.keys, (*clusters, "n", "d")),
+        "bias": (cache.bias, (*clusters, "n")),
+        "values": (cache.values, (*clusters, "n", "dv")),
+    }
+    if cache.route is not None:
+        rows["route"] = (cache.route, ("C", "d + 1"))
+    sizes = check_shapes(rows)
+    if cache.route is not None and sizes["d + 1"] != sizes["d"] + 1:
+        raise ValueError(f"route has {sizes['d + 1']} columns, expected {sizes['d'] + 1}.")
+    check_scale(cache.scale, optional=True)
+
+
+def check_clusters(clusters: QueryClusters) -> None:
+    """ValueError if the parameters of clusters do not fit one another."""
+    sizes = check_shapes(
+        {
+            "centers": (clusters.centers, ("C", "d")),
+            "query_root": (clusters.query_root, ("d", "d")),
+            "query_centers": (clusters.query_centers, ("C", "d")),
+            "key_mean": (clusters.key_mean, ("d",)),
+            "key_root": (clusters.key_root, ("d", "d")),
+            "key_centers": (clusters.key_centers, ("g", "d")),
+        }
+    )
+    if 0 in sizes.values():
+        raise ValueError("clusters without centers or dimensions.")
+    if len({getattr(clusters, field.name).dtype for field in dataclasses.fields(Clusters)}) > 1:
+        raise ValueError("the parameters of clusters have one dtype.")
+    check_scale(clusters.scale, optional=True)
+
+
+def check_columns(columns: Columns) -> None:
+    """ValueError if keys, biases and values are not of the same rows."""
+    dims = {"keys": ("n", "d"), "bias": ("n", "one"), "values": ("n", "dv")}
+    sizes = check_shapes({name: (getattr(columns, name), own) for name, own in dims.items()})
+    if sizes["one"] != 1:
+        raise ValueError(f"bias has {sizes['one']} columns, expected 1.")
+
+
+def check_state(state: CompressedState) -> None:
+    """ValueError for a state that no stream has."""
+    parts = (state.sinks, state.merged, state.recent)
+    if not all(isinstance(part, Columns) for part in parts):
+        raise ValueError("sinks, merged and recent must be rows.")
+    shapes = {(part.keys.shape[:-2], part.keys.shape[-1], part.values.shape[-1], part.keys.dtype) for part in parts}
+    if len(shapes) > 1:
+        raise ValueError("sinks, merged and recent must have the same leading dimensions, dimensions and dtype.")
+    sizes = check_shapes({"references": (state.references, ("r", "d + 1"))})
+    if state.priorities.ndim != 1 or (state.follows and len(state.priorities) != sizes["r"]):
+        raise ValueError(f"priorities must be one for each of the {sizes['r']} references.")
+    numbers = {"num_keys": 1, "window": 1, "num_sinks": 0, "position": 0, "seed": 0}
+    for name, least in numbers.items():
+        number = getattr(state, name)
+        if type(number) is not int or number < least:
+            raise ValueError(f"{name} must be an int of at least {least}, got {number!r}.")
+    if type(state.follows) is not bool:
+        raise ValueError(f"follows must be True or False, got {state.follows!r}.")
+    if len(state.recent) > 2 * state.window or len(state.merged) > state.num_keys or len(state.sinks) > state.num_sinks:
+        raise ValueError("more rows than the sizes of the state allow.")
+    check_scale(state.scale, optional=False)
+
+
+def moved(record: Any, like: Array) -> Any:
+    """The record with its arrays in the library, device and computing dtype of `like`."""
+    if isinstance(record, KeyCache):
+        return record.to(like)
+    if isinstance(record, QueryClusters):  # parameters stay on the host
+        return record
+    if isinstance(record, Columns):
+        return Columns(*(move_to(x, like) for x in record.arrays))
+    parts = {name: moved(getattr(record, name), like) for name in ("sinks", "merged", "recent")}
+    return dataclasses.replace(record, **parts, references=move_to(record.references, like))

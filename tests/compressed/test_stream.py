@@ -1,0 +1,169 @@
+"""Causal compressed attention: causality, cuts, exact beginnings, sinks, references, on every library."""
+
+import numpy as np
+import pytest
+
+import randfeat as rf
+from tests.arrays import asarray, same_bits, to_numpy
+from tests.compressed.heads import head
+from tests.compressed.naive import relative
+
+OPTIONS = {"num_keys": 12, "window": 8, "is_causal": True}
+ROUNDING = 1e-11
+
+
+@pytest.mark.parametrize("num_sinks", [0, 3, 11])
+def test_equals_its_definition(xp, rng, num_sinks):
+    """Chunk by chunk, with the public cache in place of the stream's own."""
+    query, key, value = head(rng, 70)
+    references = query[::2]
+    expected = np.empty_like(value)
+    cache, merged_to = rf.KeyCache.exact(key[:0], value[:0]), min(num_sinks, 70)
+    for start in range(0, 70, 8):
+        stop = min(start + 8, 70)
+        older = max(start - 8, 0)
+        if older > merged_to:
+            cache = cache.concat(rf.KeyCache.exact(key[merged_to:older], value[merged_to:older]))
+            merged_to = older
+        exact_from = max(merged_to, older)
+        for i in range(start, stop):
+            seen = np.r_[0 : min(num_sinks, i + 1), exact_from : i + 1] if i >= num_sinks else np.r_[0 : i + 1]
+            part = cache.read(query[i : i + 1]).merge(rf.KeyCache.exact(key[seen], value[seen]).read(query[i : i + 1]))
+            expected[i] = part.normalized()[0]
+    # With as many rows as keys nothing is merged, and the definition above is exact attention.
+    options = {"num_keys": 70, "window": 8, "num_sinks": num_sinks}
+    arrays = (asarray(xp, x) for x in (query, key, value))
+    found = rf.compressed_attention(*arrays, is_causal=True, queries=asarray(xp, references), **options)
+    assert np.max(np.abs(to_numpy(found) - expected)) < ROUNDING
+    assert np.max(np.abs(expected - rf.softmax_attention(query, key, value, is_causal=True))) < ROUNDING
+
+
+def test_is_exact_at_the_beginning_and_close_after(xp, rng):
+    query, key, value = head(rng, 200, lead=(2,))
+    exact = rf.softmax_attention(query, key, value, is_causal=True)
+    found = to_numpy(rf.compressed_attention(*(asarray(xp, x) for x in (query, key, value)), **OPTIONS))
+    assert np.max(np.abs(found - exact)[:, :24]) < ROUNDING
+    assert 1e-3 < relative(found[:, 24:], exact[:, 24:]) < 0.5
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 100])
+@pytest.mark.parametrize("num_sinks", [0, 5])
+def test_the_cut_does_not_matter(rng, cut, num_sinks):
+    arrays = head(rng, 200, lead=(2,))
+    whole, last = rf.compressed_attention(*arrays, **OPTIONS, num_sinks=num_sinks, return_state=True, rng=3)
+    state, outputs = None, []
+    for start in range(0, 200, cut):
+        part = (x[:, start : start + cut] for x in arrays)
+        first = {"num_keys": 12, "window": 8, "num_sinks": num_sinks} if state is None else {}
+        output, state = rf.compressed_attention(
+            *part, is_causal=True, initial_state=state, return_state=True, rng=3, **first
+        )
+        outputs.append(output)
+    assert np.max(np.abs(np.concatenate(outputs, axis=1) - whole)) < ROUNDING
+    for mine, other in zip(state.merged.arrays, last.merged.arrays, strict=True):
+        assert same_bits(mine, other)  # caches are made of the same chunks
+
+
+@pytest.mark.parametrize("spoiled", [1.0, 1e30, np.nan], ids=["other", "huge", "nan"])
+def test_outputs_do_not_depend_on_later_positions(xp, rng, spoiled):
+    arrays = head(rng, 100)
+    first = to_numpy(rf.compressed_attention(*(asarray(xp, x) for x in arrays), **OPTIONS))
+    for x in arrays:
+        x[61:] = spoiled
+    second = to_numpy(rf.compressed_attention(*(asarray(xp, x) for x in arrays), **OPTIONS))
+    assert same_bits(first[:61], second[:61])
+    if np.isnan(spoiled):
+        assert np.all(np.isnan(second[61:]))
+
+
+def test_memory_is_bounded(rng):
+    arrays = head(rng, 400)
+    _, state = rf.compressed_attention(*arrays, **OPTIONS, num_sinks=4, return_state=True)
+    assert [len(part) for part in (state.sinks, state.merged, state.recent)] == [4, 12, 8]
+    assert state.references.shape[-2] == 32
+    assert state.position == 400
+    assert "position=400" in repr(state)
+
+
+def test_masked_positions_are_as_if_they_were_not_there(xp, rng):
+    query, key, value = head(rng, 100)
+    present = np.arange(100) >= 24  # padding on the left, of whole chunks
+    spoiled = (asarray(xp, np.where(present[:, None], x, 1e30)) for x in (query, key, value))
+    masks = {"key_mask": xp.asarray(present), "query_mask": xp.asarray(present)}
+    found = to_numpy(rf.compressed_attention(*spoiled, **OPTIONS, **masks))
+    exact = rf.softmax_attention(query[24:], key[24:], value[24:], is_causal=True)
+    assert np.max(np.abs(found[24:48] - exact[:24])) < ROUNDING
+    assert relative(found[24:], exact) < 0.5
+
+
+def test_grouped_heads_share_the_stream_of_their_key_head(xp, rng):
+    query, key, value = head(rng, 100, lead=(4,))[0], *head(rng, 100, lead=(2,))[1:]
+    arrays = [asarray(xp, x) for x in (query, key, value)]
+    found, state = rf.compressed_attention(*arrays, **OPTIONS, enable_gqa=True, return_state=True)
+    exact = rf.softmax_attention(query, key, value, enable_gqa=True, is_causal=True)
+    assert state.batch_shape == (2,)
+    assert np.max(np.abs(to_numpy(found)[:, :24] - exact[:, :24])) < ROUNDING
+    assert relative(to_numpy(found), exact) < 0.5
+
+
+def test_references_of_the_caller_replace_the_own_ones(rng):
+    query, key, value = head(rng, 200)
+    exact = rf.softmax_attention(query, key, value, is_causal=True)
+    own = rf.compressed_attention(query, key, value, **OPTIONS)
+    given = rf.compressed_attention(query, key, value, **OPTIONS, queries=query)
+    assert not np.allclose(own, given)
+    assert relative(given, exact) < 1.5 * relative(own, exact)
+
+
+def test_gradients_hold_the_merging_constant(rng):
+    torch = pytest.importorskip("torch", reason="pip install '.[frameworks]'")
+    arrays = [torch.from_numpy(x).requires_grad_() for x in head(rng, 60, dim=3, value_dim=2)]
+    output = rf.compressed_attention(*arrays, **OPTIONS)
+    output[20].sum().backward()  # before anything is merged: the gradient of exact attention
+    found = [x.grad.clone() for x in arrays]
+    for x in arrays:
+        x.grad = None
+    rf.softmax_attention(*arrays, is_causal=True)[20].sum().backward()
+    for mine, x in zip(found, arrays, strict=True):
+        assert torch.allclose(mine, x.grad, atol=1e-12)
+    rf.compressed_attention(*arrays, **OPTIONS)[59].sum().backward()
+    assert all(torch.isfinite(x.grad).all() and x.grad[0].abs().sum() > 0 for x in arrays[1:])
+
+
+def test_without_is_causal_it_is_a_cache_of_the_call(xp, rng):
+    query, key, value = head(rng, lead=(2,))
+    arrays = [asarray(xp, x) for x in (query, key, value)]
+    found = to_numpy(rf.compressed_attention(*arrays, num_keys=12))
+    cache = rf.compress(key, value, num_keys=12, queries=query, fit=False)
+    assert np.max(np.abs(found - cache.read(query).normalized())) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"window": 8}, ValueError, "window needs is_causal=True"),
+        ({"return_state": True}, ValueError, "return_state needs is_causal=True"),
+        ({"is_causal": "yes"}, TypeError, "is_causal must be True or False"),
+        ({"is_causal": True, "num_sinks": -1}, ValueError, "num_sinks must be"),
+        ({"is_causal": True, "initial_state": 3}, TypeError, "initial_state must be a CompressedState, got int"),
+    ],
+    ids=["window", "state", "word", "sinks", "number"],
+)
+def test_bad_arguments(rng, options, error, message):
+    with pytest.raises(error, match=message):
+        rf.compressed_attention(*head(rng), **options)
+
+
+def test_states_that_do_not_fit_are_refused(rng):
+    query, key, value = head(rng)
+    _, state = rf.compressed_attention(query, key, value, **OPTIONS, return_state=True)
+    narrow = tuple(x.astype(np.float32) for x in (query, key, value))
+    for arrays, options, error, message in (
+        ((query, key, value), {"window": 9}, ValueError, "window = 8, got 9"),
+        ((query, key, value), {"scale": 1.0}, ValueError, "logits times"),
+        ((query, key, value[:, :2]), {}, ValueError, "value dim"),
+        ((query, key[:9], value[:9]), {}, ValueError, "a key for each query, got 150 queries and 9 keys"),
+        (narrow, {}, TypeError, "initial_state is in float64, but this call computes in float32"),
+    ):
+        with pytest.raises(error, match=message):
+            rf.compressed_attention(*arrays, is_causal=True, initial_state=state, **options)
