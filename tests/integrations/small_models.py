@@ -1,7 +1,9 @@
 """Small models of transformers from their configurations, with weights from a seed."""
 
-import torch
-import transformers
+import pytest
+
+torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
+transformers = pytest.importorskip("transformers", reason="pip install '.[transformers]'")
 
 SIZES = {
     "vocab_size": 50,

@@ -9,7 +9,7 @@ import pytest
 import randfeat as rf
 
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
-from randfeat.integrations.torch import LinearAttention  # noqa: E402
+from randfeat.integrations.torch import LinearAttention, scaled_dot_product_attention  # noqa: E402
 
 SIZES = (2, 10), (3, 20), (2, 33), (3, 64), (2, 300)  # batch and length: within a chunk, and more than one
 
@@ -126,3 +126,36 @@ def test_numbers_of_decay_compile_as_they_are(graphs):
     torch.testing.assert_close(attend(torch.tensor([0.99, 0.9])), attend([0.99, 0.9]), **one_unit)
     with pytest.raises(Exception, match="decay must be between 0 and 1"):
         compiled(1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_masks_and_biases_are_compiled(graphs, dtype):
+    """No value of a mask is looked at, so one graph serves every mask."""
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
+    compiled = torch.compile(
+        lambda *inputs: scaled_dot_product_attention(*inputs, features=phi), fullgraph=True, backend=graphs
+    )
+    inputs = torch.randn(3, 2, 4, 7, 8)
+    for length in (7, 4):
+        mask = (torch.arange(7) < torch.tensor([[7], [length]]))[:, None, None]
+        given = mask if dtype == torch.bool else torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+        expected = rf.linear_attention(*inputs, phi, key_mask=mask[..., 0, :])
+        torch.testing.assert_close(compiled(*inputs, given), expected)
+    assert graphs.frame_count == 1
+
+
+@pytest.mark.parametrize("name", ["key_lengths", "relative_bias"])
+def test_options_that_are_tensors_are_compiled(graphs, name):
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
+    given = {
+        "key_lengths": torch.tensor([7, 3]),
+        "relative_bias": torch.linspace(-1, 1, 13),
+    }[name]
+    compiled = torch.compile(
+        lambda *inputs: rf.linear_attention(*inputs[:3], phi, **{name: inputs[3]}),
+        fullgraph=True,
+        backend=graphs,
+    )
+    inputs = torch.randn(3, 2, 4, 7, 8)
+    expected = rf.linear_attention(*inputs, phi, **{name: given})
+    torch.testing.assert_close(compiled(*inputs, given), expected)
