@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, move_to, namespace, own_precision
+from randfeat._array import Array, as_floating, cast, move_to, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention import softmax_attention
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
-from randfeat.compressed.compression import Options, compressed_rows
+from randfeat.compressed.compression import Options, compressed_rows, exact_rows
 from randfeat.compressed.heads import check_query_mask
 from randfeat.compressed.routing import clusters_of, read_routed
 from randfeat.kernels import SoftmaxKernel
@@ -69,15 +69,9 @@ class KeyCache:
     @classmethod
     def exact(cls, key: Any, value: Any, *, key_mask: Any = None, scale: float | None = None) -> "KeyCache":
         """The keys (..., S, d) and values (..., S, dv) themselves, with bias 0, or `-inf` where `key_mask` is False."""
-        key, value = as_floating(key, "key"), as_floating(value, "value")
-        xp = namespace(key, value, key_mask)
-        lead = np.broadcast_shapes(key.shape[:-2], value.shape[:-2])
-        key, value = (xp.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (key, value))
-        bias = xp.zeros((*lead, key.shape[-2]), dtype=compute_dtype(xp, key.dtype), device=device_of(key))
-        if key_mask is not None:
-            bias = xp.where(key_mask, bias, -xp.inf)
-            key, value = (xp.where(key_mask[..., None], x, xp.zeros_like(x)) for x in (key, value))
-        return cls(key, bias, value, None, scale)
+        key = as_floating(key, "key")
+        inputs = Inputs.of(key[..., :0, :], key, value, kernel=SoftmaxKernel(), scale=scale, key_mask=key_mask)
+        return cls(*exact_rows(inputs), None, scale)
 
     def read(self, query: Any, *, enable_gqa: bool = False) -> PartialOutput:
         """Numerators and denominators for queries (..., L, d); `normalized()` of them is the output (..., L, dv)."""

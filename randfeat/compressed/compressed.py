@@ -176,7 +176,7 @@ def stream(
     state = start(piece, options, inputs.root**2) if given is None else continued(given, piece, options, inputs.root**2)
     if references is not None:
         own, _, _, _ = by_key_head(references.prepared())
-        flat = xp.reshape(own, (*own.shape[:-3], -1, own.shape[-1]))
+        flat = xp.reshape(own, (*own.shape[:-3], own.shape[-3] * own.shape[-2], own.shape[-1]))
         flagged = xp.concat([flat, xp.ones_like(flat[..., :1])], axis=-1)
         state = replace(state, references=xp.broadcast_to(flagged, (*lead, *flagged.shape[-2:])), follows=False)
     outputs, state = attend_causally(state, piece)

@@ -35,6 +35,8 @@ def compressed_rows(inputs: Inputs, used: np.ndarray | None, options: Options, r
     if inputs.num_keys <= options.num_keys:
         return exact_rows(inputs)
     lead, heads = heads_of(inputs, used)
+    if not heads:
+        return exact_rows(inputs.part(slice(None), slice(0, options.num_keys)))
     generators = as_generator(rng).spawn(len(heads))
     merges = [compress_head(head, generator, options) for head, generator in zip(heads, generators, strict=True)]
     if isinstance(inputs.key, np.ndarray):

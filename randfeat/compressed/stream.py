@@ -141,7 +141,7 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     group = piece.queries.shape[-3]
     new = np.repeat(chunk[first % state.window :][:num], group)
     queries = xp.moveaxis(xp.concat([piece.queries, piece.counts], axis=-1), -3, -2)
-    pooled = xp.reshape(queries, (*queries.shape[:-3], -1, queries.shape[-1]))
+    pooled = xp.reshape(queries, (*queries.shape[:-3], num * group, queries.shape[-1]))
     references = xp.concat([state.references, pooled], axis=-2)
     priorities = np.concatenate([state.priorities, new])
     size = max(2 * state.num_keys, LEAST_REFERENCES)
@@ -173,15 +173,20 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
     """
     keys, bias, references = (on_host(x) for x in (rows.keys, rows.bias, state.references))
     lead = keys.shape[:-2]
+    if 0 in lead:
+        return rows.part(0, state.num_keys)
     references = np.broadcast_to(references, (*lead, *references.shape[-2:]))
     chunk = np.random.SeedSequence([state.seed, 1, state.position // state.window])
     matrices, biases = [], []
     for index, seed in zip(np.ndindex(lead), chunk.spawn(int(np.prod(lead, dtype=int))), strict=True):
-        present = np.flatnonzero(bias[index][:, 0] > -np.inf)
+        present = np.flatnonzero(bias[index][:, 0] != -np.inf)
         own, counted = keys[index][present], references[index][references[index][:, -1] > 0, :-1]
         counted = counted[np.isfinite(counted).all(axis=-1)]
-        is_spoiled = not np.all(np.isfinite(own))
-        head = Rows(np.zeros_like(own) if is_spoiled else own, bias[index][present, 0], own[:, :0])
+        biases_of = bias[index][present, 0]
+        is_spoiled = not (np.all(np.isfinite(own)) and np.all(np.isfinite(biases_of)))
+        if is_spoiled:
+            own, biases_of = np.zeros_like(own), np.zeros_like(biases_of)
+        head = Rows(own, biases_of, own[:, :0])
         merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seed))
         if is_spoiled:
             merge = replace(merge, bias=np.full_like(merge.bias, np.nan))

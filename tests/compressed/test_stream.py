@@ -76,6 +76,21 @@ def test_outputs_do_not_depend_on_later_positions(xp, rng, spoiled):
         assert np.all(np.isnan(second[61:]))
 
 
+@pytest.mark.parametrize("where", ["key", "value"])
+def test_what_is_not_finite_spoils_all_later_outputs(rng, where):
+    arrays = dict(zip(("query", "key", "value"), head(rng, 200), strict=True))
+    arrays[where][61] = np.nan
+    found = rf.compressed_attention(*arrays.values(), **OPTIONS)
+    assert np.array_equal(np.isnan(found).all(axis=1), np.arange(200) >= 61)
+
+
+def test_a_query_that_is_not_finite_spoils_its_own_output_only(rng):
+    query, key, value = head(rng, 200)
+    query[61] = np.nan
+    found = rf.compressed_attention(query, key, value, **OPTIONS)
+    assert np.array_equal(np.isnan(found).all(axis=1), np.arange(200) == 61)
+
+
 def test_memory_is_bounded(rng):
     arrays = head(rng, 400)
     _, state = rf.compressed_attention(*arrays, **OPTIONS, num_sinks=4, return_state=True)
