@@ -35,12 +35,17 @@ class OutputError:
     """Relative errors of an output, `‖out - exact‖ / ‖exact‖` (Frobenius), one for each query head.
 
     error (...) : the estimates. upper (...) : values that the errors exceed rarely, as `output_error` says.
-    rows (..., r) : the queries whose exact outputs were computed.
+    rows (..., r) : the positions of the queries whose exact outputs were computed.
+    All three are NumPy arrays.
     """
 
     error: np.ndarray
     upper: np.ndarray
     rows: np.ndarray
+
+    def __repr__(self) -> str:
+        error, upper = (np.array2string(x, precision=3) for x in (self.error, self.upper))
+        return f"OutputError(error={error}, upper={upper}, num_rows={self.rows.shape[-1]})"
 
 
 @hinted
@@ -77,8 +82,9 @@ def output_error(
 
         error = √R,  R = Σ a / Σ b,     upper = √R exp(2.5 s / 2),
 
-    where s is the standard error of R, relative to R. On heads of trained models, the true error was below `upper` in
-    97 % of the draws on average, and `upper` was 1.15 times the error (median). Statements below 0.01 are not made.
+    where s is the standard error of R, relative to R. There is one error for each query head. On heads of trained
+    models, the true error was below `upper` in 97 % of the draws on average, and `upper` was 1.15 times the error
+    (median). `upper` is at least 0.01, unless the error is exact.
 
     **It is not a guarantee**: an error that is concentrated in one unremarkable query is invisible to any sample, and
     there are heads where one query carries 30 to 60 % of the squared error.

@@ -209,6 +209,13 @@ def test_routed_caches_read_like_clustered_attention(xp, rng):
     assert np.max(np.abs(joined - to_numpy(merged))) < ROUNDING
 
 
+def test_clusters_compress_lists(rng):
+    query, key, value = head(rng)
+    clusters = rf.QueryClusters.fit(query, key, num_clusters=5)
+    found = clusters.compress(key.tolist(), value.tolist())
+    assert np.array_equal(found.keys, clusters.compress(key, value).keys)
+
+
 def test_copies_and_pickles(rng):
     query, key, value = head(rng)
     cache = rf.compress(key, value, num_keys=12, queries=query)

@@ -94,6 +94,11 @@ def test_nan_is_not_hidden(rng, name):
     assert np.isnan(rf.output_error(query, key, value, output).error)
 
 
+def test_the_report_fits_a_line(rng):
+    check = rf.output_error(*head(rng, 100, lead=(2,)), np.zeros((2, 100, 5)), num_rows=20)
+    assert repr(check) == "OutputError(error=[1. 1.], upper=[1. 1.], num_rows=20)"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -153,6 +153,17 @@ def test_without_is_causal_it_is_a_cache_of_the_call(xp, rng):
     assert np.max(np.abs(found - cache.read(query).normalized())) < ROUNDING
 
 
+def test_a_call_without_queries_that_count_has_outputs(xp, rng):
+    """An input of a batch that is all padding is attended like any other; the other inputs do not notice."""
+    query, key, value = head(rng, lead=(2,))
+    arrays = [asarray(xp, x) for x in (query, key, value)]
+    mask = xp.asarray(np.array([[True], [False]]) & np.ones(query.shape[-2], bool))
+    found = to_numpy(rf.compressed_attention(*arrays, num_keys=12, query_mask=mask))
+    assert np.max(np.abs(found - to_numpy(rf.compressed_attention(*arrays, num_keys=12)))) < ROUNDING
+    empty = to_numpy(rf.compressed_attention(arrays[0][:, :0, :], *arrays[1:], num_keys=12))
+    assert empty.shape == (2, 0, value.shape[-1])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
