@@ -13,6 +13,7 @@ from randfeat._array import (
     as_generator,
     as_host,
     device_of,
+    move_to,
     namespace,
     own_precision,
 )
@@ -135,7 +136,8 @@ def output_error(
 def output_of(inputs: Inputs, output: Any, lead: tuple[int, ...]) -> Array:
     """The output as (heads, L, dv), if it has the shape of an output of these inputs."""
     output = as_floating(output, "output")
-    namespace(inputs.value, output)
+    if namespace(output) is not namespace(inputs.value):
+        output = move_to(output, inputs.value)
     if inputs.layout == "blhd":
         output = swap_heads(output)
     heads = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])

@@ -1,10 +1,12 @@
 """Causal attention with bounded memory: recent keys exact, older ones in a key cache that is compressed again."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from randfeat._array import Array, cast, device_of, host_to, namespace
+from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.compressed.heads import on_host, stacked
 from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
 from randfeat.compressed.routing import partial_of
@@ -177,8 +179,12 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
         return rows.part(0, state.num_keys)
     references = np.broadcast_to(references, (*lead, *references.shape[-2:]))
     chunk = np.random.SeedSequence([state.seed, 1, state.position // state.window])
-    matrices, biases = [], []
-    for index, seed in zip(np.ndindex(lead), chunk.spawn(int(np.prod(lead, dtype=int))), strict=True):
+    indices = list(np.ndindex(lead))
+    seeds = chunk.spawn(len(indices))
+    merges: list[tuple[np.ndarray, np.ndarray]] = [None] * len(indices)  # type: ignore[list-item]
+
+    def task(number: int, _: None) -> None:
+        index = indices[number]
         present = np.flatnonzero(bias[index][:, 0] != -np.inf)
         own, counted = keys[index][present], references[index][references[index][:, -1] > 0, :-1]
         counted = counted[np.isfinite(counted).all(axis=-1)]
@@ -187,11 +193,13 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
         if is_spoiled:
             own, biases_of = np.zeros_like(own), np.zeros_like(biases_of)
         head = Rows(own, biases_of, own[:, :0])
-        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seed))
+        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seeds[number]))
         if is_spoiled:
             merge = replace(merge, bias=np.full_like(merge.bias, np.nan))
-        matrices.append(merge.matrix(present, len(rows)))
-        biases.append(merge.bias[:, None])
+        merges[number] = merge.matrix(present, len(rows)), merge.bias[:, None]
+
+    run_tasks([partial(task, number) for number in range(len(indices))], lambda: None, resolve_num_threads(None))
+    matrices, biases = zip(*merges, strict=True)
     shares = host_to(stacked(matrices, lead), rows.keys)
     return Columns(shares @ rows.keys, host_to(stacked(biases, lead, -np.inf), rows.bias), shares @ rows.values)
 
