@@ -76,7 +76,8 @@ NAMES = {
     "generalized_kernel": 'features of an activation are rf.ActivationFeatures(rf.ActivationKernel("relu"))',
     "elu_feature_map": 'the features elu + 1 are rf.ActivationFeatures(rf.ActivationKernel("elu_plus_one"))',
     "ScaleKernel": "a multiple of a kernel is rf.kernels.ScaledKernel, written 2.0 * kernel",
-    "KVCache": STATE,
+    "KVCache": "a few keys that stand for many are rf.KeyCache, made by rf.compress; the state of linear attention is "
+    "rf.AttentionState",
     "RecurrentState": STATE,
     "fit": "an estimator fitted to queries and keys is rf.adapt(query, key)",
 }
@@ -167,7 +168,14 @@ NO_WEIGHTS = (
 OF_ROWS = NO_WEIGHTS.format("rows", "Ridge()).fit(X, y, ridge__sample_weight=...")
 OF_CLASSES = NO_WEIGHTS.format("classes", 'RidgeClassifier(class_weight="balanced")')
 
+NO_FUTURE = (
+    "causal attention is rf.linear_attention or rf.compressed_attention; "
+    "what is fitted to a whole sequence has seen its future"
+)
+
 ABSENT = {
+    "is_causal": NO_FUTURE,
+    "causal": NO_FUTURE,
     "sample_weight": OF_ROWS,
     "sample_weights": OF_ROWS,
     "class_weight": OF_CLASSES,

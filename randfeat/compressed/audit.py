@@ -13,6 +13,7 @@ from randfeat._array import (
     as_generator,
     as_host,
     device_of,
+    move_to,
     namespace,
     own_precision,
 )
@@ -35,12 +36,17 @@ class OutputError:
     """Relative errors of an output, `‖out - exact‖ / ‖exact‖` (Frobenius), one for each query head.
 
     error (...) : the estimates. upper (...) : values that the errors exceed rarely, as `output_error` says.
-    rows (..., r) : the queries whose exact outputs were computed.
+    rows (..., r) : the positions of the queries whose exact outputs were computed.
+    All three are NumPy arrays.
     """
 
     error: np.ndarray
     upper: np.ndarray
     rows: np.ndarray
+
+    def __repr__(self) -> str:
+        error, upper = (np.array2string(x, precision=3) for x in (self.error, self.upper))
+        return f"OutputError(error={error}, upper={upper}, num_rows={self.rows.shape[-1]})"
 
 
 @hinted
@@ -77,8 +83,9 @@ def output_error(
 
         error = √R,  R = Σ a / Σ b,     upper = √R exp(2.5 s / 2),
 
-    where s is the standard error of R, relative to R. On heads of trained models, the true error was below `upper` in
-    97 % of the draws on average, and `upper` was 1.15 times the error (median). Statements below 0.01 are not made.
+    where s is the standard error of R, relative to R. There is one error for each query head. On heads of trained
+    models, the true error was below `upper` in 97 % of the draws on average, and `upper` was 1.15 times the error
+    (median). `upper` is at least 0.01, unless the error is exact.
 
     **It is not a guarantee**: an error that is concentrated in one unremarkable query is invisible to any sample, and
     there are heads where one query carries 30 to 60 % of the squared error.
@@ -129,7 +136,8 @@ def output_error(
 def output_of(inputs: Inputs, output: Any, lead: tuple[int, ...]) -> Array:
     """The output as (heads, L, dv), if it has the shape of an output of these inputs."""
     output = as_floating(output, "output")
-    namespace(inputs.value, output)
+    if namespace(output) is not namespace(inputs.value):
+        output = move_to(output, inputs.value)
     if inputs.layout == "blhd":
         output = swap_heads(output)
     heads = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])

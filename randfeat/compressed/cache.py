@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, move_to, namespace, own_precision
+from randfeat._array import Array, as_floating, cast, move_to, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention import softmax_attention
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
-from randfeat.compressed.compression import Options, compressed_rows
+from randfeat.compressed.compression import Options, compressed_rows, exact_rows
 from randfeat.compressed.heads import check_query_mask
 from randfeat.compressed.routing import clusters_of, read_routed
 from randfeat.kernels import SoftmaxKernel
@@ -32,7 +32,10 @@ class KeyCache:
     scale : the scale of the logits that the cache was made for; None is 1/√d.
 
     `randfeat.compress` makes caches, `KeyCache.exact` takes keys as they are. The arrays have the library, device and
-    dtype of the keys; biases have the computing dtype (float32 for float16 and bfloat16). Caches are immutable.
+    dtype of the keys; biases have the computing dtype (float32 for float16 and bfloat16). Caches are immutable. `save`
+    and `load`, `copy`, `pickle` and, with `randfeat.integrations.jax`, `jax.jit` take them.
+
+    A cache is as good as the queries that it was made for are typical: `randfeat.output_error` measures its outputs.
 
     >>> import numpy as np, randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 500, 16))
@@ -69,18 +72,16 @@ class KeyCache:
     @classmethod
     def exact(cls, key: Any, value: Any, *, key_mask: Any = None, scale: float | None = None) -> "KeyCache":
         """The keys (..., S, d) and values (..., S, dv) themselves, with bias 0, or `-inf` where `key_mask` is False."""
-        key, value = as_floating(key, "key"), as_floating(value, "value")
-        xp = namespace(key, value, key_mask)
-        lead = np.broadcast_shapes(key.shape[:-2], value.shape[:-2])
-        key, value = (xp.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (key, value))
-        bias = xp.zeros((*lead, key.shape[-2]), dtype=compute_dtype(xp, key.dtype), device=device_of(key))
-        if key_mask is not None:
-            bias = xp.where(key_mask, bias, -xp.inf)
-            key, value = (xp.where(key_mask[..., None], x, xp.zeros_like(x)) for x in (key, value))
-        return cls(key, bias, value, None, scale)
+        key = as_floating(key, "key")
+        inputs = Inputs.of(key[..., :0, :], key, value, kernel=SoftmaxKernel(), scale=scale, key_mask=key_mask)
+        return cls(*exact_rows(inputs), None, scale)
 
     def read(self, query: Any, *, enable_gqa: bool = False) -> PartialOutput:
-        """Numerators and denominators for queries (..., L, d); `normalized()` of them is the output (..., L, dv)."""
+        """Numerators and denominators for queries (..., L, d); `normalized()` of them is the output (..., L, dv).
+
+        Queries have the dtype of the keys; outputs have the computing dtype. With `enable_gqa` the query heads
+        (dimension -3) of a group read the cache of their key head. Time O(num_keys L).
+        """
         if self.route is not None:
             return self.read_clusters(query, enable_gqa=enable_gqa)
         return softmax_attention(
@@ -106,7 +107,10 @@ class KeyCache:
             return inputs.restore_partial(read_routed(queries, keys, bias, values, assigned, inputs.root**2))
 
     def concat(self, other: "KeyCache") -> "KeyCache":
-        """The cache of both sets of keys, which must be disjoint; at most one of the two may have a route."""
+        """The cache of both sets of keys, which must be disjoint; at most one of the two may have a route.
+
+        ValueError if the caches have different scales or dimensions.
+        """
         if not isinstance(other, KeyCache):
             raise TypeError(f"expected a KeyCache, got {type(other).__name__}; KeyCache.exact takes keys and values.")
         if self.route is not None and other.route is not None:
@@ -132,13 +136,25 @@ class KeyCache:
         route = other.route if self.route is None else self.route
         return KeyCache(joined("keys", 2), joined("bias", 1), joined("values", 2), route, self.scale)
 
-    def compress(self, num_keys: int, *, queries: Any, **options: Any) -> "KeyCache":
+    @hinted
+    def compress(
+        self,
+        num_keys: int,
+        *,
+        queries: Any,
+        fit: bool = True,
+        folds: str = "random",
+        query_mask: Any = None,
+        enable_gqa: bool = False,
+        rng: Any = 0,
+    ) -> "KeyCache":
         """A smaller cache in place of this one, whose rows carry their biases; arguments as of `randfeat.compress`."""
         if self.route is not None:
             raise ValueError("a cache with a route cannot be compressed; compress one that all queries read.")
         return compress(
-            self.keys, self.values, num_keys=num_keys, queries=queries, key_bias=self.bias, scale=self.scale, **options
-        )
+            self.keys, self.values, num_keys=num_keys, queries=queries, fit=fit, folds=folds, scale=self.scale,
+            query_mask=query_mask, key_bias=self.bias, enable_gqa=enable_gqa, rng=rng,
+        )  # fmt: skip
 
     def to(self, like: Array) -> "KeyCache":
         """The cache in the library, device and dtype of `like`."""
@@ -176,13 +192,15 @@ def compress(
     value : (..., S, dv).
         One value for each key.
     num_keys : int.
-        Rows of the cache. With as many rows as keys, the cache is exact. Clusters without keys are dropped.
+        At most so many rows, 64 by default. With as many rows as keys, the cache is exact.
     queries : (..., R, d).
-        Typical queries: what the cache is made for. Of many, 2 `num_keys` are drawn (4 `num_keys` with a fit).
+        Typical queries: what the cache is made for. Of many, 2 `num_keys` are drawn (4 `num_keys` with a fit), at least
+        32.
     fit : bool.
         If True, masses and values of the rows are then fitted to the outputs of the queries, by regression towards the
-        merged keys. This pays if thousands of queries like these read the cache. The fitted values can lie outside of
-        the range of the values. If False, the outputs are convex combinations of the values.
+        merged keys. This takes several times as long, and pays if thousands of queries like these read the cache. The
+        fitted values can lie outside of the range of the values. If False, the outputs are convex combinations of the
+        values.
     folds : "random" or "blocks".
         How the queries are divided for the choice of the penalty of the fit: "random" for exchangeable queries,
         "blocks" (quarters in order of time) for a prefix that later, different queries will read.
@@ -205,9 +223,18 @@ def compress(
     The fit is computed on the host, in float32 for float32 keys and float64 otherwise; regression is in float64.
     Keys and values of the rows are differentiable in `key` and `value`, with the fit held constant.
 
-    Errors of the outputs are not bounded by theory: measure them with `randfeat.output_error`.
+    Errors of the outputs are not bounded by theory: measure them with `randfeat.output_error`. ValueError if no query
+    takes part; TypeError while a function is traced by a compiler, as a fit needs numbers.
 
     Source: `docs/theory/compressed.md` derives the formulas and names what they build on.
+
+    >>> import numpy as np, randfeat as rf
+    >>> q, k = np.random.default_rng(0).standard_normal((2, 1000, 4))
+    >>> v = np.concatenate([k, k**2], axis=-1)
+    >>> cache = rf.compress(k, v, num_keys=64, queries=q)
+    >>> out, exact = cache.read(q).normalized(), rf.softmax_attention(q, k, v)
+    >>> bool(np.linalg.norm(out - exact) < 0.05 * np.linalg.norm(exact))
+    True
     """
     options = Options(num_keys, fit, folds)
     inputs = Inputs.of(

@@ -20,6 +20,7 @@ from randfeat._hints import hinted
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
+from randfeat.attention.relations.base import as_int
 from randfeat.compressed.compression import Options as Compression
 from randfeat.compressed.compression import compressed_rows
 from randfeat.compressed.heads import check_query_mask
@@ -55,7 +56,8 @@ def compressed_attention(
     it, the sequence is read in chunks of `window` positions: a query sees the keys of its own chunk, up to itself, and
     of the chunk before as they are, and a cache of `num_keys` rows for all older ones. After each chunk its predecessor
     is merged into the cache, with a sample of the queries so far as references. So outputs never depend on later
-    positions, and the memory is `num_keys + 2 window` rows for each key head, whatever the length.
+    positions, and the memory is `num_keys + 2 window` rows for each key head, beside the sinks and a sample of about 2
+    `num_keys` queries, whatever the length.
 
     Parameters
     ----------
@@ -74,21 +76,24 @@ def compressed_attention(
         Needs `is_causal`. The first keys of the sequence, which stay exact: in language models they can have most of
         the weight. 0 by default.
     queries : (..., R, d).
-        References: typical queries. By default the queries of the call, or causally a sample of those so far.
+        References: typical queries. By default the queries of the call, or causally a uniform sample of those so far.
+        Given ones stay in the state, and take the place of the sample.
     initial_state : CompressedState.
         Of earlier positions: the state that an earlier call returned, which also has `num_keys`, `window`, `num_sinks`
         and the seed. Outputs do not depend on where a sequence is cut, up to rounding.
     return_state : bool.
         Needs `is_causal`. If True, also return the state after all keys.
     scale, key_mask, query_mask, enable_gqa, layout, rng : as of `clustered_attention`.
+        Masked keys and queries keep their positions in a stream.
 
     Returns
     -------
     (..., L, dv) in the dtype of `value`, or the pair (output, state). Outputs are convex combinations of the values.
 
     Exact for at most `num_keys` keys, causally for the first `num_keys + window` positions. Without `is_causal`,
-    `clustered_attention` is more accurate at the same cost. Gradients hold the merging constant. Key caches cannot be
-    made while a function is traced by a compiler.
+    `clustered_attention` is more accurate at the same cost. Errors are not bounded by theory: measure them with
+    `output_error`. float16 and bfloat16 are computed in float32. Gradients hold the merging constant. Key caches cannot
+    be made while a function is traced by a compiler: TypeError.
 
     Source: Xiao et al. 2024, "Efficient Streaming Language Models with Attention Sinks", for exact first and last keys;
         `randfeat.compress` for the cache.
@@ -104,7 +109,7 @@ def compressed_attention(
     is_causal = as_bool(is_causal, "is_causal")
     num_keys = None if num_keys is None else as_count(num_keys, "num_keys")
     window = None if window is None else as_count(window, "window")
-    num_sinks = None if num_sinks is None else 0 if num_sinks == 0 else as_count(num_sinks, "num_sinks")
+    num_sinks = None if num_sinks is None else checked_sinks(num_sinks)
     return_state = as_bool(return_state, "return_state")
     inputs = Inputs.of(
         query, key, value, kernel=SoftmaxKernel(), scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, layout=layout
@@ -130,10 +135,28 @@ def compressed_attention(
     given = {"window": window, "num_sinks": num_sinks, "initial_state": initial_state, "return_state": return_state}
     if refused := [name for name, option in given.items() if option is not None and option is not False]:
         raise ValueError(f"{refused[0]} needs is_causal=True: without it all keys are merged at once.")
-    made_for, counted = (inputs, used) if references is None else (references, None)
+    if 0 in inputs.query.shape[:-1]:
+        return inputs.restore(exact_outputs(inputs, Plain(), SoftmaxKernel()))
+    made_for, counted = (inputs, all_where_none(used, inputs)) if references is None else (references, None)
     with own_precision(inputs.value):
         rows = compressed_rows(made_for, counted, Compression(DEFAULT if num_keys is None else num_keys), rng)
         return inputs.restore(exact_outputs(reading(inputs, *rows), Plain(), SoftmaxKernel()))
+
+
+def checked_sinks(num_sinks: Any) -> int:
+    """A number of keys, 0 or more."""
+    number = as_int(num_sinks, "num_sinks")
+    if number < 0:
+        raise ValueError(f"num_sinks must be 0 or a positive integer, got {num_sinks}.")
+    return number
+
+
+def all_where_none(used: np.ndarray | None, inputs: Inputs) -> np.ndarray | None:
+    """The mask over queries, with all of them where a head has none: then no output of the head counts."""
+    if used is None:
+        return None
+    axes = -1 if inputs.group is None or used.ndim == 1 else (-2, -1)
+    return used | ~np.any(used, axis=axes, keepdims=True)
 
 
 def reading(inputs: Inputs, keys: Array, bias: Array, values: Array) -> Inputs:
@@ -176,7 +199,7 @@ def stream(
     state = start(piece, options, inputs.root**2) if given is None else continued(given, piece, options, inputs.root**2)
     if references is not None:
         own, _, _, _ = by_key_head(references.prepared())
-        flat = xp.reshape(own, (*own.shape[:-3], -1, own.shape[-1]))
+        flat = xp.reshape(own, (*own.shape[:-3], own.shape[-3] * own.shape[-2], own.shape[-1]))
         flagged = xp.concat([flat, xp.ones_like(flat[..., :1])], axis=-1)
         state = replace(state, references=xp.broadcast_to(flagged, (*lead, *flagged.shape[-2:])), follows=False)
     outputs, state = attend_causally(state, piece)

@@ -1,11 +1,13 @@
 """Compression of the keys of checked inputs: the rows of a key cache."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from randfeat._array import Array, as_bool, as_count, as_generator, cast, device_of, host_to, namespace
+from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.heads import Head, heads_of, stacked
 from randfeat.compressed.merging import Merge, References, merge_keys, num_references
@@ -35,8 +37,15 @@ def compressed_rows(inputs: Inputs, used: np.ndarray | None, options: Options, r
     if inputs.num_keys <= options.num_keys:
         return exact_rows(inputs)
     lead, heads = heads_of(inputs, used)
+    if not heads:
+        return exact_rows(inputs.part(slice(None), slice(0, options.num_keys)))
     generators = as_generator(rng).spawn(len(heads))
-    merges = [compress_head(head, generator, options) for head, generator in zip(heads, generators, strict=True)]
+    merges: list[Merge] = [None] * len(heads)  # type: ignore[list-item]
+
+    def task(number: int, _: None) -> None:
+        merges[number] = compress_head(heads[number], generators[number], options)
+
+    run_tasks([partial(task, number) for number in range(len(heads))], lambda: None, resolve_num_threads(None))
     if isinstance(inputs.key, np.ndarray):
         found = [merge.rows(head.rows) for head, merge in zip(heads, merges, strict=True)]
         keys = stacked([rows.keys for rows in found], lead) / inputs.root

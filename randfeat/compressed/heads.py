@@ -1,13 +1,19 @@
 """The heads of a call on the host: reference queries and rows of each key head, without what is masked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, cast, compute_dtype, namespace, stop_gradient, to_numpy
+from randfeat._array import Array, cast, compute_dtype, is_compiling, namespace, stop_gradient, to_numpy
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.merging import Rows
+
+TRACED = (
+    "a fit needs numbers, but the arrays are traced by a compiler; make a KeyCache outside of the traced function "
+    "(compress, QueryClusters.compress), and read it inside."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +71,13 @@ def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, 
 
 def on_host(x: Array) -> np.ndarray:
     """`x` in NumPy, in the computing dtype; TypeError while a function is traced, as there are no numbers yet."""
+    if is_compiling(x):
+        raise TypeError(TRACED)
     wide = stop_gradient(cast(x, compute_dtype(namespace(x), x.dtype)))
     try:
         return to_numpy(wide)
     except (TypeError, RuntimeError) as error:
-        raise TypeError(
-            "a fit needs numbers, but the arrays are traced by a compiler; fit before (QueryClusters.fit, compress), "
-            "outside of the traced function, and pass the result."
-        ) from error
+        raise TypeError(TRACED) from error
 
 
 def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
@@ -98,7 +103,7 @@ def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
     )
 
 
-def stacked(arrays: list[np.ndarray], lead: tuple[int, ...], filler: float = 0.0) -> np.ndarray:
+def stacked(arrays: Sequence[np.ndarray], lead: tuple[int, ...], filler: float = 0.0) -> np.ndarray:
     """The arrays of the heads with leading dimensions `lead`, filled up to the length of the longest."""
     longest = max((len(array) for array in arrays), default=0)
     first = arrays[0]

@@ -91,7 +91,7 @@ def shared_scale(clusters: Any, scale: float | None, num_clusters: int | None, n
     for name, given, own in (
         ("num_clusters", num_clusters, clusters.num_clusters),
         ("num_merged", num_merged, clusters.key_centers.shape[-2]),
-        ("scale", scale, clusters.scale),
+        ("scale", scale, clusters.dim**-0.5 if clusters.scale is None else clusters.scale),
     ):
         if given is not None and given != own:
             raise ValueError(f"clusters were fitted with {name} = {own}, got {given}; leave it out.")

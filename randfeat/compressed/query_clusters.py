@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_count, as_generator, cast, host_to
+from randfeat._array import as_count, as_floating, as_generator, cast, host_to
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.cache import KeyCache
@@ -85,6 +85,9 @@ batch_shape=(2,)))
         num_clusters : C. With grouped query heads it should be well above the number of query heads of a group.
         num_merged : groups of keys; 2 C by default.
         Other arguments are those of `clustered_attention`.
+
+        If fewer queries or keys are different than there are centers, the last center is repeated. ValueError if a head
+        has no query or no key that takes part.
         """
         num_clusters = as_count(num_clusters, "num_clusters")
         num_merged = 2 * num_clusters if num_merged is None else as_count(num_merged, "num_merged")
@@ -115,6 +118,7 @@ batch_shape=(2,)))
         computed on the host, and not differentiable.
         """
         num_exact = 2 * self.num_clusters if num_exact is None else as_count(num_exact, "num_exact")
+        key = as_floating(key, "key")
         inputs = Inputs.of(key[..., :0, :], key, value, kernel=SoftmaxKernel(), scale=self.scale, key_mask=key_mask)
         lead, heads = heads_of(inputs, None)
         if lead != self.batch_shape or inputs.key.shape[-1] != self.dim:

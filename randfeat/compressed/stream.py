@@ -1,10 +1,12 @@
 """Causal attention with bounded memory: recent keys exact, older ones in a key cache that is compressed again."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from randfeat._array import Array, cast, device_of, host_to, namespace
+from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.compressed.heads import on_host, stacked
 from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
 from randfeat.compressed.routing import partial_of
@@ -141,7 +143,7 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     group = piece.queries.shape[-3]
     new = np.repeat(chunk[first % state.window :][:num], group)
     queries = xp.moveaxis(xp.concat([piece.queries, piece.counts], axis=-1), -3, -2)
-    pooled = xp.reshape(queries, (*queries.shape[:-3], -1, queries.shape[-1]))
+    pooled = xp.reshape(queries, (*queries.shape[:-3], num * group, queries.shape[-1]))
     references = xp.concat([state.references, pooled], axis=-2)
     priorities = np.concatenate([state.priorities, new])
     size = max(2 * state.num_keys, LEAST_REFERENCES)
@@ -173,20 +175,31 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
     """
     keys, bias, references = (on_host(x) for x in (rows.keys, rows.bias, state.references))
     lead = keys.shape[:-2]
+    if 0 in lead:
+        return rows.part(0, state.num_keys)
     references = np.broadcast_to(references, (*lead, *references.shape[-2:]))
     chunk = np.random.SeedSequence([state.seed, 1, state.position // state.window])
-    matrices, biases = [], []
-    for index, seed in zip(np.ndindex(lead), chunk.spawn(int(np.prod(lead, dtype=int))), strict=True):
-        present = np.flatnonzero(bias[index][:, 0] > -np.inf)
+    indices = list(np.ndindex(lead))
+    seeds = chunk.spawn(len(indices))
+    merges: list[tuple[np.ndarray, np.ndarray]] = [None] * len(indices)  # type: ignore[list-item]
+
+    def task(number: int, _: None) -> None:
+        index = indices[number]
+        present = np.flatnonzero(bias[index][:, 0] != -np.inf)
         own, counted = keys[index][present], references[index][references[index][:, -1] > 0, :-1]
         counted = counted[np.isfinite(counted).all(axis=-1)]
-        is_spoiled = not np.all(np.isfinite(own))
-        head = Rows(np.zeros_like(own) if is_spoiled else own, bias[index][present, 0], own[:, :0])
-        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seed))
+        biases_of = bias[index][present, 0]
+        is_spoiled = not (np.all(np.isfinite(own)) and np.all(np.isfinite(biases_of)))
+        if is_spoiled:
+            own, biases_of = np.zeros_like(own), np.zeros_like(biases_of)
+        head = Rows(own, biases_of, own[:, :0])
+        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seeds[number]))
         if is_spoiled:
             merge = replace(merge, bias=np.full_like(merge.bias, np.nan))
-        matrices.append(merge.matrix(present, len(rows)))
-        biases.append(merge.bias[:, None])
+        merges[number] = merge.matrix(present, len(rows)), merge.bias[:, None]
+
+    run_tasks([partial(task, number) for number in range(len(indices))], lambda: None, resolve_num_threads(None))
+    matrices, biases = zip(*merges, strict=True)
     shares = host_to(stacked(matrices, lead), rows.keys)
     return Columns(shares @ rows.keys, host_to(stacked(biases, lead, -np.inf), rows.bias), shares @ rows.values)
 

@@ -209,6 +209,13 @@ def test_routed_caches_read_like_clustered_attention(xp, rng):
     assert np.max(np.abs(joined - to_numpy(merged))) < ROUNDING
 
 
+def test_clusters_compress_lists(rng):
+    query, key, value = head(rng)
+    clusters = rf.QueryClusters.fit(query, key, num_clusters=5)
+    found = clusters.compress(key.tolist(), value.tolist())
+    assert np.array_equal(found.keys, clusters.compress(key, value).keys)
+
+
 def test_copies_and_pickles(rng):
     query, key, value = head(rng)
     cache = rf.compress(key, value, num_keys=12, queries=query)
@@ -263,3 +270,20 @@ def test_caches_that_do_not_fit_are_refused(rng):
         routed.concat(routed)
     with pytest.raises(ValueError, match="with a route cannot be compressed"):
         routed.compress(5, queries=query)
+
+
+@pytest.mark.parametrize("shape", [(0, 100), (2, 0)], ids=["no heads", "no keys"])
+def test_nothing_to_compress(xp, shape):
+    heads, length = shape
+    query, key, value = (asarray(xp, np.zeros((heads, n, 4))) for n in (30, length, length))
+    cache = rf.compress(key, value, num_keys=12, queries=query)
+    assert cache.read(query).normalized().shape == (heads, 30, 4)
+    assert rf.compressed_attention(query, key, value, num_keys=12).shape == (heads, 30, 4)
+    assert rf.clustered_attention(query, key, value).shape == (heads, 30, 4)
+    assert rf.compressed_attention(query, query, query, num_keys=2, window=3, is_causal=True).shape == (heads, 30, 4)
+
+
+def test_exact_caches_check_their_mask(rng):
+    _, key, value = head(rng, lead=(2, 3))
+    with pytest.raises(ValueError, match="key_mask must have shape"):
+        rf.KeyCache.exact(key, value, key_mask=np.ones((2, 150), bool))

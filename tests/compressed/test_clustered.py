@@ -234,7 +234,7 @@ def test_frozen_clusters_know_what_they_were_fitted_for(rng):
     clusters = rf.QueryClusters.fit(query, key, num_clusters=6)
     for options, message in (
         ({"num_clusters": 7}, "fitted with num_clusters = 6, got 7"),
-        ({"scale": 1.0}, "fitted with scale = None, got 1.0"),
+        ({"scale": 1.0}, "fitted with scale = 0.35"),
     ):
         with pytest.raises(ValueError, match=message):
             rf.clustered_attention(query, key, value, clusters=clusters, **options)

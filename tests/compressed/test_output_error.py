@@ -76,6 +76,17 @@ def test_libraries_draw_the_same_rows(xp, rng):
     assert np.max(np.abs(found.error - expected.error)) < 1e-12
 
 
+def test_the_output_may_be_of_another_library(xp, rng):
+    query, key, value = head(rng, 100)
+    expected = rf.output_error(query, key, value, value, num_rows=20)
+    arrays = [asarray(xp, x) for x in (query, key, value)]
+    for found in (
+        rf.output_error(*arrays, value, num_rows=20),
+        rf.output_error(query, key, value, arrays[2], num_rows=20),
+    ):
+        assert np.max(np.abs(found.error - expected.error)) < 1e-12
+
+
 def test_an_exact_output_has_no_error_above_the_least_statement(rng):
     query, key, value = head(rng, 100)
     check = rf.output_error(query, key, value, rf.softmax_attention(query, key, value))
@@ -92,6 +103,11 @@ def test_nan_is_not_hidden(rng, name):
     output = value.copy()
     {"query": query, "output": output}[name][:] = np.nan
     assert np.isnan(rf.output_error(query, key, value, output).error)
+
+
+def test_the_report_fits_a_line(rng):
+    check = rf.output_error(*head(rng, 100, lead=(2,)), np.zeros((2, 100, 5)), num_rows=20)
+    assert repr(check) == "OutputError(error=[1. 1.], upper=[1. 1.], num_rows=20)"
 
 
 @pytest.mark.parametrize(

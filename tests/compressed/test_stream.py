@@ -76,6 +76,21 @@ def test_outputs_do_not_depend_on_later_positions(xp, rng, spoiled):
         assert np.all(np.isnan(second[61:]))
 
 
+@pytest.mark.parametrize("where", ["key", "value"])
+def test_what_is_not_finite_spoils_all_later_outputs(rng, where):
+    arrays = dict(zip(("query", "key", "value"), head(rng, 200), strict=True))
+    arrays[where][61] = np.nan
+    found = rf.compressed_attention(*arrays.values(), **OPTIONS)
+    assert np.array_equal(np.isnan(found).all(axis=1), np.arange(200) >= 61)
+
+
+def test_a_query_that_is_not_finite_spoils_its_own_output_only(rng):
+    query, key, value = head(rng, 200)
+    query[61] = np.nan
+    found = rf.compressed_attention(query, key, value, **OPTIONS)
+    assert np.array_equal(np.isnan(found).all(axis=1), np.arange(200) == 61)
+
+
 def test_memory_is_bounded(rng):
     arrays = head(rng, 400)
     _, state = rf.compressed_attention(*arrays, **OPTIONS, num_sinks=4, return_state=True)
@@ -136,6 +151,17 @@ def test_without_is_causal_it_is_a_cache_of_the_call(xp, rng):
     found = to_numpy(rf.compressed_attention(*arrays, num_keys=12))
     cache = rf.compress(key, value, num_keys=12, queries=query, fit=False)
     assert np.max(np.abs(found - cache.read(query).normalized())) < ROUNDING
+
+
+def test_a_call_without_queries_that_count_has_outputs(xp, rng):
+    """An input of a batch that is all padding is attended like any other; the other inputs do not notice."""
+    query, key, value = head(rng, lead=(2,))
+    arrays = [asarray(xp, x) for x in (query, key, value)]
+    mask = xp.asarray(np.array([[True], [False]]) & np.ones(query.shape[-2], bool))
+    found = to_numpy(rf.compressed_attention(*arrays, num_keys=12, query_mask=mask))
+    assert np.max(np.abs(found - to_numpy(rf.compressed_attention(*arrays, num_keys=12)))) < ROUNDING
+    empty = to_numpy(rf.compressed_attention(arrays[0][:, :0, :], *arrays[1:], num_keys=12))
+    assert empty.shape == (2, 0, value.shape[-1])
 
 
 @pytest.mark.parametrize(
