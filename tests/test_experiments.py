@@ -67,6 +67,7 @@ TINY_HEADS = dataclasses.replace(
     heads=("minilm/sensesensibility_ch10/L4H3", "whisper/decoder_causal/L1H1"),
     num_features=(32, 64),
     num_draws=2,
+    operators=1,
 )
 TINY_TRANSFER = dataclasses.replace(
     transfer.EXPERIMENT.quick,
@@ -161,6 +162,7 @@ COLUMNS = {
     "real_heads": {
         "heads": {"family", "head", "average_of_values_error"},
         "errors": {"family", "head", "method", "num_features", "median", "low", "high"},
+        "operators": {"family", "head", "num_queries", "method", "size", "cost", "median", "low", "high", "held_out"},
     },
     "transfer": {
         "passages": {"head", "level", "fitted_on", "num_features", "error", "low", "high"},
