@@ -33,6 +33,6 @@ EXPERIMENT = Experiment(
     summaries=summaries,
     plot=plot,
     captions={
-        "real_heads": "Relative error of the attention output against cost, median and quartiles of the heads of a model"
+        "real_heads": "Relative error of the attention output against cost, median and quartiles of a model's heads"
     },
 )

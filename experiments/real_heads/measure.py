@@ -20,8 +20,8 @@ OPERATORS = {"clustered": (5, 11, 21), "cache": (16, 32, 64), "cache, fitted": (
 COSTS = {"clustered": 3.5, "cache": 1.25, "cache, fitted": 2.75}
 """Features that linear attention could have for the multiplications of one cluster, or of one merged key.
 
-For L queries on L keys: 4 m L d multiplications with m features, 14 C L d with C clusters, 5 D L d with a cache of D keys
-that is made and read once, about 11 D L d where it is fitted.
+For L queries on L keys: 4 m L d multiplications with m features, 14 C L d with C clusters, 5 D L d with a cache of D
+keys that is made and read once, about 11 D L d where it is fitted.
 """
 
 
