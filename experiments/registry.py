@@ -5,7 +5,7 @@ from importlib import import_module
 from experiments.experiment import Experiment
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Heads of trained models": ("attention_error", "real_heads", "transfer", "recommendation"),
+    "Heads of trained models": ("attention_error", "real_heads", "transfer", "recommendation", "error_coverage"),
     "Every closed form": ("kernel_mse", "catalogue"),
     "Attention on random inputs": ("attention_matrix_error", "speed"),
     "Estimators": ("trig_vs_positive", "hybrid", "chefs_tables", "regularized_softmax"),
