@@ -15,6 +15,7 @@ COLORS = ("#000000", "#777777", "#CC79A7", "#E69F00", "#56B4E9", "#009E73", "#D5
 STYLES = dict(zip(METHODS, zip(COLORS, "oXPDv^s*", strict=True), strict=True))
 COMPRESSED = dict(zip(OPERATORS, zip(("#882255", "#117733", "#332288"), "Hd8", strict=True), strict=True))
 LEAST = 1e-6  # below, the output is exact up to rounding
+LOWEST = 0.005  # of the axis: quartiles of exact outputs go below it
 
 
 def plot(results: Results) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def plot(results: Results) -> dict[str, Any]:
         axes.set(title=f"{name}, {len(average)} head{'s' * (len(average) > 1)}", xlabel="cost in features")
     for axes in panels[len(families) :]:
         axes.set_visible(False)
+    panels[0].set_ylim(bottom=LOWEST)
     value_axis(panels[0])
     figure.supylabel("relative error of the output, median and quartiles of heads", fontsize=9)
     handles = [entry(method, color=c, marker=m) for method, (c, m) in {**STYLES, **COMPRESSED}.items()]
