@@ -165,9 +165,10 @@ def summaries(tables: Tables, settings: CoverageSettings) -> list[Summary]:
         for row in failures
         if row["coverage"] < STATED
     )
-    header = ("output", "share of draws", "true error", "median estimate", "largest row")
+    of_failures = ("output", "share of draws", "true error", "median estimate", "largest row")
     none = (("none", "", "", "", ""),)
-    result.append(Summary(f"where the share is below {STATED}, {min(settings.num_rows)} rows", header, listed or none))
+    title = f"where the share is below {STATED}, {min(settings.num_rows)} rows"
+    result.append(Summary(title, of_failures, listed or none))
     return result
 
 

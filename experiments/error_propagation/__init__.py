@@ -5,7 +5,8 @@ queries. The embedding and the states are compared, and which documents an embed
 """
 
 from experiments.error_propagation.figures import plot
-from experiments.error_propagation.measure import PropagationSettings, cells
+from experiments.error_propagation.measure import cells
+from experiments.error_propagation.model import PropagationSettings
 from experiments.error_propagation.verdicts import summaries, verdicts
 from experiments.experiment import Experiment
 

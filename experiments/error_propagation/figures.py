@@ -15,7 +15,8 @@ COLORS = dict(zip(FEATURES, (ESTIMATOR_STYLES["trig pairs"], ESTIMATOR_STYLES["h
 
 def settings_of(results: Results) -> PropagationSettings:
     """The settings of the run, with tuples for lists."""
-    return PropagationSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in results.settings.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in results.settings.items()}
+    return PropagationSettings(**values)
 
 
 def operator_styles(settings: PropagationSettings) -> dict[Replacement, dict[str, Any]]:
