@@ -11,6 +11,7 @@ from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.stacked import HEADS, OTHER, READ, Stack, stacked
 
 STREAMS = ("own past", "other passages")
+NUM_PIECES = 8
 TABLES = ("stream", "positions", "leaks", "prefix", "whole")
 
 
@@ -108,28 +109,24 @@ class LeakCell(Cell):
 class PrefixCell(Cell):
     """A cache of many keys, made for queries of two other passages and read by those of two more."""
 
-    method: str
+    num_pieces: int
+    fit: bool
     num_keys: int
 
     def measure(self, settings: StreamSettings) -> Tables:
         prefix = in_float64(stacked(READ, settings.length))
         other = in_float64(stacked(OTHER, 2048)).query
         references, queries = other[:, :1024], other[:, 1024:]
-        rng = settings.rng("prefix", self.method, self.num_keys)
-        num = 8 if self.method == "8 pieces" else 1
-        size = settings.length // num
-        cache = None
+        rng = settings.rng("prefix", self.num_pieces, self.fit, self.num_keys)
+        size, cache = settings.length // self.num_pieces, None
         for start in range(0, settings.length, size):
             piece = rf.KeyCache.exact(*prefix.part(start, start + size).arrays[1:])
             cache = piece if cache is None else cache.concat(piece)
-            if num > 1 and cache.num_keys > self.num_keys:
-                cache = cache.compress(num_keys=self.num_keys, queries=references, rng=rng)
+            cache = cache.compress(num_keys=self.num_keys, queries=references, fit=self.fit, rng=rng)
         assert cache is not None
-        if num == 1:
-            cache = cache.compress(num_keys=self.num_keys, queries=references, fit=self.method == "fitted", rng=rng)
         exact = rf.softmax_attention(queries, prefix.key, prefix.value)
-        output = cache.read(queries).normalized()
-        return tables(prefix=rows_of(output, exact, method=self.method, num_keys=self.num_keys))
+        names = {"num_pieces": self.num_pieces, "fit": self.fit, "num_keys": self.num_keys}
+        return tables(prefix=rows_of(cache.read(queries).normalized(), exact, **names))
 
 
 @dataclass(frozen=True)
@@ -153,12 +150,17 @@ class WholeCell(Cell):
         return tables(whole=rows_of(output, exact, method=self.method, size=self.size))
 
 
+def prefixes(settings: StreamSettings) -> list[tuple[int, bool, int]]:
+    """Number of pieces, whether there is a fit, and rows, of each cache of the prefix."""
+    both = [(num, fit, size) for num in (1, NUM_PIECES) for fit in (False, True) for size in settings.pieces]
+    return both + [(1, True, size) for size in settings.prefixes if size not in settings.pieces]
+
+
 def cells(settings: StreamSettings) -> list[Cell]:
     return [
         *(StreamCell(method, size) for method in (*STREAMS, *EVICTIONS) for size in settings.num_keys),
         *(LeakCell(references, size) for references in STREAMS for size in settings.num_keys),
-        *(PrefixCell(method, size) for method in ("at once", "8 pieces") for size in settings.pieces),
-        *(PrefixCell("fitted", size) for size in settings.prefixes),
+        *(PrefixCell(num, fit, size) for num, fit, size in prefixes(settings)),
         *(WholeCell("clustered", size) for size in settings.clusters),
         *(WholeCell(method, size) for method in ("cache", "cache, fitted") for size in settings.whole_keys),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.compressed_stream.evictions import EVICTIONS
-from experiments.compressed_stream.measure import STREAMS, StreamSettings
+from experiments.compressed_stream.measure import NUM_PIECES, STREAMS, StreamSettings
 from experiments.experiment import Record, Summary, Tables, Verdict, reported
 from experiments.tables import grouped, select
 
@@ -89,17 +89,23 @@ def of_prefixes(tables: Tables, settings: StreamSettings) -> Iterator[Verdict]:
     """Compression in pieces against one, and fitted caches, read by queries of other passages."""
     rows = tables["prefix"]
     for size in settings.pieces:
-        once, pieces = (middle(rows, method=method, num_keys=size) for method in ("at once", "8 pieces"))
-        yield at_most(
-            f"{settings.length} keys compressed to {size} in 8 pieces: error over that of one compression",
-            IN_PIECES, pieces / once, settings, "ratio of medians",
-        )  # fmt: skip
+        for fit in (False, True):
+            once, pieces = (middle(rows, num_pieces=num, fit=fit, num_keys=size) for num in (1, NUM_PIECES))
+            yield at_most(
+                f"{settings.length} keys compressed to {size} in {NUM_PIECES} pieces, {fitted(fit)}: error over that "
+                "of one compression",
+                IN_PIECES, pieces / once, settings, "ratio of medians",
+            )  # fmt: skip
     for size in settings.prefixes:
-        error = middle(rows, method="fitted", num_keys=size)
+        error = middle(rows, num_pieces=1, fit=True, num_keys=size)
         yield at_most(
             f"{settings.length} keys in a fitted cache of {size}, read by other passages: error",
             PREFIX.get(size), error, settings,
         )  # fmt: skip
+
+
+def fitted(fit: bool) -> str:
+    return "with a fit" if fit else "without a fit"
 
 
 def of_whole(tables: Tables, settings: StreamSettings) -> Iterator[Verdict]:
@@ -126,14 +132,21 @@ def summaries(tables: Tables, settings: StreamSettings) -> list[Summary]:
     ]
     header = ("stream", *(f"{3 * size} rows" for size in settings.num_keys))
     title = f"relative error of causal streams of {settings.length} positions, median and quartiles of heads"
-    others = []
-    for table in ("prefix", "whole"):
-        names = "method", ("num_keys" if table == "prefix" else "size")
-        for (method, size), found in grouped(tables[table], *names).items():
-            others.append((table, f"{method} {size}", quartiles([row["error"] for row in found])))
+    prefix = tuple(
+        (f"{size} keys, {fitted(fit)}, {num} piece{'s' * (num > 1)}", quartiles([row["error"] for row in found]))
+        for (num, fit, size), found in grouped(tables["prefix"], "num_pieces", "fit", "num_keys").items()
+    )
+    whole = tuple(
+        (f"clustered, C = {size}" if method == "clustered" else f"{method}, {size} keys", quartiles(values))
+        for (method, size), values in (
+            (name, [row["error"] for row in found])
+            for name, found in grouped(tables["whole"], "method", "size").items()
+        )
+    )
     return [
         Summary(title, header, tuple(rows), (len(STREAMS),)),
-        Summary("a prefix read by other passages, and attention without a mask", ("", "", "error"), tuple(others)),
+        Summary(f"{settings.length} keys in a cache, read by queries of other passages", ("cache", "error"), prefix),
+        Summary(f"{settings.whole_length} positions without a mask", ("attention", "error"), whole),
     ]
 
 
