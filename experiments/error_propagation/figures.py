@@ -68,7 +68,7 @@ def propagation(results: Results) -> Figure:
 def retrieval(results: Results) -> Figure:
     """Share of the exact model's nearest documents that are kept, for each kind of attention."""
     found = {name: rows for name, rows in searched(results.tables).items() if name[0] != "exact"}
-    names = [words(Replacement(*name)) for name in found]
+    names = [words(Replacement(*name)).replace("average", "average of the values") for name in found]
     figure = new_figure(7.0, 0.38 * len(names) + 1.0)
     axes = figure.subplots()
     for offset, column, color, label in (
