@@ -139,6 +139,12 @@ BAD = [
     (error_coverage, "accuracies", scaled("true", 30), "clustered attention with accuracy = 0.1"),
 ]
 
+SOUND = {
+    "D = w = 64, 192 rows, references of other": scaled("error", 0.5, method="other passages"),
+    "2048 keys in a fitted cache of 64": scaled("error", 0.5, fit=True),
+}
+"""Better numbers, for claims that the kept ones do not reach."""
+
 
 @pytest.mark.parametrize(
     ("module", "table", "change", "claim"), BAD, ids=[f"{m.EXPERIMENT.name}-{i}" for i, (m, *_) in enumerate(BAD)]
@@ -149,9 +155,10 @@ def test_claims_fail_on_bad_numbers(module, table, change, claim):
     def words(tables):
         return [v.holds for v in module.EXPERIMENT.verdicts(tables, settings) if v.claim.startswith(claim)]
 
-    tables = results.tables | {table: [change(row) for row in results.tables[table]]}
-    assert True in words(results.tables)
-    assert False in words(tables)
+    sound = SOUND.get(claim, lambda row: row)
+    good, bad = (results.tables | {table: [f(row) for row in results.tables[table]]} for f in (sound, change))
+    assert True in words(good)
+    assert False in words(bad)
 
 
 # with the model ------------------------------------------------------------------------------------------------------
