@@ -11,6 +11,7 @@ from experiments.experiment import Cell, Record, Settings, Tables
 from experiments.stacked import HEADS, OTHER, READ, Stack, stacked
 
 STREAMS = ("own past", "other passages")
+FITTED = "own past, fitted"
 NUM_PIECES = 8
 TABLES = ("stream", "positions", "leaks", "prefix", "whole")
 
@@ -66,6 +67,8 @@ class StreamCell(Cell):
         memory = 3 * self.num_keys
         if self.method in EVICTIONS:
             output = EVICTIONS[self.method](*stack.arrays, memory)
+        elif self.method == FITTED:
+            output = fitted_stream(stack, self.num_keys, settings.rng("stream", FITTED, self.num_keys))
         else:
             output = stream(stack, self.method, self.num_keys, settings)
         names = {"method": self.method, "num_keys": self.num_keys, "memory": memory}
@@ -83,6 +86,24 @@ def stream(stack: Stack, references: str, num_keys: int, settings: StreamSetting
     return rf.compressed_attention(
         *stack.arrays, num_keys=num_keys, window=num_keys, is_causal=True, queries=queries, rng=rng
     )
+
+
+def fitted_stream(stack: Stack, num_keys: int, rng: np.random.Generator) -> np.ndarray:
+    """The same stream from its parts, where every compression is fitted, to queries of all chunks so far."""
+    query, key, value = stack.arrays
+    cache, outputs = None, []
+    for start in range(0, query.shape[1], num_keys):
+        stop, first = start + num_keys, max(start - num_keys, 0)
+        own, recent = query[:, start:stop], slice(first, stop)
+        part = rf.softmax_attention(
+            own, key[:, recent], value[:, recent], is_causal=True, causal_offset=start - first, return_partial=True
+        )
+        outputs.append((part if cache is None else part.merge(cache.read(own))).normalized())
+        if start > 0:
+            old = rf.KeyCache.exact(key[:, first:start], value[:, first:start])
+            cache = old if cache is None else cache.concat(old)
+            cache = cache.compress(num_keys=num_keys, queries=query[:, :stop], fit=True, rng=rng)
+    return np.concatenate(outputs, axis=1)
 
 
 @dataclass(frozen=True)
@@ -158,7 +179,7 @@ def prefixes(settings: StreamSettings) -> list[tuple[int, bool, int]]:
 
 def cells(settings: StreamSettings) -> list[Cell]:
     return [
-        *(StreamCell(method, size) for method in (*STREAMS, *EVICTIONS) for size in settings.num_keys),
+        *(StreamCell(method, size) for method in (*STREAMS, FITTED, *EVICTIONS) for size in settings.num_keys),
         *(LeakCell(references, size) for references in STREAMS for size in settings.num_keys),
         *(PrefixCell(num, fit, size) for num, fit, size in prefixes(settings)),
         *(WholeCell("clustered", size) for size in settings.clusters),

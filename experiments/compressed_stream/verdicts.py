@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.compressed_stream.evictions import EVICTIONS
-from experiments.compressed_stream.measure import NUM_PIECES, STREAMS, StreamSettings
+from experiments.compressed_stream.measure import FITTED, NUM_PIECES, STREAMS, StreamSettings
 from experiments.experiment import Record, Summary, Tables, Verdict, reported
 from experiments.tables import grouped, select
 
@@ -63,6 +63,11 @@ def of_streams(tables: Tables, settings: StreamSettings) -> Iterator[Verdict]:
             f"{sizes}, references from its own past: error over that with other passages",
             OWN_PAST, own / other, settings, "ratio of medians",
         )  # fmt: skip
+        ratio = ratios(rows, {"method": FITTED, "num_keys": size}, {"method": "own past", "num_keys": size})
+        yield reported(
+            f"{sizes}, every compression fitted: error over that without a fit, own past",
+            f"median of paired ratios {np.median(ratio):.3f}, largest {ratio.max():.3f}",
+        )
         for name in EVICTIONS:
             for references in STREAMS:
                 ratio = ratios(rows, {"method": references, "num_keys": size}, {"method": name, "num_keys": size})
@@ -128,7 +133,7 @@ def summaries(tables: Tables, settings: StreamSettings) -> list[Summary]:
                 for n in settings.num_keys
             ),
         )
-        for method in (*STREAMS, *EVICTIONS)
+        for method in (*STREAMS, FITTED, *EVICTIONS)
     ]
     header = ("stream", *(f"{3 * size} rows" for size in settings.num_keys))
     title = f"relative error of causal streams of {settings.length} positions, median and quartiles of heads"
@@ -144,7 +149,7 @@ def summaries(tables: Tables, settings: StreamSettings) -> list[Summary]:
         )
     )
     return [
-        Summary(title, header, tuple(rows), (len(STREAMS),)),
+        Summary(title, header, tuple(rows), (len(STREAMS) + 1,)),
         Summary(f"{settings.length} keys in a cache, read by queries of other passages", ("cache", "error"), prefix),
         Summary(f"{settings.whole_length} positions without a mask", ("attention", "error"), whole),
     ]
