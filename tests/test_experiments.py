@@ -16,6 +16,7 @@ import randfeat as rf
 from experiments import (
     attention_error,
     catalogue,
+    error_coverage,
     kernel_mse,
     orthogonal_gain,
     real_heads,
@@ -67,6 +68,7 @@ TINY_HEADS = dataclasses.replace(
     heads=("minilm/sensesensibility_ch10/L4H3", "whisper/decoder_causal/L1H1"),
     num_features=(32, 64),
     num_draws=2,
+    operators=1,
 )
 TINY_TRANSFER = dataclasses.replace(
     transfer.EXPERIMENT.quick,
@@ -77,6 +79,13 @@ TINY_TRANSFER = dataclasses.replace(
 )
 TINY_RECOMMENDATION = dataclasses.replace(
     recommendation.EXPERIMENT.quick, heads=("antiberty/trastuzumab_vh/L5H0",), num_features=64, num_draws=2
+)
+TINY_COVERAGE = dataclasses.replace(
+    error_coverage.EXPERIMENT.quick,
+    heads=("antiberty/trastuzumab_vh/L5H0",),
+    operators=("FAVOR+, 256 features", "clustered, 5"),
+    repetitions=4,
+    accuracies=(0.2,),
 )
 TINY_CATALOGUE = dataclasses.replace(
     catalogue.EXPERIMENT.quick,
@@ -133,6 +142,7 @@ TINY = {
     "recommendation": dataclasses.replace(
         recommendation.EXPERIMENT, settings=TINY_RECOMMENDATION, quick=TINY_RECOMMENDATION
     ),
+    "error_coverage": dataclasses.replace(error_coverage.EXPERIMENT, settings=TINY_COVERAGE, quick=TINY_COVERAGE),
     "catalogue": dataclasses.replace(catalogue.EXPERIMENT, settings=TINY_CATALOGUE, quick=TINY_CATALOGUE),
     "trig_vs_positive": dataclasses.replace(trig_vs_positive.EXPERIMENT, settings=TINY_TRIG, quick=TINY_TRIG),
     "orthogonal_gain": dataclasses.replace(orthogonal_gain.EXPERIMENT, settings=TINY_GAIN, quick=TINY_GAIN),
@@ -161,12 +171,17 @@ COLUMNS = {
     "real_heads": {
         "heads": {"family", "head", "average_of_values_error"},
         "errors": {"family", "head", "method", "num_features", "median", "low", "high"},
+        "operators": {"family", "head", "num_queries", "method", "size", "cost", "median", "low", "high", "held_out"},
     },
     "transfer": {
         "passages": {"head", "level", "fitted_on", "num_features", "error", "low", "high"},
         "halves": {"head", "num_features", "own", "other"},
     },
     "recommendation": {"candidates": {"head", "rank", "name", "coupling", "predicted", "measured"}},
+    "error_coverage": {
+        "cases": {"head", "operator", "num_rows", "true", "coverage", "ratio", "estimate", "largest_row"},
+        "accuracies": {"head", "accuracy", "true"},
+    },
     "catalogue": {"cells": {"estimator", "coupling", "num_draws", "mean_z", "variance_ratio", "variance_z", "note"}},
     "trig_vs_positive": {
         "surface": {"length", "angle", "positive", "trig pairs", "ratio"},

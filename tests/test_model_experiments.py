@@ -27,7 +27,17 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 needs_minilm = pytest.mark.skipif(bool(error_propagation.EXPERIMENT.missing), reason="MiniLM is not installed")
 
 TINY = {
-    "error_propagation": {"num_features": (32,), "passages": (0.45,), "num_tokens": 24, "num_draws": 1},
+    "error_propagation": {
+        "num_features": (32,),
+        "passages": (0.45,),
+        "num_tokens": 24,
+        "long_tokens": 32,
+        "num_draws": 1,
+        "num_clusters": (2,),
+        "num_keys": (8,),
+        "num_documents": 4,
+        "retrieval_features": 32,
+    },
     "training_stability": {
         "features": ("trig", "positive"),
         "norms": ("chi",),
