@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import pytest
 
 EXAMPLES = {
+    "randfeat/attention/generic/causal_operator.py": ("torch",),
     "randfeat/integrations/torch.py": ("torch",),
     "randfeat/integrations/torch_autograd.py": ("torch",),
     "randfeat/integrations/jax.py": ("jax",),

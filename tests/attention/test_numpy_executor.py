@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from randfeat._array import namespace
+from randfeat._array import cumulative_sum, namespace
 from randfeat._numpy import threads
 from randfeat.attention import executors
 from randfeat.attention.numpy import exponents, heads
@@ -34,7 +34,7 @@ class Lopsided(rf.PositiveFeatures):
     def exponential_form(self, arrays, *, keys):
         form, xp = super().exponential_form(arrays, keys=keys), namespace(arrays["rows"])
         rows = arrays["rows"]
-        number = xp.cumulative_sum(xp.ones_like(rows[..., 0]), axis=-1)[..., None, :]
+        number = cumulative_sum(xp.ones_like(rows[..., 0]), -1)[..., None, :]
         return dataclasses.replace(form, log_weights=xp.sin(number) if keys else 2 * xp.cos(2 * number))
 
 
