@@ -9,6 +9,7 @@ from randfeat._array import Array, cast, device_of, host_to, namespace
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.compressed.heads import on_host, stacked
 from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
+from randfeat.compressed.regression import fitted
 from randfeat.compressed.routing import partial_of
 
 LEAST_REFERENCES = 32
@@ -37,6 +38,8 @@ class CompressedState:
     num_sinks: int
     scale: float
     seed: int
+    fit: bool
+    """Whether masses and values of the merged rows are fitted."""
     follows: bool
     """Whether the references are queries of the sequence itself."""
 
@@ -146,7 +149,7 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     pooled = xp.reshape(queries, (*queries.shape[:-3], num * group, queries.shape[-1]))
     references = xp.concat([state.references, pooled], axis=-2)
     priorities = np.concatenate([state.priorities, new])
-    size = max(2 * state.num_keys, LEAST_REFERENCES)
+    size = max((4 if state.fit else 2) * state.num_keys, LEAST_REFERENCES)
     if len(priorities) > size:
         kept = np.sort(np.argsort(priorities, kind="stable")[:size])
         priorities = priorities[kept]
@@ -179,9 +182,10 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
         return rows.part(0, state.num_keys)
     references = np.broadcast_to(references, (*lead, *references.shape[-2:]))
     chunk = np.random.SeedSequence([state.seed, 1, state.position // state.window])
+    values = on_host(rows.values) if state.fit else keys[..., :0]
     indices = list(np.ndindex(lead))
     seeds = chunk.spawn(len(indices))
-    merges: list[tuple[np.ndarray, np.ndarray]] = [None] * len(indices)  # type: ignore[list-item]
+    merges: list[tuple[np.ndarray, ...]] = [()] * len(indices)
 
     def task(number: int, _: None) -> None:
         index = indices[number]
@@ -192,25 +196,33 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
         is_spoiled = not (np.all(np.isfinite(own)) and np.all(np.isfinite(biases_of)))
         if is_spoiled:
             own, biases_of = np.zeros_like(own), np.zeros_like(biases_of)
-        head = Rows(own, biases_of, own[:, :0])
-        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seeds[number]))
+        fit = state.fit and bool(np.all(np.isfinite(values[index][present])))
+        head = Rows(own, biases_of, values[index][present])
+        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seeds[number]), fit=fit)
         if is_spoiled:
             merge = replace(merge, bias=np.full_like(merge.bias, np.nan))
-        merges[number] = merge.matrix(present, len(rows)), merge.bias[:, None]
+        merges[number] = merge.matrix(present, len(rows)), merge.bias[:, None], merge.corrections(values.shape[-1])
 
     run_tasks([partial(task, number) for number in range(len(indices))], lambda: None, resolve_num_threads(None))
-    matrices, biases = zip(*merges, strict=True)
+    matrices, biases, corrections = zip(*merges, strict=True)
     shares = host_to(stacked(matrices, lead), rows.keys)
-    return Columns(shares @ rows.keys, host_to(stacked(biases, lead, -np.inf), rows.bias), shares @ rows.values)
+    merged = shares @ rows.values
+    if state.fit:
+        merged = merged + host_to(stacked(corrections, lead), rows.values)
+    return Columns(shares @ rows.keys, host_to(stacked(biases, lead, -np.inf), rows.bias), merged)
 
 
-def merge_rows(rows: Rows, references: np.ndarray, num_keys: int, generator: np.random.Generator) -> Merge:
-    """The merge of the rows of one head, without a fit."""
+def merge_rows(
+    rows: Rows, references: np.ndarray, num_keys: int, generator: np.random.Generator, *, fit: bool
+) -> Merge:
+    """The merge of the rows of one head."""
     if len(rows) <= num_keys:
         return Merge.identity(rows)
     if len(references) == 0:
         references = np.zeros_like(rows.keys[:1])
-    num = num_references(num_keys, len(references), fit=False)
+    num = num_references(num_keys, len(references), fit=fit)
     chosen = references if num == len(references) else references[generator.choice(len(references), num, replace=False)]
     centered = rows.shifted(-np.mean(rows.keys, axis=0))
-    return merge_keys(References.of(chosen, centered), references, centered, num_keys, generator)
+    seen = References.of(chosen, centered)
+    merge = merge_keys(seen, references, centered, num_keys, generator)
+    return fitted(seen, merge, centered, "random", generator) if fit else merge

@@ -115,8 +115,9 @@ def check_state(state: CompressedState) -> None:
         number = getattr(state, name)
         if type(number) is not int or number < least:
             raise ValueError(f"{name} must be an int of at least {least}, got {number!r}.")
-    if type(state.follows) is not bool:
-        raise ValueError(f"follows must be True or False, got {state.follows!r}.")
+    for name in ("follows", "fit"):
+        if type(getattr(state, name)) is not bool:
+            raise ValueError(f"{name} must be True or False, got {getattr(state, name)!r}.")
     if len(state.recent) > 2 * state.window or len(state.merged) > state.num_keys or len(state.sinks) > state.num_sinks:
         raise ValueError("more rows than the sizes of the state allow.")
     check_scale(state.scale, optional=False)

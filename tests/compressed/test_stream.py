@@ -145,6 +145,27 @@ def test_gradients_hold_the_merging_constant(rng):
     assert all(torch.isfinite(x.grad).all() and x.grad[0].abs().sum() > 0 for x in arrays[1:])
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_a_fit_lowers_the_error(rng, is_causal):
+    arrays = head(rng, 600, lead=(4,), size=2.0)
+    exact = rf.softmax_attention(*arrays, is_causal=is_causal)
+    causal = {"is_causal": True, "window": 32} if is_causal else {}
+    errors = [
+        relative(rf.compressed_attention(*arrays, num_keys=32, fit=fit, **causal), exact) for fit in (False, True)
+    ]
+    assert errors[1] < errors[0]
+
+
+def test_a_fitted_stream_may_be_cut(xp, rng):
+    arrays = [asarray(xp, x) for x in head(rng, 100, lead=(2,))]
+    options = {"is_causal": True, "return_state": True}
+    whole, _ = rf.compressed_attention(*arrays, num_keys=12, window=8, fit=True, **options)
+    first, state = rf.compressed_attention(*(x[:, :50, :] for x in arrays), num_keys=12, window=8, fit=True, **options)
+    rest, _ = rf.compressed_attention(*(x[:, 50:, :] for x in arrays), initial_state=state, **options)
+    found = np.concatenate([to_numpy(first), to_numpy(rest)], axis=1)
+    assert np.max(np.abs(found - to_numpy(whole))) < 1e-9  # the regression is less well conditioned than the merging
+
+
 def test_without_is_causal_it_is_a_cache_of_the_call(xp, rng):
     query, key, value = head(rng, lead=(2,))
     arrays = [asarray(xp, x) for x in (query, key, value)]
