@@ -1,6 +1,6 @@
 """Functions of PyTorch tensors that its compilers take for one operation, whatever loops are in them."""
 
-import sys
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +17,12 @@ def torch_operator(name: str, function: Function, example: Function) -> Function
     example : gives tensors of the shapes and dtypes of the results, without looking at numbers.
 
     The gradient is that of `function`, computed again in the backward pass, by an operator too. It cannot be
-    differentiated once more.
+    differentiated once more. Without PyTorch the result is `function` itself.
     """
-    torch = sys.modules["torch"]
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        return function
 
     def forward(inputs: Any) -> Any:
         return [x.clone(memory_format=torch.contiguous_format) for x in function(inputs)]

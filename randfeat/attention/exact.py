@@ -58,7 +58,7 @@ def softmax_attention(
         part.
     return_partial : bool.
         If True, return a `PartialOutput`: numerators, denominators and their scale, in the computing dtype. Partial
-        outputs over disjoint sets of keys `merge`; `normalized` is the output.
+        outputs over disjoint sets of keys `merge`; `normalized` is the output. It cannot be combined with `decay`.
 
     >>> import numpy as np
     >>> q = np.zeros((2, 4)); v = np.array([[1.0], [3.0]])
@@ -106,6 +106,8 @@ def kernel_attention(
     denominator can be 0.
     """
     return_partial = as_bool(return_partial, "return_partial")
+    if return_partial and decay is not None:
+        raise ValueError("return_partial cannot be combined with decay, whose weights are known up to a factor only.")
     inputs, relation = checked(
         query, key, value, kernel,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
@@ -157,7 +159,7 @@ def exact_block(inputs: Inputs, kernel: Kernel, start: int, stop: int, relation:
     log_factors = factors_of(inputs, start, stop, relation, visible)
     if by_logarithm:
         if log_factors is not None:
-            seen = log_factors > -xp.inf
+            seen = log_factors != -xp.inf
             weights = xp.where(seen, weights + xp.where(seen, log_factors, 0.0), -xp.inf)
         if inputs.key_mask is not None:
             weights = xp.where(inputs.key_mask[..., None, :visible], weights, -xp.inf)
@@ -168,7 +170,7 @@ def exact_block(inputs: Inputs, kernel: Kernel, start: int, stop: int, relation:
         if log_factors is not None:
             top = stop_gradient(peak(log_factors, -1))
             top = top - xp.clip(top, 0.0, LARGEST_LOG_FACTOR)
-            seen = log_factors > -xp.inf
+            seen = log_factors != -xp.inf
             weights = xp.where(seen, weights * xp.exp(log_factors - replace_minus_inf(top)), 0.0)
         if inputs.key_mask is not None:
             weights = xp.where(inputs.key_mask[..., None, :visible], weights, 0.0)

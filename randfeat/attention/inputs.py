@@ -75,7 +75,7 @@ class Inputs:
             raise ValueError(f'layout must be "bhld" or "blhd", got {layout!r}.')
         if layout == "blhd":
             query, key, value = swap_heads(query, "query"), swap_heads(key, "key"), swap_heads(value, "value")
-        if isinstance(key_mask, list | tuple):
+        if isinstance(key_mask, list | tuple | bool | int | float):
             key_mask = np.asarray(key_mask)
         xp = namespace(query, key, value, key_mask)
         check_shapes(query, key, value, enable_gqa=enable_gqa)
@@ -87,7 +87,7 @@ class Inputs:
             key_mask = present if key_mask is None else key_mask & present
         if key_bias is not None:
             key_bias = check_bias(key_bias, query, key)
-            present = key_bias > -xp.inf
+            present = key_bias != -xp.inf
             key_mask = present if key_mask is None else key_mask & present
         root = resolve_scale(scale, kernel, query.shape[-1]) ** 0.5
         if not enable_gqa:

@@ -25,6 +25,8 @@ class PartialOutput:
 
     def merge(self, other: "PartialOutput") -> "PartialOutput":
         """The sums over both sets of keys."""
+        if not isinstance(other, PartialOutput):
+            raise TypeError(f"expected a PartialOutput, got {type(other).__name__}; KeyCache.read returns one.")
         xp = namespace(self.numerator)
         top = xp.maximum(self.log_scale, other.log_scale)
         shift = replace_minus_inf(top)

@@ -25,9 +25,9 @@ class Fit:
     tables: Tables
 
     @classmethod
-    def of(cls, head: Head, options: Options, index: tuple[int, ...], generator: np.random.Generator) -> "Fit":
+    def of(cls, head: Head, options: Options, index: tuple[int, ...], seed: np.random.SeedSequence) -> "Fit":
         """The fit of one head, which has more keys than a cluster reads as they are."""
-        clusters = options.clusters_of(head, index, generator)
+        clusters = options.clusters_of(head, index, seed)
         rows = head.rows.shifted(-clusters.key_mean)
         tables = tables_of(clusters, rows, options.num_exact, second_order=options.second_order)
         return cls(options, clusters, rows, tables)
@@ -37,14 +37,16 @@ class Fit:
         return read_tables(self.tables, self.clusters, queries, self.rows)
 
 
-def chosen(head: Head, options: Options, generator: np.random.Generator) -> Fit | None:
+def chosen(head: Head, options: Options, seed: np.random.SeedSequence) -> Fit | None:
     """The fit with the fewest clusters that keep the accuracy, as estimated; None where exact attention is cheaper.
 
-    The exact rows are computed once, and every number of clusters is tried on them.
+    The exact rows are computed once, and every number of clusters is tried on them. No more clusters are tried than the
+    root of the number of queries and keys, so that the tables are not larger than these.
     """
     queries, num = head.references, len(head.references)
     if num == 0:
         return None
+    generator = np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 1)))
     index, weights = draw(queries.astype(np.float64), np.ones(num, np.bool_), NUM_ROWS, generator)
     sample = queries[index]
     logits = sample @ head.rows.keys.T
@@ -52,8 +54,8 @@ def chosen(head: Head, options: Options, generator: np.random.Generator) -> Fit 
     exact = logits @ head.rows.values
     sizes = weights * np.sum(exact**2, axis=-1)
     assert options.accuracy is not None
-    while not options.is_dearer_than_exact(len(head.queries), len(head.rows)):
-        fit = Fit.of(head, options, (), generator)
+    while not options.is_dearer_than_exact(num, len(head.rows)) and options.num_clusters**2 <= num + len(head.rows):
+        fit = Fit.of(head, options, (), seed)
         errors = weights * np.sum((fit.read(sample) - exact) ** 2, axis=-1)
         _, upper = summary(errors[None], sizes[None], weights[None] > 0, np.array([num]))
         if upper[0] <= options.accuracy:

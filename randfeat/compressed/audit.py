@@ -1,5 +1,6 @@
 """output_error: the error of an output of attention, from exact rows of a sample of its queries."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,6 @@ from randfeat._array import (
     as_bool,
     as_count,
     as_floating,
-    as_generator,
     as_host,
     device_of,
     move_to,
@@ -20,7 +20,7 @@ from randfeat._array import (
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations.base import as_int
-from randfeat.compressed.heads import check_query_mask
+from randfeat.compressed.heads import check_query_mask, head_seeds
 from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.kernels import SoftmaxKernel
 
@@ -118,19 +118,23 @@ def output_error(
         raise ValueError("num_rows must be at least 2: one row has no standard error.")
     queries = np.broadcast_to(as_host(inputs.query, "query"), (*lead, *inputs.query.shape[-2:]))
     counts = np.ones((*lead, length), np.bool_) if used is None else np.broadcast_to(used, (*lead, length))
-    pairs = zip(queries.reshape(heads, length, -1), counts.reshape(heads, length), strict=True)
+    pairs = zip(queries.reshape(heads, length, queries.shape[-1]), counts.reshape(heads, length), strict=True)
+    shape = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
+    if heads == 0 or length == 0:
+        nothing = np.zeros(shape)
+        return OutputError(nothing, nothing, np.zeros((*shape, 0), np.intp))
     samples = [
-        draw(own, counted, num_rows, generator)
-        for (own, counted), generator in zip(pairs, as_generator(rng).spawn(heads), strict=True)
+        draw(own, counted, num_rows, np.random.default_rng(seed))
+        for (own, counted), seed in zip(pairs, head_seeds(rng, heads), strict=True)
     ]
-    index, weights = (np.stack(column) if heads else np.empty((0, 0), int) for column in zip(*samples, strict=True))
+    index, weights = (np.stack(column) for column in zip(*samples, strict=True))
     with own_precision(inputs.value):
         exact = exact_rows(inputs, lead, index, is_causal=is_causal, offset=offset)
     estimate = as_host(rows_at(given, index), "output")
-    squares = weights * np.sum((estimate - exact) ** 2, axis=-1), weights * np.sum(exact**2, axis=-1)
-    error, upper = summary(*squares, weights > 0, np.sum(counts.reshape(heads, length), axis=-1))
-    shape = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
-    return OutputError(error.reshape(shape), upper.reshape(shape), index.reshape(*shape, -1))
+    drawn = weights > 0
+    errors, sizes = (np.where(drawn, weights * np.sum(x**2, axis=-1), 0) for x in (estimate - exact, exact))
+    error, upper = summary(errors, sizes, drawn, np.sum(counts.reshape(heads, length), axis=-1))
+    return OutputError(error.reshape(shape), upper.reshape(shape), index.reshape(*shape, index.shape[-1]))
 
 
 def output_of(inputs: Inputs, output: Any, lead: tuple[int, ...]) -> Array:
@@ -144,7 +148,7 @@ def output_of(inputs: Inputs, output: Any, lead: tuple[int, ...]) -> Array:
     expected = (*heads, inputs.num_queries, inputs.value.shape[-1])
     if tuple(output.shape) != expected:
         raise ValueError(f"output must have the shape {expected} of an output of attention, got {tuple(output.shape)}.")
-    return namespace(output).reshape(output, (-1, *expected[-2:]))
+    return namespace(output).reshape(output, (math.prod(heads), *expected[-2:]))
 
 
 def draw(

@@ -9,9 +9,9 @@ from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
 from randfeat.compressed.generic import attend_on_device
-from randfeat.compressed.heads import check_query_mask
+from randfeat.compressed.heads import check_query_mask, key_lead
 from randfeat.compressed.host import attend_on_host, on_host_if_possible
-from randfeat.compressed.options import Options, shared_scale
+from randfeat.compressed.options import Options, check_fit, shared_scale
 from randfeat.compressed.query_clusters import QueryClusters
 from randfeat.kernels import SoftmaxKernel
 
@@ -111,13 +111,16 @@ def clustered_attention(
     used = check_query_mask(query_mask, inputs)
     if num_threads is not None:
         num_threads = resolve_num_threads(num_threads)
+    check_fit(clusters, inputs)
+    as_generator(rng)
     output, length = None, inputs.num_queries * (inputs.group or 1)
-    if not options.is_dearer_than_exact(length, inputs.num_keys) and 0 not in inputs.query.shape[:-1]:
-        host, generator = on_host_if_possible(inputs), as_generator(rng)
+    is_empty = length == 0 or 0 in key_lead(inputs) or inputs.query.shape[-1] == 0
+    if not (is_empty or options.is_dearer_than_exact(length, inputs.num_keys)):
+        host = on_host_if_possible(inputs)
         if host is None:
             with own_precision(inputs.value):
-                output = attend_on_device(inputs, used, options, generator)
+                output = attend_on_device(inputs, used, options, rng)
         else:
-            output = attend_on_host(host, used, options, generator, num_threads)
+            output = attend_on_host(host, used, options, rng, num_threads)
             output = output if host is inputs else from_host(output, inputs.value)
     return inputs.restore(exact_outputs(inputs, Plain(), SoftmaxKernel()) if output is None else [output])

@@ -212,6 +212,7 @@ def stream(
         flagged = xp.concat([flat, xp.ones_like(flat[..., :1])], axis=-1)
         state = replace(state, references=xp.broadcast_to(flagged, (*lead, *flagged.shape[-2:])), follows=False)
     outputs, state = attend_causally(state, piece)
+    state = replace(state, sinks=state.sinks.copied(), merged=state.merged.copied(), recent=state.recent.copied())
     outputs = outputs or [xp.zeros((*lead, query.shape[-3], 0, value.shape[-1]), dtype=dtype, **like)]
     return [output if inputs.group is not None else output[..., 0, :, :] for output in outputs], state
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_count, as_generator, cast, device_of, host_to, namespace
+from randfeat._array import Array, as_bool, as_count, cast, device_of, host_to, namespace
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.inputs import Inputs
-from randfeat.compressed.heads import Head, heads_of, stacked
+from randfeat.compressed.heads import Head, copied, head_seeds, heads_of, stacked
 from randfeat.compressed.merging import Merge, References, merge_keys, num_references
 from randfeat.compressed.regression import fitted
 
@@ -36,14 +36,16 @@ def compressed_rows(inputs: Inputs, used: np.ndarray | None, options: Options, r
     """The rows for the keys of checked inputs, whose queries are the references; in the library of the inputs."""
     if inputs.num_keys <= options.num_keys:
         return exact_rows(inputs)
+    if inputs.num_queries == 0:
+        raise ValueError("queries must have at least one: a cache is made for typical queries.")
     lead, heads = heads_of(inputs, used)
     if not heads:
         return exact_rows(inputs.part(slice(None), slice(0, options.num_keys)))
-    generators = as_generator(rng).spawn(len(heads))
+    seeds = head_seeds(rng, len(heads))
     merges: list[Merge] = [None] * len(heads)  # type: ignore[list-item]
 
     def task(number: int, _: None) -> None:
-        merges[number] = compress_head(heads[number], generators[number], options)
+        merges[number] = compress_head(heads[number], np.random.default_rng(seeds[number]), options)
 
     run_tasks([partial(task, number) for number in range(len(heads))], lambda: None, resolve_num_threads(None))
     if isinstance(inputs.key, np.ndarray):
@@ -67,7 +69,7 @@ def exact_rows(inputs: Inputs) -> Columns:
         bias = xp.where(checked.key_mask, bias, -xp.inf)
     columns = [xp.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (checked.key, bias[..., None], checked.value)]
     keys, biases, values = columns if inputs.group is None else (x[..., 0, :, :] for x in columns)
-    return cast(keys, inputs.dtype), biases[..., 0], cast(values, inputs.dtype)
+    return copied(cast(keys, inputs.dtype)), biases[..., 0], copied(cast(values, inputs.dtype))
 
 
 def compress_head(head: Head, generator: np.random.Generator, options: Options) -> Merge:
@@ -81,8 +83,8 @@ def merge_head(head: Head, generator: np.random.Generator, options: Options) -> 
     rows, queries = head.rows, head.references
     if len(rows) <= options.num_keys:
         return Merge.identity(rows)
-    if len(queries) == 0:
-        raise ValueError("queries must have at least one that takes part: a cache is made for typical queries.")
+    if len(queries) == 0:  # of padding only
+        queries = np.zeros_like(rows.keys[:1])
     num = num_references(options.num_keys, len(queries), fit=options.fit)
     chosen = queries if num == len(queries) else queries[np.sort(generator.choice(len(queries), num, replace=False))]
     center = np.mean(rows.keys, axis=0)

@@ -1,7 +1,9 @@
 """Clustered attention in the array API, with the plan held constant: for every library, and differentiable."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +18,8 @@ from randfeat._array import (
 )
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.accuracy import chosen
-from randfeat.compressed.heads import heads_of
-from randfeat.compressed.options import Options, check_batch
+from randfeat.compressed.heads import head_seeds, heads_of
+from randfeat.compressed.options import Options
 from randfeat.compressed.plan import Plan, plan_of
 from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.compressed.tables import MOST_SECOND_ORDER
@@ -91,7 +93,7 @@ def read_device_tables(stack: Stack, tables: DeviceTables, queries: Array) -> Ar
 
     def owned(table: Array) -> Array:
         """The entries (H, 2 C, ...) of a table (H, C, ...) for the pieces of queries."""
-        flat = xp.reshape(table, (*table.shape[:2], -1))
+        flat = xp.reshape(table, (*table.shape[:2], math.prod(table.shape[2:])))
         taken = stack.rows(flat, "owner")
         return xp.reshape(taken, (*taken.shape[:2], *table.shape[2:]))
 
@@ -101,37 +103,40 @@ def read_device_tables(stack: Stack, tables: DeviceTables, queries: Array) -> Ar
         far = far + xp.clip(squared_norm(moved) * owned(tables.spread)[..., None, :] / 2, None, MOST_SECOND_ORDER)
     logits = xp.concat([near, far], axis=-1)
     outputs = partial_of(logits, owned(xp.concat([tables.near_values, tables.values], axis=-2))).normalized()
-    flat = xp.reshape(outputs, (outputs.shape[0], -1, outputs.shape[-1]))
+    flat = xp.reshape(outputs, (outputs.shape[0], math.prod(outputs.shape[1:-1]), outputs.shape[-1]))
     return stack.rows(flat, "place")
 
 
-def attend_on_device(
-    inputs: Inputs, used: np.ndarray | None, options: Options, generator: np.random.Generator
-) -> Array | None:
+def attend_on_device(inputs: Inputs, used: np.ndarray | None, options: Options, rng: Any) -> Array | None:
     """The outputs (..., L, dv), with the fit on the host and everything else in the library of the inputs.
 
-    None where exact attention is cheaper for a head. With an accuracy, all heads get as many clusters as the hardest.
+    None where exact attention is cheaper: for all heads, or with an accuracy for one of them. With an accuracy, all
+    heads get as many clusters as the hardest.
     """
     xp, prepared = namespace(inputs.value), inputs.prepared()
     lead, heads = heads_of(inputs, used)
-    check_batch(options.frozen, lead)
-    generators = generator.spawn(len(heads))
+    seeds = head_seeds(rng, len(heads))
     if options.accuracy is not None:
-        fits = [chosen(head, options, own) for head, own in zip(heads, generators, strict=True) if len(head.rows)]
+        fits = [chosen(head, options, seed) for head, seed in zip(heads, seeds, strict=True) if len(head.rows)]
         if None in fits:
             return None
         options = max((fit.options for fit in fits if fit is not None), key=lambda found: found.num_clusters)
+    elif all(options.is_dearer_than_exact(len(head.references), len(head.rows)) for head in heads):
+        return None
     plans = [
-        plan_of(options.clusters_of(head, index, own), head, inputs.num_keys, options.num_exact)
-        for index, head, own in zip(np.ndindex(lead), heads, generators, strict=True)
+        plan_of(options.clusters_of(head, index, seed), head, inputs.num_keys, options.num_exact)
+        for index, head, seed in zip(np.ndindex(lead), heads, seeds, strict=True)
     ]
     query, key, value = prepared.query, prepared.key, prepared.value
     if used is not None:
-        query = xp.where(xp.asarray(used, device=device_of(query))[..., None], query, xp.zeros_like(query))
+        mask = xp.asarray(used.copy(), device=device_of(query))  # which may be a read-only view
+        query = xp.where(mask[..., None], query, xp.zeros_like(query))
     if inputs.group is not None:
         key, value = key[..., 0, :, :], value[..., 0, :, :]
     own_shape = tuple(query.shape[query.ndim - (2 if inputs.group is None else 3) :])
-    query = xp.reshape(xp.broadcast_to(query, (*lead, *own_shape)), (len(heads), -1, own_shape[-1]))
+    query = xp.reshape(
+        xp.broadcast_to(query, (*lead, *own_shape)), (len(heads), math.prod(own_shape[:-1]), own_shape[-1])
+    )
     key, value = (
         xp.reshape(xp.broadcast_to(x, (*lead, *x.shape[-2:])), (len(heads), *x.shape[-2:])) for x in (key, value)
     )

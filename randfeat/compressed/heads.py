@@ -1,12 +1,13 @@
 """The heads of a call on the host: reference queries and rows of each key head, without what is masked."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, cast, compute_dtype, is_compiling, namespace, stop_gradient, to_numpy
+from randfeat._array import Array, as_generator, cast, compute_dtype, is_compiling, namespace, stop_gradient, to_numpy
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.merging import Rows
 
@@ -23,7 +24,7 @@ class Head:
     queries (n, d) : of all query heads that share the keys, zero where masked.
     references (n', d) : the queries that take part and are finite, for the fit.
     present (S',) : indices of the keys that take part; rows (S',) : keys, biases and values of these.
-    is_spoiled : whether a key that takes part is not finite, which spoils every output; it is 0 in `rows`.
+    is_spoiled : whether a key that takes part, or its bias, is not finite, which spoils every output; 0 in `rows`.
     """
 
     queries: np.ndarray
@@ -35,7 +36,6 @@ class Head:
 
 def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, ...], list[Head]]:
     """The leading shape of the key heads, and the heads in the order of their index."""
-    group_axes = () if inputs.group is None else (-3,)
     root = inputs.root
     query, key, value = (on_host(x) for x in (inputs.query, inputs.key, inputs.value))
     mask = None if inputs.key_mask is None else to_numpy(inputs.key_mask)
@@ -43,16 +43,15 @@ def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, 
     if inputs.group is not None:  # the group is one more dimension of the queries' length
         key, value = key[..., 0, :, :], value[..., 0, :, :]
         mask, bias = (x[..., 0, :] if x is not None and x.ndim > 1 else x for x in (mask, bias))
-    query_lead = query.shape[:-2] if not group_axes else query.shape[:-3]
-    lead = np.broadcast_shapes(query_lead, key.shape[:-2], value.shape[:-2])
-    own = query.shape[len(query_lead) :]
+    lead = key_lead(inputs)
+    own = query.shape[query.ndim - (2 if inputs.group is None else 3) :]
     query = np.broadcast_to(query, (*lead, *own))
     key, value = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (key, value))
     mask, bias = (None if x is None else np.broadcast_to(x, (*lead, x.shape[-1])) for x in (mask, bias))
     seen = None if query_mask is None else np.broadcast_to(query_mask, (*lead, *own[:-1]))
 
     def head(index: tuple[int, ...]) -> Head:
-        queries = references = query[index].reshape(-1, own[-1]) * root
+        queries = references = query[index].reshape(math.prod(own[:-1]), own[-1]) * root
         if seen is not None:
             used = seen[index].reshape(-1)
             queries, references = np.where(used[:, None], queries, 0), queries[used]
@@ -62,11 +61,18 @@ def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, 
         everything = len(present) == key.shape[-2]
         keys, values = (x[index] if everything else x[index][present] for x in (key, value))
         biases = np.zeros(len(present), key.dtype) if bias is None else bias[index][present]
-        is_spoiled = not np.all(np.isfinite(keys))
+        is_spoiled = not (np.all(np.isfinite(keys)) and np.all(np.isfinite(biases)))
+        biases = np.zeros_like(biases) if is_spoiled else biases
         keys = np.where(np.isfinite(keys), keys, 0) if is_spoiled else keys
         return Head(queries, references, present, Rows(keys * root, biases, values), is_spoiled)
 
     return lead, [head(index) for index in np.ndindex(lead)]
+
+
+def key_lead(inputs: Inputs) -> tuple[int, ...]:
+    """The leading shape of the key heads."""
+    shapes = [x.shape[: -2 if inputs.group is None else -3] for x in (inputs.query, inputs.key, inputs.value)]
+    return np.broadcast_shapes(*map(tuple, shapes))
 
 
 def on_host(x: Array) -> np.ndarray:
@@ -101,6 +107,17 @@ def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
     return np.broadcast_to(mask, (*mask.shape[:-2], expected[-2], mask.shape[-1])).reshape(
         *mask.shape[:-2], *shape[-3:]
     )
+
+
+def copied(x: Array) -> Array:
+    """`x` (..., n, c) in memory of its own, differentiable."""
+    return namespace(x).concat([x, x[..., :0, :]], axis=-2)
+
+
+def head_seeds(rng: Any, number: int) -> list[np.random.SeedSequence]:
+    """A seed for each head, from the generator that `rng` stands for; that of a head does not depend on the number."""
+    entropy = as_generator(rng).integers(2**32, size=4)
+    return np.random.SeedSequence(entropy.tolist()).spawn(number)
 
 
 def stacked(arrays: Sequence[np.ndarray], lead: tuple[int, ...], filler: float = 0.0) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Clustered attention on the host: a task for each head, in blocks of queries that stay in the cache."""
 
+import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +13,8 @@ from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
 from randfeat.compressed.accuracy import Fit, chosen
-from randfeat.compressed.heads import Head, heads_of
-from randfeat.compressed.options import Options, check_batch
+from randfeat.compressed.heads import Head, head_seeds, heads_of
+from randfeat.compressed.options import Options
 from randfeat.kernels import SoftmaxKernel
 
 
@@ -29,17 +31,16 @@ def on_host_if_possible(inputs: Inputs) -> Inputs | None:
 
 
 def attend_on_host(
-    inputs: Inputs, used: np.ndarray | None, options: Options, generator: np.random.Generator, num_threads: int | None
+    inputs: Inputs, used: np.ndarray | None, options: Options, rng: Any, num_threads: int | None
 ) -> np.ndarray:
     """The outputs (..., L, dv), a task for each key head."""
     lead, heads = heads_of(inputs, used)
-    check_batch(options.frozen, lead)
     queries = inputs.query.shape[len(inputs.query.shape) - (2 if inputs.group is None else 3) : -1]
     dtype, width = heads[0].rows.values.dtype if heads else inputs.value.dtype, inputs.value.shape[-1]
     outputs = np.empty((*lead, *queries, width), dtype)
     tasks = [
-        partial(attend_head, outputs[index].reshape(-1, width), head, index, options, own)
-        for index, head, own in zip(np.ndindex(lead), heads, generator.spawn(len(heads)), strict=True)
+        partial(attend_head, outputs[index].reshape(math.prod(queries), width), head, index, options, seed)
+        for index, head, seed in zip(np.ndindex(lead), heads, head_seeds(rng, len(heads)), strict=True)
     ]
     run_tasks(tasks, lambda: None, resolve_num_threads(num_threads))
     return outputs
@@ -50,10 +51,10 @@ def attend_head(
     head: Head,
     index: tuple[int, ...],
     options: Options,
-    generator: np.random.Generator,
+    seed: np.random.SeedSequence,
     _: None,
 ) -> None:
-    """Write the outputs (n, dv) of one head; exact where it reads all its keys as they are."""
+    """Write the outputs (n, dv) of one head; exact where that is cheaper, for what is not masked."""
     if len(head.rows) == 0:
         target[:] = 0
         return
@@ -61,9 +62,11 @@ def attend_head(
         target[:] = np.nan
         return
     if options.accuracy is not None:
-        found = chosen(head, options, generator)
+        found = chosen(head, options, seed)
+    elif options.is_dearer_than_exact(len(head.references), len(head.rows)):
+        found = None
     else:
-        found = None if options.num_exact >= len(head.rows) else Fit.of(head, options, index, generator)
+        found = Fit.of(head, options, index, seed)
     target[:] = exact_head(head) if found is None else found.read(head.queries)
 
 

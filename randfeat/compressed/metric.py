@@ -9,11 +9,10 @@ ABSOLUTE_RIDGE = 1e-12  # so that a matrix of zeros has a root; far below the lo
 
 def root(matrix: np.ndarray, ridge: float) -> np.ndarray:
     """The square root of `matrix + ridge · mean eigenvalue · I` (d, d), computed in float64."""
-    exact = matrix.astype(np.float64)
-    dim = len(exact)
-    exact[np.diag_indices(dim)] += ridge * np.trace(exact) / dim + ABSOLUTE_RIDGE
-    values, vectors = np.linalg.eigh(exact)
-    return ((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T).astype(matrix.dtype)
+    values, vectors = np.linalg.eigh(matrix.astype(np.float64))
+    values = np.maximum(values, 0)  # those of a difference of moments may be negative by rounding
+    values += ridge * np.mean(values) + ABSOLUTE_RIDGE
+    return ((vectors * np.sqrt(values)) @ vectors.T).astype(matrix.dtype)
 
 
 def second_moment(x: np.ndarray) -> np.ndarray:
@@ -34,6 +33,7 @@ def fisher(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """
     weights = queries @ keys.T
     softmax_in_place(weights)
-    means = weights @ keys
+    means = (weights @ keys).astype(np.float64)
     share = np.mean(weights, axis=0)
-    return (keys * share[:, None]).T @ keys - second_moment(means)
+    moment = ((keys * share[:, None]).T @ keys).astype(np.float64)
+    return (moment - second_moment(means)).astype(keys.dtype)

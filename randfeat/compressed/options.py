@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count
+from randfeat.attention.inputs import Inputs
 from randfeat.compressed.clusters import Clusters, fit_clusters
-from randfeat.compressed.heads import Head
+from randfeat.compressed.heads import Head, key_lead
 from randfeat.compressed.query_clusters import QueryClusters, padded
 from randfeat.kernels.base import check_positive
 
@@ -74,12 +75,13 @@ class Options:
         work = length * for_query + num_keys * for_key
         return self.num_exact >= num_keys or work >= 2 * length * num_keys
 
-    def clusters_of(self, head: Head, index: tuple[int, ...], generator: np.random.Generator) -> Clusters:
+    def clusters_of(self, head: Head, index: tuple[int, ...], seed: np.random.SeedSequence) -> Clusters:
         """The clusters of a head, fitted to a query 0 and a key 0 where all are masked."""
         if self.frozen is not None:
             return self.frozen.of_head(index)
         queries = head.references if len(head.references) else np.zeros_like(head.queries[:1])
         keys = head.rows.keys if len(head.rows) else np.zeros_like(queries[:1])
+        generator = np.random.default_rng(seed)
         fitted = fit_clusters(queries, keys, self.num_clusters, self.num_merged, generator)
         return padded(fitted, self.num_clusters, self.num_merged)
 
@@ -98,7 +100,13 @@ def shared_scale(clusters: Any, scale: float | None, num_clusters: int | None, n
     return clusters.scale
 
 
-def check_batch(clusters: QueryClusters | None, lead: tuple[int, ...]) -> None:
-    """ValueError if clusters were fitted for other heads."""
-    if clusters is not None and clusters.batch_shape != lead:
-        raise ValueError(f"clusters have batch_shape {clusters.batch_shape}, expected {lead}, that of the key heads.")
+def check_fit(clusters: QueryClusters | None, inputs: Inputs) -> None:
+    """ValueError if clusters were fitted for other heads, or another dimension."""
+    if clusters is None:
+        return
+    lead = key_lead(inputs)
+    if clusters.batch_shape != lead or clusters.dim != inputs.query.shape[-1]:
+        raise ValueError(
+            f"clusters have batch_shape {clusters.batch_shape} and dimension {clusters.dim}, expected {lead}, that of "
+            f"the key heads, and {inputs.query.shape[-1]}."
+        )

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_count, as_floating, as_generator, cast, host_to
+from randfeat._array import as_count, as_floating, cast, host_to
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.cache import KeyCache
 from randfeat.compressed.clusters import Clusters, fit_clusters
-from randfeat.compressed.heads import Head, check_query_mask, heads_of, stacked
+from randfeat.compressed.heads import Head, check_query_mask, head_seeds, heads_of, stacked
 from randfeat.compressed.merging import Rows
 from randfeat.compressed.tables import tables_of
 from randfeat.kernels import SoftmaxKernel
@@ -96,9 +96,12 @@ batch_shape=(2,)))
         )
         lead, heads = heads_of(inputs, check_query_mask(query_mask, inputs))
         found = []
-        for head, generator in zip(heads, as_generator(rng).spawn(len(heads)), strict=True):
+        if not heads:
+            raise ValueError(f"there are no heads to fit clusters to: the leading shape is {lead}.")
+        for head, seed in zip(heads, head_seeds(rng, len(heads)), strict=True):
             if not (len(head.references) and len(head.rows)):
                 raise ValueError("every head needs a query and a key that take part, to fit clusters to.")
+            generator = np.random.default_rng(seed)
             fitted = fit_clusters(head.references, head.rows.keys, num_clusters, num_merged, generator)
             found.append(padded(fitted, num_clusters, num_merged))
         arrays = {
@@ -145,6 +148,10 @@ batch_shape=(2,)))
     def rows_of(self, index: tuple[int, ...], head: Head, num_exact: int) -> Rows:
         """The rows that each cluster of one head reads: keys (n, C, d), bias (n, C), values (n, C, dv)."""
         clusters = self.of_head(index)
+        if head.is_spoiled:
+            dtype, widths = head.rows.keys.dtype, (self.dim, head.rows.values.shape[-1])
+            keys, values = (np.zeros((1, self.num_clusters, width), dtype) for width in widths)
+            return Rows(keys, np.full(keys.shape[:2], np.nan, dtype), values)
         rows = head.rows.shifted(-clusters.key_mean)
         if len(rows) == 0:
             empty = np.zeros((0, self.num_clusters, self.dim), rows.keys.dtype)

@@ -7,7 +7,7 @@ import numpy as np
 
 from randfeat._array import Array, cast, device_of, host_to, namespace
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
-from randfeat.compressed.heads import on_host, stacked
+from randfeat.compressed.heads import copied, on_host, stacked
 from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
 from randfeat.compressed.regression import fitted
 from randfeat.compressed.routing import partial_of
@@ -74,6 +74,10 @@ class Columns:
         """The rows from `start` to `stop`."""
         return Columns(*(x[..., start:stop, :] for x in self.arrays))
 
+    def copied(self) -> "Columns":
+        """The rows in arrays of their own, which the caller of an operator does not hold."""
+        return Columns(*map(copied, self.arrays))
+
     @staticmethod
     def concat(*parts: "Columns") -> "Columns":
         """The rows of all parts, in this order."""
@@ -132,7 +136,7 @@ def read_causally(queries: Array, rows: Columns) -> Array:
     logits = queries @ xp.matrix_transpose(keys) + xp.matrix_transpose(bias)
     is_finite = xp.isfinite(values)
     part = partial_of(xp.where(visible, logits, -xp.inf), xp.where(is_finite, values, xp.zeros_like(values)))
-    takes_part = visible & (xp.matrix_transpose(bias) > -xp.inf)
+    takes_part = visible & (xp.matrix_transpose(bias) != -xp.inf)
     is_bad = cast(xp.any(~is_finite, axis=-1, keepdims=True), queries.dtype)
     spoiled = cast(takes_part, queries.dtype) @ is_bad > 0
     return xp.where(spoiled, xp.nan, part.normalized())

@@ -161,8 +161,9 @@ def is_key(key: Any) -> bool:
 
 
 def on_host(array: Any) -> np.ndarray:
-    """The array in NumPy, in its own dtype."""
-    return as_host(array, "array").astype(dtype_name(array.dtype))
+    """The array in NumPy, in its own dtype; bfloat16, which files do not have, as float32."""
+    name = dtype_name(array.dtype)
+    return as_host(array, "array").astype("float32" if name == "bfloat16" else name)
 
 
 def kept(array: np.ndarray, arrays: dict[str, np.ndarray]) -> str:

