@@ -140,13 +140,14 @@ def test_computes_like_the_array_of_errors():
     assert list(heads.is_measured) == [False, True]
     assert type(errors) is np.ndarray
     for mine, plain in (
-        (heads**2, errors**2), (1 / heads, 1 / errors), (np.ones(2) - heads, 1 - errors), (np.sqrt(heads), errors**0.5),
+        (heads**2, errors**2), (1 / heads, 1 / errors), (np.ones(2) - heads, 1 - errors), (np.sqrt(heads), np.sqrt(errors)),
         (heads.mean(), errors.mean()), (heads.round(2), errors.round(2)), (np.asarray(heads), errors),
         (heads > 0.3, errors > 0.3), (heads == errors, [True, True]), (np.max(heads), errors.max()),
     ):  # fmt: skip
         np.testing.assert_array_equal(mine, plain)
     single = rf.predict_attention_error(INDEPENDENT, Q / 4, K / 4, V, 256)
-    assert single == heads[0] == float(single)
+    assert single == float(single)
+    assert float(single) == pytest.approx(float(heads[0]), rel=1e-12, abs=0)
     assert single.verdict == "accurate"
     assert (len(heads), heads.shape, single.shape) == (2, (2,), ())
     assert f"{single:.3f}" == f"{float(single):.3f}"
