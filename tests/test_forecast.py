@@ -140,7 +140,8 @@ def test_computes_like_the_array_of_errors():
     assert list(heads.is_measured) == [False, True]
     assert type(errors) is np.ndarray
     for mine, plain in (
-        (heads**2, errors**2), (1 / heads, 1 / errors), (np.ones(2) - heads, 1 - errors), (np.sqrt(heads), np.sqrt(errors)),
+        (heads**2, errors**2), (1 / heads, 1 / errors), (np.ones(2) - heads, 1 - errors),
+        (np.sqrt(heads), np.sqrt(errors)),
         (heads.mean(), errors.mean()), (heads.round(2), errors.round(2)), (np.asarray(heads), errors),
         (heads > 0.3, errors > 0.3), (heads == errors, [True, True]), (np.max(heads), errors.max()),
     ):  # fmt: skip
