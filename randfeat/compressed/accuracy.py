@@ -13,6 +13,7 @@ from randfeat.compressed.softmax import softmax_in_place
 from randfeat.compressed.tables import Tables, read_tables, tables_of
 
 NUM_ROWS = 64  # exact rows that the error is estimated from
+K_MEANS = 200  # multiplications for each unit of d, times the square of the number of clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +41,9 @@ class Fit:
 def chosen(head: Head, options: Options, seed: np.random.SeedSequence) -> Fit | None:
     """The fit with the fewest clusters that keep the accuracy, as estimated; None where exact attention is cheaper.
 
-    The exact rows are computed once, and every number of clusters is tried on them. No more clusters are tried than the
-    root of the number of queries and keys, so that the tables are not larger than these.
+    The exact rows are computed once, and every number of clusters is tried on them, as long as all trials together take
+    fewer multiplications than exact attention. No more clusters are tried than the root of the number of queries and
+    keys, so that the tables are not larger than these.
     """
     queries, num = head.references, len(head.references)
     if num == 0:
@@ -54,7 +56,11 @@ def chosen(head: Head, options: Options, seed: np.random.SeedSequence) -> Fit | 
     exact = logits @ head.rows.values
     sizes = weights * np.sum(exact**2, axis=-1)
     assert options.accuracy is not None
-    while not options.is_dearer_than_exact(num, len(head.rows)) and options.num_clusters**2 <= num + len(head.rows):
+    spent, length, num_keys = 0, len(head.queries), len(head.rows)
+    while options.num_clusters**2 <= num + num_keys and options.num_exact < num_keys:
+        spent += options.work(length, num_keys) + K_MEANS * options.num_clusters**2
+        if spent > 2 * length * num_keys:
+            break
         fit = Fit.of(head, options, (), seed)
         errors = weights * np.sum((fit.read(sample) - exact) ** 2, axis=-1)
         _, upper = summary(errors[None], sizes[None], weights[None] > 0, np.array([num]))

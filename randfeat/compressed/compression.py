@@ -10,7 +10,7 @@ from randfeat._array import Array, as_bool, as_count, cast, device_of, host_to, 
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.heads import Head, copied, head_seeds, heads_of, stacked
-from randfeat.compressed.merging import Merge, References, merge_keys, num_references
+from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
 from randfeat.compressed.regression import fitted
 
 Columns = tuple[Array, Array, Array]
@@ -74,21 +74,19 @@ def exact_rows(inputs: Inputs) -> Columns:
 
 def compress_head(head: Head, generator: np.random.Generator, options: Options) -> Merge:
     """The merge of the keys of one head; with biases NaN if a key is not finite."""
-    merge = merge_head(head, generator, options)
+    merge = merge_rows(head.rows, head.references, options, generator)
     return replace(merge, bias=np.full_like(merge.bias, np.nan)) if head.is_spoiled else merge
 
 
-def merge_head(head: Head, generator: np.random.Generator, options: Options) -> Merge:
-    """The merge of the keys of one head, which are finite."""
-    rows, queries = head.rows, head.references
+def merge_rows(rows: Rows, queries: np.ndarray, options: Options, generator: np.random.Generator) -> Merge:
+    """The merge of finite rows of one head, for typical queries (n, d)."""
     if len(rows) <= options.num_keys:
         return Merge.identity(rows)
     if len(queries) == 0:  # of padding only
         queries = np.zeros_like(rows.keys[:1])
     num = num_references(options.num_keys, len(queries), fit=options.fit)
     chosen = queries if num == len(queries) else queries[np.sort(generator.choice(len(queries), num, replace=False))]
-    center = np.mean(rows.keys, axis=0)
-    centered = rows.shifted(-center)
+    centered = rows.shifted(-np.mean(rows.keys, axis=0))
     references = References.of(chosen, centered)
     merge = merge_keys(references, queries, centered, options.num_keys, generator)
     return fitted(references, merge, centered, options.folds, generator) if options.fit else merge

@@ -115,9 +115,15 @@ def copied(x: Array) -> Array:
 
 
 def head_seeds(rng: Any, number: int) -> list[np.random.SeedSequence]:
-    """A seed for each head, from the generator that `rng` stands for; that of a head does not depend on the number."""
-    entropy = as_generator(rng).integers(2**32, size=4)
-    return np.random.SeedSequence(entropy.tolist()).spawn(number)
+    """A seed for each head, which does not depend on the number of heads.
+
+    Numbers and seed sequences are not used up: equal ones give equal seeds. A generator goes on to other numbers.
+    """
+    generator = as_generator(rng)
+    root: Any = generator.bit_generator.seed_seq
+    if isinstance(rng, np.random.Generator | np.random.BitGenerator):
+        root = np.random.SeedSequence(generator.integers(2**32, size=4).tolist())
+    return [np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, head)) for head in range(number)]
 
 
 def stacked(arrays: Sequence[np.ndarray], lead: tuple[int, ...], filler: float = 0.0) -> np.ndarray:

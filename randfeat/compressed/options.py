@@ -65,15 +65,14 @@ class Options:
         return cls(number, 2 * number, 2 * number, second_order, accuracy=accuracy)
 
     def is_dearer_than_exact(self, length: int, num_keys: int) -> bool:
-        """Whether exact attention takes fewer multiplications, or all keys would be read as they are.
+        """Whether exact attention takes fewer multiplications, or all keys would be read as they are."""
+        return self.num_exact >= num_keys or self.work(length, num_keys) >= 2 * length * num_keys
 
-        Multiplications are counted for each unit of d, of assignments and reads for each query, and of logits, sums and
-        labels for each key.
-        """
+    def work(self, length: int, num_keys: int) -> int:
+        """Multiplications for each unit of d: assignments and reads of queries, logits, sums and labels of keys."""
         for_query = self.num_clusters + 2 * (self.num_exact + self.num_merged)
         for_key = 3 * self.num_clusters + self.num_merged
-        work = length * for_query + num_keys * for_key
-        return self.num_exact >= num_keys or work >= 2 * length * num_keys
+        return length * for_query + num_keys * for_key
 
     def clusters_of(self, head: Head, index: tuple[int, ...], seed: np.random.SeedSequence) -> Clusters:
         """The clusters of a head, fitted to a query 0 and a key 0 where all are masked."""

@@ -7,9 +7,9 @@ import numpy as np
 
 from randfeat._array import Array, cast, device_of, host_to, namespace
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
+from randfeat.compressed.compression import Options, merge_rows
 from randfeat.compressed.heads import copied, on_host, stacked
-from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
-from randfeat.compressed.regression import fitted
+from randfeat.compressed.merging import Rows
 from randfeat.compressed.routing import partial_of
 
 LEAST_REFERENCES = 32
@@ -171,11 +171,11 @@ def retire(state: CompressedState) -> CompressedState:
     rows = Columns.concat(state.merged, state.recent.part(more, surplus))
     recent = state.recent.part(surplus, None)
     if len(rows) > state.num_keys:
-        rows = compressed_rows(state, rows)
+        rows = with_fewer_rows(state, rows)
     return replace(state, sinks=sinks, merged=rows, recent=recent)
 
 
-def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
+def with_fewer_rows(state: CompressedState, rows: Columns) -> Columns:
     """At most `num_keys` rows in place of these; the fit is on the host, the merging in the library of the rows.
 
     The k-means of a chunk starts from the seed of the state, the number of the chunk and the head alone.
@@ -200,9 +200,9 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
         is_spoiled = not (np.all(np.isfinite(own)) and np.all(np.isfinite(biases_of)))
         if is_spoiled:
             own, biases_of = np.zeros_like(own), np.zeros_like(biases_of)
-        fit = state.fit and bool(np.all(np.isfinite(values[index][present])))
         head = Rows(own, biases_of, values[index][present])
-        merge = merge_rows(head, counted, state.num_keys, np.random.default_rng(seeds[number]), fit=fit)
+        options = Options(state.num_keys, state.fit and bool(np.all(np.isfinite(head.values))))
+        merge = merge_rows(head, counted, options, np.random.default_rng(seeds[number]))
         if is_spoiled:
             merge = replace(merge, bias=np.full_like(merge.bias, np.nan))
         merges[number] = merge.matrix(present, len(rows)), merge.bias[:, None], merge.corrections(values.shape[-1])
@@ -214,19 +214,3 @@ def compressed_rows(state: CompressedState, rows: Columns) -> Columns:
     if state.fit:
         merged = merged + host_to(stacked(corrections, lead), rows.values)
     return Columns(shares @ rows.keys, host_to(stacked(biases, lead, -np.inf), rows.bias), merged)
-
-
-def merge_rows(
-    rows: Rows, references: np.ndarray, num_keys: int, generator: np.random.Generator, *, fit: bool
-) -> Merge:
-    """The merge of the rows of one head."""
-    if len(rows) <= num_keys:
-        return Merge.identity(rows)
-    if len(references) == 0:
-        references = np.zeros_like(rows.keys[:1])
-    num = num_references(num_keys, len(references), fit=fit)
-    chosen = references if num == len(references) else references[generator.choice(len(references), num, replace=False)]
-    centered = rows.shifted(-np.mean(rows.keys, axis=0))
-    seen = References.of(chosen, centered)
-    merge = merge_keys(seen, references, centered, num_keys, generator)
-    return fitted(seen, merge, centered, "random", generator) if fit else merge
