@@ -6,6 +6,7 @@ import pytest
 import randfeat as rf
 from randfeat.storage import archive
 from tests.arrays import asarray, to_numpy
+from tests.attention.test_linear import one_under_jax
 from tests.compressed.heads import head
 
 
@@ -50,17 +51,16 @@ def test_loaded_clusters_attend_the_same(xp, rng, path):
     assert np.array_equal(to_numpy(rf.clustered_attention(*arrays, clusters=rf.load(path))), expected)
 
 
-@pytest.mark.parametrize("num_sinks", [0, 3])
-@pytest.mark.parametrize("first", [5, 100])
-def test_a_stream_continues_from_a_file(xp, rng, path, first, num_sinks):
+def test_a_stream_continues_from_a_file(xp, rng, path):
     arrays = [asarray(xp, x) for x in head(rng, 150, lead=(2,))]
     options = {"is_causal": True, "return_state": True}
-    start, rest = ([x[:, part, :] for x in arrays] for part in (slice(0, first), slice(first, 150)))
-    _, state = rf.compressed_attention(*start, num_keys=12, window=8, num_sinks=num_sinks, **options)
-    rf.save(path, state)
-    expected, _ = rf.compressed_attention(*rest, initial_state=state, **options)
-    found, _ = rf.compressed_attention(*rest, initial_state=rf.load(path, like=arrays[0]), **options)
-    assert np.array_equal(to_numpy(found), to_numpy(expected))
+    for first, num_sinks in one_under_jax(xp, [(5, 0), (5, 3), (100, 0), (100, 3)], 3):
+        start, rest = ([x[:, part, :] for x in arrays] for part in (slice(0, first), slice(first, 150)))
+        _, state = rf.compressed_attention(*start, num_keys=12, window=8, num_sinks=num_sinks, **options)
+        rf.save(path, state)
+        expected, _ = rf.compressed_attention(*rest, initial_state=state, **options)
+        found, _ = rf.compressed_attention(*rest, initial_state=rf.load(path, like=arrays[0]), **options)
+        assert np.array_equal(to_numpy(found), to_numpy(expected)), (first, num_sinks)
 
 
 def test_damaged_records_are_refused(rng, path):
