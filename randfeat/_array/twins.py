@@ -3,10 +3,10 @@
 import sys
 
 import numpy as np
-from array_api_compat import is_jax_array, is_torch_array
 
+from randfeat._array.conversion import to_numpy
 from randfeat._array.loops import is_traced
-from randfeat._array.namespaces import Array, device_of, namespace
+from randfeat._array.namespaces import Array, device_of, is_jax_array, is_torch_array, namespace
 
 
 def host_twins(*arrays: Array | None) -> list[np.ndarray | None] | None:
@@ -16,7 +16,7 @@ def host_twins(*arrays: Array | None) -> list[np.ndarray | None] | None:
     subclasses of tensors. Entries None stay None. Nothing may be written to the views.
     """
     if all(x is None or has_twin(x) for x in arrays):
-        return [None if x is None else np.asarray(x.detach()) if is_torch_array(x) else np.asarray(x) for x in arrays]
+        return [None if x is None else to_numpy(x) for x in arrays]
     return None
 
 

@@ -305,10 +305,7 @@ def check_bias(key_bias: Any, query: Array, key: Array) -> Array:
 def check_per_key(given: Array, query: Array, key: Array, name: str) -> Array:
     """An array with one number for each key, (S,) or the shape of the keys without their last dimension."""
     shape, expected = tuple(given.shape), tuple(key.shape[:-1])
-    fits = len(shape) in (1, len(expected)) and all(
-        repeats_to(size, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
-    )
-    if not fits or shape[-1] != expected[-1]:
+    if not is_for_positions(shape, expected):
         pairs = (
             " A mask over (query, key) pairs has no linear-time form, other than is_causal."
             if shape[-2:] == (query.shape[-2], key.shape[-2])
@@ -316,3 +313,11 @@ def check_per_key(given: Array, query: Array, key: Array, name: str) -> Array:
         )
         raise ValueError(f"{name} must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {shape}.{pairs}")
     return given
+
+
+def is_for_positions(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether an array has a number for each position: (n,), or the expected shape (..., n), where 1 broadcasts."""
+    fits = len(shape) in (1, len(expected)) and all(
+        repeats_to(size, full) for size, full in zip(shape[::-1], expected[::-1], strict=False)
+    )
+    return fits and shape[-1] == expected[-1]

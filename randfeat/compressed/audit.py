@@ -113,13 +113,13 @@ def output_error(
     lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2])
     heads = int(np.prod(lead, dtype=int))
     length = inputs.num_queries
-    given = output_of(inputs, output, lead)
+    shape = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
+    given = output_of(inputs, output, shape)
     if num_rows == 1 and length > 1:
         raise ValueError("num_rows must be at least 2: one row has no standard error.")
     queries = np.broadcast_to(as_host(inputs.query, "query"), (*lead, *inputs.query.shape[-2:]))
     counts = np.ones((*lead, length), np.bool_) if used is None else np.broadcast_to(used, (*lead, length))
     pairs = zip(queries.reshape(heads, length, queries.shape[-1]), counts.reshape(heads, length), strict=True)
-    shape = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
     if heads == 0 or length == 0:
         nothing = np.zeros(shape)
         return OutputError(nothing, nothing, np.zeros((*shape, 0), np.intp))
@@ -137,14 +137,13 @@ def output_error(
     return OutputError(error.reshape(shape), upper.reshape(shape), index.reshape(*shape, index.shape[-1]))
 
 
-def output_of(inputs: Inputs, output: Any, lead: tuple[int, ...]) -> Array:
+def output_of(inputs: Inputs, output: Any, heads: tuple[int, ...]) -> Array:
     """The output as (heads, L, dv), if it has the shape of an output of these inputs."""
     output = as_floating(output, "output")
     if namespace(output) is not namespace(inputs.value):
         output = move_to(output, inputs.value)
     if inputs.layout == "blhd":
         output = swap_heads(output)
-    heads = lead if inputs.group is None else (*lead[:-2], lead[-2] * lead[-1])
     expected = (*heads, inputs.num_queries, inputs.value.shape[-1])
     if tuple(output.shape) != expected:
         raise ValueError(f"output must have the shape {expected} of an output of attention, got {tuple(output.shape)}.")

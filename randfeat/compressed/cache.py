@@ -223,8 +223,8 @@ def compress(
     The fit is computed on the host, in float32 for float32 keys and float64 otherwise; regression is in float64.
     Keys and values of the rows are differentiable in `key` and `value`, with the fit held constant.
 
-    Errors of the outputs are not bounded by theory: measure them with `randfeat.output_error`. ValueError if no query
-    takes part; TypeError while a function is traced by a compiler, as a fit needs numbers.
+    Errors of the outputs are not bounded by theory: measure them with `randfeat.output_error`. ValueError if there
+    is no query; TypeError while a function is traced by a compiler, as a fit needs numbers.
 
     Source: `docs/theory/compressed.md` derives the formulas and names what they build on.
 

@@ -59,8 +59,8 @@ def clustered_attention(
         b and g, 2 C by default. For few queries on many keys, raise `num_exact` (100 to 400) instead of C.
     accuracy : float.
         An error to stay below, as `output_error` estimates it from 64 queries of each head: C = 4, 8, 16, .. are tried,
-        and exact attention is used where more clusters would cost as much. It is no guarantee (see there), and pays
-        from about 1000 queries on.
+        and exact attention is used where all trials together would cost as much. It is no guarantee (see there), and
+        pays from about 1000 queries on.
     clusters : QueryClusters.
         Clusters that were fitted before, to other queries; then `num_clusters`, `num_merged`, `scale` and `rng` are
         theirs. By default the clusters are fitted to the queries and keys of the call.
@@ -112,7 +112,7 @@ def clustered_attention(
     if num_threads is not None:
         num_threads = resolve_num_threads(num_threads)
     check_fit(clusters, inputs)
-    as_generator(rng)
+    as_generator(rng)  # checked at the border, also where exact attention needs none
     output, length = None, inputs.num_queries * (inputs.group or 1)
     is_empty = length == 0 or 0 in key_lead(inputs) or inputs.query.shape[-1] == 0
     if not (is_empty or options.is_dearer_than_exact(length, inputs.num_keys)):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_generator, cast, compute_dtype, is_compiling, namespace, stop_gradient, to_numpy
-from randfeat.attention.inputs import Inputs
+from randfeat.attention.inputs import Inputs, is_for_positions
 from randfeat.compressed.merging import Rows
 
 TRACED = (
@@ -95,10 +95,7 @@ def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
         raise TypeError(f"query_mask must be boolean, True = take part, got dtype {mask.dtype}.")
     shape = tuple(inputs.query.shape[:-1])
     expected = shape if inputs.group is None else (*shape[:-3], shape[-3] * shape[-2], shape[-1])
-    fits = mask.ndim in (1, len(expected)) and all(
-        size in (1, full) for size, full in zip(mask.shape[::-1], expected[::-1], strict=False)
-    )
-    if not fits or mask.shape[-1] != expected[-1]:
+    if not is_for_positions(mask.shape, expected):
         raise ValueError(
             f"query_mask must have shape ({expected[-1]},) or {expected} (1 broadcasts), got {mask.shape}."
         )

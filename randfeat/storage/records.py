@@ -1,7 +1,6 @@
 """Records of compressed attention in files: key caches, query clusters, and states of streams."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from randfeat._array import Array, move_to
 from randfeat.compressed import CompressedState, KeyCache, QueryClusters
 from randfeat.compressed.clusters import Clusters
 from randfeat.compressed.stream import Columns
+from randfeat.kernels.base import check_positive
 
 RECORD = KeyCache | QueryClusters | CompressedState | Columns
 RECORDS = {cls.__name__: cls for cls in (KeyCache, QueryClusters, CompressedState, Columns)}
@@ -48,14 +48,6 @@ def check_shapes(arrays: dict[str, tuple[Any, tuple[Any, ...]]]) -> dict[str, in
     return sizes
 
 
-def check_scale(scale: Any, *, optional: bool) -> None:
-    """ValueError for a scale that no call has."""
-    if scale is None and optional:
-        return
-    if not isinstance(scale, float | int) or isinstance(scale, bool) or not (0 < scale < math.inf):
-        raise ValueError(f"scale must be a positive number, got {scale!r}.")
-
-
 def check_cache(cache: KeyCache) -> None:
     """ValueError if the rows of a cache do not fit one another."""
     clusters = () if cache.route is None else ("C",)
@@ -69,7 +61,8 @@ def check_cache(cache: KeyCache) -> None:
     sizes = check_shapes(rows)
     if cache.route is not None and sizes["d + 1"] != sizes["d"] + 1:
         raise ValueError(f"route has {sizes['d + 1']} columns, expected {sizes['d'] + 1}.")
-    check_scale(cache.scale, optional=True)
+    if cache.scale is not None:
+        check_positive("scale", cache.scale)
 
 
 def check_clusters(clusters: QueryClusters) -> None:
@@ -88,7 +81,8 @@ def check_clusters(clusters: QueryClusters) -> None:
         raise ValueError("clusters without centers or dimensions.")
     if len({getattr(clusters, field.name).dtype for field in dataclasses.fields(Clusters)}) > 1:
         raise ValueError("the parameters of clusters have one dtype.")
-    check_scale(clusters.scale, optional=True)
+    if clusters.scale is not None:
+        check_positive("scale", clusters.scale)
 
 
 def check_columns(columns: Columns) -> None:
@@ -121,7 +115,7 @@ def check_state(state: CompressedState) -> None:
             raise ValueError(f"{name} must be True or False, got {getattr(state, name)!r}.")
     if len(state.recent) > 2 * state.window or len(state.merged) > state.num_keys or len(state.sinks) > state.num_sinks:
         raise ValueError("more rows than the sizes of the state allow.")
-    check_scale(state.scale, optional=False)
+    check_positive("scale", state.scale)
 
 
 def moved(record: Any, like: Array) -> Any:
