@@ -461,11 +461,18 @@ def test_maps_of_other_libraries_are_refused():
 
 @pytest.fixture(scope="module")
 def client():
-    """Of a scheduler on this machine with three worker processes."""
+    """Of a scheduler on this machine with three worker processes.
+
+    One that asks a killed worker for data waits for the time limit of connections, 30 s by default.
+    """
     distributed = pytest.importorskip("distributed", reason=f"needs a scheduler: {INSTALL}")
     options = {"n_workers": 3, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     options |= {"worker_dashboard_address": None, "silence_logs": "CRITICAL"}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster, set_as_default=False) as found:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "3s"}),
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster, set_as_default=False) as found,
+    ):
         yield found
 
 
