@@ -200,7 +200,7 @@ def test_importing_imports_nothing_optional():
 def test_modules_are_imported_when_they_are_used():
     """By their names alone, and once; `dir` knows them before."""
     code = (
-        "import randfeat as rf, sys; names = ('bounds', 'montecarlo', 'testing', 'integrations'); "
+        "import randfeat as rf, sys; names = ('bounds', 'montecarlo', 'plotting', 'testing', 'integrations'); "
         "assert set(names) <= set(dir(rf)); assert not any(f'randfeat.{name}' in sys.modules for name in names); "
         "assert 'sklearn' in dir(rf.integrations); assert not hasattr(rf, 'plot_everything'); "
         "rf.bounds.chernoff_bound, rf.montecarlo.compare, rf.testing.check_estimator; "
