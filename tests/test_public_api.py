@@ -193,7 +193,7 @@ def test_importing_imports_nothing_optional():
     assert "randfeat.attention.linear" in loaded
     assert "numpy" in loaded
     assert sorted(set(OPTIONAL) & set(loaded)) == []
-    lazy = {f"randfeat.{name}" for name in ("bounds", "montecarlo", "testing", "integrations", "cli")}
+    lazy = {f"randfeat.{name}" for name in ("bounds", "montecarlo", "plotting", "testing", "integrations", "cli")}
     assert sorted(lazy & set(loaded)) == []
 
 
