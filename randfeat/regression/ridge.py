@@ -26,7 +26,8 @@ class RidgeProblem:
 
         gram (m, m)    G = Φᵀ Φ - n φ̄ φ̄ᵀ,   cross (m, k)    C = Φᵀ Y - n φ̄ ȳᵀ,   target_squares (k,)    diag YᵀY - n ȳ²,
         count, degrees    n, and n - 1 with an intercept or n without; feature_mean (m,), target_mean (k,)    φ̄ and ȳ,
-            or zeros without an intercept,
+            or zeros without an intercept; with sample weights, n is their sum,
+        most_rank    rank that G can have: rows of positive weight, one less with an intercept,
         rounding    eigenvalues of G below this are rounding errors: m eps times the trace of Φᵀ Φ, in its dtype.
 
     Then `W = (G + αI)^{-1} C` and `b = ȳ - Wᵀ φ̄`.
@@ -37,8 +38,9 @@ class RidgeProblem:
     gram: np.ndarray
     cross: np.ndarray
     target_squares: np.ndarray
-    count: int
-    degrees: int
+    count: float
+    degrees: float
+    most_rank: int
     feature_mean: np.ndarray
     target_mean: np.ndarray
     rounding: float
@@ -48,8 +50,13 @@ class RidgeProblem:
         """Make the ridge problem from the moments of a single map (no batch) and at least one row of data."""
         if moments.features.batch_shape:
             raise ValueError(f"expected moments of a single map, got batch_shape {moments.features.batch_shape}.")
-        if moments.count < 1:
+        if not moments.count:
             raise ValueError("expected the moments of at least one row, got none; append the data first.")
+        if moments.count < 1:
+            raise ValueError(
+                f"the weights of the rows sum to {moments.count:g}, but they are numbers of equal rows, at least 1 "
+                "together: multiply them, so that their mean is 1 for example."
+            )
         gram, count = as_host(moments.gram, "moments"), moments.count
         eps = np.finfo(dtype_name(moments.gram.dtype)).eps  # of the sums, which may be float32
         rounding = float(len(gram) * eps * np.trace(gram))
@@ -68,6 +75,7 @@ class RidgeProblem:
             target_squares=np.maximum(np.diagonal(squares) - count * centered_mean**2, 0.0),
             count=moments.count,
             degrees=moments.count - bool(intercept),
+            most_rank=moments.num_rows - bool(intercept),
             feature_mean=feature_mean,
             target_mean=target_mean,
             rounding=rounding,
@@ -119,9 +127,24 @@ class RidgeProblem:
         The tridiagonal form is faster. The eigenvectors of G are used where exact zeros matter: if the features can fit
         all rows, or a penalty is below `rounding`.
         """
-        if 1 < len(self.gram) < self.degrees and (alphas is None or np.min(alphas) >= self.rounding):
+        if 1 < len(self.gram) < self.most_rank and (alphas is None or np.min(alphas) >= self.rounding):
             return self.tridiagonal
         return self.spectrum
+
+    def best_path(self, alphas: Any = None) -> tuple[float, "RidgePath"]:
+        """The penalty with the least GCV score, and the path that solves for it.
+
+        Where features fit all rows, the residuals of the tridiagonal form are rounding errors; then the eigenvectors
+        are used, whose residuals are exact zeros.
+        """
+        path = self.path(alphas)
+        best = path.best(alphas)
+        if isinstance(path, RidgeTridiagonal):
+            noise = len(self.gram) * np.finfo(np.float64).eps * self.target_squares
+            if np.any(path.residual_squares(best) < noise):
+                path = self.spectrum
+                best = path.best(alphas)
+        return best, path
 
     @functools.cached_property
     def tridiagonal(self) -> "RidgeTridiagonal":
@@ -140,6 +163,7 @@ class RidgeProblem:
             target_squares=self.target_squares,
             count=self.count,
             degrees=self.degrees,
+            most_rank=self.most_rank,
             rounding=self.rounding,
             diagonal=diagonal,
             off_diagonal=off_diagonal,
@@ -152,7 +176,7 @@ class RidgeProblem:
         """The problem in the basis of eigenvectors of G."""
         values, vectors = np.linalg.eigh(self.gram)
         present = values > self.rounding
-        present[: max(len(values) - self.degrees, 0)] = False  # G has no higher rank, and values ascend
+        present[: max(len(values) - self.most_rank, 0)] = False  # G has no higher rank, and values ascend
         vectors = vectors[:, present]
         return RidgeSpectrum(
             values=values[present],
@@ -160,6 +184,7 @@ class RidgeProblem:
             target_squares=self.target_squares,
             count=self.count,
             degrees=self.degrees,
+            most_rank=self.most_rank,
             rounding=self.rounding,
             vectors=vectors,
         )
@@ -189,7 +214,7 @@ class RidgePath(abc.ABC):
 
         values (r,)    eigenvalues s_i of G, ascending,
         coordinates (r, k)    C in that basis,
-        target_squares, count, degrees, rounding    as in `RidgeProblem`.
+        target_squares, count, degrees, most_rank, rounding    as in `RidgeProblem`.
 
     The hat matrix has the trace `Σ s/(s+α)`, and 1 more for an intercept. Let d be `degrees`: n, or n - 1 with an
     intercept. Then the residuals have `d - Σ s/(s+α) = (d - r) + Σ α/(s+α)` degrees of freedom; in the second form
@@ -204,8 +229,9 @@ class RidgePath(abc.ABC):
     values: np.ndarray
     coordinates: np.ndarray
     target_squares: np.ndarray
-    count: int
-    degrees: int
+    count: float
+    degrees: float
+    most_rank: int
     rounding: float
 
     @abc.abstractmethod
@@ -291,7 +317,7 @@ class RidgeTridiagonal(RidgePath):
 
 @dataclass(frozen=True, eq=False)
 class RidgeSpectrum(RidgePath):
-    """The path from `G = V diag(s) Vᵀ`, without eigenvalues that are zero up to rounding: r <= min(m, degrees).
+    """The path from `G = V diag(s) Vᵀ`, without eigenvalues that are zero up to rounding: r <= min(m, most_rank).
 
         vectors (m, r)    V; coordinates    c = Vᵀ C.
 
@@ -312,9 +338,11 @@ class RidgeSpectrum(RidgePath):
         """`(|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²` of each target: penalties (...) -> (..., k)."""
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
         explained = self.coordinates**2 / self.values[:, None]
-        unexplained: Any = np.maximum(self.target_squares - np.sum(explained, axis=0), 0.0)
-        if len(self.values) >= self.degrees:  # features that can fit all rows leave no residual
+        unexplained: Any = self.target_squares - np.sum(explained, axis=0)
+        rounding = len(self.values) * np.finfo(np.float64).eps * self.target_squares
+        if len(self.values) >= self.most_rank:  # features that can fit all rows leave no residual
             unexplained = 0.0
+        unexplained = np.where(unexplained > rounding, unexplained, 0.0)
         return unexplained + (alpha / (self.values + alpha)) ** 2 @ explained
 
 

@@ -113,10 +113,10 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Draw features for the columns of X; y is ignored."""
         return self._fit(validated(self, X), Spread(), first=True)
 
-    def _fit_rows(self, X: Any) -> Self:
-        """`fit` for rows that were validated elsewhere."""
+    def _fit_rows(self, X: Any, sample_weight: np.ndarray | None = None) -> Self:
+        """`fit` for rows that were validated elsewhere, with weights for gamma="scale"."""
         self.n_features_in_ = X.shape[1]
-        return self._fit(X, Spread(), first=True)
+        return self._fit(X, Spread(), first=True, sample_weight=sample_weight)
 
     @available_if(can_follow_blocks)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -149,13 +149,13 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _seen_before(self, first: bool) -> Spread:
         return Spread() if first else self._spread
 
-    def _fit(self, X: Any, spread: Spread, first: bool) -> Self:
+    def _fit(self, X: Any, spread: Spread, first: bool, sample_weight: np.ndarray | None = None) -> Self:
         """`fit` or `partial_fit` for validated rows."""
         law, width = self._law, as_count(self.n_components, "n_components")
         law.check()
         rng = as_rng(self.random_state) if first else None
         if law.bandwidth is not None and isinstance(self.gamma, str) and self.gamma == "scale":
-            spread = spread.append(X)
+            spread = spread.append(X, sample_weight)
 
         def sample() -> np.ndarray:
             if rng is None:
