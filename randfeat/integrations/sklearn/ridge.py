@@ -3,17 +3,20 @@
 import math
 import numbers
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from randfeat._array import as_bool, as_floating, cast, host_to, namespace, to_numpy
-from randfeat._hints import Hinted, hinted
+from randfeat._array import as_bool, as_floating, cast, dtype_name, host_to, namespace, to_numpy
+from randfeat._hints import Hinted, described, hinted
 from randfeat.integrations.sklearn.inputs import is_sparse, validated, weighted_rows
+from randfeat.integrations.sklearn.nested import NestedLaws
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 from randfeat.kernels.base import check_positive
+from randfeat.maps import FeatureMap, check_feature_map
 from randfeat.regression.feature_moments import FeatureMoments
 from randfeat.regression.ridge import RidgeProblem
 
@@ -24,7 +27,7 @@ SUMS = ("gram", "centered_cross", "feature_sum", "centered_sum", "centered_gram"
 COUNTS = ("count", "num_rows")
 
 
-class FeatureRidge(Hinted, BaseEstimator):
+class FeatureRidge(Hinted, NestedLaws):
     """Common part of the regressor and the classifier: sums over rows, and the weights solved from them."""
 
     def __init__(
@@ -229,6 +232,49 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
             raise ValueError(f"y must have as many outputs as before, {expected}, got shape {y.shape}.")
         self._append(X, y.reshape(len(y), -1).astype(np.float64), weight)
         return self
+
+    @classmethod
+    @hinted
+    def from_moments(
+        cls, features: FeatureMap, moments: FeatureMoments, *, alpha: Any = "gcv", fit_intercept: bool = True
+    ) -> Self:
+        """The model that is fitted to sums made elsewhere: by Dask, by several processes, row by row.
+
+        features : the map of the sums, by which new rows are mapped. moments : of one or several targets; several
+            outputs are predicted where there are several. alpha, fit_intercept : as in the constructor.
+
+        `partial_fit` adds more rows. The parameters of the model have the estimator of the map as an object.
+
+        >>> import numpy as np, randfeat as rf
+        >>> X = np.random.default_rng(0).uniform(-2, 2, (500, 2))
+        >>> phi = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(dim=2, num_features=100, rng=0)
+        >>> moments = rf.FeatureMoments.of(phi, X[:250], np.sin(X[:250, 0])).append(X[250:], np.sin(X[250:, 0]))
+        >>> model = RandomFeatureRidge.from_moments(phi, moments)
+        >>> bool(np.max(np.abs(model.predict(X) - np.sin(X[:, 0]))) < 0.01), model.n_samples_seen_
+        (True, 500)
+        """
+        check_feature_map(features)
+        if not isinstance(moments, FeatureMoments):
+            raise TypeError(f"moments must be FeatureMoments, got {described(moments)}.")
+        if moments.features is not features and moments.features.fingerprint != features.fingerprint:
+            raise ValueError("these are moments of another feature map; give the map that they were made with.")
+        if features.batch_shape:
+            raise ValueError(f"expected a single map, got batch_shape {features.batch_shape}.")
+        if not (num_targets := moments.origin.shape[0]):
+            raise ValueError("these moments have no targets; give y where they are made.")
+        model = cls(estimator=features.estimator, n_components=features.num_features, alpha=alpha,
+                    fit_intercept=fit_intercept)  # fmt: skip
+        check_penalty(alpha)
+        as_bool(fit_intercept, "fit_intercept")
+        model.features_ = RandomFeatures(estimator=features.estimator, n_components=features.num_features)
+        model.features_._hold(features)
+        model.n_features_in_ = features.dim
+        doubled = {name: cast(getattr(moments, name), namespace(moments.gram).float64) for name in SUMS}
+        model._keep(replace(moments, **doubled))
+        model.n_samples_seen_ = moments.num_rows
+        model._many, model._intercept_dtype = num_targets > 1, dtype_name(moments.gram.dtype)
+        model._solution = model._solve()
+        return model
 
     @hinted
     def predict(self, X: Any, return_std: bool = False) -> Any:
