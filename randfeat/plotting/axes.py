@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from randfeat._hints import described, how_to_install
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito (2008): colors that color-blind readers can tell apart."""
+APART = 1.3
+"""Least ratio of two numbers on a logarithmic axis whose labels do not touch."""
 MARKERS = ("o", "s", "^", "v", "D", "P", "X")
 
 
@@ -34,11 +34,27 @@ def look(index: int) -> dict[str, Any]:
 
 
 def feature_axis(ax: Any, num_features: Iterable[float]) -> None:
-    """A logarithmic axis over numbers of features, labelled with them."""
+    """A logarithmic axis over numbers of features, labelled with those that are not too near to each other."""
     from matplotlib.ticker import NullLocator
 
+    ticks: list[float] = []
+    for width in sorted(num_features):
+        if not ticks or width >= APART * ticks[-1]:
+            ticks.append(float(width))
     ax.set_xscale("log", base=2)
-    ax.set_xticks(sorted(np.unique(list(num_features)).tolist()))
+    ax.set_xticks(ticks)
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("number of features")
+
+
+def value_axis(ax: Any) -> None:
+    """A logarithmic axis of values with plain numbers; labels beside the powers of 10 only within two decades."""
+    from matplotlib.ticker import LogFormatter, LogLocator
+
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_formatter("{x:g}")
+    if high / low < 100:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(0, 0)))

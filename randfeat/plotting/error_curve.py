@@ -6,7 +6,7 @@ import numpy as np
 
 from randfeat._hints import described, hinted
 from randfeat.montecarlo import ErrorCurve
-from randfeat.plotting.axes import axes_of, feature_axis, look
+from randfeat.plotting.axes import axes_of, feature_axis, look, value_axis
 
 LABELS = {
     "relative_mse": "relative mean squared error",
@@ -56,7 +56,7 @@ def plot_error_curve(curve: ErrorCurve, measure: str | None = None, *, ax: Any =
     if "bias" in measure:
         ax.axhline(0, color="#777777", linewidth=0.8)
     else:
-        ax.set_yscale("log")
+        value_axis(ax)
     ax.set_ylabel(LABELS.get(measure, measure))
     ax.legend(frameon=False)
     return ax
