@@ -26,7 +26,7 @@ extensions = [
     "offline_site",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "benchmarks"]  # sections that the page on benchmarks includes
+exclude_patterns = ["_build", "benchmarks", "paper"]  # sections that a page includes, and what is no page
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "amsmath", "deflist"]
