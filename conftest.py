@@ -14,6 +14,7 @@ EXAMPLES = {
     "randfeat/integrations/sklearn": ("sklearn",),
     "randfeat/integrations/dask.py": ("dask",),
     "randfeat/integrations/dask_blocks.py": ("dask",),
+    "randfeat/plotting": ("matplotlib",),
     "docs/integrations.md": ("torch", "jax", "sklearn", "dask"),
     "docs/transformers.md": ("torch", "transformers"),
     "docs/larger_than_memory.md": ("dask",),

@@ -19,13 +19,14 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "matplotlib.sphinxext.plot_directive",
     "catalogue_table",
     "docstring_markup",
     "experiment_results",
     "offline_site",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "benchmarks"]  # sections that the page on benchmarks includes
+exclude_patterns = ["_build", "benchmarks", "paper"]  # sections that a page includes, and what is no page
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "amsmath", "deflist"]
@@ -96,3 +97,10 @@ def setup(app: Any) -> None:
         source[0] = re.sub(r"(^```python\n.*?)\n+^```$", r"\1\n```", source[0], flags=re.DOTALL | re.MULTILINE)
 
     app.connect("source-read", trim)
+
+
+plot_formats = ["svg"]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_rcparams = {"figure.figsize": (6.4, 4.0), "svg.fonttype": "none", "svg.hashsalt": "randfeat"}
+plot_apply_rcparams = True

@@ -119,9 +119,9 @@ from randfeat.selection import (
 from randfeat.storage import load, register, save
 
 if TYPE_CHECKING:
-    from randfeat import bounds, integrations, montecarlo, testing
+    from randfeat import bounds, integrations, montecarlo, plotting, testing
 else:
-    __getattr__, __dir__ = _lazy_modules("randfeat", ["bounds", "integrations", "montecarlo", "testing"])
+    __getattr__, __dir__ = _lazy_modules("randfeat", ["bounds", "integrations", "montecarlo", "plotting", "testing"])
 
 __version__ = "0.1.0"
 
@@ -215,6 +215,7 @@ __all__ = [
     "montecarlo",
     "num_features_for",
     "output_error",
+    "plotting",
     "predict_attention_error",
     "prior_functions",
     "recommend",

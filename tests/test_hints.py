@@ -51,7 +51,7 @@ GUESSES = {
     "rf.BalancedFeatures.fit(X, X, temperature=2.0)": "the word here is scale (scale = 1/temperature)",
     "rf.ComplexExponentialFeatures.for_pair(X[0], X[1], orthogonal=True)": "the word here is coupling",
     "rf.HybridFeatures.multipolar(X, lengthscale=1.0)": "it takes anchors, coupling, kernel, num_frequencies",
-    "rf.FeatureMoments.of(PHI, X, targets=X)": "it takes dtype, features, x, y",
+    "rf.FeatureMoments.of(PHI, X, targets=X)": "it takes dtype, features, sample_weight, x, y",
     "rf.recommend(X, X, X, causal=True)": "the word here is is_causal",
     "rf.montecarlo.sample_errors(rf.PositiveFeatures(), X, X, num_features=4, repeats=3)": "the word here is num_draws",
     "rf.linear_attention(X, X, X, PHI, n_jobs=2)": "the word here is num_threads",
@@ -178,10 +178,9 @@ MODULES = {
     "sklearn.RandomFeatures('wavelet').fit(X)": ", optical.",
     "sklearn.RandomFeatures(rf.GaussianKernel).fit(X)": "got the class GaussianKernel; write GaussianKernel().",
     "sklearn.RandomFeatures(estimator='TrigonometricFeature').fit(X)": "; perhaps 'trigonometric' was meant.",
-    "sklearn.RandomFeatureRidgeClassifier(class_weight='balanced')": "classes have no weights here; scikit-learn's",
-    "sklearn.RandomFeatureRidge().fit(X, X[:, 0], sample_weight=X[:, 0])": "RandomFeatureRidge.fit() got an unexpected",
-    "sklearn.RandomFeatureRidge().partial_fit(X, X[:, 0], sample_weight=X[:, 0])": "ridge__sample_weight=...).",
-    "sklearn.RandomFeatureRidgeClassifier().fit(X, X[:, 0] > 0, sample_weight=X[:, 0])": "rows have no weights here",
+    "sklearn.RandomFeatureRidgeClassifier(class_weights='balanced')": "the word here is class_weight",
+    "sklearn.RandomFeatureRidge().fit(X, X[:, 0], sample_weights=X[:, 0])": "the word here is sample_weight",
+    "sklearn.RandomFeatureRidge().partial_fit(X, X[:, 0], weights=X[:, 0])": "the word here is sample_weight",
     "sklearn.RandomFeatures(estimator=rf.PositiveFeatures).fit(X)": "got the class PositiveFeatures; write",
 }
 
@@ -250,7 +249,9 @@ def test_right_words_are_words_of_the_library():
     things = [getattr(rf, name) for name in rf.__all__]
     things += [getattr(rf.montecarlo, name) for name in rf.montecarlo.__all__]
     things += [rf.Estimator.draw, rf.regression.SampleFunctions.given]
-    for library, names in (("sklearn", ("RandomFeatures", "RandomFeatureRidge")), ("torch", ("LinearAttention",))):
+    things += [rf.FeatureMoments.of]
+    classes = ("RandomFeatures", "RandomFeatureRidge", "RandomFeatureRidgeClassifier")
+    for library, names in (("sklearn", classes), ("torch", ("LinearAttention",))):
         pytest.importorskip(library)
         things += [getattr(getattr(rf.integrations, library), name) for name in names]
     signatures = [

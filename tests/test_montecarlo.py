@@ -7,7 +7,7 @@ import pytest
 
 import randfeat as rf
 from randfeat import montecarlo
-from randfeat.montecarlo import HeavyTailWarning, Measured, compare, gram_variance, sample_errors
+from randfeat.montecarlo import HeavyTailWarning, Measured, compare, gram_variance, sample_errors, sampling
 
 X, Y = np.random.default_rng(5).standard_normal((2, 4, 6)) / 5
 LIMIT = 4.5  # false alarm 7e-6 per z-score
@@ -45,23 +45,23 @@ def test_same_seed_same_errors_in_any_leading_shape():
 
 def test_memory_is_bounded(monkeypatch):
     """A batch never holds more rows than its budget, and every draw is made."""
-    sizes = montecarlo.batch_sizes([rf.PositiveFeatures()], X, Y, 256, 10_000)
+    sizes = sampling.batch_sizes([rf.PositiveFeatures()], X, Y, 256, 10_000)
     assert sum(sizes) == 10_000
-    assert max(sizes) * 256 * 6 * 8 < montecarlo.BATCH_BYTES
-    monkeypatch.setattr(montecarlo, "BATCH_BYTES", 1)
-    assert montecarlo.batch_sizes([rf.PositiveFeatures()], X, Y, 256, 3) == [1, 1, 1]
+    assert max(sizes) * 256 * 6 * 8 < sampling.BATCH_BYTES
+    monkeypatch.setattr(sampling, "BATCH_BYTES", 1)
+    assert sampling.batch_sizes([rf.PositiveFeatures()], X, Y, 256, 3) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("coupling", ["independent", "orthogonal"])
 def test_threads_and_pieces_change_no_number(monkeypatch, coupling):
     """Batches have generators of their own, and which thread takes them, in how many pieces, does not matter."""
-    monkeypatch.setattr(montecarlo, "BATCH_BYTES", 2**16)
+    monkeypatch.setattr(sampling, "BATCH_BYTES", 2**16)
     estimator, samples = rf.TrigonometricFeatures(coupling=coupling), []
     for threads, features in ((1, 2**17), (3, 2**17), (2, 1), (2, 100)):
         monkeypatch.setenv("RANDFEAT_NUM_THREADS", str(threads))
-        monkeypatch.setattr(montecarlo, "FEATURES_IN_CACHE", features)
+        monkeypatch.setattr(sampling, "FEATURES_IN_CACHE", features)
         samples.append(montecarlo.sample_errors(estimator, X, Y, num_features=8, num_draws=150, rng=0).errors)
-    assert len(montecarlo.batch_sizes([estimator], X, Y, 8, 150)) > 4
+    assert len(sampling.batch_sizes([estimator], X, Y, 8, 150)) > 4
     assert all(np.array_equal(sample, samples[0]) for sample in samples)
 
 

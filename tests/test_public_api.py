@@ -193,14 +193,14 @@ def test_importing_imports_nothing_optional():
     assert "randfeat.attention.linear" in loaded
     assert "numpy" in loaded
     assert sorted(set(OPTIONAL) & set(loaded)) == []
-    lazy = {f"randfeat.{name}" for name in ("bounds", "montecarlo", "testing", "integrations", "cli")}
+    lazy = {f"randfeat.{name}" for name in ("bounds", "montecarlo", "plotting", "testing", "integrations", "cli")}
     assert sorted(lazy & set(loaded)) == []
 
 
 def test_modules_are_imported_when_they_are_used():
     """By their names alone, and once; `dir` knows them before."""
     code = (
-        "import randfeat as rf, sys; names = ('bounds', 'montecarlo', 'testing', 'integrations'); "
+        "import randfeat as rf, sys; names = ('bounds', 'montecarlo', 'plotting', 'testing', 'integrations'); "
         "assert set(names) <= set(dir(rf)); assert not any(f'randfeat.{name}' in sys.modules for name in names); "
         "assert 'sklearn' in dir(rf.integrations); assert not hasattr(rf, 'plot_everything'); "
         "rf.bounds.chernoff_bound, rf.montecarlo.compare, rf.testing.check_estimator; "

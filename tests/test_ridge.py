@@ -5,7 +5,8 @@ import pytest
 from scipy.linalg import LinAlgWarning
 
 import randfeat as rf
-from randfeat.regression.ridge import RidgeProblem, RidgeSpectrum, RidgeTridiagonal
+from randfeat.regression.ridge import RidgeProblem
+from randfeat.regression.ridge_path import RidgeSpectrum, RidgeTridiagonal
 from tests.arrays import to_numpy
 
 ALPHAS = (1e-3, 0.5, 30.0)

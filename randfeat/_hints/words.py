@@ -84,6 +84,8 @@ NAMES = {
 """Names of other libraries, and what to use here. Acronyms of papers are found in `acronyms` of the estimators."""
 
 KEYWORDS = {
+    "sample_weight": "sample_weights weights freq_weights",
+    "class_weight": "class_weights",
     "length_scale": "lengthscale lengthscales length_scales ell sigma bandwidth gamma",
     "smoothness": "nu",
     "scale": "softmax_scale sm_scale scaling temperature",
@@ -161,13 +163,6 @@ NO_EPSILON = (
     "there is none, because features carry their scale: nothing is added to a denominator, so nothing is biased"
 )
 
-NO_WEIGHTS = (
-    "{} have no weights here; scikit-learn's Ridge and RidgeClassifier on RandomFeatures(...) have them: "
-    "make_pipeline(RandomFeatures(), {})"
-)
-OF_ROWS = NO_WEIGHTS.format("rows", "Ridge()).fit(X, y, ridge__sample_weight=...")
-OF_CLASSES = NO_WEIGHTS.format("classes", 'RidgeClassifier(class_weight="balanced")')
-
 NO_FUTURE = (
     "causal attention is rf.linear_attention or rf.compressed_attention; "
     "what is fitted to a whole sequence has seen its future"
@@ -176,10 +171,6 @@ NO_FUTURE = (
 ABSENT = {
     "is_causal": NO_FUTURE,
     "causal": NO_FUTURE,
-    "sample_weight": OF_ROWS,
-    "sample_weights": OF_ROWS,
-    "class_weight": OF_CLASSES,
-    "class_weights": OF_CLASSES,
     "dropout": NO_DROPOUT,
     "dropout_p": NO_DROPOUT,
     "attn_dropout": NO_DROPOUT,

@@ -27,6 +27,9 @@ class FeatureMoments:
         feature_sum (*batch_shape, m)    Σ_j φ(x_j),
         target_sum (k,), target_gram (k, k), count    Σ_j y_j, Σ_j y_j y_jᵀ, Σ_j 1.
 
+    With `sample_weight` w_j >= 0, all sums have the factor w_j, and the count is Σ_j w_j: a row of weight 2 counts as
+    two equal rows, and one of weight 0 is left out. num_rows : rows of positive weight.
+
     Targets are summed about `origin` (k,), near their mean if that is large, so that a mean of 10^8 costs no digit of
     `centered_cross`, `centered_sum` and `centered_gram`, sums with `y_j - origin`. The three above follow from them.
 
@@ -56,7 +59,8 @@ class FeatureMoments:
     centered_sum: Array
     centered_gram: Array
     origin: Array
-    count: int
+    count: float
+    num_rows: int
 
     @property
     def cross(self) -> Array:
@@ -92,31 +96,34 @@ class FeatureMoments:
         shapes = {"gram": (*batch, m, m), "centered_cross": (*batch, m, k), "feature_sum": (*batch, m)}
         shapes |= {"centered_sum": (k,), "centered_gram": (k, k), "origin": (k,)}
         zeros: Any = {name: xp.zeros(shape, dtype=kind, device=device) for name, shape in shapes.items()}
-        return cls(features, count=0, **zeros)
+        return cls(features, count=0, num_rows=0, **zeros)
 
     @classmethod
     @hinted
-    def of(cls, features: FeatureMap, x: Any, y: Any = None, *, dtype: str | None = None) -> Self:
+    def of(
+        cls, features: FeatureMap, x: Any, y: Any = None, *, sample_weight: Any = None, dtype: str | None = None
+    ) -> Self:
         """The moments of rows x (n, d) with targets y: (n, k), (n,) for one target, or None."""
         num_targets = 0 if y is None else as_targets(y, namespace(as_floating(x, "x"))).shape[1]
-        return cls.empty(features, num_targets, dtype=dtype).append(x, y)
+        return cls.empty(features, num_targets, dtype=dtype).append(x, y, sample_weight=sample_weight)
 
-    def append(self, x: Any, y: Any = None, *, num_threads: int | None = None) -> Self:
+    def append(self, x: Any, y: Any = None, *, sample_weight: Any = None, num_threads: int | None = None) -> Self:
         """Moments with more rows added: x (n, d), and y (n, k) if there are targets.
 
+        sample_weight (n,) : finite weights of the rows, 0 or more; 1 for each by default.
         num_threads : threads for the features of NumPy arrays, as in `FeatureMap`; BLAS decides about matrix products.
         """
         x = as_floating(x, "x")
         xp = namespace(x, self.gram)
         if x.ndim != 2:
             raise ValueError(f"x must have shape (n, {self.features.dim}), got {tuple(x.shape)}.")
-        targets = self._targets(x.shape[0], y, xp, device_of(x))
+        rows = self._rows(x.shape[0], y, sample_weight, xp, device_of(x))
         x = cast(x, compute_dtype(xp, x.dtype))
         size = min(max(BLOCK_NUMBERS // self.features.num_features, SHORTEST), LONGEST)
         parts = (slice(start, min(start + size, x.shape[0])) for start in range(0, x.shape[0], size))
-        return self._plus(((self.features(x[rows, :], num_threads=num_threads), rows) for rows in parts), targets)
+        return self._plus(((self.features(x[part, :], num_threads=num_threads), part) for part in parts), rows)
 
-    def append_features(self, features: Any, y: Any = None) -> Self:
+    def append_features(self, features: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
         """Moments with more rows added, given by their features (*batch_shape, n, m), computed elsewhere."""
         features = as_floating(features, "features")
         xp = namespace(features, self.gram)
@@ -126,11 +133,11 @@ class FeatureMoments:
                 f"features must have shape {str((*expected[:-1], 'n', expected[-1])).replace(repr('n'), 'n')}, got "
                 f"{tuple(features.shape)}."
             )
-        targets = self._targets(features.shape[-2], y, xp, device_of(features))
-        return self._plus([(features, slice(None))], targets)
+        rows = self._rows(features.shape[-2], y, sample_weight, xp, device_of(features))
+        return self._plus([(features, slice(None))], rows)
 
-    def _targets(self, length: int, y: Any, xp: Any, device: Any) -> Array:
-        """Targets (length, k), checked and cast to the dtype of the sums."""
+    def _rows(self, length: int, y: Any, sample_weight: Any, xp: Any, device: Any) -> "Rows":
+        """Targets (length, k) and weights, checked and cast to the dtype of the sums."""
         num_targets = self.origin.shape[0]
         targets = xp.zeros((length, 0), dtype=self.gram.dtype, device=device) if y is None else as_targets(y, xp)
         if tuple(targets.shape) != (length, num_targets):
@@ -138,32 +145,40 @@ class FeatureMoments:
                 f"y must have shape ({length}, {num_targets}), one row of targets for each row of x and as many "
                 f"targets as before, got {'None' if y is None else tuple(targets.shape)}."
             )
-        return cast(targets, self.gram.dtype)
+        targets = cast(targets, self.gram.dtype)
+        if sample_weight is None:
+            return Rows(targets, None, length, length)
+        weights = cast(as_weights(sample_weight, length, xp), self.gram.dtype)
+        return Rows(targets, weights[:, None], float(xp.sum(weights)), int(xp.sum(xp.astype(weights > 0, xp.int64))))
 
-    def _plus(self, blocks: Iterable[tuple[Array, slice]], targets: Array) -> Self:
-        """Moments with blocks of features added; each block comes with the slice of its rows in `targets`."""
+    def _plus(self, blocks: Iterable[tuple[Array, slice]], rows: "Rows") -> Self:
+        """Moments with blocks of features added; each block comes with the slice of its rows."""
         xp = namespace(self.gram)
-        origin = self.origin if self.count else origin_of(targets)
-        targets = targets - origin
+        origin = self.origin if self.count else rows.origin()
+        targets = rows.targets - origin
         ones = xp.ones((targets.shape[0], 1), dtype=self.gram.dtype, device=device_of(targets))
+        root = None if rows.weights is None else xp.sqrt(rows.weights)
+        targets, ones = (x if root is None else root * x for x in (targets, ones))
         columns = xp.concat([targets, ones], axis=1)
         gram = xp.asarray(self.gram, copy=True)
         sums = xp.concat([xp.matrix_transpose(self.centered_cross), self.feature_sum[..., None, :]], axis=-2)
         with own_precision(gram):
-            for features, rows in blocks:
+            for features, part in blocks:
                 block = cast(features, self.gram.dtype)
+                block = block if root is None else root[part, :] * block
                 gram = add_gram(gram, block)
-                sums = sums + xp.matrix_transpose(columns[rows, :]) @ block  # twice as fast as features.T @ columns
+                sums = sums + xp.matrix_transpose(columns[part, :]) @ block  # twice as fast as features.T @ columns
             target_gram = xp.matrix_transpose(targets) @ targets
         return replace(
             self,
             gram=mirrored(gram),
             centered_cross=xp.matrix_transpose(sums[..., :-1, :]),
             feature_sum=sums[..., -1, :],
-            centered_sum=self.centered_sum + xp.sum(targets, axis=0),
+            centered_sum=self.centered_sum + xp.sum(targets if root is None else root * targets, axis=0),
             centered_gram=self.centered_gram + target_gram,
             origin=origin,
-            count=self.count + targets.shape[0],
+            count=self.count + rows.count,
+            num_rows=self.num_rows + rows.num_rows,
         )
 
     def merge(self, other: "FeatureMoments") -> Self:
@@ -173,9 +188,9 @@ class FeatureMoments:
         if self.cross.shape != other.cross.shape:
             raise ValueError(f"expected as many targets, got {self.cross.shape[-1]} and {other.cross.shape[-1]}.")
         if not self.count:
-            return replace(self, **{name: getattr(other, name) for name in (*SUMS, "origin", "count")})
+            return replace(self, **{name: getattr(other, name) for name in (*SUMS, "origin", "count", "num_rows")})
         other = other._about(self.origin) if other.count else other
-        changes: Any = {name: getattr(self, name) + getattr(other, name) for name in (*SUMS, "count")}
+        changes: Any = {name: getattr(self, name) + getattr(other, name) for name in (*SUMS, "count", "num_rows")}
         return replace(self, **changes)
 
     def _about(self, origin: Array) -> "FeatureMoments":
@@ -190,17 +205,39 @@ class FeatureMoments:
         )
 
 
-def origin_of(targets: Array) -> Array:
-    """The origin for targets (n, k): the mean of each if it is above 8 standard deviations, else 0."""
-    xp = namespace(targets)
-    if not targets.shape[0]:
-        return xp.sum(targets, axis=0)
-    mean = xp.mean(targets, axis=0)
-    deviation = xp.sqrt(xp.mean((targets - mean) ** 2, axis=0))
-    return xp.where(xp.abs(mean) > FAR * deviation, mean, xp.zeros_like(mean))
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Targets (n, k) of rows, and their weights (n, 1) or None; the sum of the weights, and how many are not 0."""
+
+    targets: Array
+    weights: Array | None
+    count: float
+    num_rows: int
+
+    def origin(self) -> Array:
+        """An origin for the targets: the mean of each if it is above 8 standard deviations, else 0."""
+        xp = namespace(self.targets)
+        if not self.count:
+            return xp.sum(self.targets * 0, axis=0)
+        weights = xp.ones_like(self.targets[:, :1]) if self.weights is None else self.weights
+        mean = xp.sum(weights * self.targets, axis=0) / self.count
+        deviation = xp.sqrt(xp.sum(weights * (self.targets - mean) ** 2, axis=0) / self.count)
+        return xp.where(xp.abs(mean) > FAR * deviation, mean, xp.zeros_like(mean))
 
 
-def moved_gram(total: Array, shift: Array, count: int) -> Array:
+def as_weights(sample_weight: Any, length: int, xp: Any) -> Array:
+    """Weights (length,) of the namespace `xp`, finite and not negative."""
+    weights = as_floating(sample_weight, "sample_weight")
+    if namespace(weights) is not xp:
+        raise TypeError("x and sample_weight must be arrays of one library.")
+    if tuple(weights.shape) != (length,):
+        raise ValueError(f"sample_weight must have shape ({length},), one for each row, got {tuple(weights.shape)}.")
+    if not bool(xp.all(xp.isfinite(weights) & (weights >= 0))):
+        raise ValueError("sample_weight must be finite, 0 or more.")
+    return weights
+
+
+def moved_gram(total: Array, shift: Array, count: float) -> Array:
     """`Σ_j (z_j + s)(z_j + s)ᵀ - Σ_j z_j z_jᵀ` for z_j (k,) of this `total`: `t sᵀ + s tᵀ + n s sᵀ`."""
     return total[:, None] * shift + shift[:, None] * total + count * shift[:, None] * shift
 

@@ -94,10 +94,33 @@ def attention_diagnostics(
     return AttentionDiagnostics(effective, heaviest, sign, method, error, distance)
 
 
+def feature_shares(
+    query: Any, key: Any, features: FeatureMap, *, is_causal: bool, scale: float | None, key_mask: Any
+) -> np.ndarray:
+    """The share of every feature in the denominator of every query, (..., L, num_features); zeros without keys."""
+    check_feature_map(features)
+    query, key = as_host(query, "query"), as_host(key, "key")
+    mask = None if key_mask is None else to_numpy(key_mask)
+    features = features.to(query)
+    values = np.zeros((*key.shape[:-1], 1))
+    problem = Problem.of(query, key, values, features, scale=scale, key_mask=mask, is_causal=is_causal)
+    return terms_of_denominators(problem.inputs.prepared(), features, is_causal)[0]
+
+
 def contributions(
     inputs: Inputs, features: FeatureMap, lead: tuple[int, ...], is_causal: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Effective number, largest share and sign of the terms of every denominator."""
+    share, signs = terms_of_denominators(inputs, features, is_causal)
+    squares = np.sum(share**2, axis=-1)
+    effective = np.where(squares == 0, 0.0, 1.0 / np.where(squares == 0, 1.0, squares))
+    sign = np.sum(share * signs, axis=-1)
+    shape = (*lead, inputs.num_queries)
+    return tuple(np.broadcast_to(x, shape) for x in (effective, np.max(share, axis=-1, initial=0.0), sign))  # type: ignore[return-value]
+
+
+def terms_of_denominators(inputs: Inputs, features: FeatureMap, is_causal: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The shares of the features in the denominator of every query, and the signs of their terms: (..., L, f)."""
     query_sign, query_log = signs_and_logs(features.queries(inputs.query))
     key_sign, key_log = signs_and_logs(features.keys(inputs.key))
     if inputs.key_mask is not None:
@@ -120,12 +143,7 @@ def contributions(
     most = np.max(log, axis=-1, keepdims=True, initial=-np.inf)
     size = np.exp(log - np.where(most == -np.inf, 0.0, most))
     whole = np.sum(size, axis=-1, keepdims=True)
-    share = size / np.where(whole == 0, 1.0, whole)
-    squares = np.sum(share**2, axis=-1)
-    effective = np.where(squares == 0, 0.0, 1.0 / np.where(squares == 0, 1.0, squares))
-    sign = np.sum(share * query_sign * np.sign(total), axis=-1)
-    shape = (*lead, length)
-    return tuple(np.broadcast_to(x, shape) for x in (effective, np.max(share, axis=-1, initial=0.0), sign))  # type: ignore[return-value]
+    return size / np.where(whole == 0, 1.0, whole), query_sign * np.sign(total)
 
 
 def signs_and_logs(features: Features) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from randfeat.estimators import Estimator
 from randfeat.features import ExponentialForm, FourierForm
 from randfeat.maps import FeatureMap
 from randfeat.storage import archive
+from randfeat.storage.curves import curve_of, is_curve, plain
 from randfeat.storage.records import RECORD, RECORDS, check_record, moved
 from randfeat.storage.registry import LAWS, classes
 
@@ -21,10 +22,10 @@ LONGEST_REASON = 400
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write a feature map, a law, a state of attention, a key cache or clusters of queries to a file; or several.
+    """Write a feature map, a law, a state of attention, a key cache, clusters of queries or an error curve to a file.
 
-    Several are a list, or a dictionary whose keys are strings or integers, as `calibrate` returns it. A dictionary may
-    hold their parameters beside them: numbers, strings, arrays, tuples, dictionaries.
+    Or several of them, in a list, or in a dictionary whose keys are strings or integers, as `calibrate` returns it. A
+    dictionary may hold their parameters beside them: numbers, strings, arrays, tuples, dictionaries.
 
     The file is an npz archive: the arrays with all their digits, and a header in JSON with the names of classes and
     their fields. It holds no code and is read without pickle. A state is saved with the fingerprint of its feature map.
@@ -92,7 +93,7 @@ def is_stored(obj: Any) -> bool:
         return all(map(is_stored, obj))
     if isinstance(obj, dict):
         return any(map(is_stored, obj.values()))
-    return isinstance(obj, FeatureMap | AttentionState | RECORD | LAWS)
+    return isinstance(obj, FeatureMap | AttentionState | RECORD | LAWS) or is_curve(obj)
 
 
 def refusal(obj: Any) -> str:
@@ -104,8 +105,8 @@ def refusal(obj: Any) -> str:
         )
     return (
         f"cannot save a {type(obj).__name__}: expected a feature map, a state of attention, a key cache, clusters of "
-        "queries, or an estimator, kernel or coupling of randfeat, with parameters that are numbers, strings, tuples "
-        "or arrays; or a list or dictionary of them, with keys that are strings or integers."
+        "queries, an error curve, or an estimator, kernel or coupling of randfeat, with parameters that are numbers, "
+        "strings, tuples or arrays; or a list or dictionary of them, with keys that are strings or integers."
     )
 
 
@@ -136,6 +137,8 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, AttentionState):
         stored = {name: kept(on_host(getattr(value, name)), arrays) for name in STATE_ARRAYS}
         return {"state": stored, "origin": value.fingerprint}
+    if is_curve(value):
+        return {"curve": encode(plain(value), arrays)}
     name = type(value).__name__
     if isinstance(value, RECORD):
         return {
@@ -207,6 +210,8 @@ def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             return of_name(name, arrays)
         case {"record": str(name), "fields": dict(fields)} if len(value) == 2 and name in RECORDS:
             return check_record(RECORDS[name](**{field: decode(item, arrays) for field, item in fields.items()}))
+        case {"curve": fields} if len(value) == 1:
+            return curve_of(decode(fields, arrays))
         case {"map": dict(fields), "arrays": dict(names)} if len(value) == 2:
             drawn = {field: of_name(name, arrays) for field, name in names.items()}
             parameters = {field: decode(item, arrays) for field, item in fields.items()}

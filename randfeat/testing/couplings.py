@@ -10,7 +10,7 @@ from randfeat._hints import hinted
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import resolve_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
-from randfeat.montecarlo import BATCH_BYTES
+from randfeat.montecarlo.sampling import BATCH_BYTES
 from randfeat.testing.report import POWER_Z, ROUNDING, Check, Report, bonferroni, conclude, possible_rows
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
-from randfeat.montecarlo import HEAVY, HeavyTailWarning, kurtosis_of_estimate, sample_errors
+from randfeat.montecarlo.sampling import sample_errors
+from randfeat.montecarlo.tails import HEAVY, HeavyTailWarning, kurtosis_of_estimate
 from randfeat.testing.report import POWER_Z, ROUNDING, Check
 
 MAX_DRAWS = 3_000_000

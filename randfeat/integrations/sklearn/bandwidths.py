@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from randfeat._array import as_double, as_floating, namespace
+from randfeat._array import as_double, as_floating, host_to, namespace
 from randfeat.integrations.sklearn.inputs import is_sparse
 from randfeat.kernels.base import check_positive
 
@@ -17,24 +17,16 @@ __all__ = ["Spread", "median_gamma", "resolve_gamma"]
 class Spread:
     """Mean and sum of squared deviations of all entries of a matrix, updated block by block."""
 
-    count: int = 0
+    count: float = 0
     mean: float = 0.0
     squares: float = 0.0
 
-    def append(self, x: Any) -> Self:
-        """The spread with one more block of rows.
+    def append(self, x: Any, sample_weight: np.ndarray | None = None) -> Self:
+        """The spread with one more block of rows, and weights of these rows.
 
         Source: Chan, Golub & LeVeque 1983, "Algorithms for Computing the Sample Variance".
         """
-        count = math.prod(x.shape)
-        if is_sparse(x):
-            mean = float(x.mean())
-            squares = float(x.multiply(x).sum()) - count * mean**2
-        else:
-            x = as_double(as_floating(x, "X"))  # float32 sums of squares lose the digits of an offset
-            xp = namespace(x)
-            mean = float(xp.mean(x))
-            squares = float(xp.sum((x - mean) ** 2))
+        count, mean, squares = spread_of(x) if sample_weight is None else weighted_spread(x, sample_weight)
         total, step = self.count + count, mean - self.mean
         return type(self)(
             total, self.mean + step * count / total, self.squares + squares + step**2 * self.count * count / total
@@ -44,6 +36,30 @@ class Spread:
     def variance(self) -> float:
         """Variance of all entries."""
         return self.squares / self.count
+
+
+def spread_of(x: Any) -> tuple[int, float, float]:
+    """Number of the entries of x, their mean, and the sum of squared deviations."""
+    count = math.prod(x.shape)
+    if is_sparse(x):
+        mean = float(x.mean())
+        return count, mean, float(x.multiply(x).sum()) - count * mean**2
+    x = as_double(as_floating(x, "X"))  # float32 sums of squares lose the digits of an offset
+    xp = namespace(x)
+    mean = float(xp.mean(x))
+    return count, mean, float(xp.sum((x - mean) ** 2))
+
+
+def weighted_spread(x: Any, sample_weight: np.ndarray) -> tuple[float, float, float]:
+    """`spread_of` for rows that count as often as their weights say."""
+    count = float(np.sum(sample_weight)) * x.shape[1]
+    if is_sparse(x):
+        mean = float(np.sum(x.T @ sample_weight)) / count
+        return count, mean, float(np.sum(x.multiply(x).T @ sample_weight)) - count * mean**2
+    x = as_double(as_floating(x, "X"))
+    xp, weight = namespace(x), host_to(sample_weight, x)[:, None]
+    mean = float(xp.sum(weight * x)) / count
+    return count, mean, float(xp.sum(weight * (x - mean) ** 2))
 
 
 def scale_gamma(kind: Literal["squares", "differences", "products"], spread: Spread, dim: int) -> float:

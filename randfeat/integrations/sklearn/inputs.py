@@ -4,12 +4,21 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from randfeat._array import as_generator, cast, check_in_memory, device_of, dtype_name, namespace, to_numpy
 from randfeat.kernels import Kernel
 
-__all__ = ["SAMPLE", "as_rng", "check_same_library", "first_row_if_far", "is_sparse", "rows_of", "validated"]
+__all__ = [
+    "SAMPLE",
+    "as_rng",
+    "check_same_library",
+    "first_row_if_far",
+    "is_sparse",
+    "rows_of",
+    "validated",
+    "weighted_rows",
+]
 
 SAMPLE = 1000  # rows for statistics of the data: the median distance, fitted estimators, the offset
 FAR, FAR_IN_UNITS = 8.0, 32.0  # standard deviations and length scales from 0 of a row that is subtracted
@@ -23,6 +32,18 @@ def validated(estimator: Any, X: Any, *targets: Any, **options: Any) -> Any:
     if targets:
         return numbers(checked[0]), *checked[1:]
     return numbers(checked)
+
+
+def weighted_rows(X: Any, y: np.ndarray, sample_weight: Any) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """Validated rows and targets without those of weight 0, and their weights (n,) in float64, or None for none."""
+    if sample_weight is None:
+        return X, y, None
+    given = to_numpy(sample_weight) if hasattr(sample_weight, "dtype") else sample_weight
+    weight = _check_sample_weight(given, y, dtype=np.float64, ensure_non_negative=True)
+    present = np.flatnonzero(weight)
+    if len(present) < len(weight):
+        X = X[present] if is_sparse(X) or isinstance(X, np.ndarray) else take(X, present)
+    return X, y[present], weight[present]
 
 
 def numbers(X: Any) -> Any:

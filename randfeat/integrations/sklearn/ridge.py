@@ -3,17 +3,20 @@
 import math
 import numbers
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from randfeat._array import as_bool, as_floating, cast, host_to, namespace, to_numpy
-from randfeat._hints import Hinted, hinted
-from randfeat.integrations.sklearn.inputs import is_sparse, validated
+from randfeat._array import as_bool, as_floating, cast, dtype_name, host_to, namespace, to_numpy
+from randfeat._hints import Hinted, described, hinted
+from randfeat.integrations.sklearn.inputs import is_sparse, validated, weighted_rows
+from randfeat.integrations.sklearn.nested import NestedLaws
 from randfeat.integrations.sklearn.transformer import RandomFeatures
 from randfeat.kernels.base import check_positive
+from randfeat.maps import FeatureMap, check_feature_map
 from randfeat.regression.feature_moments import FeatureMoments
 from randfeat.regression.ridge import RidgeProblem
 
@@ -21,9 +24,10 @@ __all__ = ["FeatureRidge", "RandomFeatureRidge"]
 
 BLOCK_NUMBERS = 2**22  # size of a block of features, in numbers
 SUMS = ("gram", "centered_cross", "feature_sum", "centered_sum", "centered_gram", "origin")
+COUNTS = ("count", "num_rows")
 
 
-class FeatureRidge(Hinted, BaseEstimator):
+class FeatureRidge(Hinted, NestedLaws):
     """Common part of the regressor and the classifier: sums over rows, and the weights solved from them."""
 
     def __init__(
@@ -55,7 +59,7 @@ class FeatureRidge(Hinted, BaseEstimator):
     def moments_(self) -> FeatureMoments:
         """Sums over all rows so far, in float64."""
         check_is_fitted(self, "sums_")
-        return FeatureMoments(self.features_.feature_map_, count=self.n_samples_seen_, **self.sums_)
+        return FeatureMoments(self.features_.feature_map_, **self._counts, **self.sums_)
 
     @property
     def coef_(self) -> Any:
@@ -79,7 +83,9 @@ class FeatureRidge(Hinted, BaseEstimator):
         noise = self._solve_noise()["noise"]
         return noise if self._many else float(noise[0])
 
-    def _start(self, X: Any, num_targets: int, many: bool, dtype: str = "float32") -> None:
+    def _start(
+        self, X: Any, num_targets: int, many: bool, dtype: str = "float32", sample_weight: np.ndarray | None = None
+    ) -> None:
         """Draw features for these rows, and start with empty sums.
 
         dtype : of the targets; predictions of float64 targets are float64, whatever the dtype of the features.
@@ -88,24 +94,32 @@ class FeatureRidge(Hinted, BaseEstimator):
         as_bool(self.fit_intercept, "fit_intercept")
         names = set(RandomFeatures().get_params(deep=False))
         parameters = {name: value for name, value in self.get_params(deep=False).items() if name in names}
-        self.features_ = RandomFeatures(**parameters)._fit_rows(X)
+        self.features_ = RandomFeatures(**parameters)._fit_rows(X, sample_weight)
         empty = FeatureMoments.empty(self.features_.feature_map_, num_targets, dtype="float64")
-        self.sums_, self.n_samples_seen_ = {name: getattr(empty, name) for name in SUMS}, 0
+        self._keep(empty)
+        self.n_samples_seen_ = 0
         self._many, self._intercept_dtype = many, dtype
 
-    def _append(self, X: Any, targets: np.ndarray) -> None:
-        """Add rows to the sums; targets (n, k) on the host."""
+    def _keep(self, moments: FeatureMoments) -> None:
+        """Keep the sums and the counts of these moments; weights are solved for when they are used."""
+        self.sums_ = {name: getattr(moments, name) for name in SUMS}
+        self._counts = {name: getattr(moments, name) for name in COUNTS}
+        self._solution: dict[str, Any] | None = None
+
+    def _append(self, X: Any, targets: np.ndarray, sample_weight: np.ndarray | None = None) -> None:
+        """Add rows to the sums; targets (n, k) and weights (n,) on the host."""
         moments = self.moments_
         self.features_._check_library(X, f"{type(self).__name__}.fit")
         y = host_to(targets, moments.gram)
+        weight = None if sample_weight is None else host_to(sample_weight, moments.gram)
         if is_sparse(X):
             for rows in self._blocks(X):
-                moments = moments.append_features(self.features_._features(X[rows]), y[rows, :])
+                of_rows = None if weight is None else weight[rows]
+                moments = moments.append_features(self.features_._features(X[rows]), y[rows, :], sample_weight=of_rows)
         else:
-            moments = moments.append(as_floating(X, "X"), y)
-        self.sums_ = {name: getattr(moments, name) for name in SUMS}
-        self.n_samples_seen_ = moments.count
-        self._solution: dict[str, Any] | None = None
+            moments = moments.append(as_floating(X, "X"), y, sample_weight=weight)
+        self._keep(moments)
+        self.n_samples_seen_ += X.shape[0]
 
     @property
     def _solved(self) -> dict[str, Any]:
@@ -122,8 +136,7 @@ class FeatureRidge(Hinted, BaseEstimator):
             weights = problem.weights(float(alpha))
         else:
             candidates = None if isinstance(alpha, str) else alpha
-            path = problem.path(candidates)
-            alpha = path.best(candidates)
+            alpha, path = problem.best_path(candidates)
             weights = path.weights(alpha)
         like = next(iter(self.features_.arrays_.values()))
         intercept = problem.intercept(weights)
@@ -179,8 +192,9 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     (`RidgePath`). `partial_fit` adds rows. The blocks do not matter, up to rounding, with one exception: unless gamma
     is a number, it is chosen from the first block. The weights are solved for on first use. All targets share one
     penalty. Predictions have the dtype of X and y together: a float64 y with a mean of 10^8 keeps its digits beside a
-    float32 X. Sample weights are not supported. For a number as alpha, Cholesky's factorization is used; if the matrix
-    is singular up to rounding, a LinAlgWarning says so.
+    float32 X. A row of weight w counts as w equal rows, also in the choice of the penalty and in the noise; rows of
+    weight 0 are left out. (Estimators that are fitted to rows, and gamma="median", see each row once.) For a number as
+    alpha, Cholesky's factorization is used; if the matrix is singular up to rounding, a LinAlgWarning says so.
 
     Attributes: `coef_`, `intercept_`, `alpha_`, `noise_variance_`, `features_` (the fitted RandomFeatures), `moments_`
     (the sums), `n_samples_seen_`.
@@ -196,28 +210,71 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     """
 
     @hinted
-    def fit(self, X: Any, y: Any) -> Self:
-        """Fit to all rows: X (n, d), dense or sparse, y (n,) or (n, k)."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to all rows: X (n, d), dense or sparse, y (n,) or (n, k), sample_weight (n,) or a number."""
         X, y = validated(self, X, y, multi_output=True, y_numeric=True)
-        y = to_numpy(y)
-        self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2, dtype=dtype_of(y))
-        self._append(X, y.reshape(len(y), -1).astype(np.float64))
+        X, y, weight = weighted_rows(X, to_numpy(y), sample_weight)
+        self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2, dtype=dtype_of(y), sample_weight=weight)
+        self._append(X, y.reshape(len(y), -1).astype(np.float64), weight)
         self._solution = self._solve()
         return self
 
     @hinted
-    def partial_fit(self, X: Any, y: Any) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows; the features are drawn at the first call."""
         is_first = not hasattr(self, "sums_")
         X, y = validated(self, X, y, multi_output=True, y_numeric=True, reset=is_first)
-        y = to_numpy(y)
+        X, y, weight = weighted_rows(X, to_numpy(y), sample_weight)
         if is_first:
-            self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2, dtype=dtype_of(y))
+            self._start(X, 1 if y.ndim == 1 else y.shape[1], many=y.ndim == 2, dtype=dtype_of(y), sample_weight=weight)
         expected = self.sums_["origin"].shape[0]
         if (y.ndim == 2) != self._many or y.size != len(y) * expected:
             raise ValueError(f"y must have as many outputs as before, {expected}, got shape {y.shape}.")
-        self._append(X, y.reshape(len(y), -1).astype(np.float64))
+        self._append(X, y.reshape(len(y), -1).astype(np.float64), weight)
         return self
+
+    @classmethod
+    @hinted
+    def from_moments(
+        cls, features: FeatureMap, moments: FeatureMoments, *, alpha: Any = "gcv", fit_intercept: bool = True
+    ) -> Self:
+        """The model that is fitted to sums made elsewhere: by Dask, by several processes, row by row.
+
+        features : the map of the sums, by which new rows are mapped. moments : of one or several targets; several
+            outputs are predicted where there are several. alpha, fit_intercept : as in the constructor.
+
+        `partial_fit` adds more rows. The parameters of the model have the estimator of the map as an object.
+
+        >>> import numpy as np, randfeat as rf
+        >>> X = np.random.default_rng(0).uniform(-2, 2, (500, 2))
+        >>> phi = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(dim=2, num_features=100, rng=0)
+        >>> moments = rf.FeatureMoments.of(phi, X[:250], np.sin(X[:250, 0])).append(X[250:], np.sin(X[250:, 0]))
+        >>> model = RandomFeatureRidge.from_moments(phi, moments)
+        >>> bool(np.max(np.abs(model.predict(X) - np.sin(X[:, 0]))) < 0.01), model.n_samples_seen_
+        (True, 500)
+        """
+        check_feature_map(features)
+        if not isinstance(moments, FeatureMoments):
+            raise TypeError(f"moments must be FeatureMoments, got {described(moments)}.")
+        if moments.features is not features and moments.features.fingerprint != features.fingerprint:
+            raise ValueError("these are moments of another feature map; give the map that they were made with.")
+        if features.batch_shape:
+            raise ValueError(f"expected a single map, got batch_shape {features.batch_shape}.")
+        if not (num_targets := moments.origin.shape[0]):
+            raise ValueError("these moments have no targets; give y where they are made.")
+        model = cls(estimator=features.estimator, n_components=features.num_features, alpha=alpha,
+                    fit_intercept=fit_intercept)  # fmt: skip
+        check_penalty(alpha)
+        as_bool(fit_intercept, "fit_intercept")
+        model.features_ = RandomFeatures(estimator=features.estimator, n_components=features.num_features)
+        model.features_._hold(features)
+        model.n_features_in_ = features.dim
+        doubled = {name: cast(getattr(moments, name), namespace(moments.gram).float64) for name in SUMS}
+        model._keep(replace(moments, **doubled))
+        model.n_samples_seen_ = moments.num_rows
+        model._many, model._intercept_dtype = num_targets > 1, dtype_name(moments.gram.dtype)
+        model._solution = model._solve()
+        return model
 
     @hinted
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -241,7 +298,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
         like = next(iter(self.features_.arrays_.values()))
         xp = namespace(like)
         root, center, noise = (host_to(solved[name], like) for name in ("root", "mean", "noise"))
-        base = 1 + (1 / self.n_samples_seen_ if self.fit_intercept else 0)
+        base = 1 + (1 / self._counts["count"] if self.fit_intercept else 0)
         parts = []
         for rows in self._blocks(X):
             block = self.features_._features(X[rows] if is_sparse(X) else X[rows, :])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,6 +22,7 @@ from randfeat.integrations.sklearn.inputs import (
     validated,
 )
 from randfeat.integrations.sklearn.laws import Law, resolve_law
+from randfeat.integrations.sklearn.nested import NestedLaws
 from randfeat.integrations.sklearn.sparse_rows import sparse_features
 from randfeat.maps import FeatureMap
 
@@ -35,10 +36,11 @@ def can_follow_blocks(transformer: "RandomFeatures") -> bool:
     return True
 
 
-class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, NestedLaws):
     """Random features of a kernel as a transformer: `Z = transform(X)` has `Z @ Z.T` ≈ kernel(X, X).
 
-    kernel : a name, or a Kernel object with its parameters.
+    kernel : a name, or a Kernel object with its parameters. The fields of an object are parameters of the model, too:
+        `GridSearchCV(model, {"kernel__length_scale": [0.5, 1, 2]})`.
 
         name                                       kernel                            gamma is
         "rbf"                                      exp(-γ |x - y|²)                  1/2ℓ²
@@ -113,10 +115,10 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Draw features for the columns of X; y is ignored."""
         return self._fit(validated(self, X), Spread(), first=True)
 
-    def _fit_rows(self, X: Any) -> Self:
-        """`fit` for rows that were validated elsewhere."""
+    def _fit_rows(self, X: Any, sample_weight: np.ndarray | None = None) -> Self:
+        """`fit` for rows that were validated elsewhere, with weights for gamma="scale"."""
         self.n_features_in_ = X.shape[1]
-        return self._fit(X, Spread(), first=True)
+        return self._fit(X, Spread(), first=True, sample_weight=sample_weight)
 
     @available_if(can_follow_blocks)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -149,13 +151,13 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _seen_before(self, first: bool) -> Spread:
         return Spread() if first else self._spread
 
-    def _fit(self, X: Any, spread: Spread, first: bool) -> Self:
+    def _fit(self, X: Any, spread: Spread, first: bool, sample_weight: np.ndarray | None = None) -> Self:
         """`fit` or `partial_fit` for validated rows."""
         law, width = self._law, as_count(self.n_components, "n_components")
         law.check()
         rng = as_rng(self.random_state) if first else None
         if law.bandwidth is not None and isinstance(self.gamma, str) and self.gamma == "scale":
-            spread = spread.append(X)
+            spread = spread.append(X, sample_weight)
 
         def sample() -> np.ndarray:
             if rng is None:
@@ -180,6 +182,12 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             self.arrays_ = dict(phi.arrays)
         self.estimator_, self.gamma_, self._spread, self._n_features_out = estimator, gamma, spread, width
         return self
+
+    def _hold(self, features: FeatureMap) -> None:
+        """Take a feature map that was drawn elsewhere."""
+        self.estimator_, self.gamma_, self._spread = features.estimator, 1.0, Spread()
+        self.arrays_, self.n_features_in_ = dict(features.arrays), features.dim
+        self._n_features_out = features.num_features
 
     def _check_library(self, X: Any, method: str) -> None:
         check_same_library(X, next(iter(self.arrays_.values())), method)

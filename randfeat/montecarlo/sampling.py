@@ -1,4 +1,4 @@
-"""Monte Carlo over draws: errors of an estimator with confidence intervals, and comparisons that share draws.
+"""Sampled errors: relative errors of independent draws of one estimator, or of two on the same seeds.
 
 Errors are relative, `K̂/K - 1`, so that pairs with very different kernel values fit in one table. Multiply by the kernel
 (an MSE by its square) for absolute errors. Kernels outside the softmax family may vanish: their errors are relative to
@@ -18,53 +18,15 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count, as_generator, as_host
-from randfeat._hints import hinted, warn_caller
+from randfeat._hints import hinted
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
-from randfeat.couplings import Coupling
-from randfeat.couplings.fixed_pairs import FixedPairs
-from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
 from randfeat.maps import FeatureMap
-from randfeat.variance import unit_inputs
-
-__all__ = [
-    "Comparison",
-    "ErrorSample",
-    "HeavyTailWarning",
-    "Measured",
-    "compare",
-    "gram_variance",
-    "sample_errors",
-]
+from randfeat.montecarlo.measured import Measured, mean_over_draws, quantile_interval
+from randfeat.montecarlo.tails import warn_if_heavy
 
 BATCH_BYTES = 2**26  # of the rows and features of one batch of draws
 FEATURES_IN_CACHE = 2**17  # numbers
-HEAVY = 30.0  # kurtosis beyond which squared errors are far from normal in the samples of practical size
-
-
-class HeavyTailWarning(UserWarning):
-    """Warning that a measured MSE of heavy-tailed errors is noisy and typically too low."""
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """A measured number (or array of numbers) with its standard error."""
-
-    value: np.ndarray
-    standard_error: np.ndarray
-
-    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """The central normal confidence interval."""
-        from scipy.special import ndtri
-
-        half_width = ndtri((1 + confidence) / 2) * self.standard_error
-        return self.value - half_width, self.value + half_width
-
-    def z(self, expected: Any) -> np.ndarray:
-        """Deviation from `expected` in standard errors; 0 where both agree exactly."""
-        deviation = np.asarray(self.value - expected)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(deviation == 0, 0.0, deviation / self.standard_error)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,48 +120,6 @@ def compare(
     return Comparison(*samples)
 
 
-@hinted
-def gram_variance(
-    estimator: Estimator, x: Any, y: Any, *, num_features: int, num_draws: int, rng: Any = None
-) -> Measured:
-    """Relative variance, measured with the exact mean over rotations, which removes the heavy tails of squared errors.
-
-    This is for rotation-invariant couplings. The variance depends on a pair of rows only through |w_i ± w_j|², and for
-    given lengths the mean over rotations is a Bessel function. The variance of a single row is taken from its closed
-    form. Use this function if a measured MSE cannot be trusted, and for couplings whose variance has no closed form.
-
-    Limits: the lengths stay random. For positive features and rows at right angles or wider their tail is harmless at
-    any |x + y|². Pairs close to w, -w under an even estimator (hyperbolic) keep the heavy tail of a single row.
-    """
-    unit_x, unit_y = unit_inputs(estimator.kernel, x, y)
-    coupling = estimator.coupling
-    assert isinstance(coupling, Coupling)
-    if not coupling.rotation_invariant:
-        raise ValueError(f"the joint law of {coupling!r} is not rotation invariant; use sample_errors.")
-    dim = unit_x.shape[-1]
-    rows = estimator.num_rows(as_count(num_features, "num_features"), dim)
-    if coupling.weights(rows, dim) is not None:
-        raise ValueError(f"the rows of {coupling!r} have weights; use the closed form, or sample_errors.")
-    row_law = coupling.row_law(dim, rows)
-    own = estimator.relative_covariance(unit_x, unit_y, row_law, same_row=True) / rows
-    if rows == 1:
-        return Measured(own, np.zeros_like(own))
-    generator = as_generator(rng)
-    all_pairs = np.stack(np.triu_indices(rows, k=1))
-    covariances = []
-    for child in generator.spawn(as_count(num_draws, "num_draws")):
-        w = coupling.sample(rows, dim, rng=child)
-        first, second = all_pairs
-        if first.size > 2048:  # another random subset for each draw: its choice is part of the standard error
-            first, second = all_pairs[:, child.choice(first.size, 2048, replace=False)]
-        sums, differences = (np.sum((w[first] + sign * w[second]) ** 2, axis=1) for sign in (1, -1))
-        law = FixedPairs(dim, sums, differences, np.full(sums.size, 1 / sums.size), row_law)
-        covariances.append(estimator.relative_covariance(unit_x, unit_y, law, same_row=False))
-    pair = mean_over_draws(np.asarray(covariances))
-    weight = (rows - 1) / rows
-    return Measured(own + weight * pair.value, weight * pair.standard_error)
-
-
 def collect(
     estimator: Estimator,
     x: Any,
@@ -252,47 +172,3 @@ def parts(sizes: list[int]) -> Iterator[slice]:
     for size in sizes:
         yield slice(start, start + size)
         start += size
-
-
-def mean_over_draws(values: np.ndarray) -> Measured:
-    """Mean over the first axis with its standard error."""
-    return Measured(values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values)))
-
-
-def quantile_interval(
-    values: np.ndarray, probability: float, confidence: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sample quantile over the first axis, and the order statistics that enclose the true quantile."""
-    from scipy.special import bdtrik
-
-    if not 0 < probability < 1:
-        raise ValueError(f"probability must be between 0 and 1, got {probability!r}.")
-    ordered, n = np.sort(values, axis=0), len(values)
-    low = int(np.clip(np.floor(bdtrik((1 - confidence) / 2, n, probability)), 0, n - 1))
-    high = int(np.clip(np.ceil(bdtrik((1 + confidence) / 2, n, probability)), 0, n - 1))
-    return np.quantile(values, probability, axis=0), ordered[low], ordered[high]
-
-
-def kurtosis_of_estimate(estimator: Estimator, x: Any, y: Any, *, num_features: int) -> np.ndarray:
-    """Kurtosis `κ_m = 3 + (κ - 3)/m` of K̂ for m independent rows; κ is `estimator.row_kurtosis`."""
-    return 3 + (estimator.row_kurtosis(x, y) - 3) / estimator.num_rows(num_features, np.shape(x)[-1])
-
-
-def warn_if_heavy(estimator: Estimator, x: Any, y: Any, num_features: int, num_draws: int) -> None:
-    """Warn if the tails are heavy (κ_m > HEAVY) and the draws too few to measure an MSE."""
-    try:
-        kurtoses = np.asarray(kurtosis_of_estimate(estimator, x, y, num_features=num_features))
-    except NoClosedForm:
-        return
-    worst = np.unravel_index(np.argmax(kurtoses), kurtoses.shape)
-    kurtosis = float(kurtoses[worst])
-    precision = np.sqrt((kurtosis - 1) / num_draws)
-    if kurtosis > HEAVY and precision > 0.3:
-        place = ", ".join(map(str, worst))
-        where = f" at pair {place}, the worst of {kurtoses.size} pairs" if kurtoses.size > 1 else ""
-        warn_caller(
-            f"the errors are heavy-tailed{where}: an MSE measured from {num_draws} draws has a relative standard error "
-            f"of about {precision:.2g} and is typically too low (5 % would take {(kurtosis - 1) / 0.05**2:.1e} draws); "
-            "use the closed form estimator.variance, or randfeat.montecarlo.gram_variance.",
-            HeavyTailWarning,
-        )
