@@ -24,7 +24,7 @@ from randfeat._array import (
     namespace,
     own_precision,
 )
-from randfeat._hints import attribute_error, described
+from randfeat._hints import attribute_error, described, short
 from randfeat._hints.words import OF_A_MAP
 from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
 from randfeat._numpy.threads import resolve_num_threads
@@ -162,14 +162,14 @@ class FeatureMap:
         """
         if not self.estimator.kernel.shift_invariant:
             raise ValueError(
-                f"a reference row needs a kernel that depends on x - y only, got {self.estimator.kernel!r}; shift "
+                f"a reference row needs a kernel that depends on x - y only, got {short(self.estimator.kernel)}; shift "
                 "queries and keys of a softmax kernel by CenteredFeatures."
             )
         row = as_host(row, "row")
         if row.shape != (self.dim,):
             raise ValueError(f"row must have shape ({self.dim},), got {row.shape}.")
         if not np.all(np.abs(row) < np.finfo(np.float32).max):
-            raise ValueError(f"row must be finite numbers of float32, got {row}.")
+            raise ValueError(f"row must be finite numbers of float32, got {short(row)}.")
         origin = np.broadcast_to(row.astype(np.float32).astype(np.float64), (*self.batch_shape, 1, self.dim))
         return replace(self, arrays={**self.arrays, ORIGIN: host_to(origin, self._first)})
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -101,7 +101,7 @@ def balancing_transform(
         x, y = (np.diagonal(with_ridge(moment), axis1=-2, axis2=-1) for moment in (query_moment, key_moment))
         return (y / x)[..., None] ** 0.25 * np.eye(query_moment.shape[-1])
     if kind != "matrix":
-        raise ValueError(f"kind must be 'matrix' or 'diagonal', got {kind!r}.")
+        raise ValueError(f"kind must be 'matrix' or 'diagonal', got {short(kind)}.")
     return Balance.of(query_moment).transform(key_moment)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn
+from randfeat._hints import short
 from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
@@ -90,10 +91,10 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
         if not (np.all(np.isfinite(masses.max(axis=-1))) and np.all(np.isfinite(biases.max(axis=-1)))):
             raise ValueError("every head needs at least one anchor and one key of finite log_masses and log_biases.")
         if not 0 < self.defensive_share < 1:
-            raise ValueError(f"defensive_share must be between 0 and 1, got {self.defensive_share!r}.")
+            raise ValueError(f"defensive_share must be between 0 and 1, got {short(self.defensive_share)}.")
         exponent = frozen_array(self.defensive_exponent, "defensive_exponent")
         if not np.all(exponent <= 0):
-            raise ValueError(f"defensive_exponent must not be positive, got {exponent}.")
+            raise ValueError(f"defensive_exponent must not be positive, got {short(exponent)}.")
         masses = masses - log_sum_exp(masses)[..., None]
         for array in (masses, biases):
             array.flags.writeable = False

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import as_count, as_generator
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short, shown
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.balanced import BalancedFeatures
@@ -84,8 +84,12 @@ def adapt(
     """
     level = OTHER_SPELLINGS.get(level, level) if isinstance(level, str) else level
     if level not in LEVELS:
-        raise ValueError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {level!r}.")
+        raise ValueError(f"level must be one of {', '.join(map(repr, LEVELS))}, got {short(level)}.")
     kernel = SoftmaxKernel() if kernel is None else kernel
+    if not isinstance(kernel, SoftmaxFamily):
+        raise TypeError(
+            f"kernel must be of the softmax family, as SoftmaxKernel or GaussianKernel, got {shown(kernel)}."
+        )
     coupling = resolve_coupling(coupling)
     num_features = as_count(num_features, "num_features")
     raw = pooled_heads(query, key, value, key_mask, query_mask, enable_gqa)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from randfeat._hints import short
 from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.optimal_positive import optimal_exponent
 from randfeat.estimators.posterior import Mixture, PosteriorFeatures, Sample
@@ -22,7 +23,7 @@ def given_scale(anchor_scale: str | float, num_features: int) -> float | None:
     if not isinstance(anchor_scale, str):
         return check_positive("anchor_scale", anchor_scale)
     if anchor_scale != "checked":
-        raise ValueError(f"anchor_scale must be 'checked', 'rule' or a positive number, got {anchor_scale!r}.")
+        raise ValueError(f"anchor_scale must be 'checked', 'rule' or a positive number, got {short(anchor_scale)}.")
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_bool, as_count, as_generator
-from randfeat._hints import hinted, shown
+from randfeat._hints import hinted, short, shown
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, name_of, resolve_coupling
 from randfeat.estimators import Estimator
@@ -260,7 +260,7 @@ def what_is_tried(estimators: Any, couplings: Sequence[Coupling]) -> tuple[list[
         else:
             raise TypeError(
                 f"estimators must be estimators, classes of them, or names: {BUILT_IN!r}, "
-                f"{', '.join(map(repr, RECIPES))}; got {each!r}."
+                f"{', '.join(map(repr, RECIPES))}; got {short(each)}."
             )
     return trials, refused
 

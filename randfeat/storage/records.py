@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, move_to
+from randfeat._hints import short
 from randfeat.compressed import CompressedState, KeyCache, QueryClusters
 from randfeat.compressed.clusters import Clusters
 from randfeat.compressed.stream import Columns
@@ -109,7 +110,7 @@ def check_state(state: CompressedState) -> None:
     for name, least in numbers.items():
         number = getattr(state, name)
         if type(number) is not int or number < least:
-            raise ValueError(f"{name} must be an int of at least {least}, got {number!r}.")
+            raise ValueError(f"{name} must be an int of at least {least}, got {short(number)}.")
     for name in ("follows", "fit"):
         if type(getattr(state, name)) is not bool:
             raise ValueError(f"{name} must be True or False, got {getattr(state, name)!r}.")
