@@ -7,6 +7,9 @@ import numpy as np
 
 from randfeat._hints import short
 
+LARGEST = 2**31 - 1
+"""The largest count: no memory holds as many rows of anything."""
+
 
 def as_generator(rng: Any) -> np.random.Generator:
     """`rng` as a NumPy Generator (SPEC 7)."""
@@ -27,6 +30,8 @@ def as_count(value: Any, name: str) -> int:
         raise TypeError(f"{name} must be a positive integer, got {short(value)}.") from None
     if count < 1 or isinstance(value, bool):
         raise ValueError(f"{name} must be a positive integer, got {short(value)}.")
+    if count > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}, got {short(value)}.")
     return count
 
 
