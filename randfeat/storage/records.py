@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, move_to
+from randfeat._array import Array
 from randfeat._hints import short
 from randfeat.compressed import CompressedState, KeyCache, QueryClusters
 from randfeat.compressed.clusters import Clusters
@@ -121,11 +121,4 @@ def check_state(state: CompressedState) -> None:
 
 def moved(record: Any, like: Array) -> Any:
     """The record with its arrays in the library, device and computing dtype of `like`."""
-    if isinstance(record, KeyCache):
-        return record.to(like)
-    if isinstance(record, QueryClusters):  # parameters stay on the host
-        return record
-    if isinstance(record, Columns):
-        return Columns(*(move_to(x, like) for x in record.arrays))
-    parts = {name: moved(getattr(record, name), like) for name in ("sinks", "merged", "recent")}
-    return dataclasses.replace(record, **parts, references=move_to(record.references, like))
+    return record if isinstance(record, QueryClusters) else record.to(like)  # parameters stay on the host
