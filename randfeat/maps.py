@@ -24,7 +24,7 @@ from randfeat._array import (
     namespace,
     own_precision,
 )
-from randfeat._hints import attribute_error, described
+from randfeat._hints import attribute_error, described, short
 from randfeat._hints.words import OF_A_MAP
 from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
 from randfeat._numpy.threads import resolve_num_threads
@@ -105,7 +105,7 @@ class FeatureMap:
     def _first(self) -> Array:
         return next(iter(self.arrays.values()))
 
-    def __call__(self, x: Any, *, num_threads: int | None = None) -> Array:
+    def __call__(self, x: Any, *, num_threads: int | None = None, out: np.ndarray | None = None) -> Array:
         """The plain features φ(x): (..., n, dim) -> (..., n, num_features), so that `phi(x) @ phi(y).T` ≈ kernel.
 
         These plain features can leave the range of the dtype: for long inputs positive features underflow, and
@@ -114,19 +114,37 @@ class FeatureMap:
         num_threads : threads for NumPy arrays. The default is RANDFEAT_NUM_THREADS, or else the number of cores that
             this process may use. The features do not depend on it, to the last bit. Exponentials and cosines are
             computed block by block, directly in the output array.
+        out : for NumPy arrays, an array that the features are written into, and that is returned. Its shape and dtype
+            must be those of the features. With one array for all batches of a stream, no new memory is touched, which
+            is up to half of the time. It may share memory with x.
+
+        >>> import numpy as np, randfeat as rf
+        >>> phi = rf.TrigonometricFeatures(rf.GaussianKernel()).draw(dim=3, num_features=64, rng=0)
+        >>> batches, features = np.zeros((5, 100, 3)), np.empty((100, 64))
+        >>> sum(phi(batch, out=features).mean() for batch in batches).round(3)
+        np.float64(0.442)
         """
         if not self.estimator.symmetric:
             raise TypeError(f"{type(self.estimator).__name__} has different query and key features; use queries, keys.")
         num_threads = None if num_threads is None else resolve_num_threads(num_threads)
         x = as_floating(x, "x")
         self._check(x, "x")
+        if out is not None:
+            self._check_output(out, x)
         forms = self._forms(x)
         if forms is None:
-            return cast(self.queries(x).to_array(), x.dtype)
+            features = cast(self.queries(x).to_array(), x.dtype)
+            if out is None:
+                return features
+            np.copyto(np.asarray(out), features)
+            return out
         unit = self.estimator.kernel.unit
         if ORIGIN in self.arrays:
             x = x - cast(self.arrays[ORIGIN], x.dtype)
-        return blockwise_features(x, forms, self.batch_shape, self.num_features, unit, num_threads)
+        elif out is not None and np.may_share_memory(x, out):
+            x = x.copy()
+        features = blockwise_features(x, forms, self.batch_shape, self.num_features, unit, num_threads, out)
+        return features if out is None else out
 
     def about(self, row: Any) -> "FeatureMap":
         """The map `x -> φ(x - row)`, which estimates the same kernel; for kernels of x - y.
@@ -144,14 +162,14 @@ class FeatureMap:
         """
         if not self.estimator.kernel.shift_invariant:
             raise ValueError(
-                f"a reference row needs a kernel that depends on x - y only, got {self.estimator.kernel!r}; shift "
+                f"a reference row needs a kernel that depends on x - y only, got {short(self.estimator.kernel)}; shift "
                 "queries and keys of a softmax kernel by CenteredFeatures."
             )
         row = as_host(row, "row")
         if row.shape != (self.dim,):
             raise ValueError(f"row must have shape ({self.dim},), got {row.shape}.")
         if not np.all(np.abs(row) < np.finfo(np.float32).max):
-            raise ValueError(f"row must be finite numbers of float32, got {row}.")
+            raise ValueError(f"row must be finite numbers of float32, got {short(row)}.")
         origin = np.broadcast_to(row.astype(np.float32).astype(np.float64), (*self.batch_shape, 1, self.dim))
         return replace(self, arrays={**self.arrays, ORIGIN: host_to(origin, self._first)})
 
@@ -262,6 +280,19 @@ class FeatureMap:
         arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
         x, origin = cast(x, dtype), arrays.pop(ORIGIN, None)
         return x if origin is None else x - origin, arrays
+
+    def _check_output(self, out: Any, x: Array) -> None:
+        """TypeError or ValueError unless the features of x can be written into `out`."""
+        if not isinstance(x, np.ndarray) or not isinstance(out, np.ndarray):
+            raise TypeError(
+                f"out is for NumPy arrays only, got x of {described(x)} and out of {described(out)}; write "
+                "out[...] = phi(x)."
+            )
+        shape = (*broadcast_shapes(x.shape[:-2], self.batch_shape), x.shape[-2], self.num_features)
+        if out.shape != shape or out.dtype != x.dtype:
+            raise ValueError(f"out must be {x.dtype} of shape {shape}, got {out.dtype} of shape {out.shape}.")
+        if not out.flags.writeable:
+            raise ValueError("out is read-only; give an array that can be written to.")
 
     def _check(self, x: Array, name: str) -> None:
         """ValueError for an input of the wrong shape."""

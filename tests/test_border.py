@@ -106,3 +106,15 @@ def test_integers_of_another_byte_order_reach_other_libraries():
     torch.testing.assert_close(
         rf.linear_attention(x, x, x, phi, **swapped), rf.linear_attention(x, x, x, phi, **options), rtol=0, atol=0
     )
+
+
+@pytest.mark.parametrize("count", [2**31, 10**30])
+def test_counts_beyond_all_memory_are_refused(count):
+    q = np.zeros((6, 4))
+    for call in (
+        lambda: rf.PositiveFeatures().draw(4, count),
+        lambda: rf.clustered_attention(q, q, q, num_clusters=count),
+        lambda: rf.adapt(q, q, num_features=count),
+    ):
+        with pytest.raises(ValueError, match=rf"must be at most 2147483647, got {count}\."):
+            call()

@@ -328,6 +328,95 @@ def test_memory_is_the_output(name):
     assert peak <= size + 2**22
 
 
+# out -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_blocks")
+@DTYPES
+@EVERY
+def test_features_are_written_into_out(rng, name, dtype):
+    """To the bit as without it, for every layout of `out`, with one map or a batch of maps."""
+    for batch_shape, shape in [((), (13, DIM)), ((), (2, 3, 7, DIM)), *BATCHES]:
+        phi, x = draw(name, dtype, batch_shape), (rng.standard_normal(shape) / 2).astype(dtype)
+        expected = phi(x)
+        outs = {
+            "contiguous": np.full_like(expected, np.nan),
+            "columns of a wider array": np.full((*expected.shape[:-1], 2 * phi.num_features), np.nan, dtype)[..., ::2],
+            "reversed": np.full_like(expected, np.nan)[..., ::-1, :],
+            "Fortran order": np.full_like(expected, np.nan, order="F"),
+        }
+        for layout, out in outs.items():
+            assert phi(x, out=out) is out
+            assert same_bits(np.ascontiguousarray(out), expected), layout
+
+
+@pytest.mark.parametrize("estimator", [CASES["pairs"], rf.PoissonFeatures()], ids=["few rows", "no form"])
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_the_generic_way_writes_into_out_too(rng, estimator, dtype):
+    phi, x = estimator.draw(DIM, 32, rng=0), rng.standard_normal((2, 7, DIM)).astype(dtype)
+    out = np.empty((2, 7, 32), dtype)
+    assert phi(x, out=out) is out
+    assert same_bits(out, phi(x))
+
+
+@pytest.mark.parametrize("rows", [8, 2 * maps.SHORTEST], ids=["few", "many"])
+@pytest.mark.parametrize("gap", [0, 1, 16])
+def test_out_may_share_memory_with_the_inputs(monkeypatch, rng, rows, gap):
+    """Features of earlier blocks are written over inputs of later ones."""
+    monkeypatch.setattr(blockwise, "BLOCK", 16)
+    phi = draw("pairs", "float64")
+    memory = rng.standard_normal(gap + rows * phi.num_features)
+    x = memory[gap : gap + rows * DIM].reshape(rows, DIM)
+    expected = phi(x.copy())
+    out = memory[: rows * phi.num_features].reshape(rows, -1)
+    assert np.shares_memory(x, out)
+    assert same_bits(phi(x, out=out), expected)
+
+
+def test_out_may_be_a_file(tmp_path, rng):
+    phi, x = draw("positive", "float32"), rng.standard_normal((2 * maps.SHORTEST, DIM)).astype("float32")
+    out = np.lib.format.open_memmap(tmp_path / "features.npy", "w+", np.float32, (len(x), phi.num_features))
+    assert phi(x, out=out) is out
+    out.flush()
+    assert same_bits(np.load(tmp_path / "features.npy"), phi(x))
+
+
+def test_wrong_outs_are_named(xp, rng):
+    phi, x = draw("positive", "float64"), rng.standard_normal((7, DIM))
+    before = np.zeros((7, 32))
+    for out in (np.zeros((7, 31)), np.zeros((1, 7, 32)), np.zeros((7, 32), np.float32)):
+        found = f"got {out.dtype} of shape {out.shape}".replace("(", r"\(").replace(")", r"\)")
+        with pytest.raises(ValueError, match=rf"out must be float64 of shape \(7, 32\), {found}"):
+            phi(x, out=out)
+    with pytest.raises(ValueError, match=r"out must be float64 of shape \(2, 7, 32\)"):
+        draw("positive", "float64", (2,))(x, out=before)
+    with pytest.raises(ValueError, match="dimension 3, but"):
+        phi(x[:, :3], out=before)
+    before.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        phi(x, out=before)
+    assert not before.any()
+    inputs = xp.asarray(x)
+    if not isinstance(inputs, np.ndarray):
+        with pytest.raises(TypeError, match=r"out is for NumPy arrays only, got x of .*; write out\[...\] = phi\(x\)"):
+            phi.to(inputs)(inputs, out=xp.zeros((7, 32), dtype=inputs.dtype))
+
+
+@pytest.mark.parametrize("name", ["positive", "pairs", "phase"])
+def test_out_takes_no_new_memory(name):
+    """One block beside it, 4 MiB of scratch at the most."""
+    x = np.zeros((2**14, DIM), np.float32)
+    phi = CASES[name].draw(DIM, 512, rng=0, like=x)
+    out = phi(x, num_threads=1)
+    tracemalloc.start()
+    try:
+        phi(x, num_threads=1, out=out)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 2**22
+
+
 # where it is taken ----------------------------------------------------------------------------------------------------
 
 

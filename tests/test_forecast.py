@@ -9,7 +9,7 @@ import pytest
 
 import randfeat as rf
 from experiments.heads import head_names, load_head
-from randfeat.selection.forecast import ACCURATE, MEASURED, POOR
+from randfeat.selection.forecast import MEASURED, POOR, USEFUL
 
 Q, K, V = np.random.default_rng(0).standard_normal((3, 30, 6))
 INDEPENDENT = rf.PositiveFeatures(coupling="independent")
@@ -57,9 +57,9 @@ def test_right_on_stored_heads(name):
     options["scale"] = 0.15 / size  # |x| |y| = 0.15
     forecast = rf.predict_attention_error(INDEPENDENT, *inputs, 1024, num_queries=NUM_QUERIES, **options)
     errors = fresh_errors(INDEPENDENT, *inputs, 1024, **options)
-    assert forecast.verdict in (ACCURATE, POOR)
+    assert forecast.verdict in (USEFUL, POOR)
     assert 0.8 < forecast / np.sqrt(np.mean(errors**2)) < 1.25
-    assert (np.median(errors) <= forecast.average_error) == (forecast.verdict == ACCURATE)
+    assert (np.median(errors) <= forecast.average_error) == (forecast.verdict == USEFUL)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_never_above_the_range_of_the_values(factor, options):
 def test_computes_like_the_array_of_errors():
     heads = rf.predict_attention_error(INDEPENDENT, np.stack([Q / 4, 16 * Q]), K / 4, V, 256)
     errors = heads.error
-    assert list(heads.verdict) == [ACCURATE, MEASURED]
+    assert list(heads.verdict) == [USEFUL, MEASURED]
     assert list(heads.is_measured) == [False, True]
     assert type(errors) is np.ndarray
     for mine, plain in (
@@ -149,7 +149,7 @@ def test_computes_like_the_array_of_errors():
     single = rf.predict_attention_error(INDEPENDENT, Q / 4, K / 4, V, 256)
     assert single == float(single)
     assert float(single) == pytest.approx(float(heads[0]), rel=1e-12, abs=0)
-    assert single.verdict == "accurate"
+    assert single.verdict == "useful"
     assert (len(heads), heads.shape, single.shape) == (2, (2,), ())
     assert f"{single:.3f}" == f"{float(single):.3f}"
     assert [str(one) for one in heads] == str(heads).splitlines() == f"{heads}".splitlines()
@@ -187,8 +187,8 @@ def test_the_verdict_on_dependent_rows_is_that_of_a_pilot_where_it_matters():
         forecast = rf.predict_attention_error(estimator, query, key, V, 12)
         errors = fresh_errors(estimator, query, key, V, 12)
         verdicts[coupling] = forecast.verdict
-        assert (np.median(errors) <= forecast.average_error) == (forecast.verdict == ACCURATE), coupling
-    assert verdicts == {"independent": POOR, "orthogonal": ACCURATE}
+        assert (np.median(errors) <= forecast.average_error) == (forecast.verdict == USEFUL), coupling
+    assert verdicts == {"independent": POOR, "orthogonal": USEFUL}
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_pilots_of_estimates_that_underflow():
     for is_causal in (False, True):
         ranking = rf.recommend(query, key, V, estimators=[rf.PositiveFeatures()], num_features=64, is_causal=is_causal)
         assert np.all(ranking[0].errors <= ranking.largest_error)
-        assert ranking.verdict == ("accurate" if ranking[0].error < ranking.average_error else "poor")
+        assert ranking.verdict == ("useful" if ranking[0].error < ranking.average_error else "poor")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_one_query_whose_denominator_varies_is_enough(wild):
     query = Q / 10
     query[wild] *= 60
     calm, whole = (rf.predict_attention_error(INDEPENDENT, q, K / 4, V, 256) for q in (Q / 10, query))
-    assert calm.verdict in (ACCURATE, POOR)
+    assert calm.verdict in (USEFUL, POOR)
     assert whole.verdict == MEASURED
 
 
@@ -285,7 +285,7 @@ def test_outputs_of_zero_and_queries_without_keys():
     """No error is 0 of any size; a query without keys has the output zero, without an error."""
     assert rf.predict_attention_error(INDEPENDENT, Q, K, 0 * V, 64) == 0
     nothing = rf.predict_attention_error(INDEPENDENT, Q, K, V, 64, key_mask=np.zeros(30, bool))
-    assert (float(nothing), nothing.verdict) == (0.0, ACCURATE)
+    assert (float(nothing), nothing.verdict) == (0.0, USEFUL)
     first = np.arange(30) >= 2  # under causality the first two queries see nothing
     late = rf.predict_attention_error(INDEPENDENT, Q / 4, K / 4, V, 64, key_mask=first, is_causal=True)
     rest = rf.predict_attention_error(INDEPENDENT, Q[2:] / 4, K[2:] / 4, V[2:], 64, is_causal=True, num_queries=30)

@@ -97,8 +97,8 @@ def test_the_verdict_is_that_of_the_best(sharp):
     both = rf.recommend(*sharp, estimators=[bad, good], **options)
     assert both[0].error < both.average_error < both[1].error
     assert both.average_error < both.largest_error
-    assert both.verdict == "accurate"
-    assert "accurate: 1 of 2 estimators are better than the average of the values; positive features err" in str(both)
+    assert both.verdict == "useful"
+    assert "useful: 1 of 2 estimators are better than the average of the values; positive features err" in str(both)
     alone = rf.recommend(*sharp, estimators=bad, **options)
     assert alone.verdict == "poor"
     assert "poor: 0 of 1 estimators" in str(alone)

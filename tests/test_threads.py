@@ -1,6 +1,8 @@
 """Threads of the NumPy paths: the cores they use, and the limit of BLAS that ends with every call."""
 
 import os
+import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -9,19 +11,25 @@ import time
 
 import pytest
 
+VARIABLES = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+
 needs_masks = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="needs two cores, and a system that binds threads to cores",
 )
 
 
+def without_limits():
+    """The environment without numbers of threads, and without words about cores."""
+    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RANDFEAT_NUM_THREADS", *VARIABLES)
+    return {name: value for name, value in os.environ.items() if name not in limits}
+
+
 def run(script, **environment):
     """What a script prints in a process of its own."""
-    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RANDFEAT_NUM_THREADS", "OMP_PROC_BIND")
-    clean = {name: value for name, value in os.environ.items() if name not in limits}
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env=clean | environment,
+        env=without_limits() | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -30,27 +38,63 @@ def run(script, **environment):
     return result.stdout.split()
 
 
+PINNED = """
+    import os, threading
+    before = os.sched_getaffinity(0)
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    os.sched_setaffinity(0, {max(before)})
+    from randfeat._numpy.threads import resolve_num_threads, run_tasks
+    masks = {}
+    both = threading.Barrier(2)
+    def task(scratch):
+        masks[threading.get_ident()] = os.sched_getaffinity(0)
+        both.wait()
+    print(resolve_num_threads(None))
+    run_tasks([task] * 2, list, 2)
+    own = masks.pop(threading.get_ident())
+    print(len(own), *map(len, masks.values()), len(os.sched_getaffinity(0)))
+    stop.set()
+"""
+"""The number of threads, and on how many cores are the calling thread, the helper, and the calling thread after it."""
+
+
 @needs_masks
-def test_a_pinned_main_thread_leaves_the_other_cores_to_the_workers():
-    script = """
-        import os, threading
-        before = os.sched_getaffinity(0)
-        stop = threading.Event()
-        other = threading.Thread(target=stop.wait)
-        other.start()
-        os.sched_setaffinity(0, {max(before)})
-        from randfeat._numpy.threads import resolve_num_threads, run_tasks
-        masks = {}
-        both = threading.Barrier(2)
-        def task(scratch):
-            masks[threading.get_ident()] = os.sched_getaffinity(0)
-            both.wait()
-        print(resolve_num_threads(None) == len(before))
-        run_tasks([task] * 2, list, 2)
-        print(masks.pop(threading.get_ident()) == {max(before)}, list(masks.values()) == [before])
-        stop.set()
-    """
-    assert run(script) == ["True"] * 3
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_main_thread_that_openmp_binds_leaves_the_other_cores_to_the_helpers(variable):
+    every = str(len(os.sched_getaffinity(0)))
+    assert run(PINNED, **{variable: "true" if variable == "OMP_PROC_BIND" else "0-1"}) == [every, "1", every, "1"]
+
+
+@needs_masks
+@pytest.mark.parametrize(
+    "environment", [{}, {"OMP_PROC_BIND": "FALSE"}, {"KMP_AFFINITY": "verbose,none"}, {"OMP_PLACES": ""}], ids=repr
+)
+def test_a_thread_that_the_program_binds_stays_on_its_core(environment):
+    assert run(PINNED, **environment) == ["1", "1", "1", "1"]
+
+
+def test_systems_without_masks_have_all_cores(monkeypatch):
+    """macOS and Windows have no function that tells or sets the mask of a thread, and no /proc."""
+    from randfeat._numpy import cores, threads
+
+    monkeypatch.setenv("OMP_PROC_BIND", "true")
+    monkeypatch.delenv("RANDFEAT_NUM_THREADS", raising=False)
+    for name in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert cores.usable_cores() == set()
+    assert threads.resolve_num_threads(None) == 3
+    done = []
+    threads.run_tasks([lambda _: done.append(1)] * 5, list, 2)
+    assert len(done) == 5
+
+    def missing(_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "listdir", missing)
+    assert cores.thread_ids() == []
 
 
 @needs_masks
@@ -61,8 +105,8 @@ def test_openmp_may_bind_the_main_thread(libraries):
         import os
         before = os.sched_getaffinity(0)
         import {libraries}
-        from randfeat._numpy.cores import process_cores
-        print(process_cores() == before)
+        from randfeat._numpy.cores import usable_cores
+        print(usable_cores() == before)
     """
     assert run(script, OMP_PROC_BIND="true") == ["True"]
 
@@ -132,6 +176,65 @@ def test_blas_has_its_threads_again_after_many_interrupts():
         print(interrupted > 60)
     """
     assert run(script) == ["True"]
+
+
+CALLS = """
+    import select, signal, sys, threading, time
+    import numpy as np, randfeat as rf
+    from threadpoolctl import ThreadpoolController
+    blas = ThreadpoolController().select(user_api="blas").lib_controllers
+    for library in blas:
+        library.set_num_threads(2)
+    inside = False
+    def interrupt(*_):
+        if inside:
+            raise KeyboardInterrupt
+    signal.signal(signal.SIGINT, interrupt)
+    q, k, v = np.random.default_rng(0).standard_normal((3, 4, 4096, 16), dtype=np.float32)
+    phi = rf.PositiveFeatures().draw(dim=16, num_features=64, rng=0, like=q)
+    def call():
+        global inside
+        inside = True
+        out = rf.linear_attention(q, k, v, phi, is_causal=True, num_threads=3)
+        inside = False
+        return out
+    expected = call()
+    interrupted = 0
+    for trial in range(40):
+        print("ready", flush=True)
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            try:
+                call()
+            except KeyboardInterrupt:
+                inside = False
+                interrupted += 1
+        sys.stdin.readline()
+        assert [library.num_threads for library in blas] == [2] * len(blas), trial
+        end = time.monotonic() + 30
+        while threading.active_count() > 1 and time.monotonic() < end:
+            time.sleep(0.001)
+        assert threading.active_count() == 1, trial
+    print(interrupted, np.array_equal(call(), expected))
+"""
+
+
+def test_interrupts_from_outside_leave_nothing_behind():
+    """Three SIGINT at random moments of calls of attention, 40 times: BLAS is as it was, and no thread is left."""
+    rng = random.Random(0)
+    script = [sys.executable, "-c", textwrap.dedent(CALLS)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(script, env=without_limits(), text=True, **pipes) as process:
+        line = process.stdout.readline()
+        while line.strip() == "ready":
+            for _ in range(3):
+                time.sleep(rng.choice([1e-4, 1e-3, 2e-2]) * rng.random())
+                process.send_signal(signal.SIGINT)
+            process.stdin.write("next\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        interrupted, same = line.split() or (0, process.stderr.read())
+    assert same == "True", same
+    assert int(interrupted) > 40
 
 
 @pytest.mark.parametrize("interrupts", [1, 2, 3])

@@ -5,6 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._hints import short
+
+LARGEST = 2**31 - 1
+"""The largest count: no memory holds as many rows of anything."""
+
 
 def as_generator(rng: Any) -> np.random.Generator:
     """`rng` as a NumPy Generator (SPEC 7)."""
@@ -12,8 +17,8 @@ def as_generator(rng: Any) -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"rng must be None, a non-negative int, or a NumPy SeedSequence, BitGenerator or Generator, got {rng!r}; "
-            "features are drawn by NumPy on the host, so the seeds of other libraries do not apply."
+            "rng must be None, a non-negative int, or a NumPy SeedSequence, BitGenerator or Generator, got "
+            f"{short(rng)}; features are drawn by NumPy on the host, so the seeds of other libraries do not apply."
         ) from error
 
 
@@ -22,16 +27,18 @@ def as_count(value: Any, name: str) -> int:
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a positive integer, got {value!r}.") from None
+        raise TypeError(f"{name} must be a positive integer, got {short(value)}.") from None
     if count < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+        raise ValueError(f"{name} must be a positive integer, got {short(value)}.")
+    if count > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}, got {short(value)}.")
     return count
 
 
 def as_bool(value: Any, name: str) -> bool:
     """True or False, of Python or of NumPy, or an error that names it."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}.")
+        raise TypeError(f"{name} must be True or False, got {short(value)}.")
     return bool(value)
 
 
@@ -40,7 +47,7 @@ def as_shape(value: Any, name: str) -> tuple[int, ...]:
     try:
         sizes = tuple(value)
     except TypeError:
-        raise TypeError(f"{name} must be a tuple of sizes, such as (8,), got {value!r}.") from None
+        raise TypeError(f"{name} must be a tuple of sizes, such as (8,), got {short(value)}.") from None
     return tuple(as_count(size, name) for size in sizes)
 
 

@@ -9,7 +9,7 @@ from randfeat._hints.installing import how_to_install, needs
 from randfeat._hints.keywords import Hinted, hinted, keyword_hint, translated
 from randfeat._hints.names import attribute_error, lazy_modules
 from randfeat._hints.similar import choice_hint
-from randfeat._hints.things import described, shown
+from randfeat._hints.things import described, short, shown
 
 __all__ = [
     "Hinted",
@@ -21,6 +21,7 @@ __all__ = [
     "keyword_hint",
     "lazy_modules",
     "needs",
+    "short",
     "shown",
     "translated",
     "warn_caller",

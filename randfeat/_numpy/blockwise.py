@@ -29,25 +29,28 @@ def blockwise_features(
     num_features: int,
     unit: Callable[[np.ndarray], np.ndarray],
     num_threads: int | None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """φ(x), (..., n, d) -> (..., n, num_features), equal to the generic computation up to rounding.
 
     x : float32 or float64, in the units of the user; `unit` converts rows to kernel units.
     forms : one for each entry of `batch_shape`, for single maps, in the dtype of x.
+    out : an array to write to, which does not share memory with x; a new one by default.
 
     Each block takes one matrix product and the elementary functions. All other work is done on the smaller inputs:
     terms added to exponents or angles become one more coordinate. Blocks do not depend on the number of threads, so
     neither do the features, to the last bit. Memory beside the output: about 4 MiB for each thread.
     """
     lead = np.broadcast_shapes(x.shape[:-2], batch_shape)
-    features = np.empty((*lead, x.shape[-2], num_features), x.dtype)
+    features = np.empty((*lead, x.shape[-2], num_features), x.dtype) if out is None else np.asarray(out)
     fills = [fill_of(form) for form in forms]
     if batch_shape:
         inputs = np.broadcast_to(x, (*lead, *x.shape[-2:]))
         numbers = np.broadcast_to(np.arange(len(fills)).reshape(batch_shape), lead)
         maps = [(inputs[index], features[index], fills[numbers[index]]) for index in np.ndindex(lead)]
     else:  # one map for all rows
-        maps = [(x.reshape(-1, x.shape[-1]), features.reshape(-1, num_features), fills[0])]
+        rows = features.reshape(-1, num_features)
+        maps = [(x.reshape(-1, x.shape[-1]), rows, fills[0])]
     tasks = [
         partial(block_task, source[rows], target[rows], fill, unit)
         for source, target, fill in maps
@@ -55,6 +58,8 @@ def blockwise_features(
     ]
     threads = resolve_num_threads(num_threads) if features.size * x.shape[-1] > FEW else 1
     run_tasks(tasks, partial(Scratch, x.dtype), threads)
+    if not batch_shape and not np.may_share_memory(rows, features):  # the rows of `out` were no view
+        features[...] = rows.reshape(features.shape)
     return features
 
 
@@ -103,7 +108,7 @@ class FourierBlock:
 
     form: FourierForm
     amplitudes: np.ndarray
-    """(m,)"""
+    """(m,), or (1,) if all are equal: products with one number are faster."""
     rows: np.ndarray
     """(m, d + 1), or (m, d) for pairs."""
 
@@ -111,7 +116,10 @@ class FourierBlock:
     def of(cls, form: FourierForm) -> "FourierBlock":
         """The writer for `form`, with one more coordinate for the phases."""
         rows = form.rows if form.phases is None else np.concatenate([form.rows, form.phases.T], axis=1)
-        return cls(form, form.amplitudes[0], rows * rows.dtype.type(angle_unit(rows.dtype)))
+        amplitudes = form.amplitudes[0]
+        if np.all(amplitudes == amplitudes[0]):
+            amplitudes = amplitudes[:1]
+        return cls(form, amplitudes, rows * rows.dtype.type(angle_unit(rows.dtype)))
 
     def __call__(self, x: np.ndarray, features: np.ndarray, scratch: Scratch) -> None:
         length, num_rows = len(x), len(self.rows)
@@ -126,7 +134,8 @@ class FourierBlock:
             if self.form.phases is None:
                 waves.append(features[:, num_rows + part.start : num_rows + part.stop])
             spare = memory(scratch, "spare", length, part)
-            fill_waves(angles, self.amplitudes[part], waves[0], waves[1] if len(waves) == 2 else None, spare)
+            amplitudes = self.amplitudes if len(self.amplitudes) == 1 else self.amplitudes[part]
+            fill_waves(angles, amplitudes, waves[0], waves[1] if len(waves) == 2 else None, spare)
             if not np.all(factors == 1):  # all are 1 for kernels that depend on x - y
                 for wave in waves:
                     wave *= factors

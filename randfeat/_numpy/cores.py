@@ -1,4 +1,4 @@
-"""Cores that this process may use, whatever core the calling thread is bound to."""
+"""Cores that the threads of a call may use, also where OpenMP has bound the calling thread to one of them."""
 
 import contextlib
 import ctypes
@@ -7,24 +7,35 @@ import os
 import sys
 from typing import Any
 
+VARIABLES = "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"
+"""Variables of the environment by which OpenMP binds threads to cores."""
+UNBOUND = {"false", "none", "disabled"}
+"""Words in the values of these variables with which it does not."""
 
-def process_cores() -> set[int]:
-    """Numbers of the cores that some thread of this process may use; empty where the system does not tell.
 
-    If OMP_PROC_BIND asks for it, OpenMP binds threads to cores, first of all the main thread, when its library is
-    loaded. The mask of that thread then says one core. Other threads, and the places of OpenMP, keep what there was.
+def usable_cores() -> set[int]:
+    """Numbers of the cores that the calling thread may use; empty where the system does not tell.
+
+    If a variable such as OMP_PROC_BIND asks for it, OpenMP binds threads to cores, first of all the main thread, when
+    its library is loaded. The mask of that thread then says one core. Other threads, and the places of OpenMP, keep
+    what there was, so all of them are asked. Without such a variable, a thread that is bound to cores was bound by the
+    program, and stays on them.
     """
     if not hasattr(os, "sched_getaffinity"):
         return set()
     cores = set(os.sched_getaffinity(0))
-    if len(cores) == os.cpu_count():
+    if len(cores) == os.cpu_count() or not openmp_binds():
         return cores
     for thread in thread_ids():
         with contextlib.suppress(OSError):  # it has ended
             cores |= os.sched_getaffinity(thread)
-    if os.environ.get("OMP_PROC_BIND", "").lower() in ("", "false"):
-        return cores
     return cores | openmp_cores(len(sys.modules))
+
+
+def openmp_binds() -> bool:
+    """Whether a variable of the environment asks OpenMP to bind threads to cores."""
+    values = (os.environ.get(name, "").strip().lower() for name in VARIABLES)
+    return any(value and UNBOUND.isdisjoint(value.split(",")) for value in values)
 
 
 def thread_ids() -> list[int]:

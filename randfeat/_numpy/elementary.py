@@ -32,7 +32,7 @@ def angle_unit(dtype: Any) -> float:
 def fill_waves(
     angles: np.ndarray, amplitudes: np.ndarray, cosines: np.ndarray, sines: np.ndarray | None, spare: np.ndarray
 ) -> None:
-    """Write `a cos(u)`, and `a sin(u)` unless `sines` is None, for angles u in `angle_unit`; a (m,), u (n, m).
+    """Write `a cos(u)`, and `a sin(u)` unless `sines` is None, for angles u in `angle_unit`; a (m,) or (1,), u (n, m).
 
     Overwrites `angles` and `spare` (n, m). NumPy vectorizes the tangent of float64 but not sine and cosine. With t =
     tan(u/2) and r = 2a/(1 + t²) they are t r and r - a, to 2 eps a for every finite u.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import numpy as np
 
 from randfeat._array import as_count
-from randfeat._numpy.cores import process_cores, use_cores
+from randfeat._numpy.cores import usable_cores, use_cores
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -37,13 +37,13 @@ class Scratch:
 
 
 def resolve_num_threads(num_threads: Any) -> int:
-    """`num_threads` if given, else RANDFEAT_NUM_THREADS if set, else the number of cores this process may use."""
+    """`num_threads` if given, else RANDFEAT_NUM_THREADS if set, else the number of cores that this thread may use."""
     source = "num_threads"
     if num_threads is None:
         source = "the environment variable RANDFEAT_NUM_THREADS"
         num_threads = os.environ.get("RANDFEAT_NUM_THREADS", "").strip()
         if not num_threads:
-            return len(process_cores()) or os.cpu_count() or 1
+            return len(usable_cores()) or os.cpu_count() or 1
         num_threads = int(num_threads) if num_threads.isdecimal() else num_threads
     return as_count(num_threads, source)
 
@@ -100,10 +100,13 @@ class Workers(Generic[Memory]):
                 raise
 
         own_scratch, *helper_scratch = self._scratch(max(1, min(self.num_threads, len(tasks))))
-        futures = [self._helpers().submit(work, scratch) for scratch in helper_scratch]
+        futures = []
         try:
+            for scratch in helper_scratch:
+                futures.append(self._helpers().submit(work, scratch))
             work(own_scratch)
         finally:
+            remaining = iter(())  # after an interrupt; otherwise none is left
             for future in futures:
                 future.exception()  # waits
         for future in futures:
@@ -119,7 +122,7 @@ class Workers(Generic[Memory]):
         from concurrent.futures import ThreadPoolExecutor  # not needed by those who only import
 
         if self.pool is None:
-            self.pool = ThreadPoolExecutor(self.num_threads - 1, initializer=use_cores, initargs=(process_cores(),))
+            self.pool = ThreadPoolExecutor(self.num_threads - 1, initializer=use_cores, initargs=(usable_cores(),))
         return self.pool
 
 

@@ -22,6 +22,7 @@ from randfeat._array import (
     namespace,
     repeats_to,
 )
+from randfeat._hints import short
 from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
 from randfeat.kernels.softmax import resolve_scale
@@ -72,7 +73,7 @@ class Inputs:
         query, key, value = as_floating(query, "query"), as_floating(key, "key"), as_floating(value, "value")
         enable_gqa = as_bool(enable_gqa, "enable_gqa")
         if layout not in ("bhld", "blhd"):
-            raise ValueError(f'layout must be "bhld" or "blhd", got {layout!r}.')
+            raise ValueError(f'layout must be "bhld" or "blhd", got {short(layout)}.')
         if layout == "blhd":
             query, key, value = swap_heads(query, "query"), swap_heads(key, "key"), swap_heads(value, "value")
         if isinstance(key_mask, list | tuple | bool | int | float):

@@ -18,6 +18,7 @@ from randfeat._array import (
     own_precision,
     replace_minus_inf,
 )
+from randfeat._hints import short
 from randfeat.attention.partial import PartialOutput, key_weights, query_weights
 from randfeat.features import Features
 from randfeat.maps import FeatureMap
@@ -117,7 +118,7 @@ class AttentionState:
         if is_on_host(factor):
             host = np.asarray(factor, dtype=np.float64)
             if not np.all((host >= 0) & np.isfinite(host)):
-                raise ValueError(f"factor must be finite and not negative, got {factor!r}.")
+                raise ValueError(f"factor must be finite and not negative, got {short(factor)}.")
             return self.scaled(host_to(log_of(host), self.log_max))
         return self.scaled(cast(log_of(factor), self.log_max.dtype))
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_host
+from randfeat._hints import short
 
 
 def not_negative(value: Any, name: str) -> np.ndarray:
@@ -26,7 +27,7 @@ def positive(value: Any, name: str) -> np.ndarray:
 def probability(failure: float) -> float:
     """`failure` as a float; ValueError unless it lies strictly between 0 and 1."""
     if not 0 < failure < 1:
-        raise ValueError(f"failure must be a probability between 0 and 1, got {failure!r}.")
+        raise ValueError(f"failure must be a probability between 0 and 1, got {short(failure)}.")
     return float(failure)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import as_count
+from randfeat._hints import short
 from randfeat.bounds.arguments import positive, probability
 
 Variant = Literal["pairs", "phase"]
@@ -118,7 +119,7 @@ def net_terms(
         n, width, stretch = 2 * dim, 32, np.sqrt(8)
         slope = 2 * root + np.sqrt(2) * STEEPEST_SLOPE if complete else np.sqrt(3) * root
     else:
-        raise ValueError(f"variant must be 'pairs' or 'phase', got {variant!r}.")
+        raise ValueError(f"variant must be 'pairs' or 'phase', got {short(variant)}.")
     return n, error**2 / width, np.log(2) + n * np.log(stretch * diameter), 2 * np.log(2 * slope / error)
 
 

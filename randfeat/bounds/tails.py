@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import as_count
+from randfeat._hints import short
 from randfeat.bounds.arguments import not_negative
 from randfeat.bounds.regularized import log_products
 from randfeat.couplings.base import block_sizes
@@ -158,7 +159,7 @@ def block_factor(size: int, log_q: np.ndarray, dim: int) -> np.ndarray:
 def is_orthogonal(coupling: Coupling) -> bool:
     """True for "orthogonal" and False for "independent"; ValueError for any other name."""
     if coupling not in ("independent", "orthogonal"):
-        raise ValueError(f"coupling must be 'independent' or 'orthogonal', got {coupling!r}.")
+        raise ValueError(f"coupling must be 'independent' or 'orthogonal', got {short(coupling)}.")
     return coupling == "orthogonal"
 
 

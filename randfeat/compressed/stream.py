@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from randfeat._array import Array, cast, device_of, host_to, namespace
+from randfeat._array import Array, as_floating, cast, device_of, host_to, move_to, namespace
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.compressed.compression import Options, merge_rows
 from randfeat.compressed.heads import copied, on_host, stacked
@@ -48,6 +48,12 @@ class CompressedState:
         """The leading dimensions: one cache for each key head."""
         return tuple(self.recent.keys.shape[:-2])
 
+    def to(self, like: Array) -> "CompressedState":
+        """The state in the library, device and computing dtype of `like`; the priorities stay on the host."""
+        like = as_floating(like, "like")
+        parts = {name: getattr(self, name).to(like) for name in ("sinks", "merged", "recent")}
+        return replace(self, **parts, references=move_to(self.references, like))
+
     def __repr__(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         sizes = f"num_keys={self.num_keys}, window={self.window}, num_sinks={self.num_sinks}"
@@ -69,6 +75,10 @@ class Columns:
 
     def __len__(self) -> int:
         return int(self.keys.shape[-2])
+
+    def to(self, like: Array) -> "Columns":
+        """The rows in the library, device and computing dtype of `like`."""
+        return Columns(*(move_to(x, like) for x in self.arrays))
 
     def part(self, start: int | None, stop: int | None) -> "Columns":
         """The rows from `start` to `stop`."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_generator
+from randfeat._hints import short
 from randfeat.couplings.base import Coupling, haar_rows, register_coupling
 from randfeat.couplings.fixed_pairs import FixedPairs
 from randfeat.couplings.laws import PairLaw
@@ -36,7 +37,7 @@ class GaussHermite(Coupling):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.nodes, int) and 2 <= self.nodes <= MOST_NODES):
-            raise ValueError(f"nodes must be an integer from 2 to {MOST_NODES}, got {self.nodes!r}.")
+            raise ValueError(f"nodes must be an integer from 2 to {MOST_NODES}, got {short(self.nodes)}.")
 
     exact_marginals = False
 

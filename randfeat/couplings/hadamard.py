@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import as_generator
+from randfeat._hints import short
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, register_coupling
 from randfeat.couplings.walsh_hadamard import hadamard_matrix, next_power_of_two, walsh_hadamard
 
@@ -37,9 +38,9 @@ class Hadamard(Coupling):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.blocks, int) and self.blocks >= 1):
-            raise ValueError(f"blocks must be a positive integer, got {self.blocks!r}.")
+            raise ValueError(f"blocks must be a positive integer, got {short(self.blocks)}.")
         if self.norms not in ("chi", "constant"):
-            raise ValueError(f"norms must be 'chi' or 'constant', got {self.norms!r}.")
+            raise ValueError(f"norms must be 'chi' or 'constant', got {short(self.norms)}.")
 
     exact_marginals = False
     rotation_invariant = False

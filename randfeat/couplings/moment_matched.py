@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import as_generator
+from randfeat._hints import short
 from randfeat.couplings.base import Coupling, orthonormal_columns, register_coupling
 from randfeat.couplings.laws import PairLaw
 from randfeat.couplings.matched_laws import ScaledGaussianPair, WhitenedPair
@@ -35,7 +36,7 @@ class MomentMatched(Coupling):
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2):
-            raise ValueError(f"order must be 1 or 2, got {self.order!r}.")
+            raise ValueError(f"order must be 1 or 2, got {short(self.order)}.")
 
     exact_marginals = False
 

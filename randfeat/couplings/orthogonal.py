@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import as_generator
+from randfeat._hints import short
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
 from randfeat.couplings.laws import PairLaw, RadialPair, SpherePair
 
@@ -32,7 +33,7 @@ class Orthogonal(Coupling):
 
     def __post_init__(self) -> None:
         if self.norms not in ("chi", "constant"):
-            raise ValueError(f"norms must be 'chi' or 'constant', got {self.norms!r}.")
+            raise ValueError(f"norms must be 'chi' or 'constant', got {short(self.norms)}.")
 
     @property
     def exact_marginals(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_generator
+from randfeat._hints import short
 from randfeat.couplings.base import Coupling, block_sizes, chi_norms, haar_rows, register_coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.couplings.simplex import Simplex, simplex_vertices
@@ -33,7 +34,7 @@ class SimplexPlus(Coupling):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.sweeps, int) and self.sweeps >= 0):
-            raise ValueError(f"sweeps must be an integer, 0 or more, got {self.sweeps!r}.")
+            raise ValueError(f"sweeps must be an integer, 0 or more, got {short(self.sweeps)}.")
 
     def sample(self, num_rows: int, dim: int, *, rng: Any = None, batch_shape: tuple[int, ...] = ()) -> np.ndarray:
         rng = as_generator(rng)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -94,27 +94,53 @@ def balancing_transform(
 ) -> np.ndarray:
     """The symmetric T with `T Σx T = T^{-1} Σy T^{-1}`, or the diagonal one with equal diagonals.
 
-    `T² = Σx^{-1/2} (Σx^{1/2} Σy Σx^{1/2})^{1/2} Σx^{-1/2}`. Each moment gets 1 % of its mean eigenvalue on its
-    diagonal (the identity, if it is zero), which keeps T finite for singular ones.
+    Each moment gets 1 % of its mean eigenvalue on its diagonal (the identity, if it is zero), which keeps T finite for
+    singular ones.
     """
-    dim = query_moment.shape[-1]
-    eye = np.eye(dim)
-    x, y = (
-        moment + np.where(mean > 0, 0.01 * mean, 1.0) * eye
-        for moment in (query_moment, key_moment)
-        for mean in [np.trace(moment, axis1=-2, axis2=-1)[..., None, None] / dim]
-    )
     if kind == "diagonal":
-        diagonals = [np.diagonal(moment, axis1=-2, axis2=-1) for moment in (x, y)]
-        return (diagonals[1] / diagonals[0])[..., None] ** 0.25 * eye
+        x, y = (np.diagonal(with_ridge(moment), axis1=-2, axis2=-1) for moment in (query_moment, key_moment))
+        return (y / x)[..., None] ** 0.25 * np.eye(query_moment.shape[-1])
     if kind != "matrix":
-        raise ValueError(f"kind must be 'matrix' or 'diagonal', got {kind!r}.")
-    root, inverse_root = power(x, 0.5), power(x, -0.5)
-    return power(inverse_root @ power(root @ y @ root, 0.5) @ inverse_root, 0.5)
+        raise ValueError(f"kind must be 'matrix' or 'diagonal', got {short(kind)}.")
+    return Balance.of(query_moment).transform(key_moment)
 
 
-def power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-    """A power of a symmetric positive definite matrix (..., d, d)."""
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """Roots of the second moment Σx of queries, to balance keys of several second moments Σy with them.
+
+    `T² = Σx^{-1/2} (Σx^{1/2} Σy Σx^{1/2})^{1/2} Σx^{-1/2}`.
+    """
+
+    root: np.ndarray
+    inverse_root: np.ndarray
+
+    @classmethod
+    def of(cls, query_moment: np.ndarray) -> "Balance":
+        """`Σx^{1/2}` and `Σx^{-1/2}`, with the ridge of `balancing_transform`."""
+        return cls(*powers(with_ridge(query_moment), 0.5, -0.5))
+
+    def transform(self, key_moment: np.ndarray) -> np.ndarray:
+        """The symmetric T with `T Σx T = T^{-1} Σy T^{-1}`."""
+        return powers(self.inverse_root @ self._mean(key_moment, 0.5) @ self.inverse_root, 0.5)[0]
+
+    def metric(self, key_moment: np.ndarray) -> np.ndarray:
+        """A matrix A with `|Ax| = |Tx|` for all x, without the last root: `T² = AᵀA`."""
+        return self._mean(key_moment, 0.25) @ self.inverse_root
+
+    def _mean(self, key_moment: np.ndarray, exponent: float) -> np.ndarray:
+        return powers(self.root @ with_ridge(key_moment) @ self.root, exponent)[0]
+
+
+def with_ridge(moment: np.ndarray) -> np.ndarray:
+    """The moment (..., d, d) plus 1 % of its mean eigenvalue, or the identity, if it is zero, on the diagonal."""
+    dim = moment.shape[-1]
+    mean = np.trace(moment, axis1=-2, axis2=-1)[..., None, None] / dim
+    return moment + np.where(mean > 0, 0.01 * mean, 1.0) * np.eye(dim)
+
+
+def powers(matrix: np.ndarray, *exponents: float) -> list[np.ndarray]:
+    """Powers of a symmetric positive definite matrix (..., d, d)."""
     eigenvalues, vectors = np.linalg.eigh((matrix + np.swapaxes(matrix, -1, -2)) / 2)
-    floor = np.finfo(np.float64).tiny
-    return (vectors * np.maximum(eigenvalues, floor)[..., None, :] ** exponent) @ np.swapaxes(vectors, -1, -2)
+    eigenvalues = np.maximum(eigenvalues, np.finfo(np.float64).tiny)[..., None, :]
+    return [(vectors * eigenvalues**exponent) @ np.swapaxes(vectors, -1, -2) for exponent in exponents]

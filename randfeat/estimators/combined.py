@@ -9,6 +9,7 @@ import numpy as np
 
 from randfeat import variance
 from randfeat._array import Array, Arrays, Drawn, as_count
+from randfeat._hints import short
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.trigonometric import TrigonometricFeatures
@@ -40,7 +41,7 @@ class CombinedEstimator(UncoupledEstimator):
         parts = check_parts(self.parts, Estimator)
         shares = (1,) * len(parts) if self.shares is None else self.shares
         if not isinstance(shares, tuple | list) or len(shares) != len(parts):
-            raise ValueError(f"shares must be {len(parts)} integers, one for each part, got {shares!r}.")
+            raise ValueError(f"shares must be {len(parts)} integers, one for each part, got {short(shares)}.")
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "shares", tuple(as_count(share, "each share") for share in shares))
         object.__setattr__(self, "kernel", self._combine_kernels(tuple(part.kernel for part in parts)))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
+from randfeat._hints import short
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair
 from randfeat.estimators.positive import PositiveFeatures
@@ -50,7 +51,7 @@ class ControlVariateFeatures(SoftmaxEstimator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.base not in ("positive", "trigonometric"):
-            raise ValueError(f"base must be 'positive' or 'trigonometric', got {self.base!r}.")
+            raise ValueError(f"base must be 'positive' or 'trigonometric', got {short(self.base)}.")
 
     @property
     def features_per_row(self) -> int:

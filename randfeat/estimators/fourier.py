@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
+from randfeat._hints import short
 from randfeat.couplings.base import sampled_rows
 from randfeat.estimators.base import Estimator
 from randfeat.features import Features, FourierForm, one_per_row
@@ -23,7 +24,7 @@ class FourierEstimator(Estimator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variant not in ("pairs", "phase"):
-            raise ValueError(f"variant must be 'pairs' or 'phase', got {self.variant!r}.")
+            raise ValueError(f"variant must be 'pairs' or 'phase', got {short(self.variant)}.")
 
     @property
     def features_per_row(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
+from randfeat._hints import short
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, RadialPair, SpherePair
 from randfeat.couplings.matched_laws import ScaledGaussianPair
@@ -62,9 +63,9 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
         super().__post_init__()
         object.__setattr__(self, "parameter", complex(self.parameter))
         if not (cmath.isfinite(self.parameter) and self.parameter.real < 1 / 8):
-            raise ValueError(f"parameter must be finite with a real part below 1/8, got {self.parameter}.")
+            raise ValueError(f"parameter must be finite with a real part below 1/8, got {short(self.parameter)}.")
         if self.sign not in (1, -1):
-            raise ValueError(f"sign must be 1 or -1, got {self.sign!r}.")
+            raise ValueError(f"sign must be 1 or -1, got {short(self.sign)}.")
 
     @property
     def bounded(self) -> bool:

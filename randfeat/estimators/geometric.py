@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.estimators.counts import CountFeatures, product_scales
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.statistics import or_default
@@ -43,7 +43,7 @@ class GeometricFeatures(CountFeatures):
         super().__post_init__()
         p = frozen_array(self.success_probability, "success_probability")
         if not np.all((p > 0) & (p < 1)):
-            raise ValueError(f"success_probability must be between 0 and 1, got {p}.")
+            raise ValueError(f"success_probability must be between 0 and 1, got {short(p)}.")
         object.__setattr__(self, "success_probability", p)
 
     @property

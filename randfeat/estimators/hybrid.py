@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.couplings import Coupling, Independent
 from randfeat.estimators.centered import CenteredFeatures
 from randfeat.estimators.hyperbolic import HyperbolicFeatures
@@ -59,7 +59,7 @@ class HybridFeatures(MixedEstimator):
         for name, kind in (("bases", SoftmaxEstimator), ("mixers", Mixer)):
             values = getattr(self, name)
             if not isinstance(values, Iterable) or not all(isinstance(value, kind) for value in values):
-                raise TypeError(f"{name} must be a tuple of {kind.__name__}s, got {values!r}.")
+                raise TypeError(f"{name} must be a tuple of {kind.__name__}s, got {short(values)}.")
             object.__setattr__(self, name, tuple(values))
         if len(self.bases) != len(self.mixers) + 1:
             raise ValueError(f"p mixers weigh p + 1 bases, got {len(self.mixers)} mixers and {len(self.bases)} bases.")

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Drawn, as_count, as_generator
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import NoClosedForm, PairLaw
@@ -119,7 +119,7 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
         kernel, coupling = or_default(kernel, coupling)
         x, y = unit_pair(query, key, kernel=kernel, scale=scale)
         if pooling not in ("chunks", "k-means"):
-            raise ValueError(f"pooling must be 'chunks' or 'k-means', got {pooling!r}.")
+            raise ValueError(f"pooling must be 'chunks' or 'k-means', got {short(pooling)}.")
         shortest = min(x.shape[-2], y.shape[-2]) if pooling == "chunks" else x.shape[-2]
         num_components = min(as_count(num_components, "num_components"), shortest)
         lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
+from randfeat._hints import short
 from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.projection_products import fourth_moments, random_signs
 from randfeat.estimators.uncoupled import UncoupledEstimator
@@ -61,11 +62,11 @@ class MaclaurinFeatures(UncoupledEstimator):
                 f"{self.kernel!r}."
             )
         if self.degree_law not in ("series", "geometric"):
-            raise ValueError(f"degree_law must be 'series' or 'geometric', got {self.degree_law!r}.")
+            raise ValueError(f"degree_law must be 'series' or 'geometric', got {short(self.degree_law)}.")
         default = 1.0 if self.degree_law == "series" else 0.5
         object.__setattr__(self, "rate", default if self.rate is None else check_positive("rate", self.rate))
         if self.degree_law == "geometric" and self._rate >= 1:
-            raise ValueError(f"rate must be below 1 for the geometric law, got {self.rate!r}.")
+            raise ValueError(f"rate must be below 1 for the geometric law, got {short(self.rate)}.")
 
     @property
     def _rate(self) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn, as_bool
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import PairLaw
@@ -59,7 +59,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         object.__setattr__(self, "antithetic", as_bool(self.antithetic, "antithetic"))
         exponent = frozen_array(self.exponent, "exponent")
         if not np.all(exponent < 1 / 8):
-            raise ValueError(f"exponent must be below 1/8 for the second moment to exist, got {exponent}.")
+            raise ValueError(f"exponent must be below 1/8 for the second moment to exist, got {short(exponent)}.")
         object.__setattr__(self, "exponent", exponent)
 
     @property

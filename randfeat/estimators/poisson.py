@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.estimators.counts import CountFeatures, product_scales
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.statistics import or_default
@@ -41,7 +41,7 @@ class PoissonFeatures(CountFeatures):
         super().__post_init__()
         rate = frozen_array(self.rate, "rate")
         if not np.all(rate > 0):
-            raise ValueError(f"rate must be positive, got {rate}.")
+            raise ValueError(f"rate must be positive, got {short(rate)}.")
         object.__setattr__(self, "rate", rate)
 
     @property

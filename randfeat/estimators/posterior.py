@@ -1,13 +1,14 @@
 """Posterior features."""
 
-import functools
 import math
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 
 from randfeat._array import Drawn
+from randfeat._hints import short
+from randfeat.couplings import Coupling
 from randfeat.couplings.laws import NoClosedForm, PairLaw
 from randfeat.estimators.exponential import ExponentialEstimator
 from randfeat.estimators.parametric import Parametric, frozen_array, real_array
@@ -90,10 +91,10 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
         if not (np.all(np.isfinite(masses.max(axis=-1))) and np.all(np.isfinite(biases.max(axis=-1)))):
             raise ValueError("every head needs at least one anchor and one key of finite log_masses and log_biases.")
         if not 0 < self.defensive_share < 1:
-            raise ValueError(f"defensive_share must be between 0 and 1, got {self.defensive_share!r}.")
+            raise ValueError(f"defensive_share must be between 0 and 1, got {short(self.defensive_share)}.")
         exponent = frozen_array(self.defensive_exponent, "defensive_exponent")
         if not np.all(exponent <= 0):
-            raise ValueError(f"defensive_exponent must not be positive, got {exponent}.")
+            raise ValueError(f"defensive_exponent must not be positive, got {short(exponent)}.")
         masses = masses - log_sum_exp(masses)[..., None]
         for array in (masses, biases):
             array.flags.writeable = False
@@ -155,20 +156,15 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
                 (np.asarray(self.defensive_exponent), 0),
             )
         ]
-        return Mixture(*take)
+        return Mixture.of(*take)
 
     def _draw_mixture(
         self, mixture: "Mixture", num_rows: int, rng: np.random.Generator, extra: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Independent draws of rows (*extra, m, d) and log-weights (*extra, m)."""
         wide = self.num_defensive(num_rows)
-        focused = num_rows - wide
-        centers = mixture.sample_centers(focused, rng, extra)
-        noise = [shuffled_rows(self._coupling, n, mixture.dim, rng, extra) for n in (focused, wide)]
-        rows = np.concatenate([centers + noise[0], math.sqrt(mixture.variance) * noise[1]], axis=-2)
-        log_density = math.log(wide) + mixture.log_wide(rows)
-        if focused:
-            log_density = np.logaddexp(math.log(focused) + mixture.log_focused(rows), log_density)
+        rows = mixture.rows(mixture.sample(self._coupling, num_rows - wide, wide, rng, extra))
+        log_density = mixture.log_density(rows, log_sum_exp(mixture.key_exponents(rows)), wide)
         return rows, -log_density / 2
 
     def relative_row_mean(self, x: np.ndarray, y: np.ndarray, law: PairLaw) -> np.ndarray:
@@ -182,14 +178,49 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
 
 
 @dataclass(frozen=True, eq=False)
+class Sample:
+    """The random numbers of the rows of a map, for anchors of every scale.
+
+    Pairs of an anchor and a key (..., n) with noise (..., n, d), and noise (..., n0, d) of the wide Gaussian.
+    """
+
+    anchor: np.ndarray
+    key: np.ndarray
+    noise: np.ndarray
+    wide_noise: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Mixture:
-    """The proposal of one map: the posterior mixture and the wide Gaussian, both relative to N(0, I)."""
+    """The proposal of one map: the posterior mixture and the wide Gaussian, both relative to N(0, I).
+
+    logits : `c·y_j + b_j`, (C, S). log_normalizers : `log Z_c`, (C,). Neither depends on the scale of the anchors.
+    """
 
     anchors: np.ndarray
     log_masses: np.ndarray
     keys: np.ndarray
     log_biases: np.ndarray
-    exponent: np.ndarray
+    exponent: float
+    logits: np.ndarray
+    log_normalizers: np.ndarray
+
+    @classmethod
+    def of(
+        cls, anchors: np.ndarray, log_masses: np.ndarray, keys: np.ndarray, log_biases: np.ndarray, exponent: Any
+    ) -> "Mixture":
+        """The proposal for one set of parameters of `PosteriorFeatures`."""
+        logits = anchors @ keys.T + log_biases
+        return cls(anchors, log_masses, keys, log_biases, float(exponent), logits, log_sum_exp(logits))
+
+    def scaled(self, s: float, exponent: float) -> "Mixture":
+        """Anchors times s, keys over s, and another exponent of the wide Gaussian."""
+        return replace(self, anchors=s * self.anchors, keys=self.keys / s, exponent=exponent)
+
+    def astype(self, dtype: Any) -> "Mixture":
+        """This proposal in another dtype."""
+        parts = vars(self)
+        return Mixture(**{name: part.astype(dtype) if np.ndim(part) else part for name, part in parts.items()})
 
     @property
     def dim(self) -> int:
@@ -199,29 +230,37 @@ class Mixture:
     @property
     def variance(self) -> float:
         """1-4a, the variance of the wide Gaussian."""
-        return 1 - 4 * float(self.exponent)
+        return 1 - 4 * self.exponent
 
-    @functools.cached_property
-    def logits(self) -> np.ndarray:
-        """`c·y_j + b_j`, (C, S)."""
-        return self.anchors @ self.keys.T + self.log_biases
-
-    @functools.cached_property
-    def log_normalizers(self) -> np.ndarray:
-        """`log Z_c`, (C,)."""
-        return log_sum_exp(self.logits)
-
-    def sample_centers(self, num: int, rng: np.random.Generator, extra: tuple[int, ...]) -> np.ndarray:
-        """Means c + y_j, (*extra, num, d), for pairs (c, j) drawn with probability α_c π_j(c)."""
+    def sample(
+        self, coupling: Coupling, focused: int, wide: int, rng: np.random.Generator, extra: tuple[int, ...] = ()
+    ) -> Sample:
+        """`focused` pairs (c, j), drawn with probability α_c π_j(c), and coupled noise."""
         joint = np.exp(self.log_masses[:, None] + self.logits - self.log_normalizers[:, None])
-        anchor, key = np.divmod(systematic(joint.ravel(), num, rng, extra), len(self.keys))
-        return self.anchors[anchor] + self.keys[key]
+        anchor, key = np.divmod(systematic(joint.ravel(), focused, rng, extra), len(self.keys))
+        noise = [shuffled_rows(coupling, num, self.dim, rng, extra) for num in (focused, wide)]
+        return Sample(anchor, key, *noise)
 
-    def log_focused(self, rows: np.ndarray) -> np.ndarray:
-        """`log p̄(w)/N(w; 0, I)`: the two factors."""
-        anchor_terms = self.log_masses - self.log_normalizers - np.sum(self.anchors**2, axis=-1) / 2
-        key_terms = self.log_biases - np.sum(self.keys**2, axis=-1) / 2
-        return log_sum_exp(rows @ self.anchors.T + anchor_terms) + log_sum_exp(rows @ self.keys.T + key_terms)
+    def rows(self, sample: Sample) -> np.ndarray:
+        """The rows (..., m, d): those near `c + y_j`, then those of the wide Gaussian."""
+        near = self.anchors[sample.anchor] + self.keys[sample.key] + sample.noise
+        return np.concatenate([near, math.sqrt(self.variance) * sample.wide_noise], axis=-2)
+
+    def key_exponents(self, rows: np.ndarray) -> np.ndarray:
+        """`b_j + w·y_j - |y_j|²/2`, (..., m, S), the logarithms of the features of the keys but for the weights."""
+        return rows @ self.keys.T + (self.log_biases - np.sum(self.keys**2, axis=-1) / 2)
+
+    def log_density(self, rows: np.ndarray, log_key_sum: np.ndarray, wide: int) -> np.ndarray:
+        """`log Σ_i p_i(w)/N(w; 0, I)`, (..., m), over all rows i, of which the last `wide` are of the wide Gaussian.
+
+        log_key_sum : the logarithm of the sum over keys, the second factor of p̄.
+        """
+        result = math.log(wide) + self.log_wide(rows)
+        if (focused := rows.shape[-2] - wide) == 0:
+            return result
+        terms = self.log_masses - self.log_normalizers - np.sum(self.anchors**2, axis=-1) / 2
+        log_focused = log_sum_exp(rows @ self.anchors.T + terms) + log_key_sum
+        return np.logaddexp(math.log(focused) + log_focused, result)
 
     def log_wide(self, rows: np.ndarray) -> np.ndarray:
         """`log N(w; 0, σ²I)/N(w; 0, I) = |w|²/2 (1 - 1/σ²) - d log σ`."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace
+from randfeat._hints import short
 from randfeat.estimators.projection_products import (
     fourth_moments,
     power_increment,
@@ -60,7 +61,7 @@ class ProductSketchFeatures(UncoupledEstimator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.entries not in ("rademacher", "gaussian", "complex"):
-            raise ValueError(f"entries must be 'rademacher', 'gaussian' or 'complex', got {self.entries!r}.")
+            raise ValueError(f"entries must be 'rademacher', 'gaussian' or 'complex', got {short(self.entries)}.")
 
     @property
     def features_per_row(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_host
+from randfeat._hints import short
 from randfeat.kernels.activations import ACTIVATIONS, Activation
 from randfeat.kernels.arc_cosine import log_norms
 from randfeat.kernels.base import Kernel
@@ -41,7 +42,7 @@ class ActivationKernel(Kernel):
     def __post_init__(self) -> None:
         if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
             names = ", ".join(map(repr, ACTIVATIONS))
-            raise ValueError(f"unknown activation {self.activation!r}; expected one of {names}.")
+            raise ValueError(f"unknown activation {short(self.activation)}; expected one of {names}.")
         object.__setattr__(self, "offset", check_offset(self.offset))
 
     @property
@@ -83,9 +84,9 @@ class ActivationKernel(Kernel):
 def check_offset(offset: Any) -> float:
     """A finite number, at least 0."""
     if isinstance(offset, bool) or not isinstance(offset, numbers.Real):
-        raise TypeError(f"offset must be a number, at least 0, got {offset!r}.")
+        raise TypeError(f"offset must be a number, at least 0, got {short(offset)}.")
     if not 0 <= float(offset) < math.inf:
-        raise ValueError(f"offset must be finite and at least 0, got {offset!r}.")
+        raise ValueError(f"offset must be finite and at least 0, got {short(offset)}.")
     return float(offset)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, as_host, device_of, namespace
+from randfeat._hints import short
 from randfeat.kernels.base import OPERATIONS, Kernel, check_positive
 
 
@@ -208,7 +209,9 @@ class ArdKernel(Kernel):
     def __post_init__(self) -> None:
         check_kernel(self.base)
         if not isinstance(self.length_scales, tuple | list | np.ndarray) or len(self.length_scales) == 0:
-            raise TypeError(f"length_scales must be one positive number per dimension, got {self.length_scales!r}.")
+            raise TypeError(
+                f"length_scales must be one positive number per dimension, got {short(self.length_scales)}."
+            )
         scales = (None if ell is None or ell == math.inf else check_positive("each length_scale", ell)
                   for ell in self.length_scales)  # fmt: skip
         object.__setattr__(self, "length_scales", tuple(scales))
@@ -271,17 +274,17 @@ class ArdKernel(Kernel):
 def check_parts(parts: Any, kind: type) -> tuple[Any, ...]:
     """A tuple of one or more objects of one kind."""
     if not isinstance(parts, tuple | list) or len(parts) == 0:
-        raise TypeError(f"parts must be a tuple of {kind.__name__}s, got {parts!r}.")
+        raise TypeError(f"parts must be a tuple of {kind.__name__}s, got {short(parts)}.")
     for part in parts:
         if not isinstance(part, kind):
-            raise TypeError(f"each part must be of type {kind.__name__}, got {part!r}.")
+            raise TypeError(f"each part must be of type {kind.__name__}, got {short(part)}.")
     return tuple(parts)
 
 
 def check_kernel(base: Any) -> None:
     """A TypeError unless `base` is a kernel."""
     if not isinstance(base, Kernel):
-        raise TypeError(f"base must be a Kernel, got {base!r}.")
+        raise TypeError(f"base must be a Kernel, got {short(base)}.")
 
 
 OPERATIONS |= {"sum": SumKernel.of, "product": ProductKernel.of, "multiple": ScaledKernel}

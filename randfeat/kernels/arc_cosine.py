@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_host, namespace
+from randfeat._hints import short
 from randfeat.kernels.base import Kernel
 from randfeat.kernels.projected_pair import ProjectedPair
 from randfeat.special import horner
@@ -130,7 +131,7 @@ def check_order(order: Any) -> int:
     try:
         value = operator.index(order)
     except TypeError:
-        raise TypeError(f"order must be an integer, 0, 1, 2, ..., got {order!r}.") from None
+        raise TypeError(f"order must be an integer, 0, 1, 2, ..., got {short(order)}.") from None
     if isinstance(order, bool) or value < 0:
-        raise ValueError(f"order must be an integer, 0, 1, 2, ..., got {order!r}.")
+        raise ValueError(f"order must be an integer, 0, 1, 2, ..., got {short(order)}.")
     return value

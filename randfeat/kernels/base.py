@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_floating, as_host, cast, compute_dtype, namespace, own_precision
-from randfeat._hints import Hinted
+from randfeat._hints import Hinted, short
 
 OPERATIONS: dict[str, Callable[..., "Kernel"]] = {}
 """The kernels that `+`, `*` and a factor make, "sum", "product" and "multiple": `algebra.py` names its classes here."""
@@ -144,9 +144,9 @@ class Kernel(Hinted, abc.ABC):
 def check_positive(name: str, value: Any) -> float:
     """A positive finite parameter as a Python float, whose type never decides the dtype of a result."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a positive number, got {value!r}.")
+        raise TypeError(f"{name} must be a positive number, got {short(value)}.")
     if not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}.")
+        raise ValueError(f"{name} must be positive and finite, got {short(value)}.")
     return float(value)
 
 

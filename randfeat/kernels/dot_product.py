@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, as_host, namespace
+from randfeat._hints import short
 from randfeat.kernels.base import Kernel
 from randfeat.kernels.norms import split_norm
 
@@ -34,14 +35,14 @@ class DotProductKernel(Kernel):
         given: tuple[Any, ...] = tuple(self.coefficients)
         for n, value in enumerate(given):
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise TypeError(f"coefficients must be numbers, got {value!r} for degree {n}.")
+                raise TypeError(f"coefficients must be numbers, got {short(value)} for degree {n}.")
             if not 0 <= float(value) < math.inf:
                 raise ValueError(
                     f"coefficients must be finite and not negative (else this is no kernel in every dimension), got "
                     f"{value!r} for degree {n}."
                 )
         if not any(given):
-            raise ValueError(f"coefficients must have a positive one, got {given!r}.")
+            raise ValueError(f"coefficients must have a positive one, got {short(given)}.")
         object.__setattr__(self, "coefficients", tuple(map(float, given)))
 
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_generator, namespace
+from randfeat._hints import short
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, root
 
@@ -85,7 +86,7 @@ class ExponentialPowerKernel(IsotropicKernel):
         super().__post_init__()
         object.__setattr__(self, "power", check_positive("power", self.power))
         if self.power > 2:
-            raise ValueError(f"power must be at most 2 for a positive definite kernel, got {self.power}.")
+            raise ValueError(f"power must be at most 2 for a positive definite kernel, got {short(self.power)}.")
 
     @property
     def smooth(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import Array, as_generator, namespace
+from randfeat._hints import short
 from randfeat.kernels.base import check_positive
 from randfeat.kernels.shift_invariant import IsotropicKernel, root
 
@@ -40,7 +41,7 @@ class MaternKernel(IsotropicKernel):
         object.__setattr__(self, "smoothness", check_positive("smoothness", self.smoothness))
         if not self._half_integer and self.smoothness > MOST_SMOOTH:
             raise ValueError(
-                f"a smoothness above {MOST_SMOOTH:.0f} must be a half-integer, got {self.smoothness}; "
+                f"a smoothness above {MOST_SMOOTH:.0f} must be a half-integer, got {short(self.smoothness)}; "
                 "use the nearest one, or GaussianKernel, the limit."
             )
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._hints import short
+
 
 @dataclass(frozen=True, eq=False)
 class Measured:
@@ -39,7 +41,7 @@ def quantile_interval(
     from scipy.special import bdtrik
 
     if not 0 < probability < 1:
-        raise ValueError(f"probability must be between 0 and 1, got {probability!r}.")
+        raise ValueError(f"probability must be between 0 and 1, got {short(probability)}.")
     ordered, n = np.sort(values, axis=0), len(values)
     low = int(np.clip(np.floor(bdtrik((1 - confidence) / 2, n, probability)), 0, n - 1))
     high = int(np.clip(np.ceil(bdtrik((1 + confidence) / 2, n, probability)), 0, n - 1))

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace, own_precision
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.maps import FeatureMap, check_feature_map
 
 BLOCK_NUMBERS = 2**22  # target size of a block of features, in numbers
@@ -85,12 +85,12 @@ class FeatureMoments:
         num_targets : k. dtype : of the sums, "float32" or "float64"; by default the dtype of the map.
         """
         if isinstance(num_targets, bool) or not isinstance(num_targets, int) or num_targets < 0:
-            raise ValueError(f"num_targets must be an integer, 0 or more, got {num_targets!r}.")
+            raise ValueError(f"num_targets must be an integer, 0 or more, got {short(num_targets)}.")
         check_feature_map(features)
         first = next(iter(features.arrays.values()))
         xp, device = namespace(first), device_of(first)
         if dtype not in (None, "float32", "float64"):
-            raise ValueError(f'dtype must be "float32", "float64" or None, got {dtype!r}.')
+            raise ValueError(f'dtype must be "float32", "float64" or None, got {short(dtype)}.')
         kind = getattr(xp, dtype) if dtype else compute_dtype(xp, first.dtype)
         m, k, batch = features.num_features, num_targets, features.batch_shape
         shapes = {"gram": (*batch, m, m), "centered_cross": (*batch, m, k), "feature_sum": (*batch, m)}

@@ -21,7 +21,7 @@ from randfeat._array import (
     namespace,
     own_precision,
 )
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.maps import FeatureMap, check_feature_map
 
 
@@ -93,7 +93,7 @@ class SampleFunctions:
         if tuple(y.shape) != (x.shape[0],):
             raise ValueError(f"y must have shape ({x.shape[0]},), one number for each row of x, got {tuple(y.shape)}.")
         if not 0 <= noise_variance < math.inf:
-            raise ValueError(f"noise_variance must be a finite number, 0 or more, got {noise_variance!r}.")
+            raise ValueError(f"noise_variance must be a finite number, 0 or more, got {short(noise_variance)}.")
         places, values = as_double(x), as_double(y)
         prior, xp = self._values(places), namespace(places)
         noise = host_to(as_generator(rng).standard_normal(tuple(prior.shape)), prior) * math.sqrt(noise_variance)

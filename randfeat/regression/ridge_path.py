@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._hints import short
+
 STEPS_PER_DECADE = 3  # of the coarse grid of penalties; GCV is a sum of functions that change over decades
 SUBDIVISIONS = 10  # of the coarse steps beside the best penalty
 HEAVIEST = 1e3  # largest penalty over the largest eigenvalue: it leaves at most 0.1 % of the unpenalized weights
@@ -162,5 +164,5 @@ def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, trans
 def check_alpha(alpha: float) -> float:
     """`alpha` as a float; ValueError unless it is finite and not negative."""
     if not 0 <= alpha < math.inf:
-        raise ValueError(f"alpha must be a finite number, 0 or more, got {alpha!r}.")
+        raise ValueError(f"alpha must be a finite number, 0 or more, got {short(alpha)}.")
     return float(alpha)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from randfeat._hints import short
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.couplings.laws import NoClosedForm
@@ -68,7 +69,7 @@ def catalogue(kind: str | None = None) -> list[Entry]:
     """
     kinds = {"estimator": estimator_entries, "coupling": coupling_entries, "kernel": kernel_entries}
     if kind is not None and kind not in kinds:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, kinds))}, got {kind!r}.")
+        raise ValueError(f"kind must be one of {', '.join(map(repr, kinds))}, got {short(kind)}.")
     return [entry for name, entries in kinds.items() if kind in (None, name) for entry in entries()]
 
 

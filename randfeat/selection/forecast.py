@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-ACCURATE, POOR, MEASURED = "accurate", "poor", "no forecast, measured by pilot"
+USEFUL, POOR, MEASURED = "useful", "poor", "no forecast, measured by pilot"
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,9 +18,9 @@ class AttentionForecast(NDArrayOperatorsMixin):
     `forecast[i]` is the forecast of one head. `print` shows one line for each head.
 
     error : relative error of one draw. It never exceeds `largest_error`.
-    verdict : "accurate" if closed forms hold, and the error is at most `average_error`. "poor" if they hold, and the
-        average of the values is better. "no forecast, measured by pilot" if closed forms say nothing here;
-        then `error` is the median over pilot draws, to be compared with `average_error`.
+    verdict : "useful" if closed forms hold, and the error, large or small, is at most `average_error`. "poor" if they
+        hold, and the average of the values is better. "no forecast, measured by pilot" if closed forms say nothing
+        here; then `error` is the median over pilot draws, to be compared with `average_error`.
     average_error : error of the output that needs no features, the plain average of the values that each query sees.
     largest_error : the most that an average of the visible values with any weights >= 0 can err. Outputs of positive
         features are such averages. Infinite for signed features, whose outputs have no bound.

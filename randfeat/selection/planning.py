@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_host
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.couplings.base import resolve_coupling
 from randfeat.estimators.base import Estimator
 from randfeat.kernels.base import check_positive
@@ -38,7 +38,7 @@ def num_features_for(
     """
     check_positive("rel_error", rel_error)
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}.")
+        raise ValueError(f"confidence must be between 0 and 1, got {short(confidence)}.")
     allowed = (1 - confidence) * rel_error**2
     x, y = np.broadcast_arrays(as_host(x, "x"), as_host(y, "y"))
     shape = x.shape[:-1]

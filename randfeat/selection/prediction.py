@@ -15,7 +15,7 @@ from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
 from randfeat.kernels import SoftmaxFamily
 from randfeat.maps import FeatureMap
-from randfeat.selection.forecast import ACCURATE, MEASURED, POOR, AttentionForecast
+from randfeat.selection.forecast import MEASURED, POOR, USEFUL, AttentionForecast
 from randfeat.selection.pilot import Pilot, Sequences
 
 LARGEST_VARIANCE = 0.05
@@ -56,7 +56,7 @@ def predict_attention_error(
     num_draws : the number of pilot maps. The error of a pilot is the median over them.
 
     Returns an `AttentionForecast`: `√(Σ_i E|ô_i - o_i|² / Σ_i |o_i|²)` for each entry of the leading dimensions, with
-    the verdict "accurate", "poor" or "no forecast, measured by pilot". It computes like an array of these errors. No
+    the verdict "useful", "poor" or "no forecast, measured by pilot". It computes like an array of these errors. No
     error is above what an average of the values can err, unless features are signed. 0/0 counts as 0.
 
     Exactness: closed forms take rows as independent. Couplings usually make the error smaller. A coupling that makes
@@ -70,7 +70,7 @@ def predict_attention_error(
     >>> from randfeat import PositiveFeatures
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 64, 8))
     >>> print(predict_attention_error(PositiveFeatures(), q / 4, k / 4, v, 256))
-    error 0.0305: accurate; average of the values 0.0654, at most 12.1
+    error 0.0305: useful; average of the values 0.0654, at most 12.1
     >>> forecast = predict_attention_error(PositiveFeatures(), 3 * q, 3 * k, v, 256)
     >>> print(forecast)
     error 1.15: no forecast, measured by pilot; average of the values 0.975, at most 2.14
@@ -131,13 +131,13 @@ class Expectation:
         """The forecast for one head, given a sample of its queries and its index."""
         average, largest = pilot.average_error(), pilot.largest_error() if self.estimator.positive else np.inf
         leading, variance = self.delta_method(pilot)
-        error, verdict = leading, ACCURATE  # at most largest · √(variance + 1/m), for then all G_jk > 0
+        error, verdict = leading, USEFUL  # at most largest · √(variance + 1/m), for then all G_jk > 0
         if not (variance <= LARGEST_VARIANCE and self.rows_do_no_harm(pilot)):
             error, verdict = self.measured(pilot, head), MEASURED
         elif not error <= average:
             if not isinstance(self.estimator.coupling, Independent):
                 error = self.measured(pilot, head)
-            verdict = ACCURATE if error <= average else POOR
+            verdict = USEFUL if error <= average else POOR
         error = min(error, largest)  # averages of the values can exceed it by rounding
         return AttentionForecast(*map(np.asarray, (error, verdict, average, largest, leading)))
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_bool, as_count, as_generator
-from randfeat._hints import hinted, shown
+from randfeat._hints import hinted, short, shown
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, name_of, resolve_coupling
 from randfeat.estimators import Estimator
 from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
-from randfeat.selection.forecast import ACCURATE, POOR
+from randfeat.selection.forecast import POOR, USEFUL
 from randfeat.selection.heads import pooled_heads
 from randfeat.selection.pilot import Pilot, Sequences
 from randfeat.selection.recipes import RECIPES, Recipe, RecipeInputs, other_kernels
@@ -86,8 +86,8 @@ class Recommendation(Sequence[Candidate]):
 
     @property
     def verdict(self) -> str:
-        """ "accurate" if the best estimator errs less than the plain average of the values, else "poor"."""
-        return ACCURATE if self.candidates[0].error < self.average_error else POOR
+        """ "useful" if the best estimator errs less than the plain average of the values, else "poor"."""
+        return USEFUL if self.candidates[0].error < self.average_error else POOR
 
     def __str__(self) -> str:
         width = max(len(candidate.name) for candidate in self)
@@ -155,7 +155,7 @@ def recommend(
     num_queries, num_draws, rng : the size of the pilot and its seed. The best eight candidates are drawn three times as
         often.
 
-    Returns the ranking. `recommendation.best` is a fitted estimator. `recommendation.verdict` is "accurate" if it is
+    Returns the ranking. `recommendation.best` is a fitted estimator. `recommendation.verdict` is "useful" if it is
     better than the plain average of the values, else "poor". `print(recommendation)` shows the table, and what was not
     tried, with the reason. Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate,
     and the fits.
@@ -260,7 +260,7 @@ def what_is_tried(estimators: Any, couplings: Sequence[Coupling]) -> tuple[list[
         else:
             raise TypeError(
                 f"estimators must be estimators, classes of them, or names: {BUILT_IN!r}, "
-                f"{', '.join(map(repr, RECIPES))}; got {each!r}."
+                f"{', '.join(map(repr, RECIPES))}; got {short(each)}."
             )
     return trials, refused
 

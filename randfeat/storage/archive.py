@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from randfeat._hints import short
+
 LONGEST_HEAD = 4096
 INTEGER = rb"(?:0|[1-9][0-9]{0,17})"
 NPY = re.compile(  # what numpy.save writes before numbers; its reader takes more than that, and warns of some
@@ -94,7 +96,7 @@ def read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ValueError(f"expected a header of bytes, got {text.dtype} {text.shape}.")
     header = json.loads(text.tobytes().decode(), object_pairs_hook=without_repeats, parse_constant=no_constant)
     if not isinstance(header, dict):
-        raise ValueError(f"expected a header of names and values, got {header!r}.")
+        raise ValueError(f"expected a header of names and values, got {short(header)}.")
     return header, arrays
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count, as_floating, as_host, broadcasts_to, dtype_name, move_to
+from randfeat._hints import short
 from randfeat.attention.state import AttentionState
 from randfeat.estimators import Estimator
 from randfeat.features import ExponentialForm, FourierForm
@@ -74,7 +75,7 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
         check_version(header)
         obj = decode(header["object"], arrays)
         if not is_stored(obj):
-            raise TypeError(f"expected a feature map, a law or an attention state, got {obj!r}.")
+            raise TypeError(f"expected a feature map, a law or an attention state, got {short(obj)}.")
     except Exception as error:  # whatever classes say to their parameters
         raise ValueError(f"{name!r} holds nothing that this randfeat can make: {reason(error)}") from error
     if like is None:
@@ -216,7 +217,7 @@ def decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
             drawn = {field: of_name(name, arrays) for field, name in names.items()}
             parameters = {field: decode(item, arrays) for field, item in fields.items()}
             return checked_map(FeatureMap(**parameters, arrays=drawn))
-    raise ValueError(f"expected the description of a value, got {value!r}.")
+    raise ValueError(f"expected the description of a value, got {short(value)}.")
 
 
 def of_name(name: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -246,7 +247,7 @@ def checked_map(phi: FeatureMap) -> FeatureMap:
     They do if the features of no input at all, (0, dim), have the right shape, which takes no memory and no time.
     """
     if not isinstance(phi.estimator, Estimator):
-        raise TypeError(f"a map needs an estimator, got {phi.estimator!r}.")
+        raise TypeError(f"a map needs an estimator, got {short(phi.estimator)}.")
     dim, width = as_count(phi.dim, "dim"), as_count(phi.num_features, "num_features")
     shapes = {name: array.shape for name, array in phi.arrays.items()}
     if not (shapes and all(len(shape) >= 2 and 0 not in shape for shape in shapes.values())):

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, move_to
+from randfeat._array import Array
+from randfeat._hints import short
 from randfeat.compressed import CompressedState, KeyCache, QueryClusters
 from randfeat.compressed.clusters import Clusters
 from randfeat.compressed.stream import Columns
@@ -109,7 +110,7 @@ def check_state(state: CompressedState) -> None:
     for name, least in numbers.items():
         number = getattr(state, name)
         if type(number) is not int or number < least:
-            raise ValueError(f"{name} must be an int of at least {least}, got {number!r}.")
+            raise ValueError(f"{name} must be an int of at least {least}, got {short(number)}.")
     for name in ("follows", "fit"):
         if type(getattr(state, name)) is not bool:
             raise ValueError(f"{name} must be True or False, got {getattr(state, name)!r}.")
@@ -120,11 +121,4 @@ def check_state(state: CompressedState) -> None:
 
 def moved(record: Any, like: Array) -> Any:
     """The record with its arrays in the library, device and computing dtype of `like`."""
-    if isinstance(record, KeyCache):
-        return record.to(like)
-    if isinstance(record, QueryClusters):  # parameters stay on the host
-        return record
-    if isinstance(record, Columns):
-        return Columns(*(move_to(x, like) for x in record.arrays))
-    parts = {name: moved(getattr(record, name), like) for name in ("sinks", "merged", "recent")}
-    return dataclasses.replace(record, **parts, references=move_to(record.references, like))
+    return record if isinstance(record, QueryClusters) else record.to(like)  # parameters stay on the host

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from randfeat._hints import short
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import coupling_names, register_coupling
 from randfeat.estimators import Estimator, Mixer
@@ -59,7 +60,7 @@ def register(cls: Any = None, *, name: str | None = None) -> Any:
 def registered_class(cls: C, name: str | None) -> C:
     """The class, which is known from now on."""
     if not (isinstance(cls, type) and issubclass(cls, LAWS)):
-        raise TypeError(f"expected a class that derives from Estimator, Kernel or Coupling, got {cls!r}.")
+        raise TypeError(f"expected a class that derives from Estimator, Kernel or Coupling, got {short(cls)}.")
     parameters = getattr(cls, "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise TypeError(f"{cls.__name__} must be a frozen dataclass: write @dataclass(frozen=True) above the class.")
@@ -71,7 +72,7 @@ def registered_class(cls: C, name: str | None) -> C:
     if issubclass(cls, Coupling):
         name = hyphenated(cls.__name__) if name is None else name
         if not isinstance(name, str) or not name:
-            raise TypeError(f"name must be a string that is not empty, got {name!r}.")
+            raise TypeError(f"name must be a string that is not empty, got {short(name)}.")
         if name in coupling_names() and _NAMED.get(name) != cls.__qualname__:
             raise ValueError(f"there is a coupling {name!r}: register with another name, register(name=...).")
         register_coupling(name, cls)
@@ -92,7 +93,7 @@ def check_example(cls: type[Estimator]) -> None:
             "values, or override example."
         ) from error
     if type(example) is not cls:
-        raise TypeError(f"{cls.__name__}.example() must make an instance of its class, got {example!r}.")
+        raise TypeError(f"{cls.__name__}.example() must make an instance of its class, got {short(example)}.")
     try:
         dataclasses.replace(example)
     except Exception as error:  # it has an __init__ of its own, which a file could not call

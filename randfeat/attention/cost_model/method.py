@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from randfeat._array import Array
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.attention.cost_model.rates import AttentionCosts
 from randfeat.attention.cost_model.work import exact_work, linear_work
 from randfeat.attention.problem import Problem
@@ -82,7 +82,7 @@ def is_exact(method: Any, problem: Problem) -> bool:
     if method == "auto":
         return faster_method(problem, problem.inputs.value).name == "exact"
     if method != "exact":
-        raise ValueError(f'method must be "linear", "exact" or "auto", got {method!r}.')
+        raise ValueError(f'method must be "linear", "exact" or "auto", got {short(method)}.')
     if problem.has_state:
         raise ValueError(
             'initial_state and return_state are sums over features, which method="exact" does without; '

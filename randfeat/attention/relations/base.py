@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from randfeat._array import Array, broadcast_shapes, device_of, namespace
+from randfeat._hints import short
 from randfeat.attention.generic.passes import Passed
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.work import Sizes, Work, feature_work
@@ -121,7 +122,7 @@ def positions(start: int, stop: int, inputs: Inputs) -> tuple[Array, Array]:
 def as_int(value: Any, name: str) -> int:
     """`value` as a Python integer; TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, got {value!r}.")
+        raise TypeError(f"{name} must be an int, got {short(value)}.")
     return int(value)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from randfeat._array import namespace
+from randfeat._hints import short
 from randfeat.attention.generic import chunks
 from randfeat.attention.generic.near import near_partial
 from randfeat.attention.generic.passes import Passed, causal_pass
@@ -27,7 +28,7 @@ class Window(Relation):
     @classmethod
     def of(cls, option: Any, setting: Setting) -> Self:
         if as_int(option, "window") < 0:
-            raise ValueError(f"window must not be negative, got {option}.")
+            raise ValueError(f"window must not be negative, got {short(option)}.")
         if setting.inputs.key_bias is not None:
             raise ValueError("window cannot be combined with key_bias; a mask of keys is key_mask.")
         return cls(setting.is_causal, setting.offset, width=int(option))

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import as_double, as_floating, host_to, namespace
+from randfeat._hints import short
 from randfeat.integrations.sklearn.inputs import is_sparse
 from randfeat.kernels.base import check_positive
 
@@ -92,5 +93,5 @@ def resolve_gamma(
     if not isinstance(gamma, str):
         return check_positive("gamma", gamma)
     if gamma not in ("scale", "median"):
-        raise ValueError(f'gamma must be a positive number, "scale" or "median", got {gamma!r}.')
+        raise ValueError(f'gamma must be a positive number, "scale" or "median", got {short(gamma)}.')
     return scale_gamma(kind, spread, dim) if gamma == "scale" else median_gamma(kind, sample())

@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from randfeat._array import device_of, namespace, to_numpy
-from randfeat._hints import hinted
+from randfeat._hints import hinted, short
 from randfeat.integrations.sklearn.inputs import validated, weighted_rows
 from randfeat.integrations.sklearn.ridge import FeatureRidge
 
@@ -168,7 +168,7 @@ def weights_of_classes(class_weight: Any, y: np.ndarray, sample_weight: np.ndarr
     if isinstance(class_weight, Mapping):
         return np.asarray([class_weight.get(label, 1.0) for label in y.tolist()], dtype=np.float64)
     if class_weight != "balanced":
-        raise ValueError(f'class_weight must be None, "balanced" or a dictionary, got {class_weight!r}.')
+        raise ValueError(f'class_weight must be None, "balanced" or a dictionary, got {short(class_weight)}.')
     labels, places = np.unique(y, return_inverse=True)
     totals = np.bincount(places, weights=sample_weight, minlength=len(labels))
     return (np.sum(totals) / (len(labels) * totals))[places]

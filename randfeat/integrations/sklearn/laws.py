@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from randfeat import kernels
-from randfeat._hints import choice_hint, shown
+from randfeat._hints import choice_hint, short, shown
 from randfeat._hints.similar import squeezed
 from randfeat._hints.words import KERNEL_NAMES, SEVERAL
 from randfeat.estimators.base import Estimator
@@ -147,7 +147,7 @@ class Law:
                 f"unknown kernel {self.kernel!r}; expected a Kernel, or one of {', '.join(KERNELS)}{hint}."
             )
         elif KERNELS[self.kernel].gamma is None and self.gamma != DEFAULTS["gamma"]:
-            raise ValueError(f"the kernel {self.kernel!r} has no scale: leave out gamma, got {self.gamma!r}.")
+            raise ValueError(f"the kernel {self.kernel!r} has no scale: leave out gamma, got {short(self.gamma)}.")
 
     def _check_unused(self, given: str, *names: str) -> None:
         changed = [name for name in names if name != given and not is_default(name, getattr(self, name))]
@@ -176,13 +176,13 @@ def resolve_law(law: Law, gamma: float, width: int, sample: Callable[[], np.ndar
         fitting = [key for key, named in KERNELS.items() if isinstance(named.make(1.0, 2, 0.0), cls.kernel_type)]
         raise ValueError(
             f"the features {name!r} estimate a {cls.kernel_type.__name__} ({', '.join(fitting) or 'as an object'}), "
-            f'got {kernel!r}; estimator="auto" has features for every kernel.'
+            f'got {short(kernel)}; estimator="auto" has features for every kernel.'
         )
     arguments: dict[str, Any] = {"kernel": kernel}
     if "coupling" in known:
         arguments["coupling"] = law.coupling
     elif law.coupling != DEFAULTS["coupling"]:
-        raise ValueError(f"the features {name!r} have no coupling to choose: leave it out, got {law.coupling!r}.")
+        raise ValueError(f"the features {name!r} have no coupling to choose: leave it out, got {short(law.coupling)}.")
     check_symmetric(cls)
     if law.estimator == "auto" and issubclass(cls, FourierEstimator) and width % 2:
         arguments["variant"] = "phase"

@@ -11,7 +11,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from randfeat._array import as_bool, as_floating, cast, dtype_name, host_to, namespace, to_numpy
-from randfeat._hints import Hinted, described, hinted
+from randfeat._hints import Hinted, described, hinted, short
 from randfeat.integrations.sklearn.inputs import is_sparse, validated, weighted_rows
 from randfeat.integrations.sklearn.nested import NestedLaws
 from randfeat.integrations.sklearn.transformer import RandomFeatures
@@ -318,7 +318,7 @@ def dtype_of(y: np.ndarray) -> str:
 
 def check_penalty(alpha: Any) -> None:
     """Raise an error unless alpha is a number >= 0, a list of positive numbers, or "gcv"."""
-    expected = f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {alpha!r}.'
+    expected = f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {short(alpha)}.'
     if isinstance(alpha, bool) or alpha is None:
         raise TypeError(expected)
     if isinstance(alpha, numbers.Real):
