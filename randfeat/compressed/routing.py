@@ -39,7 +39,7 @@ def read_routed(
     """
     twins = host_twins(queries, keys, bias, values, assigned)
     if twins is not None:
-        part = read_by_cluster(*(x for x in twins if x is not None), scale)
+        part = read_by_cluster(*(x for x in twins if x is not None), scale=scale)
         return part if namespace(queries) is np else PartialOutput(*(from_host(x, queries) for x in part.columns))
     xp = namespace(queries)
     lead = broadcast_shapes(queries.shape[:-2], keys.shape[:-3])
@@ -97,7 +97,7 @@ def entries_at(row: Array, index: Array) -> Array:
 
 
 def read_by_cluster(
-    queries: np.ndarray, keys: np.ndarray, bias: np.ndarray, values: np.ndarray, assigned: np.ndarray, scale: float
+    queries: np.ndarray, keys: np.ndarray, bias: np.ndarray, values: np.ndarray, assigned: np.ndarray, *, scale: float
 ) -> PartialOutput:
     """Partial outputs on the host, for the queries of one cluster at a time."""
     lead = np.broadcast_shapes(queries.shape[:-2], keys.shape[:-3])
