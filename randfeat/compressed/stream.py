@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from randfeat._array import Array, cast, device_of, namespace
+from randfeat.attention.inputs import swap_heads
 from randfeat.compressed.compression import Options
 from randfeat.compressed.retiring import with_fewer_rows
 from randfeat.compressed.routing import partial_of
@@ -195,7 +196,7 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     chunk = np.random.default_rng([state.seed, 0, first // state.window]).random(state.window)
     group = piece.queries.shape[-3]
     new = np.repeat(chunk[first % state.window :][:num], group)
-    queries = xp.moveaxis(xp.concat([piece.queries, piece.counts], axis=-1), -3, -2)
+    queries = swap_heads(xp.concat([piece.queries, piece.counts], axis=-1))
     pooled = xp.reshape(queries, (*queries.shape[:-3], num * group, queries.shape[-1]))
     references = xp.concat([state.references, pooled], axis=-2)
     priorities = np.concatenate([state.priorities, new])
