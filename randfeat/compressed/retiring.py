@@ -13,8 +13,6 @@ from randfeat.compressed.heads import on_host
 from randfeat.compressed.merging import Rows, num_references
 from randfeat.compressed.stacks import is_small, merge_stack
 
-LARGEST_QUERY = np.float64(1e150)  # whose square is finite
-
 
 def with_fewer_rows(
     keys: Array,
@@ -32,10 +30,10 @@ def with_fewer_rows(
     lead, length, number = tuple(keys.shape[:-2]), keys.shape[-2], len(seeds)
     if number == 0:
         return tuple(x[..., : options.num_keys, :] for x in (keys, bias, values))
-    rows, biases, queries = (on_host(x).reshape(number, *x.shape[-2:]) for x in (keys, bias, references))
+    rows, biases, given, queries = (on_host(x).reshape(number, *x.shape[-2:]) for x in (keys, bias, values, references))
     biases, dtype, width = biases[..., 0], rows.dtype, values.shape[-1]
     is_finite = np.isfinite(rows).all(axis=(1, 2)) & ((biases == -np.inf) | np.isfinite(biases)).all(axis=1)
-    is_counted = (np.abs(queries) < LARGEST_QUERY).all(axis=(1, 2)) & (queries[..., -1] > 0).all(axis=1)
+    is_counted = np.isfinite(queries).all(axis=(1, 2)) & (queries[..., -1] > 0).all(axis=1)
     together = is_finite & is_counted & (np.sum(biases != -np.inf, axis=1) > options.num_keys)
     num = queries.shape[1]
     if options.fit or not is_small(length, options.num_keys) or num != num_references(options.num_keys, num, fit=False):
@@ -47,15 +45,14 @@ def with_fewer_rows(
         chosen = np.flatnonzero(together).tolist()
         uniforms = np.stack([np.random.default_rng(seeds[i]).random(options.num_keys) for i in chosen])
         shares[chosen], merged_bias[chosen, :, 0] = merge_stack(
-            rows[chosen], biases[chosen], queries[chosen, :, :-1], options.num_keys, uniforms
+            rows[chosen], biases[chosen], given[chosen], queries[chosen, :, :-1], options.num_keys, uniforms
         )
-    host_values = on_host(values).reshape(number, length, width) if options.fit else rows[..., :0]
 
     def task(index: int, _: None) -> None:
         present = np.flatnonzero(biases[index] != -np.inf)
         counted = queries[index][queries[index][:, -1] > 0, :-1]
         counted = counted[np.isfinite(counted).all(axis=-1)]
-        own = Rows(rows[index][present], biases[index][present], host_values[index][present])
+        own = Rows(rows[index][present], biases[index][present], given[index][present])
         if not is_finite[index]:
             own = replace(own, keys=np.zeros_like(own.keys), bias=np.zeros_like(own.bias))
         how = replace(options, fit=options.fit and bool(np.all(np.isfinite(own.values))))

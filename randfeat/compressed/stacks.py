@@ -3,8 +3,8 @@
 import numpy as np
 
 from randfeat.compressed.means import SEEDING, SWEEPS
-from randfeat.compressed.merging import CLUSTERED, LEAST_MASS, LEAST_SEEDING, METRIC_RIDGE
-from randfeat.compressed.metric import ABSOLUTE_RIDGE, covariance
+from randfeat.compressed.merging import CLUSTERED, LEAST_MASS, LEAST_SEEDING, METRIC_RIDGE, with_values
+from randfeat.compressed.metric import covariance_factor
 from randfeat.compressed.softmax import log_mean_exp, softmax_in_place
 
 
@@ -14,11 +14,12 @@ def is_small(num_rows: int, num_keys: int) -> bool:
 
 
 def merge_stack(
-    keys: np.ndarray, bias: np.ndarray, queries: np.ndarray, num_keys: int, uniforms: np.ndarray
+    keys: np.ndarray, bias: np.ndarray, values: np.ndarray, queries: np.ndarray, num_keys: int, uniforms: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """`merge_keys` for H heads: the shares (H, n', n) of rows in n' new rows, and the biases (H, n') of these.
 
-    keys (H, n, d), bias (H, n) : rows, more than `num_keys` in each head; those with bias `-inf` are none.
+    keys (H, n, d), bias (H, n), values (H, n, dv) : rows, more than `num_keys` in each head; those with bias `-inf` are
+        none.
     queries (H, r, d) : the references. uniforms (H, num_keys) : numbers from 0 to 1 for the start of k-means.
     There are always num_keys new rows. Those without members come last, with the bias `-inf`.
     """
@@ -31,7 +32,7 @@ def merge_stack(
     mass = np.mean(weights, axis=1) + np.where(present, dtype.type(LEAST_MASS) / counts, 0)
     place = np.einsum("hrn,hrn->hn", weights, weights) / dtype.type(weights.shape[1])
     place += np.where(present, dtype.type(LEAST_MASS) * np.sum(place, axis=1, keepdims=True) / counts, 0)
-    points = keys @ factor(queries).astype(dtype)
+    points = with_values(keys @ covariance_factor(queries, METRIC_RIDGE), values, mass, place)
     labels = nearest(points, *k_means(points, place, uniforms))
     masses = np.zeros((len(keys), num_keys))
     heads = np.arange(len(keys))[:, None]
@@ -43,14 +44,6 @@ def merge_stack(
     log_ratio = queries @ (shares @ keys).mT - log_total
     with np.errstate(divide="ignore"):
         return shares, np.log(masses) - log_mean_exp(log_ratio, axis=1)
-
-
-def factor(queries: np.ndarray) -> np.ndarray:
-    """A factor R (H, d, d) of the metric R Rᵀ, the covariance of queries (H, r, d); any has the same distances."""
-    matrix = covariance(queries.astype(np.float64))
-    dim = matrix.shape[-1]
-    trace = np.trace(matrix, axis1=-2, axis2=-1)[:, None, None]
-    return np.linalg.cholesky(matrix + (METRIC_RIDGE * trace / dim + ABSOLUTE_RIDGE) * np.eye(dim))
 
 
 def selection(labels: np.ndarray, weights: np.ndarray, number: int) -> np.ndarray:

@@ -264,10 +264,11 @@ def test_merging_of_many_heads_is_the_merging_of_each(rng):
     bias = rng.standard_normal((4, 30))
     bias[3, 10:20] = -np.inf
     uniforms = np.stack([np.random.default_rng(i).random(8) for i in range(4)])
-    shares, merged = merge_stack(rows[0], bias, rows[1], 8, uniforms)
+    values = rng.standard_normal((4, 30, 3))
+    shares, merged = merge_stack(rows[0], bias, values, rows[1], 8, uniforms)
     for i in range(4):
         present = np.flatnonzero(bias[i] != -np.inf)
-        own = Rows(rows[0][i][present], bias[i][present], np.zeros((len(present), 1)))
+        own = Rows(rows[0][i][present], bias[i][present], values[i][present])
         expected = merge_rows(own, rows[1][i], Compression(8), np.random.default_rng(i))
         matrix, found = expected.matrix(present, 30), len(expected.bias)
         assert np.max(np.abs(shares[i].T @ shares[i] - matrix.T @ matrix)) < ROUNDING  # in whatever order of rows
