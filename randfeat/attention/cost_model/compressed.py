@@ -45,7 +45,7 @@ def compressed_work(inputs: Inputs, num_keys: int) -> Work:
 
 
 def stream_work(inputs: Inputs, num_keys: int, window: int) -> Work:
-    """For each chunk of a causal stream: D + w rows are merged for 2 D references; each query reads D + 1.5 w rows."""
+    """D + w rows merged for 2 D references after each chunk of a causal stream; D + 1.5 w rows for each query."""
     sizes, dim = Sizes.of(inputs), inputs.key.shape[-1]
     chunks = math.ceil(sizes.num_keys / window)
     merged, rows = sizes.key_heads * chunks, num_keys + window
