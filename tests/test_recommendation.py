@@ -359,7 +359,7 @@ def test_operators_without_features_are_ranked_beside_the_estimators(sharp, is_c
     if not is_causal:
         assert found["clustered_attention, num_clusters=5"].cost == 14 * 5 / 4  # 14 C L d of 4 m L d multiplications
     lines = str(ranking).splitlines()
-    start = lines.index("without features; cost in features, above 40:")
+    start = lines.index("without features; cost in features, of which the estimators have 40:")
     assert [line.split(maxsplit=2)[2] for line in lines[start + 2 : start + 2 + len(found)]] == list(found)
 
 

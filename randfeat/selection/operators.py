@@ -28,7 +28,7 @@ class OperatorCandidate:
 
     @property
     def error(self) -> float:
-        """Median over heads."""
+        """The median of the errors over heads."""
         return float(np.median(self.errors))
 
 

@@ -122,7 +122,7 @@ class Recommendation(Sequence[Candidate]):
         if self.exact_is_cheaper:
             lines.append(f"exact attention takes no more arithmetic than {self.num_features} features here")
         if self.operators:
-            lines.append(f"without features; cost in features, above {self.num_features}:")
+            lines.append(f"without features; cost in features, of which the estimators have {self.num_features}:")
             lines.append(f"{'error':>7}  {'cost':>7}  operator")
             lines.extend(f"{one.error:7.3f}  {one.cost:7.1f}  {one.name}" for one in self.operators)
         return "\n".join([*lines, *(f"not tried: {name}: {reason}" for name, reason in self.refused.items())])
