@@ -96,7 +96,7 @@ def attention_method(
     >>> [rf.attention_method(x, x, x, phi).name for x in (np.zeros((100, 64)), np.zeros((10_000, 64)))]
     ['exact', 'linear']
     >>> [rf.attention_method(x, x, x).fastest for x in (np.zeros((100, 64)), np.zeros((10_000, 64)))]
-    ['exact', 'clustered']
+    ['exact', 'compressed']
     """
     sizes = as_count(num_clusters, "num_clusters"), as_count(num_keys, "num_keys")
     options: dict[str, Any] = {
