@@ -16,7 +16,7 @@ import pytest
 
 import randfeat as rf
 from experiments.benchmarks import __main__ as command_line
-from experiments.benchmarks import attention, machine, markdown, memory, peers, probe, scaling
+from experiments.benchmarks import attention, compressed, machine, markdown, memory, peers, probe, scaling
 from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.timing import FEW_ROUNDS, LONGEST, Ratio, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, Workload
@@ -386,3 +386,25 @@ def test_workloads_are_contiguous_and_of_the_length_asked_for():
     assert long.value.tobytes() == plain.value.tobytes()
     assert all(array.flags.c_contiguous and array.dtype == np.float32 for array in (long.query, long.key, long.value))
     assert replace(plain, value=long.value).attend(is_causal=True).shape == (BATCH, HEADS, 64, DIM)
+
+
+def test_the_tables_of_compressed_attention(monkeypatch):
+    """All contenders at both numbers of threads; the environment is as before."""
+    monkeypatch.setattr(compressed, "HEADS", 1)
+    monkeypatch.setattr(compressed, "PAUSE", 0.0)
+    monkeypatch.setattr(compressed, "KEYS", (16,))
+    monkeypatch.setattr(compressed, "CLUSTERS", (5,))
+    monkeypatch.setattr(compressed, "QUICK_LENGTHS", (96,))
+    monkeypatch.setitem(compressed.GOALS, ("clustered C=5", 96), 1e9)
+    monkeypatch.delenv("RANDFEAT_NUM_THREADS", raising=False)
+    lines = []
+    tables, notes = compressed.compressed_tables(quick=True, report=lines.append)
+    assert "RANDFEAT_NUM_THREADS" not in os.environ
+    assert (len(tables), len(lines), notes) == (5, 4, [])
+    names = [row[0] for row in tables[0].rows]
+    assert {"exact", "clustered C=5", "cache D=16, made and read", "cache D=16, made with a fit"} <= set(names)
+    assert [row[0] for row in tables[1].rows if "stream" in row[0]] == [
+        f"stream D={rows}, w={window}" for rows, window in compressed.STREAMS
+    ]
+    assert {row[0] for row in tables[-1].rows} >= {f"exact over clustered C=5, L=96, {n} threads" for n in (1, 2)}
+    assert {row[-1] for row in tables[-1].rows} <= {"missed", "reported"}

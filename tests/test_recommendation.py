@@ -7,7 +7,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.couplings.base import coupling_names
-from randfeat.selection import recommendation
+from randfeat.selection import operators, recommendation
 from randfeat.selection.pilot import Pilot, Sequences
 
 CHEAP = {"couplings": ["orthogonal"], "num_queries": 16}
@@ -329,3 +329,47 @@ def test_queries_without_keys_do_not_count(sharp):
     ranking = rf.recommend(query, key, value, key_mask=mask, is_causal=True, num_features=32, num_draws=1, **CHEAP)
     assert np.all(np.isfinite([candidate.errors for candidate in ranking if candidate.name == "PositiveFeatures"]))
     assert np.isfinite(ranking.average_error)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_operators_without_features_are_ranked_beside_the_estimators(sharp, is_causal, monkeypatch):
+    """With all queries in the pilot their errors are those of the outputs; nothing is computed unless asked for."""
+    query, key, value = sharp
+    mask = np.arange(150) < 140
+    calls = []
+    original = operators.compressed_attention
+    monkeypatch.setattr(operators, "compressed_attention", lambda *x, **o: calls.append(o) or original(*x, **o))
+    ranking = rf.recommend(
+        query, key, value, estimators=rf.PositiveFeatures(), num_features=40, num_queries=150, is_causal=is_causal,
+        key_mask=mask, query_mask=mask, **{"couplings": "orthogonal"},
+    )  # fmt: skip
+    assert calls == []
+    found = {one.name: one for one in ranking.operators}
+    assert len(calls) == 3
+    errors = [one.error for one in ranking.operators]
+    assert errors == sorted(errors)
+    exact = rf.softmax_attention(query, key, value, key_mask=mask, is_causal=is_causal)
+    options = {"num_keys": 32} | ({"window": 32, "is_causal": True} if is_causal else {})
+    output = rf.compressed_attention(query, key, value, key_mask=mask, query_mask=mask, **options)
+    expected = [np.linalg.norm((x - y)[:140]) / np.linalg.norm(y[:140]) for x, y in zip(output, exact, strict=True)]
+    name = "compressed_attention, " + ("num_keys=32, window=32" if is_causal else "num_keys=32")
+    np.testing.assert_allclose(found[name].errors, expected, rtol=1e-9)
+    assert (found["softmax_attention"].error, found["softmax_attention"].cost) == (0, 37.5 if is_causal else 75)
+    assert any("clustered" in name for name in found) is not is_causal
+    if not is_causal:
+        assert found["clustered_attention, num_clusters=5"].cost == 14 * 5 / 4  # 14 C L d of 4 m L d multiplications
+    lines = str(ranking).splitlines()
+    start = lines.index("without features; cost in features, of which the estimators have 40:")
+    assert [line.split(maxsplit=2)[2] for line in lines[start + 2 : start + 2 + len(found)]] == list(found)
+
+
+def test_other_kernels_have_no_operators_without_features(sharp):
+    query, key, value = sharp
+    options = {
+        "kernel": rf.GaussianKernel(2.0),
+        "scale": 1.0,
+        "estimators": rf.PositiveFeatures(rf.GaussianKernel(2.0)),
+    }
+    ranking = rf.recommend(query, key, value, num_features=32, num_queries=8, **options)
+    assert ranking.operators == ()
+    assert "operator" not in str(ranking)

@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments import terminal
 from experiments.benchmarks import machine, markdown
 from experiments.benchmarks.attention import attention_tables
+from experiments.benchmarks.compressed import compressed_tables
 from experiments.benchmarks.crossover import crossover_tables
 from experiments.benchmarks.features import feature_tables
 from experiments.benchmarks.gpu import gpu_tables
@@ -19,6 +20,7 @@ from experiments.benchmarks.timing import NotHere
 
 BENCHMARKS = {
     "attention": attention_tables,
+    "compressed": compressed_tables,
     "scaling": scaling_tables,
     "memory": memory_tables,
     "features": feature_tables,

@@ -61,7 +61,7 @@ def as_host(x: Any, name: str) -> np.ndarray:
 def to_numpy(x: Any) -> np.ndarray:
     """`x`, an array of any library and device, as a NumPy array of the same dtype (one that NumPy has)."""
     if is_torch_array(x):
-        return x.detach().cpu().numpy()
+        return numbers_of_tensor(x)
     if not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
         return x.get()
     try:
@@ -70,6 +70,18 @@ def to_numpy(x: Any) -> np.ndarray:
         if not hasattr(x, "__dlpack__"):
             raise
         return np.from_dlpack(x)
+
+
+def numbers_of_tensor(x: Array) -> np.ndarray:
+    """A tensor as a NumPy array, also while `torch.func.grad` and the like record its derivatives."""
+    torch = sys.modules["torch"]
+    functorch = torch._C._functorch
+    if not functorch.is_gradtrackingtensor(x):
+        return x.detach().cpu().numpy()
+    while functorch.is_gradtrackingtensor(x):
+        x = functorch.get_unwrapped(x)
+    with torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack():
+        return x.detach().cpu().numpy()
 
 
 def as_double(x: Array) -> Array:

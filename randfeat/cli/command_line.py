@@ -240,6 +240,7 @@ def as_record(ranking: Recommendation) -> dict[str, Any]:
             {"name": one.name, "coupling": one.coupling, "error": one.error, "errors": one.errors.tolist()}
             for one in ranking
         ],
+        "operators": [{"name": one.name, "cost": one.cost, "error": one.error} for one in ranking.operators],
         "refused": ranking.refused,
     }
 

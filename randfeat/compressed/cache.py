@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, move_to, namespace, own_precision
+from randfeat._array import Array, as_floating, cast, is_compiling, move_to, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention import softmax_attention
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.compressed.compression import Options, compressed_rows, exact_rows
 from randfeat.compressed.heads import check_query_mask
-from randfeat.compressed.routing import clusters_of, read_routed
+from randfeat.compressed.routing import clusters_of, partial_of, read_routed
 from randfeat.kernels import SoftmaxKernel
 
 
@@ -82,29 +82,33 @@ class KeyCache:
         Queries have the dtype of the keys; outputs have the computing dtype. With `enable_gqa` the query heads
         (dimension -3) of a group read the cache of their key head. Time O(num_keys L).
         """
-        if self.route is not None:
-            return self.read_clusters(query, enable_gqa=enable_gqa)
+        if self.route is not None or is_compiling(self.keys):  # in a graph of all lengths there are no blocks
+            return self.read_at_once(query, enable_gqa=enable_gqa)
         return softmax_attention(
             query, self.keys, self.values,
             key_bias=self.bias, scale=self.scale, enable_gqa=enable_gqa, return_partial=True,
         )  # fmt: skip
 
-    def read_clusters(self, query: Any, *, enable_gqa: bool) -> PartialOutput:
-        """Partial outputs of queries, each of which reads the rows of its cluster."""
-        assert self.route is not None
+    def read_at_once(self, query: Any, *, enable_gqa: bool) -> PartialOutput:
+        """Partial outputs of all queries together, each of which reads the rows of its cluster, or all rows."""
+        of_one = (...,) if self.route is None else (..., 0, slice(None), slice(None))
         inputs = Inputs.of(
-            query, self.keys[..., 0, :, :], self.values[..., 0, :, :],
+            query, self.keys[of_one], self.values[of_one],
             kernel=SoftmaxKernel(), scale=self.scale, enable_gqa=enable_gqa,
         )  # fmt: skip
-        dtype, grouped = self.bias.dtype, enable_gqa
-        queries = cast(inputs.query, dtype)
-        keys, bias, values, route = (
-            cast(x[..., None, *(slice(None) for _ in range(trailing))] if grouped else x, dtype)
-            for x, trailing in ((self.keys, 3), (self.bias, 2), (self.values, 3), (self.route, 2))
-        )
+        dtype, grouped, routed = self.bias.dtype, enable_gqa, self.route is not None
+        queries, scale = cast(inputs.query, dtype), inputs.root**2
+
+        def for_group(x: Array, trailing: int) -> Array:
+            return cast(x[..., None, *(slice(None) for _ in range(trailing))] if grouped else x, dtype)
+
+        keys, bias, values = (for_group(x, k + routed) for x, k in ((self.keys, 2), (self.bias, 1), (self.values, 2)))
         with own_precision(queries):
-            assigned = clusters_of(queries, route)
-            return inputs.restore_partial(read_routed(queries, keys, bias, values, assigned, inputs.root**2))
+            if self.route is None:
+                logits = scale * (queries @ namespace(keys).matrix_transpose(keys)) + bias[..., None, :]
+                return inputs.restore_partial(partial_of(logits, values))
+            assigned = clusters_of(queries, for_group(self.route, 2))
+            return inputs.restore_partial(read_routed(queries, keys, bias, values, assigned, scale))
 
     def concat(self, other: "KeyCache") -> "KeyCache":
         """The cache of both sets of keys, which must be disjoint; at most one of the two may have a route.

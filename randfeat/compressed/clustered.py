@@ -9,8 +9,8 @@ from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
 from randfeat.compressed.generic import attend_on_device
-from randfeat.compressed.heads import check_query_mask, key_lead
-from randfeat.compressed.host import attend_on_host, on_host_if_possible
+from randfeat.compressed.heads import check_query_mask, key_lead, on_host_if_possible
+from randfeat.compressed.host import attend_on_host
 from randfeat.compressed.options import Options, check_fit, shared_scale
 from randfeat.compressed.query_clusters import QueryClusters
 from randfeat.kernels import SoftmaxKernel

@@ -1,6 +1,6 @@
 """compressed_attention: softmax attention to a cache of merged keys, made for one call or along a causal stream."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,6 @@ from randfeat._array import (
     Array,
     as_bool,
     as_count,
-    as_generator,
-    device_of,
-    dtype_name,
-    host_to,
-    namespace,
     own_precision,
 )
 from randfeat._hints import hinted
@@ -21,13 +16,12 @@ from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
 from randfeat.attention.relations.base import as_int
+from randfeat.compressed.causal import DEFAULT, StreamOptions, stream
 from randfeat.compressed.compression import Options as Compression
 from randfeat.compressed.compression import compressed_rows
 from randfeat.compressed.heads import check_query_mask
-from randfeat.compressed.stream import Columns, CompressedState, Piece, attend_causally
+from randfeat.compressed.stream import CompressedState
 from randfeat.kernels import SoftmaxKernel
-
-DEFAULT = 64
 
 
 @hinted
@@ -172,90 +166,3 @@ def reading(inputs: Inputs, keys: Array, bias: Array, values: Array) -> Inputs:
     if inputs.group is not None:
         keys, bias, values = keys[..., None, :, :], bias[..., None, :], values[..., None, :, :]
     return replace(inputs, key=keys, value=values, key_bias=bias, key_mask=None)
-
-
-@dataclass(frozen=True, eq=False)
-class StreamOptions:
-    """Options of a call for its stream; None stands for that of the state, or the default."""
-
-    num_keys: int | None
-    window: int | None
-    num_sinks: int | None
-    fit: bool | None
-    rng: Any
-
-
-def stream(
-    inputs: Inputs, used: np.ndarray | None, references: Inputs | None, given: Any, options: StreamOptions
-) -> tuple[list[Array], CompressedState]:
-    """The outputs of consecutive queries, and the state after all keys."""
-    prepared, xp = inputs.prepared(), namespace(inputs.value)
-    like, dtype = {"device": device_of(prepared.value)}, prepared.value.dtype
-    query, key, value, mask = by_key_head(prepared)
-    lead = np.broadcast_shapes(query.shape[:-3], key.shape[:-2], value.shape[:-2])
-    length = inputs.num_keys
-    bias = xp.zeros((*lead, length, 1), dtype=dtype, **like)
-    if mask is not None:
-        bias = xp.where(mask[..., None], bias, -xp.inf)
-    counts = np.ones(length, np.bool_) if used is None else used
-    if inputs.group is None and counts.ndim > 1:
-        counts = counts[..., None, :]
-    counts = xp.broadcast_to(host_to(counts[..., None], value), (*lead, query.shape[-3], length, 1))
-    keys = Columns(
-        xp.broadcast_to(key, (*lead, *key.shape[-2:])), bias, xp.broadcast_to(value, (*lead, *value.shape[-2:]))
-    )
-    piece = Piece(xp.broadcast_to(query, (*lead, *query.shape[-3:])), counts, keys)
-    state = start(piece, options, inputs.root**2) if given is None else continued(given, piece, options, inputs.root**2)
-    if references is not None:
-        own, _, _, _ = by_key_head(references.prepared())
-        flat = xp.reshape(own, (*own.shape[:-3], own.shape[-3] * own.shape[-2], own.shape[-1]))
-        flagged = xp.concat([flat, xp.ones_like(flat[..., :1])], axis=-1)
-        state = replace(state, references=xp.broadcast_to(flagged, (*lead, *flagged.shape[-2:])), follows=False)
-    outputs, state = attend_causally(state, piece)
-    state = replace(state, sinks=state.sinks.copied(), merged=state.merged.copied(), recent=state.recent.copied())
-    outputs = outputs or [xp.zeros((*lead, query.shape[-3], 0, value.shape[-1]), dtype=dtype, **like)]
-    return [output if inputs.group is not None else output[..., 0, :, :] for output in outputs], state
-
-
-def by_key_head(inputs: Inputs) -> tuple[Array, Array, Array, Array | None]:
-    """query (..., group, L, d), and key, value and mask without the axis of the group."""
-    query, key, value, mask = inputs.query, inputs.key, inputs.value, inputs.key_mask
-    if inputs.group is None:
-        return query[..., None, :, :], key, value, mask
-    mask = mask[..., 0, :] if mask is not None and mask.ndim > 1 else mask
-    return query, key[..., 0, :, :], value[..., 0, :, :], mask
-
-
-def start(piece: Piece, options: StreamOptions, scale: float) -> CompressedState:
-    """The state before the first key."""
-    num_keys = DEFAULT if options.num_keys is None else options.num_keys
-    window = DEFAULT if options.window is None else options.window
-    none = piece.keys.part(0, 0)
-    references = namespace(none.keys).concat([none.keys, none.bias], axis=-1)
-    return CompressedState(
-        none, none, none, references, np.empty(0), 0, num_keys, window, options.num_sinks or 0, scale,
-        int(as_generator(options.rng).integers(2**63)), bool(options.fit), True,
-    )  # fmt: skip
-
-
-def continued(given: Any, piece: Piece, options: StreamOptions, scale: float) -> CompressedState:
-    """The state of an earlier call, if it fits this one."""
-    if not isinstance(given, CompressedState):
-        raise TypeError(f"initial_state must be a CompressedState, got {type(given).__name__}.")
-    for name in ("num_keys", "window", "num_sinks", "fit"):
-        asked, own = getattr(options, name), getattr(given, name)
-        if asked is not None and asked != own:
-            raise ValueError(f"initial_state has {name} = {own}, got {asked}; leave it out.")
-    if given.scale != scale:
-        raise ValueError(f"initial_state is for logits times {given.scale}, got scale = {scale}.")
-    mine, theirs = piece.keys, given.recent
-    shapes = [(tuple(x.keys.shape[:-2]), x.keys.shape[-1], x.values.shape[-1]) for x in (mine, theirs)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"initial_state has (leading shape, dim, value dim) {shapes[1]}, expected {shapes[0]}, that of the keys."
-        )
-    namespace(mine.keys, theirs.keys)
-    if mine.keys.dtype != theirs.keys.dtype:
-        names = dtype_name(theirs.keys.dtype), dtype_name(mine.keys.dtype)
-        raise TypeError(f"initial_state is in {names[0]}, but this call computes in {names[1]}.")
-    return given

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_count, cast, device_of, host_to, namespace
+from randfeat._array import Array, as_bool, as_count, cast, device_of, from_host, host_to, namespace
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.inputs import Inputs
-from randfeat.compressed.heads import Head, copied, head_seeds, heads_of, stacked
+from randfeat.compressed.heads import Head, copied, head_seeds, heads_of, key_lead, on_host_if_possible, stacked
 from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
 from randfeat.compressed.regression import fitted
 
@@ -38,6 +38,10 @@ def compressed_rows(inputs: Inputs, used: np.ndarray | None, options: Options, r
         return exact_rows(inputs)
     if inputs.num_queries == 0:
         raise ValueError("queries must have at least one: a cache is made for typical queries.")
+    host = None if 0 in key_lead(inputs) else on_host_if_possible(inputs)
+    if host is not None and host is not inputs:
+        keys, bias, values = (from_host(x, inputs.key) for x in compressed_rows(host, used, options, rng))
+        return cast(keys, inputs.dtype), bias, cast(values, inputs.dtype)
     lead, heads = heads_of(inputs, used)
     if not heads:
         return exact_rows(inputs.part(slice(None), slice(0, options.num_keys)))

@@ -2,12 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_generator, cast, compute_dtype, is_compiling, namespace, stop_gradient, to_numpy
+from randfeat._array import (
+    Array,
+    as_generator,
+    cast,
+    compute_dtype,
+    host_twins,
+    is_compiling,
+    namespace,
+    stop_gradient,
+    to_numpy,
+)
 from randfeat.attention.inputs import Inputs, is_for_positions
 from randfeat.compressed.merging import Rows
 
@@ -67,6 +77,21 @@ def heads_of(inputs: Inputs, query_mask: np.ndarray | None) -> tuple[tuple[int, 
         return Head(queries, references, present, Rows(keys * root, biases, values), is_spoiled)
 
     return lead, [head(index) for index in np.ndindex(lead)]
+
+
+def on_host_if_possible(inputs: Inputs) -> Inputs | None:
+    """The inputs as NumPy arrays in the computing dtype, without a copy of float32 and float64; None for others."""
+    if isinstance(inputs.value, np.ndarray):
+        return inputs
+    wide = inputs.computing()
+    twins = host_twins(wide.query, wide.key, wide.value, wide.key_mask, wide.key_bias)
+    if twins is None:
+        return None
+    query, key, value, mask, bias = twins
+    assert query is not None
+    assert key is not None
+    assert value is not None
+    return replace(wide, query=query, key=key, value=value, key_mask=mask, key_bias=bias, dtype=value.dtype)
 
 
 def key_lead(inputs: Inputs) -> tuple[int, ...]:

@@ -1,13 +1,11 @@
 """Clustered attention on the host: a task for each head, in blocks of queries that stay in the cache."""
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import host_twins
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
@@ -16,18 +14,6 @@ from randfeat.compressed.accuracy import Fit, chosen
 from randfeat.compressed.heads import Head, head_seeds, heads_of
 from randfeat.compressed.options import Options
 from randfeat.kernels import SoftmaxKernel
-
-
-def on_host_if_possible(inputs: Inputs) -> Inputs | None:
-    """The inputs as NumPy arrays in the computing dtype, without a copy of float32 and float64; None for others."""
-    if isinstance(inputs.value, np.ndarray):
-        return inputs
-    wide = inputs.computing()
-    twins = host_twins(wide.query, wide.key, wide.value, wide.key_mask)
-    if twins is None:
-        return None
-    query, key, value, mask = twins
-    return replace(wide, query=query, key=key, value=value, key_mask=mask)
 
 
 def attend_on_host(

@@ -1,12 +1,25 @@
 """Rows of arrays by index, and the reading of caches with a route: each query reads the rows of its cluster."""
 
+import math
+from functools import partial
+
 import numpy as np
 
-from randfeat._array import Array, device_of, exp_in_place, namespace, peak, replace_minus_inf, stop_gradient
-from randfeat.attention.inputs import intervals
+from randfeat._array import (
+    Array,
+    broadcast_shapes,
+    cumulative_sum,
+    device_of,
+    exp_in_place,
+    from_host,
+    host_twins,
+    namespace,
+    peak,
+    replace_minus_inf,
+    stop_gradient,
+)
+from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.partial import PartialOutput
-
-BLOCK = 512  # queries at a time, so that memory is linear in the length
 
 
 def clusters_of(queries: Array, route: Array) -> Array:
@@ -21,26 +34,70 @@ def read_routed(
 ) -> PartialOutput:
     """Partial outputs of queries (..., L, d) that read the rows (..., C, n, ·) of their clusters `assigned` (..., L).
 
-    On the host, cluster by cluster. In other libraries, shapes must not depend on numbers: every query meets the rows
-    of all clusters, and those of others get the weight 0.
+    On the host, cluster by cluster. In other libraries, shapes must not depend on numbers: a query is one row of a
+    piece of its cluster, and all pieces are multiplied at once.
     """
+    twins = host_twins(queries, keys, bias, values, assigned)
+    if twins is not None:
+        part = read_by_cluster(*(x for x in twins if x is not None), scale=scale)
+        return part if namespace(queries) is np else PartialOutput(*(from_host(x, queries) for x in part.columns))
     xp = namespace(queries)
-    if xp is np:
-        return read_by_cluster(queries, keys, bias, values, assigned, scale)
-    num_clusters, num_rows = keys.shape[-3:-1]
-    owner = xp.arange(num_clusters * num_rows, device=device_of(queries)) // num_rows
-    keys, values = (xp.reshape(x, (*x.shape[:-3], num_clusters * num_rows, x.shape[-1])) for x in (keys, values))
-    bias = xp.reshape(bias, (*bias.shape[:-2], 1, num_clusters * num_rows))
-    parts = []
-    for start, stop in intervals(0, queries.shape[-2], BLOCK) or [(0, 0)]:
-        logits = scale * (queries[..., start:stop, :] @ xp.matrix_transpose(keys)) + bias
-        own = assigned[..., start:stop, None] == owner
-        parts.append(partial_of(xp.where(own, logits, -xp.inf), values))
-    return PartialOutput.concat(parts)
+    lead = broadcast_shapes(queries.shape[:-2], keys.shape[:-3])
+    num_heads, (length, dim) = math.prod(lead), queries.shape[-2:]
+    num_clusters = keys.shape[-3]
+    flat = xp.reshape(xp.broadcast_to(queries, (*lead, length, dim)), (num_heads, length, dim))
+    assigned = xp.reshape(xp.broadcast_to(assigned, (*lead, length)), (num_heads, length))
+    if length <= 2 * num_clusters:  # a piece for each query, in order
+        members, owner, place = flat[..., None, :], assigned, None
+    else:
+        positions, owner, place = pieces_of(assigned, num_clusters)
+        members = rows_at(flat, positions)
+    num_tables = math.prod(keys.shape[:-3])
+    heads = xp.reshape(xp.arange(num_tables, device=device_of(keys)), tuple(keys.shape[:-3]))
+    heads = xp.reshape(xp.broadcast_to(heads, lead), (num_heads, 1))  # heads that share tables take from them
+    index = xp.reshape(num_clusters * heads + owner, (math.prod(owner.shape),))
+    tables = (xp.reshape(x, (num_tables * num_clusters, *x.shape[-2:])) for x in (keys, bias[..., None], values))
+    keys, bias, values = (xp.reshape(xp.take(x, index, axis=0), (*owner.shape, *x.shape[-2:])) for x in tables)
+    part = partial_of(scale * (members @ xp.matrix_transpose(keys)) + xp.matrix_transpose(bias), values)
+    columns = [xp.reshape(x, (num_heads, math.prod(x.shape[1:-1]), x.shape[-1])) for x in part.columns]
+    if place is not None:
+        columns = [rows_at(x, place) for x in columns]
+    return PartialOutput(*(xp.reshape(x, (*lead, length, x.shape[-1])) for x in columns))
+
+
+def pieces_of(assigned: Array, num_groups: int) -> tuple[Array, Array, Array]:
+    """`Pieces` of positions (H, L) that belong to the groups `assigned`, computed in the library of the array.
+
+    positions (H, 2 G, p) : of the members of each piece, and any where there are fewer than p = ⌈L / G⌉ of them.
+    owner (H, 2 G) : the group of each piece. place (H, L) : where each position stands among the flattened pieces.
+    """
+    xp, length = namespace(assigned), assigned.shape[-1]
+    options = {"device": device_of(assigned)}
+    size = -(-length // num_groups)
+    order = xp.argsort(assigned, axis=-1, stable=True)
+    rank = xp.argsort(order, axis=-1, stable=True)
+    groups = xp.arange(num_groups, **options)
+    counts = xp.sum(xp.astype(assigned[..., None] == groups, order.dtype), axis=-2)  # (H, G)
+    numbers = (counts + size - 1) // size
+    starts, ends = cumulative_sum(counts, -1) - counts, cumulative_sum(numbers, -1)
+    first = ends - numbers
+    pieces = xp.arange(2 * num_groups, **options)
+    owner = xp.sum(xp.astype(pieces[:, None] >= ends[..., None, :], order.dtype), axis=-1)  # (H, 2 G)
+    owner = xp.where(owner < num_groups, owner, num_groups - 1)
+    of_piece = entries_at(starts, owner) + size * (pieces - entries_at(first, owner))
+    sorted_positions = of_piece[..., None] + xp.arange(size, **options)
+    sorted_positions = xp.where(sorted_positions < length, sorted_positions, length - 1)
+    place = size * entries_at(first, assigned) + rank - entries_at(starts, assigned)
+    return entries_at(order, sorted_positions), owner, place
+
+
+def entries_at(row: Array, index: Array) -> Array:
+    """The entries of rows (H, n) at indices (H, ...)."""
+    return rows_at(row[..., None], index)[..., 0]
 
 
 def read_by_cluster(
-    queries: np.ndarray, keys: np.ndarray, bias: np.ndarray, values: np.ndarray, assigned: np.ndarray, scale: float
+    queries: np.ndarray, keys: np.ndarray, bias: np.ndarray, values: np.ndarray, assigned: np.ndarray, *, scale: float
 ) -> PartialOutput:
     """Partial outputs on the host, for the queries of one cluster at a time."""
     lead = np.broadcast_shapes(queries.shape[:-2], keys.shape[:-3])
@@ -49,7 +106,8 @@ def read_by_cluster(
     bias = np.broadcast_to(bias, (*lead, *bias.shape[-2:]))
     length = queries.shape[-2]
     whole = PartialOutput(*(np.empty((*lead, length, width), queries.dtype) for width in (values.shape[-1], 1, 1)))
-    for index in np.ndindex(lead):
+
+    def task(index: tuple[int, ...], _: None) -> None:
         order = np.argsort(assigned[index], kind="stable")
         stops = np.cumsum(np.bincount(assigned[index], minlength=keys.shape[-3]))
         for cluster, members in enumerate(np.split(order, stops[:-1])):
@@ -57,6 +115,9 @@ def read_by_cluster(
             part = partial_of(scale * (queries[index][members] @ keys[row].T) + bias[row], values[row])
             for target, column in zip(whole.columns, part.columns, strict=True):
                 target[index][members] = column
+
+    tasks = [partial(task, index) for index in np.ndindex(lead)]
+    run_tasks(tasks, lambda: None, resolve_num_threads(None))
     return whole
 
 
@@ -68,10 +129,11 @@ def partial_of(logits: Array, values: Array) -> PartialOutput:
     return PartialOutput(weights @ values, xp.sum(weights, axis=-1, keepdims=True), top)
 
 
-def rows_at(columns: Array, index: np.ndarray) -> Array:
-    """The rows of columns (H, n, c) at indices (H, ...) of the host: (H, ..., c)."""
+def rows_at(columns: Array, index: Array) -> Array:
+    """The rows of columns (H, n, c) at indices (H, ...), of the host or the library of the columns: (H, ..., c)."""
     xp, (heads, length, width) = namespace(columns), columns.shape
-    flat = index + length * np.arange(heads).reshape(-1, *(1 for _ in index.shape[1:]))
-    whole = xp.reshape(columns, (heads * length, width))
-    taken = xp.take(whole, xp.asarray(flat.reshape(-1), device=device_of(columns)), axis=0)
+    index = xp.asarray(index, device=device_of(columns)) if isinstance(index, np.ndarray) else index
+    first = length * xp.arange(heads, device=device_of(columns))
+    flat = index + xp.reshape(first, (-1, *(1 for _ in index.shape[1:])))
+    taken = xp.take(xp.reshape(columns, (heads * length, width)), xp.reshape(flat, (-1,)), axis=0)
     return xp.reshape(taken, (*index.shape, width))

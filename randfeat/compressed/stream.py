@@ -1,16 +1,17 @@
 """Causal attention with bounded memory: recent keys exact, older ones in a key cache that is compressed again."""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, device_of, host_to, move_to, namespace
-from randfeat._numpy.threads import resolve_num_threads, run_tasks
-from randfeat.compressed.compression import Options, merge_rows
-from randfeat.compressed.heads import copied, on_host, stacked
-from randfeat.compressed.merging import Rows
+from randfeat._array import Array, as_floating, cast, device_of, move_to, namespace
+from randfeat.attention.inputs import swap_heads
+from randfeat.compressed.compression import Options
+from randfeat.compressed.retiring import with_fewer_rows
 from randfeat.compressed.routing import partial_of
+from randfeat.compressed.softmax import softmax_in_place
 
 LEAST_REFERENCES = 32
 
@@ -54,6 +55,16 @@ class CompressedState:
         parts = {name: getattr(self, name).to(like) for name in ("sinks", "merged", "recent")}
         return replace(self, **parts, references=move_to(self.references, like))
 
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """All arrays of the library of the keys."""
+        return (*self.sinks.arrays, *self.merged.arrays, *self.recent.arrays, self.references)
+
+    def with_arrays(self, arrays: Sequence[Array]) -> "CompressedState":
+        """The state with other arrays, in the same order."""
+        sinks, merged, recent = (Columns(*arrays[start : start + 3]) for start in (0, 3, 6))
+        return replace(self, sinks=sinks, merged=merged, recent=recent, references=arrays[-1])
+
     def __repr__(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         sizes = f"num_keys={self.num_keys}, window={self.window}, num_sinks={self.num_sinks}"
@@ -84,10 +95,6 @@ class Columns:
         """The rows from `start` to `stop`."""
         return Columns(*(x[..., start:stop, :] for x in self.arrays))
 
-    def copied(self) -> "Columns":
-        """The rows in arrays of their own, which the caller of an operator does not hold."""
-        return Columns(*map(copied, self.arrays))
-
     @staticmethod
     def concat(*parts: "Columns") -> "Columns":
         """The rows of all parts, in this order."""
@@ -111,19 +118,39 @@ class Piece:
         queries, counts = (x[..., start:stop, :] for x in (self.queries, self.counts))
         return Piece(queries, counts, self.keys.part(start, stop))
 
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """Queries, which of them count, and the arrays of the keys."""
+        return self.queries, self.counts, *self.keys.arrays
 
-def attend_causally(state: CompressedState, piece: Piece) -> tuple[list[Array], CompressedState]:
-    """The outputs of consecutive queries, and the state after them; chunks end at multiples of the window."""
+    @classmethod
+    def of(cls, arrays: Sequence[Array]) -> "Piece":
+        """The piece with these arrays, in the order of `arrays`."""
+        return cls(arrays[0], arrays[1], Columns(*arrays[2:]))
+
+    def mapped(self, function: Callable[[Array], Array]) -> "Piece":
+        """The piece with `function` of each array."""
+        return self.of([function(x) for x in self.arrays])
+
+
+def attend_causally(
+    state: CompressedState, piece: Piece, heads: Sequence[int] | None = None
+) -> tuple[list[Array], CompressedState]:
+    """The outputs of consecutive queries, and the state after them; chunks end at multiples of the window.
+
+    heads : the numbers of the heads among all of a call, which their random numbers depend on; by default they are all.
+    """
+    heads = range(math.prod(state.batch_shape)) if heads is None else heads
     outputs, start, stop = [], 0, len(piece.keys)
     while start < stop:
         end = min(start + state.window - state.position % state.window, stop)
-        output, state = step(state, piece.part(start, end))
+        output, state = step(state, piece.part(start, end), heads)
         outputs.append(output)
         start = end
     return outputs, state
 
 
-def step(state: CompressedState, piece: Piece) -> tuple[Array, CompressedState]:
+def step(state: CompressedState, piece: Piece, heads: Sequence[int]) -> tuple[Array, CompressedState]:
     """The outputs of queries of one chunk; if the chunk is complete, older keys go to the cache."""
     recent = Columns.concat(state.recent, piece.keys)
     read = Columns.concat(state.sinks, state.merged, recent)
@@ -131,7 +158,7 @@ def step(state: CompressedState, piece: Piece) -> tuple[Array, CompressedState]:
     after = replace(state, recent=recent, position=state.position + len(piece.keys))
     if state.follows:
         after = sampled(after, piece)
-    return output, after if after.position % state.window else retire(after)
+    return output, after if after.position % state.window else retire(after, heads)
 
 
 def read_causally(queries: Array, rows: Columns) -> Array:
@@ -141,6 +168,8 @@ def read_causally(queries: Array, rows: Columns) -> Array:
     """
     xp, num, total = namespace(queries), queries.shape[-2], len(rows)
     keys, bias, values = (x[..., None, :, :] for x in rows.arrays)
+    if xp is np:
+        return read_on_host(queries, keys, bias, values)
     options = {"device": device_of(queries)}
     visible = xp.arange(total, **options) <= xp.arange(total - num, total, **options)[:, None]
     logits = queries @ xp.matrix_transpose(keys) + xp.matrix_transpose(bias)
@@ -152,6 +181,24 @@ def read_causally(queries: Array, rows: Columns) -> Array:
     return xp.where(spoiled, xp.nan, part.normalized())
 
 
+def read_on_host(queries: np.ndarray, keys: np.ndarray, bias: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`read_causally` of NumPy arrays (..., 1, n, ·): only the block of the own keys has a mask."""
+    num = queries.shape[-2]
+    logits = queries @ keys.mT
+    logits += bias.mT
+    np.copyto(logits[..., -num:], -np.inf, where=np.arange(num) > np.arange(num)[:, None])
+    is_bad = ~np.isfinite(values).all(axis=-1, keepdims=True)
+    spoils = bool(np.any(is_bad))
+    if spoils:
+        seen = logits != -np.inf
+        values = np.where(np.isfinite(values), values, 0)
+    softmax_in_place(logits)
+    outputs = logits @ values
+    if spoils:
+        outputs[(seen @ is_bad)[..., 0]] = np.nan
+    return outputs
+
+
 def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     """The state with the queries of a piece, the last before its position, in the sample: those of least priority."""
     xp, num = namespace(state.references), len(piece.keys)
@@ -159,7 +206,7 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     chunk = np.random.default_rng([state.seed, 0, first // state.window]).random(state.window)
     group = piece.queries.shape[-3]
     new = np.repeat(chunk[first % state.window :][:num], group)
-    queries = xp.moveaxis(xp.concat([piece.queries, piece.counts], axis=-1), -3, -2)
+    queries = swap_heads(xp.concat([piece.queries, piece.counts], axis=-1))
     pooled = xp.reshape(queries, (*queries.shape[:-3], num * group, queries.shape[-1]))
     references = xp.concat([state.references, pooled], axis=-2)
     priorities = np.concatenate([state.priorities, new])
@@ -171,8 +218,11 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     return replace(state, references=references, priorities=priorities)
 
 
-def retire(state: CompressedState) -> CompressedState:
-    """The state after a chunk: of the recent keys only the last `window` stay exact."""
+def retire(state: CompressedState, heads: Sequence[int]) -> CompressedState:
+    """The state after a chunk: of the recent keys only the last `window` stay exact.
+
+    The k-means of a chunk starts from the seed of the state, the number of the chunk and that of the head alone.
+    """
     surplus = len(state.recent) - state.window
     if surplus <= 0:
         return state
@@ -181,46 +231,6 @@ def retire(state: CompressedState) -> CompressedState:
     rows = Columns.concat(state.merged, state.recent.part(more, surplus))
     recent = state.recent.part(surplus, None)
     if len(rows) > state.num_keys:
-        rows = with_fewer_rows(state, rows)
+        seeds = [np.random.SeedSequence([state.seed, 1, state.position // state.window], spawn_key=(n,)) for n in heads]
+        rows = Columns(*with_fewer_rows(*rows.arrays, state.references, Options(state.num_keys, state.fit), seeds))
     return replace(state, sinks=sinks, merged=rows, recent=recent)
-
-
-def with_fewer_rows(state: CompressedState, rows: Columns) -> Columns:
-    """At most `num_keys` rows in place of these; the fit is on the host, the merging in the library of the rows.
-
-    The k-means of a chunk starts from the seed of the state, the number of the chunk and the head alone.
-    """
-    keys, bias, references = (on_host(x) for x in (rows.keys, rows.bias, state.references))
-    lead = keys.shape[:-2]
-    if 0 in lead:
-        return rows.part(0, state.num_keys)
-    references = np.broadcast_to(references, (*lead, *references.shape[-2:]))
-    chunk = np.random.SeedSequence([state.seed, 1, state.position // state.window])
-    values = on_host(rows.values) if state.fit else keys[..., :0]
-    indices = list(np.ndindex(lead))
-    seeds = chunk.spawn(len(indices))
-    merges: list[tuple[np.ndarray, ...]] = [()] * len(indices)
-
-    def task(number: int, _: None) -> None:
-        index = indices[number]
-        present = np.flatnonzero(bias[index][:, 0] != -np.inf)
-        own, counted = keys[index][present], references[index][references[index][:, -1] > 0, :-1]
-        counted = counted[np.isfinite(counted).all(axis=-1)]
-        biases_of = bias[index][present, 0]
-        is_spoiled = not (np.all(np.isfinite(own)) and np.all(np.isfinite(biases_of)))
-        if is_spoiled:
-            own, biases_of = np.zeros_like(own), np.zeros_like(biases_of)
-        head = Rows(own, biases_of, values[index][present])
-        options = Options(state.num_keys, state.fit and bool(np.all(np.isfinite(head.values))))
-        merge = merge_rows(head, counted, options, np.random.default_rng(seeds[number]))
-        if is_spoiled:
-            merge = replace(merge, bias=np.full_like(merge.bias, np.nan))
-        merges[number] = merge.matrix(present, len(rows)), merge.bias[:, None], merge.corrections(values.shape[-1])
-
-    run_tasks([partial(task, number) for number in range(len(indices))], lambda: None, resolve_num_threads(None))
-    matrices, biases, corrections = zip(*merges, strict=True)
-    shares = host_to(stacked(matrices, lead), rows.keys)
-    merged = shares @ rows.values
-    if state.fit:
-        merged = merged + host_to(stacked(corrections, lead), rows.values)
-    return Columns(shares @ rows.keys, host_to(stacked(biases, lead, -np.inf), rows.bias), merged)

@@ -17,9 +17,10 @@ from randfeat.attention.generic import causal_operator  # noqa: F401  so that ex
 from randfeat.estimators.base import Estimator
 from randfeat.integrations.masks import key_bias_of, key_mask_of
 from randfeat.integrations.options import check_options
+from randfeat.integrations.torch_compressed import METHODS, CachedAttention, CompressedAttention, sdpa_by
 from randfeat.maps import FeatureMap
 
-__all__ = ["LinearAttention", "scaled_dot_product_attention"]
+__all__ = ["CachedAttention", "CompressedAttention", "LinearAttention", "scaled_dot_product_attention"]
 
 
 class LinearAttention(torch.nn.Module):
@@ -177,18 +178,21 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
     *,
-    features: FeatureMap | LinearAttention,
+    features: FeatureMap | LinearAttention | None = None,
     **options: Any,
 ) -> torch.Tensor:
-    """`torch.nn.functional.scaled_dot_product_attention`, estimated with `features` in linear time.
+    """`torch.nn.functional.scaled_dot_product_attention`, estimated in linear time with `features`, or without any.
 
     attn_mask : (..., 1, S), the same for every query: bool, True = take part, or floating numbers that are added to the
         logits. It may be combined with is_causal. Masks and biases of (L, S) pairs are refused.
     dropout_p : must be 0, since single weights are never computed. `torch.nn.functional.dropout` of the output is what
         can be had.
-    features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used.
+    features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used. None
+        with `method="clustered"` or `"compressed"`, which need nothing beforehand.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
-        causal_offset, cu_seqlens, method, ...
+        causal_offset, cu_seqlens, method, ... With `method="clustered"` those of `randfeat.clustered_attention`
+        (num_clusters, accuracy, ...), with `method="compressed"` those of `randfeat.compressed_attention` (num_keys,
+        window, ...); their `attn_mask` is boolean.
 
     The output of a query whose keys are all masked is zero.
 
@@ -198,12 +202,20 @@ def scaled_dot_product_attention(
     >>> padding = torch.arange(100) < torch.tensor([[100], [70]])
     >>> scaled_dot_product_attention(q, k, v, attn_mask=padding[:, None, None, :], features=phi).shape
     torch.Size([2, 8, 100, 16])
+    >>> scaled_dot_product_attention(q, k, v, method="clustered", num_clusters=11).shape
+    torch.Size([2, 8, 100, 16])
     """
     if dropout_p != 0:
         raise ValueError(
             f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop; use "
             "torch.nn.functional.dropout on its output."
         )
+    if options.get("method") in METHODS:
+        if features is not None:
+            raise ValueError(f'method="{options["method"]}" has no features; leave out one of the two.')
+        return sdpa_by(query, key, value, attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa, **options)
+    if features is None:
+        raise TypeError('features is missing: a FeatureMap, or None with method="clustered" or "compressed".')
     mask: dict[str, Any] = {}
     if attn_mask is not None:
         kind, convert = ("key_bias", key_bias_of) if attn_mask.is_floating_point() else ("key_mask", key_mask_of)

@@ -4,6 +4,7 @@ from randfeat.selection.adaptation import adapt
 from randfeat.selection.diagnostics import AttentionDiagnostics, attention_diagnostics
 from randfeat.selection.entries import Entry, catalogue
 from randfeat.selection.forecast import AttentionForecast
+from randfeat.selection.operators import OperatorCandidate
 from randfeat.selection.planning import num_features_for
 from randfeat.selection.prediction import predict_attention_error
 from randfeat.selection.recommendation import Candidate, Recommendation, recommend
@@ -13,6 +14,7 @@ __all__ = [
     "AttentionForecast",
     "Candidate",
     "Entry",
+    "OperatorCandidate",
     "Recommendation",
     "adapt",
     "attention_diagnostics",

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from randfeat.kernels import SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.selection.forecast import POOR, USEFUL
 from randfeat.selection.heads import pooled_heads
+from randfeat.selection.operators import OperatorCandidate, Operators
 from randfeat.selection.pilot import Pilot, Sequences
 from randfeat.selection.recipes import RECIPES, Recipe, RecipeInputs, other_kernels
 
@@ -60,7 +62,7 @@ class Recommendation(Sequence[Candidate]):
     candidates : the ranked candidates. refused : what was not tried, with the reason. average_error : the error of the
     plain average of the values that each query sees. largest_error : the most that any average of these values can err,
     so a bound for positive features. exact_is_cheaper : whether exact attention needs at most as much
-    arithmetic as this number of features D, D >= LS/(L + S).
+    arithmetic as this number of features D, D >= LS/(L + S). operators : forms of attention without features.
     """
 
     candidates: tuple[Candidate, ...]
@@ -69,6 +71,16 @@ class Recommendation(Sequence[Candidate]):
     average_error: float
     largest_error: float
     exact_is_cheaper: bool
+    _operators: Operators | None = None
+
+    @functools.cached_property
+    def operators(self) -> tuple[OperatorCandidate, ...]:
+        """Attention without features, least error first: clustered, compressed, exact. Computed when first asked for.
+
+        Their errors are measured on the same sampled queries, and their costs are numbers of features. Empty for
+        kernels other than `SoftmaxKernel()`.
+        """
+        return () if self._operators is None else self._operators.candidates()
 
     def __getitem__(self, index: Any) -> Any:
         return self.candidates[index]
@@ -109,6 +121,10 @@ class Recommendation(Sequence[Candidate]):
         )
         if self.exact_is_cheaper:
             lines.append(f"exact attention takes no more arithmetic than {self.num_features} features here")
+        if self.operators:
+            lines.append(f"without features; cost in features, of which the estimators have {self.num_features}:")
+            lines.append(f"{'error':>7}  {'cost':>7}  operator")
+            lines.extend(f"{one.error:7.3f}  {one.cost:7.1f}  {one.name}" for one in self.operators)
         return "\n".join([*lines, *(f"not tried: {name}: {reason}" for name, reason in self.refused.items())])
 
 
@@ -156,8 +172,10 @@ def recommend(
         often.
 
     Returns the ranking. `recommendation.best` is a fitted estimator. `recommendation.verdict` is "useful" if it is
-    better than the plain average of the values, else "poor". `print(recommendation)` shows the table, and what was not
-    tried, with the reason. Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate,
+    better than the plain average of the values, else "poor". `recommendation.operators` has clustered, compressed and
+    exact attention beside them, computed when it is first asked for, with errors on the same queries and costs in
+    features. `print(recommendation)` shows both tables, and what was not tried, with the reason.
+    Time: about `num_draws` · (num_queries + S) · num_features · d for each candidate,
     and the fits.
 
     >>> import randfeat as rf
@@ -166,6 +184,8 @@ def recommend(
     >>> ranking[0].error < ranking.average_error, ranking.exact_is_cheaper
     (True, False)
     >>> phi = ranking.best.draw(dim=8, num_features=32, rng=1)
+    >>> next(one.name for one in ranking.operators if one.cost < 100)
+    'clustered_attention, num_clusters=21'
     >>> two = recommend(q, k, v, estimators=[rf.PositiveFeatures(), rf.HyperbolicFeatures()])
     >>> sorted(candidate.name for candidate in two)
     ['HyperbolicFeatures', 'PositiveFeatures']
@@ -222,6 +242,7 @@ def recommend(
         average_error=pilot.average_error(),
         largest_error=pilot.largest_error(),
         exact_is_cheaper=num_features * (length + keys) >= length * keys,
+        _operators=Operators(sequences, pilot, rows, scale, is_causal) if kernel == SoftmaxKernel() else None,
     )
 
 

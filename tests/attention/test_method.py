@@ -253,6 +253,56 @@ def test_times_are_sums_of_rates(rng):
     assert rf.attention_method(query, key, value, signed, costs=costs(**three)).linear_seconds == 6 * (L + S) * 8
 
 
+# compressed attention --------------------------------------------------------------------------------------------
+
+RATE = {"compressed_pair": 1.0}
+
+
+def test_compressed_work_is_counted():
+    """5 C (L + S) pairs of clusters; references, labels, two sweeps and reads of D rows; chunk by chunk in a stream."""
+    x = np.zeros((3, 1000, 8), np.float32)
+    found = rf.attention_method(x, x, x, num_clusters=7, num_keys=20, costs=costs(**RATE))
+    assert found.clustered_seconds == 3 * 5 * 7 * 2000
+    assert found.compressed_seconds == 3 * (1000 * (40 + 20) + (2 * 640 + 1000) * 20)
+    causal = rf.attention_method(x, x, x, is_causal=True, num_keys=20, costs=costs(**RATE))
+    assert causal.compressed_seconds == 3 * (50 * 40 * (40 + 60) + 1000 * 50)
+    assert causal.clustered_seconds == math.inf
+    grouped = rf.attention_method(x, x[:1], x[:1], num_clusters=7, enable_gqa=True, costs=costs(**RATE))
+    assert grouped.clustered_seconds == 5 * 7 * (3000 + 1000)
+
+
+def test_the_fastest_of_all_methods():
+    """Exact for short inputs, the linear ones for long ones; times grow in proportion to the length."""
+    phi = rf.PositiveFeatures().draw(64, 256, rng=0)
+    long, longer = (np.broadcast_to(np.float32(0), (8, n, 64)) for n in (2**16, 2**17))
+    assert rf.attention_method(long[:, :128], long[:, :128], long[:, :128], phi).fastest == "exact"
+    first, second = (rf.attention_method(x, x, x, phi, num_clusters=11) for x in (long, longer))
+    assert first.fastest in ("linear", "clustered", "compressed")
+    assert first.fastest == second.fastest
+    assert second.clustered_seconds / first.clustered_seconds == pytest.approx(2, rel=0.05)
+    alone = rf.attention_method(long, long, long)
+    assert (alone.linear_seconds, alone.name) == (math.inf, "exact")
+    assert alone.fastest in ("clustered", "compressed")
+    made = rf.attention.AttentionMethod("linear", 2.0, 3.0, 1.0, 0.5)
+    assert made.fastest == "compressed"
+    assert rf.attention.AttentionMethod("linear", 1.0, 1.0, 1.0, 1.0).fastest == "exact"
+
+
+def test_compressed_attention_has_no_form_beside_other_relations():
+    x = np.zeros((2, 100, 8))
+    for options in (
+        {"window": 3},
+        {"decay": 0.9, "is_causal": True},
+        {"key_bias": np.zeros(100)},
+        {"cu_seqlens": [0, 100]},
+    ):
+        found = rf.attention_method(x, x, x, **options)
+        assert (found.clustered_seconds, found.compressed_seconds) == (math.inf, math.inf)
+        assert found.fastest == "exact"
+    with pytest.raises(ValueError, match="are sums over features; give features, too"):
+        rf.attention_method(x, x, x, return_state=True)
+
+
 # measured rates --------------------------------------------------------------------------------------------------
 
 
@@ -278,8 +328,11 @@ def test_rates_are_found_again(monkeypatch):
     monkeypatch.setattr(measurement.TimedCall, "of", classmethod(spied))
     monkeypatch.setattr(measurement, "interleaved", predicted)
     found = rf.AttentionCosts.measure(np.zeros(1, np.float32), 64, 32, 256)
+    shipped = SHIPPED["numpy", "float32"]
+    speed = (9e-10 + 96 * 4e-11) / (shipped.exact_pair + 96 * shipped.exact_pair_dim)
     for name in RATES:
-        assert getattr(found, name) == pytest.approx(getattr(known, name), rel=1e-6), name
+        expected = speed * getattr(shipped, name) if name.startswith("compressed") else getattr(known, name)
+        assert getattr(found, name) == pytest.approx(expected, rel=1e-6), name
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])

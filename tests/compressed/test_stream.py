@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat.compressed.compression import Options as Compression
+from randfeat.compressed.compression import merge_rows
+from randfeat.compressed.merging import Rows
+from randfeat.compressed.stacks import merge_stack
 from tests.arrays import asarray, same_bits, to_numpy
 from tests.attention.test_linear import one_under_jax
-from tests.compressed.heads import head
+from tests.compressed.heads import head, smooth
 from tests.compressed.naive import relative
 
 OPTIONS = {"num_keys": 12, "window": 8, "is_causal": True}
@@ -229,3 +233,68 @@ def test_states_that_do_not_fit_are_refused(rng):
     ):
         with pytest.raises(error, match=message):
             rf.compressed_attention(*arrays, is_causal=True, initial_state=state, **options)
+
+
+@pytest.mark.parametrize("spoiled", [False, True], ids=["all alike", "some apart"])
+def test_heads_together_are_the_heads_alone(rng, monkeypatch, spoiled):
+    """To the bit, whatever the other heads are, and on any number of threads."""
+    arrays = head(rng, 100, lead=(3, 2))
+    mask = np.ones((3, 2, 100), bool)
+    if spoiled:  # heads whose references are not all there are merged one by one
+        mask[0, 0, :40] = mask[2, 1, 70:] = False
+        arrays[1][1, 1, 50] = np.nan
+    options = OPTIONS | {"key_mask": mask, "query_mask": mask, "return_state": True}
+    outputs = []
+    for number in (1, 2, 5):
+        monkeypatch.setenv("RANDFEAT_NUM_THREADS", str(number))
+        outputs.append(rf.compressed_attention(*arrays, **options))
+    for output, state in outputs[1:]:
+        assert same_bits(output, outputs[0][0])
+        assert all(same_bits(mine, other) for mine, other in zip(state.arrays, outputs[0][1].arrays, strict=True))
+    first = [x[:1, :1] for x in arrays]
+    alone, _ = rf.compressed_attention(*first, **options | {"key_mask": mask[:1, :1], "query_mask": mask[:1, :1]})
+    assert same_bits(alone, outputs[0][0][:1, :1])
+
+
+def test_merging_of_many_heads_is_the_merging_of_each(rng):
+    """Also with rows that are none, with equal keys, and where fewer rows are different than there are centers."""
+    rows = [smooth(rng, 4, 30, 6), smooth(rng, 4, 32, 6)]
+    rows[0][1] = rows[0][1, 0]
+    rows[0][2, 5:] = rows[0][2, :1]
+    bias = rng.standard_normal((4, 30))
+    bias[3, 10:20] = -np.inf
+    uniforms = np.stack([np.random.default_rng(i).random(8) for i in range(4)])
+    values = rng.standard_normal((4, 30, 3))
+    shares, merged = merge_stack(rows[0], bias, values, rows[1], 8, uniforms)
+    for i in range(4):
+        present = np.flatnonzero(bias[i] != -np.inf)
+        own = Rows(rows[0][i][present], bias[i][present], values[i][present])
+        expected = merge_rows(own, rows[1][i], Compression(8), np.random.default_rng(i))
+        matrix, found = expected.matrix(present, 30), len(expected.bias)
+        assert np.max(np.abs(shares[i].T @ shares[i] - matrix.T @ matrix)) < ROUNDING  # in whatever order of rows
+        assert np.max(np.abs(np.sort(merged[i, :found]) - np.sort(expected.bias))) < ROUNDING
+        assert np.all(merged[i, found:] == -np.inf)
+
+
+def test_tensors_on_a_cpu_take_the_path_of_the_host(rng):
+    """Outputs and states of a stream to the bit; caches, and with gradients recorded, to rounding."""
+    torch = pytest.importorskip("torch", reason="pip install '.[frameworks]'")
+    arrays = head(rng, 60, lead=(2,))
+    tensors = [torch.from_numpy(x) for x in arrays]
+    for options in (OPTIONS | {"return_state": True}, {"num_keys": 12}):
+        expected, found = (rf.compressed_attention(*given, **options) for given in (arrays, tensors))
+        if "return_state" in options:
+            (expected, state), (found, other) = expected, found
+            assert all(same_bits(x.numpy(), y) for x, y in zip(other.arrays, state.arrays, strict=True))
+            assert all(isinstance(x, torch.Tensor) for x in other.arrays)
+            more = head(rng, 30, lead=(2,))
+            pair = [
+                rf.compressed_attention(*given, is_causal=True, initial_state=after)
+                for given, after in ((more, state), ([torch.from_numpy(x) for x in more], other))
+            ]
+            assert same_bits(pair[1].numpy(), pair[0])
+            assert same_bits(found.numpy(), expected)
+        assert np.max(np.abs(found.numpy() - expected)) < ROUNDING
+        recorded = [x.clone().requires_grad_() for x in tensors]
+        again = rf.compressed_attention(*recorded, **options | {"return_state": False})
+        assert np.max(np.abs(again.detach().numpy() - expected)) < ROUNDING

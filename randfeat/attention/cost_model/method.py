@@ -1,29 +1,54 @@
-"""attention_method: which of exact and linear attention is expected to be faster, before either is computed."""
+"""attention_method: which form of attention is expected to be faster, before any is computed."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from randfeat._array import Array
+from randfeat._array import Array, as_count
 from randfeat._hints import hinted, short
+from randfeat.attention.cost_model.compressed import clustered_work, compressed_work, has_compressed_form, stream_work
 from randfeat.attention.cost_model.rates import AttentionCosts
 from randfeat.attention.cost_model.work import exact_work, linear_work
-from randfeat.attention.problem import Problem
+from randfeat.attention.inputs import Inputs
+from randfeat.attention.problem import Problem, checked
+from randfeat.attention.relations import Relation
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import SoftmaxKernel
 from randfeat.maps import FeatureMap
+
+SIZES = (21, 64)
+"""Clusters of clustered attention, and rows of compressed attention, by default."""
 
 
 @dataclass(frozen=True)
 class AttentionMethod:
-    """The method that is expected to be faster, and the expected seconds of both methods.
+    """The method that is expected to be faster, and the expected seconds of all methods.
 
     name : `"linear"` or `"exact"`. exact_seconds is infinite if there is no exact form: with states, or with gates for
         each feature.
+    clustered_seconds, compressed_seconds : of `clustered_attention` and `compressed_attention`, fit included; infinite
+        where they have no form: clusters of causal attention, windows, biases, ...
     """
 
     name: str
     linear_seconds: float
     exact_seconds: float
+    clustered_seconds: float = math.inf
+    compressed_seconds: float = math.inf
+
+    @property
+    def fastest(self) -> str:
+        """`"exact"`, `"linear"`, `"clustered"` or `"compressed"`, by time alone: errors are what `recommend` measures.
+
+        Of equally fast ones, the first.
+        """
+        seconds = {
+            "exact": self.exact_seconds,
+            "linear": self.linear_seconds,
+            "clustered": self.clustered_seconds,
+            "compressed": self.compressed_seconds,
+        }
+        return min(seconds, key=lambda name: seconds[name])
 
 
 @hinted
@@ -31,7 +56,7 @@ def attention_method(
     query: Any,
     key: Any,
     value: Any,
-    features: FeatureMap,
+    features: FeatureMap | None = None,
     *,
     is_causal: bool = False,
     scale: float | None = None,
@@ -48,13 +73,19 @@ def attention_method(
     relative_bias: Any = None,
     window: int | None = None,
     layout: str = "bhld",
+    num_clusters: int = SIZES[0],
+    num_keys: int = SIZES[1],
     costs: AttentionCosts | None = None,
 ) -> AttentionMethod:
     """The method that `linear_attention(..., method="auto")` takes for these arguments, and the predicted times.
 
     The result depends on shapes, dtype, array library, estimator and options, never on values. So it is the same in
-    every call, under `jit`, and in every process.
+    every call, under `jit`, and in every process. It also has the times of the operators without features, and the
+    `fastest` of all four.
 
+    features : None leaves linear attention out; then `linear_seconds` is infinite.
+    num_clusters, num_keys : sizes of `clustered_attention` and `compressed_attention`; causally, `num_keys` is also the
+        window.
     costs : rates that replace those in the library, for example from `AttentionCosts.measure`. To use them in a call,
         write `linear_attention(..., method=attention_method(..., costs=costs).name)`.
 
@@ -64,15 +95,46 @@ def attention_method(
     >>> phi = rf.PositiveFeatures().draw(dim=64, num_features=256, rng=0)
     >>> [rf.attention_method(x, x, x, phi).name for x in (np.zeros((100, 64)), np.zeros((10_000, 64)))]
     ['exact', 'linear']
+    >>> [rf.attention_method(x, x, x).fastest for x in (np.zeros((100, 64)), np.zeros((10_000, 64)))]
+    ['exact', 'compressed']
     """
-    problem = Problem.of(
-        query, key, value, features,
-        is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
-        return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias,
-        key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window,
-        layout=layout,
-    )  # fmt: skip
-    return faster_method(problem, problem.inputs.value, costs)
+    sizes = as_count(num_clusters, "num_clusters"), as_count(num_keys, "num_keys")
+    options: dict[str, Any] = {
+        "is_causal": is_causal, "scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa,
+        "causal_offset": causal_offset, "key_lengths": key_lengths, "key_bias": key_bias, "key_ends": key_ends,
+        "cu_seqlens": cu_seqlens, "decay": decay, "relative_bias": relative_bias, "window": window, "layout": layout,
+    }  # fmt: skip
+    if features is not None:
+        problem = Problem.of(
+            query, key, value, features, initial_state=initial_state, return_state=return_state, **options
+        )
+        return faster_method(problem, problem.inputs.value, costs, sizes)
+    if initial_state is not None or return_state:
+        raise ValueError("initial_state and return_state are sums over features; give features, too.")
+    inputs, relation = checked(query, key, value, SoftmaxKernel(), **options)
+    exact = rates_for(inputs.value, costs).seconds(exact_work(inputs, relation))
+    return with_compressed(AttentionMethod("exact", math.inf, exact), inputs, relation, sizes, costs)
+
+
+def rates_for(like: Array, costs: AttentionCosts | None) -> AttentionCosts:
+    """The rates that are given, or those in the library for arrays like this one."""
+    return AttentionCosts.like(like) if costs is None else costs
+
+
+def with_compressed(
+    found: AttentionMethod, inputs: Inputs, relation: Relation, sizes: tuple[int, int], costs: AttentionCosts | None
+) -> AttentionMethod:
+    """The method with the times of clustered and compressed attention, of C clusters and D rows, if they apply."""
+    if not has_compressed_form(inputs, relation):
+        return found
+    (num_clusters, num_keys), rates = sizes, rates_for(inputs.value, costs)
+    if relation.is_causal:
+        return replace(found, compressed_seconds=rates.seconds(stream_work(inputs, num_keys, num_keys)))
+    return replace(
+        found,
+        clustered_seconds=rates.seconds(clustered_work(inputs, num_clusters)),
+        compressed_seconds=rates.seconds(compressed_work(inputs, num_keys)),
+    )
 
 
 def is_exact(method: Any, problem: Problem) -> bool:
@@ -93,15 +155,18 @@ def is_exact(method: Any, problem: Problem) -> bool:
     return True
 
 
-def faster_method(problem: Problem, like: Array, costs: AttentionCosts | None = None) -> AttentionMethod:
+def faster_method(
+    problem: Problem, like: Array, costs: AttentionCosts | None = None, sizes: tuple[int, int] = SIZES
+) -> AttentionMethod:
     """By shapes and relation, and the rates for arrays like `like`; exact only if it is strictly faster."""
-    costs = AttentionCosts.like(like) if costs is None else costs
+    costs = rates_for(like, costs)
     linear = costs.seconds(linear_work(problem))
     if not has_fast_form(problem):
         linear *= costs.generic_causal if problem.relation.is_sequential else costs.generic
     has_exact_form = problem.relation.has_exact_form and not problem.has_state
     exact = costs.seconds(exact_work(problem.inputs, problem.relation)) if has_exact_form else math.inf
-    return AttentionMethod("exact" if exact < linear else "linear", linear, exact)
+    found = AttentionMethod("exact" if exact < linear else "linear", linear, exact)
+    return found if problem.has_state else with_compressed(found, problem.inputs, problem.relation, sizes, costs)
 
 
 def has_fast_form(problem: Problem) -> bool:

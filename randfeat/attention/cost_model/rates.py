@@ -1,12 +1,12 @@
 """AttentionCosts: seconds of exact and of linear attention, predicted from shapes, dtype and array library."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, dtype_name, library_of
+from randfeat._array import Array, as_floating, dtype_name, library_of
 from randfeat.attention.cost_model.measurement import measured_rates, seconds
 from randfeat.attention.relations.work import Work
 
@@ -26,6 +26,10 @@ class AttentionCosts:
     transform : of each number of the fast Fourier transforms of `relative_bias` and halving of their length.
     generic, generic_causal : not seconds, but the time of the generic pass over that of the fast one, for features and
         relations that have no fast one.
+    compressed_call : of clustered and compressed attention, for each key head, or each chunk of a causal stream.
+    compressed_pair : of each pair of a query or key with a center, a row or a reference: comparison, exponential.
+    compressed_pair_dim : of each such pair and coordinate. `measure` keeps these three in the proportion to exact
+        attention that they have in the library.
 
     The model is rough. The length at which linear attention becomes faster can be wrong by up to half for full
     attention, and by a factor of two for causal attention. All features are assumed to cost as much as positive
@@ -48,6 +52,9 @@ class AttentionCosts:
     transform: float
     generic: float = 1.0
     generic_causal: float = 1.0
+    compressed_call: float = 1.2e-3
+    compressed_pair: float = 1.9e-9
+    compressed_pair_dim: float = 4.9e-11
 
     def __post_init__(self) -> None:
         for rate in fields(self):
@@ -85,8 +92,17 @@ class AttentionCosts:
             This takes about a second. It times interleaved calls of 1 to 10 ms each, and fits the rates to the medians
             by nonnegative least squares. JAX compiles each call first, which takes longer.
         """
-        return cls(**measured_rates(like, dim, dim if value_dim is None else value_dim, num_features))
+        value_dim = dim if value_dim is None else value_dim
+        found = cls(**measured_rates(like, dim, value_dim, num_features))
+        shipped = cls.like(as_floating(like, "like"))
+        dims = dim + value_dim
+        speed = (found.exact_pair + dims * found.exact_pair_dim) / (shipped.exact_pair + dims * shipped.exact_pair_dim)
+        return replace(found, **{name: speed * getattr(shipped, name) for name in COMPRESSED})
 
+
+COMPRESSED = ("compressed_call", "compressed_pair", "compressed_pair_dim")
+DOUBLE = {"compressed_call": 1.5e-3, "compressed_pair": 3.8e-9, "compressed_pair_dim": 9.8e-11}
+"""Rates of compressed attention in float64; those in float32 are the defaults of the fields."""
 
 # In the order of the fields, on one core, at d = 64 and 256 features, from the fastest of many calls on a busy machine;
 # `python -m experiments.benchmarks crossover` prints rates from medians, to replace them.
@@ -95,12 +111,16 @@ SHIPPED: dict[tuple[str, str], AttentionCosts] = {
         1.9e-4, 1.2e-9, 3.2e-11, 1.8e-9, 8.5e-4, 2.1e-4, 0, 2.3e-11, 1.4e-9, 2.2e-10, 1.3, 3.6
     ),
     ("numpy", "float64"): AttentionCosts(
-        2.1e-4, 2.7e-9, 6.1e-11, 3.2e-9, 8.8e-4, 4.2e-4, 0, 5.3e-11, 2.7e-9, 2.4e-10, 1.1, 3.4
+        2.1e-4, 2.7e-9, 6.1e-11, 3.2e-9, 8.8e-4, 4.2e-4, 0, 5.3e-11, 2.7e-9, 2.4e-10, 1.1, 3.4, **DOUBLE
     ),
     ("torch", "float32"): AttentionCosts(
         3.3e-4, 1.9e-9, 3e-11, 2.9e-9, 8.5e-4, 2.3e-5, 4.1e-9, 2.7e-11, 2.8e-8, 5.9e-10
     ),
-    ("torch", "float64"): AttentionCosts(3.3e-4, 5.4e-9, 6.3e-11, 1.6e-8, 9.1e-4, 0, 6.6e-9, 7.5e-11, 6.3e-8, 4.8e-10),
+    ("torch", "float64"): AttentionCosts(
+        3.3e-4, 5.4e-9, 6.3e-11, 1.6e-8, 9.1e-4, 0, 6.6e-9, 7.5e-11, 6.3e-8, 4.8e-10, **DOUBLE
+    ),
     ("jax", "float32"): AttentionCosts(1.2e-4, 2.4e-10, 2.6e-11, 1.5e-9, 2.3e-4, 0, 2.3e-9, 1.7e-11, 4.3e-8, 1e-9),
-    ("jax", "float64"): AttentionCosts(8.1e-5, 1.4e-9, 5.4e-11, 8.1e-10, 7.7e-5, 0, 4.2e-9, 7.4e-11, 3.4e-8, 8.7e-10),
+    ("jax", "float64"): AttentionCosts(
+        8.1e-5, 1.4e-9, 5.4e-11, 8.1e-10, 7.7e-5, 0, 4.2e-9, 7.4e-11, 3.4e-8, 8.7e-10, **DOUBLE
+    ),
 }

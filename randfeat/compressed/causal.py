@@ -1,0 +1,152 @@
+"""Causal compressed attention of checked inputs: a piece of a stream, on threads where its numbers are on the host."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from randfeat._array import Array, as_generator, device_of, dtype_name, from_host, host_to, host_twins, namespace
+from randfeat._numpy.threads import resolve_num_threads, run_tasks
+from randfeat.attention.inputs import Inputs
+from randfeat.compressed.heads import copied
+from randfeat.compressed.stream import Columns, CompressedState, Piece, attend_causally
+
+DEFAULT = 64  # rows of a cache, and length of a chunk
+
+
+@dataclass(frozen=True, eq=False)
+class StreamOptions:
+    """Options of a call for its stream; None stands for that of the state, or the default."""
+
+    num_keys: int | None
+    window: int | None
+    num_sinks: int | None
+    fit: bool | None
+    rng: Any
+
+
+def stream(
+    inputs: Inputs, used: np.ndarray | None, references: Inputs | None, given: Any, options: StreamOptions
+) -> tuple[list[Array], CompressedState]:
+    """The outputs of consecutive queries, and the state after all keys."""
+    prepared, xp = inputs.prepared(), namespace(inputs.value)
+    like, dtype = {"device": device_of(prepared.value)}, prepared.value.dtype
+    query, key, value, mask = by_key_head(prepared)
+    lead = np.broadcast_shapes(query.shape[:-3], key.shape[:-2], value.shape[:-2])
+    length = inputs.num_keys
+    bias = xp.zeros((*lead, length, 1), dtype=dtype, **like)
+    if mask is not None:
+        bias = xp.where(mask[..., None], bias, -xp.inf)
+    counts = np.ones(length, np.bool_) if used is None else used
+    if inputs.group is None and counts.ndim > 1:
+        counts = counts[..., None, :]
+    counts = xp.broadcast_to(host_to(counts[..., None], value), (*lead, query.shape[-3], length, 1))
+    keys = Columns(
+        xp.broadcast_to(key, (*lead, *key.shape[-2:])), bias, xp.broadcast_to(value, (*lead, *value.shape[-2:]))
+    )
+    piece = Piece(xp.broadcast_to(query, (*lead, *query.shape[-3:])), counts, keys)
+    state = start(piece, options, inputs.root**2) if given is None else continued(given, piece, options, inputs.root**2)
+    if references is not None:
+        own, _, _, _ = by_key_head(references.prepared())
+        flat = xp.reshape(own, (*own.shape[:-3], own.shape[-3] * own.shape[-2], own.shape[-1]))
+        flagged = xp.concat([flat, xp.ones_like(flat[..., :1])], axis=-1)
+        state = replace(state, references=xp.broadcast_to(flagged, (*lead, *flagged.shape[-2:])), follows=False)
+    outputs, state = attend(state, piece)
+    outputs = outputs or [xp.zeros((*lead, query.shape[-3], 0, value.shape[-1]), dtype=dtype, **like)]
+    return [output if inputs.group is not None else output[..., 0, :, :] for output in outputs], state
+
+
+def attend(state: CompressedState, piece: Piece) -> tuple[list[Array], CompressedState]:
+    """The outputs of consecutive queries and the state after them, in arrays of its own."""
+    twins = host_twins(*state.arrays, *piece.arrays)
+    if twins is None:
+        outputs, state = attend_causally(state, piece)
+        return outputs, state.with_arrays([*map(copied, state.arrays[:-1]), state.references])
+    arrays, like, num_arrays = [x for x in twins if x is not None], piece.queries, len(state.arrays)
+    outputs, state = attend_on_threads(
+        state.with_arrays(arrays[:num_arrays]), Piece.of(arrays[num_arrays:]), resolve_num_threads(None)
+    )
+    if isinstance(like, np.ndarray):
+        return outputs, state
+    return [from_host(x, like) for x in outputs], state.with_arrays([from_host(x, like) for x in state.arrays])
+
+
+def attend_on_threads(
+    state: CompressedState, piece: Piece, num_threads: int
+) -> tuple[list[np.ndarray], CompressedState]:
+    """`attend_causally` on the host: the heads in as many parts as threads, each part from the first chunk to the last.
+
+    All heads of a part go through a chunk together. No number of a head depends on the others, so none depends on the
+    number of threads.
+    """
+    lead, length = state.batch_shape, len(piece.keys)
+    num_heads = math.prod(lead)
+    if num_heads == 0 or length == 0:
+        outputs, state = attend_causally(state, piece)
+        return outputs, state.with_arrays([x.copy() for x in state.arrays])
+
+    def flat(x: np.ndarray) -> np.ndarray:
+        return x.reshape(num_heads, *x.shape[len(lead) :])
+
+    arrays, pieces = [flat(x) for x in state.arrays], piece.mapped(flat)
+    results = np.empty((*pieces.queries.shape[:-1], piece.keys.values.shape[-1]), piece.keys.values.dtype)
+    num_parts = min(num_threads, num_heads)
+    states: list[CompressedState] = [state] * num_parts
+
+    def task(part: int, _: None) -> None:
+        own = slice(num_heads * part // num_parts, num_heads * (part + 1) // num_parts)
+        outputs, states[part] = attend_causally(
+            state.with_arrays([x[own] for x in arrays]), pieces.mapped(lambda x: x[own]), range(num_heads)[own]
+        )
+        np.concatenate(outputs, axis=-2, out=results[own])
+
+    run_tasks([partial(task, part) for part in range(num_parts)], lambda: None, num_threads)
+    joined = [np.concatenate(parts) for parts in zip(*(part.arrays for part in states), strict=True)]
+    after = states[0].with_arrays([x.reshape(*lead, *x.shape[1:]) for x in joined])
+    return [results.reshape(*lead, *results.shape[1:])], after
+
+
+def by_key_head(inputs: Inputs) -> tuple[Array, Array, Array, Array | None]:
+    """query (..., group, L, d), and key, value and mask without the axis of the group."""
+    query, key, value, mask = inputs.query, inputs.key, inputs.value, inputs.key_mask
+    if inputs.group is None:
+        return query[..., None, :, :], key, value, mask
+    mask = mask[..., 0, :] if mask is not None and mask.ndim > 1 else mask
+    return query, key[..., 0, :, :], value[..., 0, :, :], mask
+
+
+def start(piece: Piece, options: StreamOptions, scale: float) -> CompressedState:
+    """The state before the first key."""
+    num_keys = DEFAULT if options.num_keys is None else options.num_keys
+    window = DEFAULT if options.window is None else options.window
+    none = piece.keys.part(0, 0)
+    references = namespace(none.keys).concat([none.keys, none.bias], axis=-1)
+    return CompressedState(
+        none, none, none, references, np.empty(0), 0, num_keys, window, options.num_sinks or 0, scale,
+        int(as_generator(options.rng).integers(2**63)), bool(options.fit), True,
+    )  # fmt: skip
+
+
+def continued(given: Any, piece: Piece, options: StreamOptions, scale: float) -> CompressedState:
+    """The state of an earlier call, if it fits this one."""
+    if not isinstance(given, CompressedState):
+        raise TypeError(f"initial_state must be a CompressedState, got {type(given).__name__}.")
+    for name in ("num_keys", "window", "num_sinks", "fit"):
+        asked, own = getattr(options, name), getattr(given, name)
+        if asked is not None and asked != own:
+            raise ValueError(f"initial_state has {name} = {own}, got {asked}; leave it out.")
+    if given.scale != scale:
+        raise ValueError(f"initial_state is for logits times {given.scale}, got scale = {scale}.")
+    mine, theirs = piece.keys, given.recent
+    shapes = [(tuple(x.keys.shape[:-2]), x.keys.shape[-1], x.values.shape[-1]) for x in (mine, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"initial_state has (leading shape, dim, value dim) {shapes[1]}, expected {shapes[0]}, that of the keys."
+        )
+    namespace(mine.keys, theirs.keys)
+    if mine.keys.dtype != theirs.keys.dtype:
+        names = dtype_name(theirs.keys.dtype), dtype_name(mine.keys.dtype)
+        raise TypeError(f"initial_state is in {names[0]}, but this call computes in {names[1]}.")
+    return given
