@@ -211,7 +211,9 @@ class AttentionDecoder:
             start = problem.start()
             arrays = twins_of(start.log_max, start.weighted, start.total)
             self._sums = None if arrays is None else call.sums_of(AttentionState(*arrays))
-            self._state = None if self._sums is not None else self._state
+            if self._sums is not None:
+                self._sums.own()
+                self._state = None
         return call
 
     def _long_call(self, query: Array, key: Array, value: Any, key_mask: Any, *, is_causal: bool) -> Array:

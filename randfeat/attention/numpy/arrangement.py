@@ -58,9 +58,9 @@ class Arrangement:
         return self._put_back(x, self.full)
 
     def sums(self, x: np.ndarray) -> np.ndarray:
-        """A copy (*lead, n, c) of rows (M, N, n, c), the inverse of `keys`."""
+        """The array (*lead, n, c) of rows (M, N, n, c), the inverse of `keys`."""
         x = self._put_back(x, padded(self.lead, len(self.full)))
-        return x.reshape(*self.lead, *x.shape[-2:]).copy()
+        return x.reshape(*self.lead, *x.shape[-2:])
 
     def _put_back(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         num = len(shape)

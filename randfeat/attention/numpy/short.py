@@ -39,8 +39,9 @@ class ShortCall:
         """
         inputs, factor = problem.inputs, problem.unit_factor
         shapes = tuple(tuple(x.shape) for x in (inputs.query, inputs.key, inputs.value))
-        is_step = problem.relation.is_causal and problem.is_aligned and inputs.num_queries <= LONGEST
-        if not is_step or factor is None or any(0 in shape for shape in shapes):
+        num = inputs.num_queries
+        is_short = inputs.num_keys == num <= LONGEST and problem.is_aligned and (problem.relation.is_causal or num == 1)
+        if not is_short or factor is None or any(0 in shape for shape in shapes):
             return None
         dtype = np.dtype(dtype_name(compute_dtype(namespace(inputs.value), inputs.dtype)))
         if dtype not in (np.float32, np.float64):
@@ -54,7 +55,7 @@ class ShortCall:
         return cls(of_call, Arrangement.of(lead, lead, maps), sides, dtype, shapes, mask_shape)
 
     def sums_of(self, state: AttentionState) -> RunningSums | None:
-        """A copy of the sums in a state of NumPy arrays; None if its leading dimensions are not those of the keys."""
+        """The sums in a state of NumPy arrays, as views; None if its leading dimensions are not those of the keys."""
         lead = self.of_sums.lead
         if state.total.dtype != self.dtype or broadcast_shapes(state.total.shape[:-2], lead) != lead:
             return None
@@ -91,7 +92,7 @@ class ShortCall:
 def attend_to_few(problem: Problem) -> Attended | None:
     """The outputs of a few tokens after those of a state, and the state with them; None for other problems.
 
-    Memory beside the output: one copy of the state.
+    Memory beside the output: the new state.
     """
     inputs, state = problem.inputs, problem.initial_state
     arrays = [inputs.query, inputs.key, inputs.value, *problem.features.arrays.values()]

@@ -13,13 +13,13 @@ from randfeat.maps import FeatureMap
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Exponents of the queries or of the keys of M maps, in units of `Limits`: `(factor x - origin)·rows_f`."""
+    """Exponents of the queries or of the keys of M maps, `exponent_unit · ((factor x - origin)·rows_f)`."""
 
     limits: Limits
     factor: float
     origin: np.ndarray | None
     columns: np.ndarray
-    """(M, d, m), the rows as columns, times `exponent_unit`."""
+    """(M, d, m), the rows as columns."""
     log_weights: np.ndarray
     """(M, 1, 1, m), times `exponent_unit`."""
     form: ExponentialForm
@@ -30,22 +30,21 @@ class Side:
 
         factor : the number by which raw inputs are multiplied to get inputs in kernel units.
         """
-        flat = flat_maps(features)
+        flat, limits = flat_maps(features), Limits.of(dtype)
         arrays = {name: cast(array, dtype) for name, array in flat.arrays.items()}
         form = FeatureMap(flat.estimator, flat.dim, flat.num_features, arrays).exponential_form(keys=keys)
         if form is None:
             return None
-        limits = Limits.of(dtype)
-        columns = np.swapaxes(form.rows * limits.exponent_unit, -1, -2)
-        log_weights = np.broadcast_to(form.log_weights, (len(columns), 1, columns.shape[-1])) * limits.exponent_unit
-        return cls(limits, factor, form.origin, columns, log_weights[:, None], form)
+        columns = np.swapaxes(form.rows, -1, -2)
+        log_weights = np.broadcast_to(form.log_weights, (len(columns), 1, columns.shape[-1]))
+        return cls(limits, factor, form.origin, columns, log_weights[:, None] * limits.exponent_unit, form)
 
     def exponents(self, x: np.ndarray, *, per_row: bool) -> np.ndarray:
         """The exponents (M, ..., m) of inputs (M, ..., d), with r(x) if `per_row`, without the weights."""
-        units = x.reshape(len(x), -1, x.shape[-1]) * self.factor
-        exponents = (units if self.origin is None else units - self.origin) @ self.columns
+        units, unit = x.reshape(len(x), -1, x.shape[-1]) * self.factor, self.limits.exponent_unit
+        exponents = ((units if self.origin is None else units - self.origin) * unit) @ self.columns
         if per_row:
-            exponents += self.form.per_row(units) * self.limits.exponent_unit
+            exponents += self.form.per_row(units) * unit
         return exponents.reshape(*x.shape[:-1], -1)
 
 
