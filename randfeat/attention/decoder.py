@@ -145,18 +145,17 @@ class AttentionDecoder:
 
         For beams, and for batches of which some sequences have ended: an index may be repeated, or missing.
         """
+        known = numbers_of(index)
         index = as_integers(index, "index", self._like)
         if index.ndim != 1:
             raise ValueError(f"index must be integers of shape (n,), got shape {tuple(index.shape)}.")
         if self._state is None and self._sums is None:
             return
         size = self._batch_size()
-        if self._sums is not None or is_on_host(index):
-            host = to_numpy(index)
-            if host.size and not 0 <= host.min() <= host.max() < size:
-                raise IndexError(f"index must be between 0 and {size - 1}, got {host.min()} .. {host.max()}.")
+        if known is not None and np.any(outside := (known < 0) | (known >= size)):
+            raise IndexError(f"index must be between 0 and {size - 1}, got {known[outside].tolist()}.")
         if self._sums is not None:
-            self._sums.select(host)
+            self._sums.select(to_numpy(index))
         elif self._state is not None:
             self._state = selected(self._state, index)
 
@@ -278,6 +277,12 @@ def exponentials_on_host(features: FeatureMap) -> FeatureMap | None:
 def twins_of(*arrays: Any) -> list[Any] | None:
     """`host_twins` of the arrays, those of half precision in float32, since NumPy does not have all of them."""
     return host_twins(*(x if x is None or dtype_name(getattr(x, "dtype", x)) not in HALF else wide(x) for x in arrays))
+
+
+def numbers_of(index: Any) -> np.ndarray | None:
+    """The values of an array if they are on the host, so that reading them waits for nothing."""
+    twins = [np.asarray(index)] if is_on_host(index) else host_twins(index)
+    return None if twins is None else twins[0]
 
 
 def wide(x: Array) -> Array:
