@@ -16,7 +16,7 @@ import pytest
 
 import randfeat as rf
 from experiments.benchmarks import __main__ as command_line
-from experiments.benchmarks import attention, machine, markdown, memory, peers, probe, scaling
+from experiments.benchmarks import attention, decoding, machine, markdown, memory, peers, probe, scaling
 from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.timing import FEW_ROUNDS, LONGEST, Ratio, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, Workload
@@ -386,3 +386,22 @@ def test_workloads_are_contiguous_and_of_the_length_asked_for():
     assert long.value.tobytes() == plain.value.tobytes()
     assert all(array.flags.c_contiguous and array.dtype == np.float32 for array in (long.query, long.key, long.value))
     assert replace(plain, value=long.value).attend(is_causal=True).shape == (BATCH, HEADS, 64, DIM)
+
+
+def test_steps_of_decoding_have_one_output_and_every_contender_takes_part():
+    """The first steps: later ones of a decoder have seen the token before."""
+    pytest.importorskip("torch")
+    step = decoding.Step.of(2)
+    expected, _ = step.attend()
+    for output in (step.decode(), step.attend_generically()[0]):
+        assert np.allclose(output, expected, rtol=1e-5, atol=1e-6)
+    there = step.in_torch()
+    assert np.allclose(there.decode(), there.attend()[0], rtol=1e-5, atol=1e-6)
+    calls = step.calls((16, 32))
+    assert list(calls)[:2] == [decoding.NUMPY, decoding.STATE]
+    assert {decoding.TORCH, decoding.exact(16), decoding.exact(32)} <= set(calls)
+    times = {name: [1e-3 * decoding.steps_of(name)] * 3 for name in calls}
+    goals = decoding.step_goals(times, 1)
+    assert [goal.value for goal in goals] == [pytest.approx(32.0)] * 2
+    assert not any(goal.met for goal in goals)
+    assert len(decoding.step_table(times, 1).rows) == len(calls)
