@@ -41,13 +41,14 @@ class AttentionDecoder:
     state : the sums over earlier keys, as `linear_attention` returns them. None for sequences that begin.
     scale, enable_gqa, num_threads : as of `linear_attention`, for every call.
 
-    The decoder changes with each token. It is fast for NumPy arrays, and for arrays of PyTorch and JAX on a CPU, with
-    features that have an `exponential_form`: up to 8 tokens are added to sums in place, which nobody else holds. All
-    other calls are `linear_attention` with the state so far, and return what it returns.
-    Memory: the sums, m (dv + 1) numbers for each head, and 16 recent tokens; it does not grow.
-    Error: of the sums, a rounding error for 16 keys; relatively, at most 2^-24 for every 16 keys in float32, and about
-    the square root of this number of errors for keys that differ. For n = 10^6 that is 10^-5.
-    While PyTorch or JAX trace a function, use `linear_attention` with a state, which is a value, instead.
+    The decoder changes with each token. It is fast for NumPy arrays, and for arrays of PyTorch and JAX on a CPU, if the
+    features have an `exponential_form`: calls with at most 8 tokens add them to sums in place, which nobody else holds.
+    All other calls are those of `linear_attention` with the state so far, and return what it returns.
+
+    Memory: m (dv + 1) numbers for each head, and 16 recent tokens; it does not grow.
+    Error: that of `linear_attention`, and one rounding of the sums for every 16 keys. So after n keys the sums are off
+        by about 2^-24 √(n/16) in float32, and by 2^-24 n/16 at the most, which only keys that repeat can come near.
+    Limits: functions that PyTorch or JAX compile need `linear_attention` with a state, which is a value.
 
     >>> import numpy as np, randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 8, 100, 16))  # (batch, heads, length, dim)
@@ -96,7 +97,10 @@ class AttentionDecoder:
 
     @property
     def state(self) -> AttentionState | None:
-        """The sums over all keys so far, a copy, as `linear_attention` takes them; None before the first key."""
+        """The sums over all keys so far, as `linear_attention` takes them; later steps do not change this value.
+
+        None before the first key.
+        """
         if self._sums is None:
             return self._state
         state, like = self._sums.state(), self._like
