@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from randfeat._hints import lazy_modules as _lazy_modules
 from randfeat.attention import (
     AttentionCosts,
+    AttentionDecoder,
     AttentionState,
     PartialOutput,
     attention_method,
@@ -136,6 +137,7 @@ __all__ = [
     "ArdFeatures",
     "ArdKernel",
     "AttentionCosts",
+    "AttentionDecoder",
     "AttentionState",
     "BalancedFeatures",
     "CauchyKernel",

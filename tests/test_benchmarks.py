@@ -16,7 +16,7 @@ import pytest
 
 import randfeat as rf
 from experiments.benchmarks import __main__ as command_line
-from experiments.benchmarks import attention, compressed, machine, markdown, memory, peers, probe, scaling
+from experiments.benchmarks import attention, compressed, decoding, machine, markdown, memory, peers, probe, scaling
 from experiments.benchmarks.goals import Goal, goal_table
 from experiments.benchmarks.timing import FEW_ROUNDS, LONGEST, Ratio, interleaved, medians, ratio
 from experiments.benchmarks.workload import BATCH, DIM, FEATURES, HEADS, Workload
@@ -408,3 +408,22 @@ def test_the_tables_of_compressed_attention(monkeypatch):
     ]
     assert {row[0] for row in tables[-1].rows} >= {f"exact over clustered C=5, L=96, {n} threads" for n in (1, 2)}
     assert {row[-1] for row in tables[-1].rows} <= {"missed", "reported"}
+
+
+def test_steps_of_decoding_have_one_output_and_every_contender_takes_part():
+    """The first steps: later ones of a decoder have seen the token before."""
+    pytest.importorskip("torch")
+    step = decoding.Step.of(2)
+    expected, _ = step.attend()
+    for output in (step.decode(), step.attend_generically()[0]):
+        assert np.allclose(output, expected, rtol=1e-5, atol=1e-6)
+    there = step.in_torch()
+    assert np.allclose(there.decode(), there.attend()[0], rtol=1e-5, atol=1e-6)
+    calls = step.calls((16, 32))
+    assert list(calls)[:2] == [decoding.NUMPY, decoding.STATE]
+    assert {decoding.TORCH, decoding.exact(16), decoding.exact(32)} <= set(calls)
+    times = {name: [1e-3 * decoding.steps_of(name)] * 3 for name in calls}
+    goals = decoding.step_goals(times, 1)
+    assert [goal.value for goal in goals] == [pytest.approx(32.0)] * 2
+    assert not any(goal.met for goal in goals)
+    assert len(decoding.step_table(times, 1).rows) == len(calls)

@@ -43,6 +43,7 @@ LAYERS_OF_ATTENTION = [
     {"executors"},
     {"cost_model"},
     {"gradient", "linear"},
+    {"decoder"},
 ]
 LEVEL_OF_ATTENTION = {name: level for level, names in enumerate(LAYERS_OF_ATTENTION) for name in names}
 LEVEL_OF_EXECUTORS = LEVEL_OF_ATTENTION["numpy"]

@@ -10,6 +10,7 @@ from experiments.benchmarks import machine, markdown
 from experiments.benchmarks.attention import attention_tables
 from experiments.benchmarks.compressed import compressed_tables
 from experiments.benchmarks.crossover import crossover_tables
+from experiments.benchmarks.decoding import decode_tables
 from experiments.benchmarks.features import feature_tables
 from experiments.benchmarks.gpu import gpu_tables
 from experiments.benchmarks.memory import memory_tables
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "scaling": scaling_tables,
     "memory": memory_tables,
     "features": feature_tables,
+    "decode": decode_tables,
     "crossover": crossover_tables,
     "gpu": gpu_tables,
     "ridge": ridge_tables,

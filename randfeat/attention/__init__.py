@@ -2,6 +2,7 @@
 
 from randfeat.attention.cost_model.method import AttentionMethod, attention_method
 from randfeat.attention.cost_model.rates import AttentionCosts
+from randfeat.attention.decoder import AttentionDecoder
 from randfeat.attention.exact import kernel_attention, softmax_attention
 from randfeat.attention.gradient import linear_attention_vjp
 from randfeat.attention.linear import linear_attention
@@ -10,6 +11,7 @@ from randfeat.attention.state import AttentionState
 
 __all__ = [
     "AttentionCosts",
+    "AttentionDecoder",
     "AttentionMethod",
     "AttentionState",
     "PartialOutput",

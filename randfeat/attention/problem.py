@@ -8,7 +8,7 @@ import numpy as np
 from randfeat._array import Array, as_bool, as_floating, broadcast_shapes, cast, compute_dtype, dtype_name, namespace
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.inputs import Inputs, swap_heads
-from randfeat.attention.relations import Relation, relation_of
+from randfeat.attention.relations import Plain, Relation, relation_of
 from randfeat.attention.state import AttentionState
 from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap, check_feature_map
@@ -58,6 +58,8 @@ class Problem:
             query, key, value, features.estimator.kernel,
             num_features=features.num_features, has_state=has_state, **options,
         )  # fmt: skip
+        if initial_state is not None and is_step(inputs, relation):
+            relation = Plain()
         if (dim := inputs.query.shape[-1]) != features.dim:
             raise ValueError(f"query and key have dimension {dim}, but the features were drawn for {features.dim}.")
         if isinstance(inputs.value, np.ndarray):  # other libraries have threads of their own
@@ -100,19 +102,23 @@ class Problem:
 
     def state_of(self, given: Any, name: str = "initial_state") -> AttentionState:
         """`given`, as a state with all leading dimensions; an error if its shape or its feature map does not fit."""
-        empty = self.empty_state()
         if not isinstance(given, AttentionState):
             raise TypeError(f"{name} must be an AttentionState, got {type(given).__name__}.")
-        if given.weighted.shape[-2:] != empty.weighted.shape[-2:]:
-            got, expected = (tuple(state.weighted.shape[-2:]) for state in (given, empty))
+        value, lead = self.inputs.value, self.lead
+        got, expected = tuple(given.weighted.shape[-2:]), (self.features.num_features, value.shape[-1])
+        if got != expected:
             raise ValueError(f"{name} has (num_features, value dim) {got}, expected {expected}.")
-        lead, got_lead = self.lead, tuple(given.total.shape[:-2])
+        got_lead = tuple(given.total.shape[:-2])
         try:
             broadcast_shapes(lead, got_lead)
         except ValueError:
             raise ValueError(f"{name} has leading shape {got_lead}, expected {lead}, that of the keys.") from None
         given.check_origin(self.drawn)
-        return empty.merge(given)
+        arrays = (given.log_max, given.weighted, given.total)
+        dtype = compute_dtype(namespace(value, *arrays), value.dtype)
+        if all(tuple(x.shape[:-2]) == lead and x.dtype == dtype for x in arrays):
+            return given
+        return self.empty_state().merge(given)
 
     def restore(self, outputs: list[Array], state: AttentionState | None) -> Any:
         """The return value of the call: the output in the caller's layout and dtype, with the state if asked for."""
@@ -139,6 +145,12 @@ class Problem:
                 f"{name} must have the dtype of the output, {dtype_name(inputs.dtype)}, got {dtype_name(array.dtype)}."
             )
         return xp.reshape(cast(array, compute_dtype(xp, inputs.dtype)), (*lead, *trailing))
+
+
+def is_step(inputs: Inputs, relation: Relation) -> bool:
+    """Whether a single query sees a single key and all earlier ones: then causal attention is full attention."""
+    one_pair = inputs.num_queries == 1 and inputs.num_keys == 1
+    return one_pair and isinstance(relation, Plain) and relation.is_causal and relation.offset == 0
 
 
 def checked(

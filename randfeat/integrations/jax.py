@@ -12,8 +12,9 @@ except ImportError as error:
     raise ImportError(needs("jax", "JAX", "jax")) from error
 
 from randfeat._array import as_bool
-from randfeat.attention import linear_attention
+from randfeat.attention import AttentionState, PartialOutput, linear_attention
 from randfeat.compressed import KeyCache
+from randfeat.features import Features
 from randfeat.integrations.masks import key_bias_of, key_mask_of, present_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
@@ -169,5 +170,18 @@ def unflatten(static: tuple[Any, ...], leaves: tuple[Any, ...]) -> FeatureMap:
     return FeatureMap(estimator, dim, num_features, dict(zip(names, leaves, strict=True)))
 
 
+def register_arrays(cls: type, *names: str) -> None:
+    """Make a pytree of a class: its arrays of these names are the leaves, and it is made of them again."""
+
+    def flatten_arrays(value: Any) -> tuple[tuple[Any, ...], None]:
+        return tuple(getattr(value, name) for name in names), None
+
+    jax.tree_util.register_pytree_node(cls, flatten_arrays, lambda _, leaves: cls(*leaves))
+
+
 jax.tree_util.register_pytree_node(FeatureMap, flatten, unflatten)
 jax.tree_util.register_dataclass(KeyCache, data_fields=["keys", "bias", "values", "route"], meta_fields=["scale"])
+register_arrays(Features, "values", "log_scale")
+register_arrays(PartialOutput, "numerator", "denominator", "log_scale")
+# Without `origin`: a state of `scan` begins empty, and the map of a traced call does not outlive it.
+register_arrays(AttentionState, "log_max", "weighted", "total")

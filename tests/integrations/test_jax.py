@@ -113,6 +113,55 @@ def test_feature_maps_are_pytrees():
     assert jax.tree.structure(phi.redraw(1)) == tree
 
 
+def tokens_and_map(*lead):
+    """Queries, keys and values (*lead, 9, 8), and a map for each head."""
+    q, k, v = jnp.asarray(np.random.default_rng(3).standard_normal((3, *lead, 9, 8)))
+    return (q, k, v), rf.PositiveFeatures().draw(8, 16, rng=0, like=q, batch_shape=lead[-1:])
+
+
+def test_states_are_pytrees():
+    """Decoding as a scan: the state of a prompt is carried; what is carried has no map, which may be traced."""
+    arrays, phi = tokens_and_map(2, 4)
+    on_host = [np.asarray(x) for x in arrays]
+    expected, after = rf.linear_attention(*on_host, phi.to(on_host[0]), is_causal=True, return_state=True)
+    _, prompt = rf.linear_attention(*(x[..., :3, :] for x in arrays), phi, return_state=True)
+
+    @jax.jit
+    def decode(phi, state, *tokens):
+        def step(state, token):
+            options = {"is_causal": True, "initial_state": state, "return_state": True}
+            output, state = rf.linear_attention(*(x[..., None, :] for x in token), phi, **options)
+            return state, output[..., 0, :]
+
+        return jax.lax.scan(step, state, tuple(jnp.moveaxis(x, -2, 0) for x in tokens))
+
+    state, outputs = decode(phi, prompt, *(x[..., 3:, :] for x in arrays))
+    np.testing.assert_allclose(jnp.moveaxis(outputs, 0, -2), expected[..., 3:, :], rtol=1e-12, atol=1e-14)
+    assert isinstance(state, rf.AttentionState)
+    assert state.origin is None
+    for name in ("log_max", "weighted", "total"):
+        np.testing.assert_allclose(getattr(state, name), getattr(after, name), rtol=1e-12, atol=1e-14)
+
+
+def test_states_are_mapped_over():
+    """`vmap` over a batch of states, features and partial outputs."""
+    arrays, phi = tokens_and_map(2, 4)
+    expected = rf.linear_attention(*arrays, phi)
+
+    def summed(k, v):
+        return rf.linear_attention(k, k, v, phi, return_state=True)[1]
+
+    def read(state, features):
+        return state.partial(features)
+
+    q, k, v = arrays
+    states = jax.vmap(summed)(k, v)
+    queries = jax.vmap(phi.queries)(q * 8**-0.25)
+    part = jax.jit(jax.vmap(read))(states, queries)
+    assert states.total.shape == (2, 4, 16, 1)
+    np.testing.assert_allclose(part.normalized(), expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16])
 def test_masks_of_zeros_and_ones(dtype):
     """Flax makes them so by default; under jit, where their values are not known, too."""

@@ -7,6 +7,7 @@ from randfeat.attention.numpy.causal import attend_causally
 from randfeat.attention.numpy.full import attend_all
 from randfeat.attention.numpy.gradient import pull_back_all, pull_back_causally
 from randfeat.attention.numpy.heads import Heads
+from randfeat.attention.numpy.short import attend_to_few
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
 
@@ -22,6 +23,9 @@ class NumPyExecutor:
 
     def attend(self, problem: Problem) -> Attended | None:
         """Memory beside the output: the sums, and scratch of one or two blocks of features for each thread."""
+        few = attend_to_few(problem)
+        if few is not None:
+            return few
         heads = Heads.of(problem)
         if heads is None:
             return None
