@@ -8,6 +8,7 @@ import numpy as np
 from randfeat._numpy.threads import Scratch, Workers
 from randfeat.attention.generic.passes import causal_pass
 from randfeat.attention.inputs import Inputs
+from randfeat.attention.numpy.chunk_group import ChunkGroup, Responses
 from randfeat.attention.numpy.exponents import Exponents, block_rows
 from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.key_block import CHUNK, KeyBlock, KeyRows, end_of_chunk
@@ -82,7 +83,6 @@ class CausalHead:
                 scratch,
                 one_reference=one_reference,
                 peak=peak,
-                for_slopes=self.for_slopes,
             )
             stop = positions.stop
             if block is None or block.first_bad < stop - start:
@@ -120,16 +120,37 @@ class CausalHead:
         return Inputs(query[positions], keys.key, keys.value, keys.present, dtype, None, root=self.root).prepared()
 
     def process(self, block: "KeyBlock | None", sums: Sums, positions: slice, scratch: Scratch) -> None:
-        """Write the outputs at some positions: by the block where that is accurate, else by the generic pass."""
-        for query, output in zip(self.queries, self.outputs, strict=True):
-            accurate = np.zeros(positions.stop - positions.start, dtype=bool)
-            if block is not None and block.first_bad > 0:
-                accurate = block.write_outputs(self.query_side, query[positions], output[positions], scratch)
-            if not accurate.all():
-                redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, accurate)
-                outputs, _ = causal_pass(self.inputs(query, redone), self.features, earlier.to_state(self.key_side))
-                exact = np.concatenate([partial.normalized() for partial in outputs])
-                output[redone][inaccurate] = exact[inaccurate]
+        """Answer the queries at some positions: by the block where that is accurate, else by the generic pass."""
+        num = positions.stop - positions.start
+        accurate = [np.zeros(num, dtype=bool) for _ in self.queries]
+        if block is not None and block.first_bad > 0:
+            responses = [
+                block.responses(self.query_side, query[positions], scratch, number)
+                for number, query in enumerate(self.queries)
+            ]
+            for group in block.groups(num, scratch, for_slopes=self.for_slopes):
+                rows = slice(positions.start + group.rows.start, positions.start + group.rows.stop)
+                for which, response in enumerate(responses):
+                    accurate[which][group.rows] = self.answer(which, group, response, rows, scratch)
+        for which, good in enumerate(accurate):
+            if not good.all():
+                redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, good)
+                self.redo(which, redone, inaccurate, earlier)
+
+    def answer(self, which: int, group: ChunkGroup, responses: Responses, rows: slice, scratch: Scratch) -> np.ndarray:
+        """Write what the queries of number `which` at the rows of a group get; returns which is accurate, (n,)."""
+        sums, output = group.read(responses, scratch), self.outputs[which][rows]
+        total = sums[:, -1]
+        np.divide(sums[:, :-1], np.where(group.seen, total, 1)[:, None], out=output)
+        output[~group.seen] = 0
+        return group.accurate_rows(total, self.query_side)
+
+    def redo(self, which: int, rows: slice, inaccurate: np.ndarray, sums: Sums) -> None:
+        """Write the inaccurate rows once more, by the generic pass after the keys in `sums`."""
+        inputs = self.inputs(self.queries[which], rows)
+        outputs, _ = causal_pass(inputs, self.features, sums.to_state(self.key_side))
+        exact = np.concatenate([partial.normalized() for partial in outputs])
+        self.outputs[which][rows][inaccurate] = exact[inaccurate]
 
     def rows_to_redo(
         self, block: "KeyBlock | None", sums: Sums, positions: slice, accurate: np.ndarray

@@ -8,7 +8,8 @@ from randfeat._numpy.threads import Scratch
 from randfeat.attention.generic.sweeps import Kept, backward_sweep, forward_sweep
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.numpy.causal import CausalHead
-from randfeat.attention.numpy.key_block import KeyBlock, KeyRows
+from randfeat.attention.numpy.chunk_group import ChunkGroup, Responses
+from randfeat.attention.numpy.key_block import KeyRows
 from randfeat.attention.numpy.sums import Sums
 
 
@@ -29,50 +30,32 @@ class QuerySweep(CausalHead):
     def for_slopes(self) -> bool:
         return self.known
 
-    def process(self, block: KeyBlock | None, sums: Sums, positions: slice, scratch: Scratch) -> None:
-        for query, gradient, kept, output in zip(self.queries, self.gradients, self.kept, self.outputs, strict=True):
-            accurate = np.zeros(positions.stop - positions.start, dtype=bool)
-            if block is not None and block.first_bad > 0:
-                accurate = self.by_block(
-                    block, query[positions], gradient[positions], kept[positions], output[positions], scratch
-                )
-            if not accurate.all():
-                redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, accurate)
-                state = earlier.to_state(self.key_side)
-                exact, found = forward_sweep(self.inputs(query, redone), self.features, gradient[redone], state)
-                output[redone][inaccurate] = self.root * exact[inaccurate]
-                shift, divisor, dot = (column[:, 0] for column in found.columns)
-                unit = shift.dtype.type(self.query_side.limits.exponent_unit)
-                log_total = (shift + np.log(divisor)) * unit
-                log_total -= self.query_side.per_row(self.query_side.units(query[redone], scratch))
-                kept[redone][inaccurate] = np.stack([log_total, dot], axis=-1)[inaccurate]
-
-    def by_block(
-        self,
-        block: KeyBlock,
-        query: np.ndarray,
-        gradient: np.ndarray,
-        kept: np.ndarray,
-        output: np.ndarray,
-        scratch: Scratch,
-    ) -> np.ndarray:
-        """Write the gradients in some queries into `output`; returns which are accurate, (n,)."""
+    def answer(self, which: int, group: ChunkGroup, responses: Responses, rows: slice, scratch: Scratch) -> np.ndarray:
+        gradient, kept, output = (x[which][rows] for x in (self.gradients, self.kept, self.outputs))
         limits = self.query_side.limits
-        responses = block.responses(self.query_side, query, scratch)
-        sums = block.read(responses, scratch, slice(-1, None) if self.known else slice(None))
-        accurate = block.accurate_rows(sums[:, -1], self.query_side)
-        usable = accurate & block.seen[: len(query)]
+        sums = group.read(responses, scratch, slice(-1, None) if self.known else slice(None))
+        accurate = group.accurate_rows(sums[:, -1], self.query_side)
+        usable = accurate & group.seen
         sums[~usable] = 0
         total = np.where(usable, sums[:, -1], np.inf).astype(sums.dtype, copy=False)
-        inner = scratch.take("gradients", len(query), gradient.shape[-1] + 1)
+        inner = scratch.take("gradients", len(gradient), gradient.shape[-1] + 1)
         np.divide(gradient, total[:, None], out=inner[:, :-1])
         if not self.known:
             kept[:, 1] = np.vecdot(inner[:, :-1], sums[:, :-1])
         np.negative(kept[:, 1] / total, out=inner[:, -1])
-        kept[:, 0] = np.log(total) * total.dtype.type(limits.exponent_unit) + responses.log_scale
-        np.matmul(block.slopes(responses, inner, scratch), self.query_side.rows, out=output)
+        kept[:, 0] = np.log(total) * total.dtype.type(limits.exponent_unit) + responses.log_scale[group.rows]
+        np.matmul(group.slopes(responses, inner, scratch), self.query_side.rows, out=output)
         output *= self.query_side.factor / limits.exponent_unit
         return accurate
+
+    def redo(self, which: int, rows: slice, inaccurate: np.ndarray, sums: Sums) -> None:
+        query, state = self.queries[which], sums.to_state(self.key_side)
+        exact, found = forward_sweep(self.inputs(query, rows), self.features, self.gradients[which][rows], state)
+        self.outputs[which][rows][inaccurate] = self.root * exact[inaccurate]
+        shift, divisor, dot = (column[:, 0] for column in found.columns)
+        log_total = (shift + np.log(divisor)) * shift.dtype.type(self.query_side.limits.exponent_unit)
+        log_total -= self.query_side.per_row(query[rows] * query.dtype.type(self.query_side.factor))
+        self.kept[which][rows][inaccurate] = np.stack([log_total, dot], axis=-1)[inaccurate]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +64,8 @@ class KeySweep(CausalHead):
 
     All arrays are reversed views. `key` are the queries, `value` the gradients in their outputs, `kept` what the way
     there has kept of them; `key_side` and `query_side` are exchanged likewise. `queries` is the one array of keys, with
-    `key_values` and `key_mask`; to `outputs` and `value_outputs` are added the gradients in keys and values.
+    `key_values` and `key_mask`, zeros where they are masked; to `outputs` and `value_outputs` are added the gradients
+    in keys and values, those of masked ones for nobody.
     """
 
     kept: np.ndarray
@@ -96,51 +80,34 @@ class KeySweep(CausalHead):
         value = np.concatenate([self.value[positions], -kept[:, 1:]], axis=-1)
         return KeyRows(self.key[positions], value, None if present.all() else present, -kept[:, 0])
 
-    def process(self, block: KeyBlock | None, sums: Sums, positions: slice, scratch: Scratch) -> None:
-        present = None if self.key_mask is None or self.key_mask[positions].all() else self.key_mask[positions]
-        key, value = self.queries[0][positions], self.key_values[positions]
-        if present is not None:
-            key, value = (np.where(present[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
-        accurate = np.zeros(len(key), dtype=bool)
-        in_key, in_value = (scratch.take(name, *x.shape) for name, x in (("in key", key), ("in value", value)))
-        if block is not None and block.first_bad > 0:
-            accurate = self.by_block(block, key, value, in_key, in_value, scratch)
-        if not accurate.all():
-            redone, inaccurate, earlier = self.rows_to_redo(block, sums, positions, accurate)
-            exact = self.generic_gradients(earlier, redone)
-            in_key[~accurate], in_value[~accurate] = (x[inaccurate] for x in exact)
-        if present is not None:
-            in_key[~present] = in_value[~present] = 0
-        self.outputs[0][positions] += in_key
-        self.value_outputs[positions] += in_value
-
-    def by_block(
-        self,
-        block: KeyBlock,
-        key: np.ndarray,
-        value: np.ndarray,
-        in_key: np.ndarray,
-        in_value: np.ndarray,
-        scratch: Scratch,
-    ) -> np.ndarray:
-        """Write the gradients in some keys and values; returns which are accurate, (n,)."""
+    def answer(self, which: int, group: ChunkGroup, responses: Responses, rows: slice, scratch: Scratch) -> np.ndarray:
+        """Adds to the gradients of the keys that are accurate."""
         side = self.query_side
+        key, value = self.queries[0][rows], self.key_values[rows]
         units = np.multiply(key, side.factor, out=scratch.take("key units", *key.shape))
         per_row, row_slope = side.per_row(units), side.form.row_slope(units)
-        responses = block.responses(side, key, scratch)
-        factor = side.limits.power(responses.log_scale + per_row)
+        factor = side.limits.power(responses.log_scale[group.rows] + per_row)
         # a larger factor would make up for features so small that some of their products have underflowed
-        accurate = (np.arange(len(key)) < block.first_bad) & (factor * side.limits.lowest <= 1)
+        accurate = (np.arange(len(key)) < group.num_good) & (factor * side.limits.lowest <= 1)
         factor = np.where(accurate, factor, 0).astype(factor.dtype, copy=False)[:, None]
-        np.multiply(block.read(responses, scratch, slice(value.shape[-1])), factor, out=in_value)
+        in_value = group.read(responses, scratch, slice(value.shape[-1]))
+        in_value *= factor
+        self.value_outputs[rows] += in_value
         inner = scratch.take("gradients", len(key), value.shape[-1] + 1)
         inner[:, :-1], inner[:, -1] = value, 1
-        slopes = block.slopes(responses, inner, scratch)
-        np.matmul(slopes, side.rows, out=in_key)
+        slopes = group.slopes(responses, inner, scratch)
+        in_key = np.matmul(slopes, side.rows, out=scratch.take("in key", *key.shape))
         in_key /= side.limits.exponent_unit
         in_key += (slopes @ np.ones(slopes.shape[-1], slopes.dtype))[:, None] * row_slope
         in_key *= factor * factor.dtype.type(side.factor)
+        self.outputs[0][rows] += in_key
         return accurate
+
+    def redo(self, which: int, rows: slice, inaccurate: np.ndarray, sums: Sums) -> None:
+        for output, exact in zip(
+            (self.outputs[0], self.value_outputs), self.generic_gradients(sums, rows), strict=True
+        ):
+            output[rows][inaccurate] += exact[inaccurate]
 
     def generic_gradients(self, sums: Sums, positions: slice) -> tuple[np.ndarray, np.ndarray]:
         """Gradients in keys and values by the generic sweep, which runs forwards in time."""

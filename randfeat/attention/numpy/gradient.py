@@ -276,6 +276,8 @@ def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
         **shared,
     )
     forward.run(heads.initial_sums(which), scratch, peak=False)
+    if mask is not None:
+        key, value = (np.where(mask[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
     for query, gradient, known in zip(queries, gradients, kept, strict=True):
         backward = KeySweep(
             query_side=heads.keys[which],
@@ -292,3 +294,5 @@ def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
             **shared,
         )
         backward.run(Sums.empty(*work.table_shape, heads.dtype), scratch, peak=False)
+    if mask is not None:
+        in_key[~mask] = in_value[~mask] = 0
