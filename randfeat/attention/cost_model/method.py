@@ -47,6 +47,7 @@ def attention_method(
     decay: Any = None,
     relative_bias: Any = None,
     window: int | None = None,
+    num_sinks: int = 0,
     layout: str = "bhld",
     costs: AttentionCosts | None = None,
 ) -> AttentionMethod:
@@ -70,7 +71,7 @@ def attention_method(
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
         return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias,
         key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window,
-        layout=layout,
+        num_sinks=num_sinks, layout=layout,
     )  # fmt: skip
     return faster_method(problem, problem.inputs.value, costs)
 

@@ -25,6 +25,7 @@ class Setting:
     num_features: int | None
     """None for exact attention."""
     has_state: bool
+    num_sinks: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,11 @@ class Relation(abc.ABC):
     @property
     def is_aligned(self) -> bool:
         """Whether queries see all keys, or causally those up to their own position, and nothing else is asked."""
+        return False
+
+    @property
+    def has_fast_form(self) -> bool:
+        """Whether a fast executor takes it, at any offset, for features that are exponentials."""
         return False
 
     @property

@@ -53,6 +53,10 @@ class Decay(Relation):
         return cls(True, offset, log_gates=gates)
 
     @property
+    def has_fast_form(self) -> bool:
+        return self.has_exact_form
+
+    @property
     def has_exact_form(self) -> bool:
         return bool(self.log_gates.shape[-1] == 1)
 

@@ -22,6 +22,10 @@ class Plain(Relation):
     def is_aligned(self) -> bool:
         return self.offset == 0
 
+    @property
+    def has_fast_form(self) -> bool:
+        return True
+
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
         if self.is_causal:
             return causal_pass(inputs, features, state, offset=self.offset)
