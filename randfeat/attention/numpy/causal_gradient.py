@@ -9,8 +9,7 @@ from randfeat.attention.generic.sweeps import Kept, backward_sweep, forward_swee
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.numpy.causal import CausalHead
 from randfeat.attention.numpy.chunk_group import ChunkGroup, Responses
-from randfeat.attention.numpy.key_block import KeyRows
-from randfeat.attention.numpy.sums import Sums
+from randfeat.attention.numpy.sums import KeyRows, Sums
 
 
 @dataclass(frozen=True, eq=False)

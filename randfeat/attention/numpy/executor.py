@@ -25,9 +25,12 @@ class NumPyExecutor:
         heads = Heads.of(problem)
         if heads is None:
             return None
-        attend = attend_causally if problem.relation.is_causal else attend_all
+        relation = problem.relation
         with heads.workers(problem.num_threads) as workers:
-            sums = attend(heads, workers, peak=problem.return_state)
+            if relation.is_causal:
+                sums = attend_causally(heads, relation.offset, workers, peak=problem.return_state)
+            else:
+                sums = attend_all(heads, workers, peak=problem.return_state)
         return [heads.output], heads.state(sums) if problem.return_state else None
 
     def pull_back(
@@ -36,7 +39,7 @@ class NumPyExecutor:
         """Memory beside the gradients: the sums, scratch of a few blocks of features for each thread, and, where
         attention is causal, two numbers for each query.
         """
-        heads = Heads.of(problem)
+        heads = Heads.of(problem) if problem.is_aligned else None
         if heads is None:
             return None
         if problem.relation.is_causal:

@@ -9,7 +9,8 @@ import numpy as np
 from randfeat._numpy.threads import Scratch
 from randfeat.attention.numpy.chunk_group import ChunkGroup, Responses, up_to_own
 from randfeat.attention.numpy.exponents import Exponents, moderate
-from randfeat.attention.numpy.sums import Sums
+from randfeat.attention.numpy.fading import Fading, log_remaining
+from randfeat.attention.numpy.sums import KeyRows, Sums
 
 CHUNK = 32  # positions within which weights are formed pair by pair
 GROUP = 8  # chunks before which the sums are in use at one time
@@ -21,20 +22,6 @@ def end_of_chunk(position: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class KeyRows:
-    """Consecutive keys (n, d) with their values (n, dv); present (n,) where some are masked.
-
-    log_factor (n,), in units of `Limits`, takes the place of r(k) in the backward sweep. There the "keys" are queries,
-    and their "values" are gradients, which may be tiny.
-    """
-
-    key: np.ndarray
-    value: np.ndarray
-    present: np.ndarray | None
-    log_factor: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class KeyBlock:
     """The keys of one block relative to a reference, cut into chunks of c: zero from the first bad key on.
 
@@ -43,6 +30,7 @@ class KeyBlock:
     `groups` adds one after the other. reference (m,). offset (m,): the reference again, as weights of the features on
     the query side; None where it is one number and in the values.
     peak (m,): the largest exponent of each feature, if asked for. seen (n,): whether a query there sees any key.
+    fading: what of the keys is left at later positions; None for all of them.
     """
 
     features: np.ndarray
@@ -54,6 +42,7 @@ class KeyBlock:
     peak: np.ndarray | None
     seen: np.ndarray
     log_weights: np.ndarray
+    fading: Fading | None
 
     @classmethod
     def of(
@@ -112,6 +101,9 @@ class KeyBlock:
         largest = None
         if peak:
             logs = exponents[:num] + per_row[:num, None] if one_reference else exponents[:num] + reference
+            if rows.log_gates is not None:
+                later, _ = log_remaining(rows.log_gates, num)
+                logs += (later * later.dtype.type(limits.exponent_unit))[:, None]
             largest = np.max(logs, axis=0, where=visible[:, None], initial=-np.inf)
         if present is not None:
             bad &= present
@@ -133,7 +125,8 @@ class KeyBlock:
             return None
         seen = np.full(num, True) if present is None or sums.total.any() else np.logical_or.accumulate(present)
         offset = None if one_reference else reference
-        return cls(features, values, [start], reference, offset, first_bad, largest, seen, keys.log_weights)
+        fading = None if rows.log_gates is None else Fading.of(rows.log_gates, num, CHUNK)
+        return cls(features, values, [start], reference, offset, first_bad, largest, seen, keys.log_weights, fading)
 
     def groups(self, num: int, scratch: Scratch, *, for_slopes: bool) -> Iterator[ChunkGroup]:
         """The chunks of the first `num` rows, some at a time; a group is valid until the next one is asked for.
@@ -141,7 +134,6 @@ class KeyBlock:
         for_slopes : keep the sums in the order in memory that `slopes` likes, and `read` does not.
         """
         width, columns = self.features.shape[-1], self.values.shape[-1]
-        within = up_to_own(self.features.shape[-2], self.values.dtype)
         size = -(-num // CHUNK)
         for first in range(0, size, GROUP):
             chunks = slice(first, min(first + GROUP, size))
@@ -152,12 +144,21 @@ class KeyBlock:
             else:
                 before = scratch.take("before", len(features) + 1, width, columns)
             before[0] = self.starts[-1]
-            np.matmul(np.swapaxes(features, -1, -2), values, out=before[1:])
-            for earlier, later in pairwise(before):
-                later += earlier
+            within, from_start = up_to_own(CHUNK, values.dtype), None
+            if self.fading is None:
+                np.matmul(np.swapaxes(features, -1, -2), values, out=before[1:])
+                for earlier, later in pairwise(before):
+                    later += earlier
+            else:
+                fading = self.fading.part(chunks)
+                within, from_start = fading.within, fading.from_start
+                np.matmul(np.swapaxes(features, -1, -2), values * fading.to_end[..., None], out=before[1:])
+                left = np.broadcast_to(fading.of_chunk, len(features))
+                for factor, (earlier, later) in zip(left, pairwise(before), strict=True):
+                    later += earlier * factor
             self.starts.append(before[-1].copy())
             good = self.first_bad - rows.start
-            yield ChunkGroup(chunks, rows, features, values, before[:-1], within, None, good, self.seen[rows])
+            yield ChunkGroup(chunks, rows, features, values, before[:-1], within, from_start, good, self.seen[rows])
 
     def sums(self, peak: np.ndarray | None) -> Sums:
         """The sums over everything up to the end of the block, `peak` that of what came before."""
@@ -168,8 +169,12 @@ class KeyBlock:
         """The sums over everything before a chunk of a group that was visited."""
         first = chunk // GROUP * GROUP
         total = self.starts[chunk // GROUP]
-        for features, values in zip(self.features[first:chunk], self.values[first:chunk], strict=True):
-            total = total + features.T @ values
+        for each in range(first, chunk):
+            values = self.values[each]
+            if self.fading is not None:
+                fading = self.fading.part(slice(each, each + 1))
+                total, values = total * fading.of_chunk[0], values * fading.to_end[0][:, None]
+            total = total + self.features[each].T @ values
         return self.as_sums(total)
 
     def as_sums(self, total: np.ndarray) -> Sums:

@@ -13,7 +13,7 @@ from randfeat.attention.relations.plain import Plain
 from randfeat.attention.relations.prefix import Prefix
 from randfeat.attention.relations.window import Window
 
-__all__ = ["Plain", "Relation", "relation_of"]
+__all__ = ["Decay", "Plain", "Relation", "Window", "relation_of"]
 
 BY_OPTION: dict[str, type[Relation]] = {
     "decay": Decay,
