@@ -15,22 +15,23 @@ from randfeat.attention.numpy.full import TASK, append_tasks
 from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.key_block import CHUNK, KeyBlock, end_of_chunk
 from randfeat.attention.numpy.sums import KeyRows, Readout, Sums, append_rows
+from randfeat.attention.partial import PartialOutput
 from randfeat.maps import FeatureMap
 
 SHORTEST = 2 * CHUNK  # positions in a block
 
 
-def attend_causally(heads: Heads, offset: int, workers: Workers[Scratch], *, peak: bool) -> list[Sums]:
-    """Fills the output of every head; returns the sums over its keys, with the largest exponents if `peak`."""
+def attend_causally(heads: Heads, offset: int, workers: Workers[Scratch], *, final: bool) -> list[Sums]:
+    """Fills the output of every head; returns the sums over its keys, if `final` all of them, and with the peaks."""
     sums = [heads.initial_sums(which) for which in range(len(heads.indices))]
-    workers.run([partial(causal_task, heads, offset, sums, which, peak=peak) for which in range(len(sums))])
+    workers.run([partial(causal_task, heads, offset, sums, which, final=final) for which in range(len(sums))])
     return sums
 
 
-def causal_task(heads: Heads, offset: int, sums: list[Sums], which: int, scratch: Scratch, *, peak: bool) -> None:
+def causal_task(heads: Heads, offset: int, sums: list[Sums], which: int, scratch: Scratch, *, final: bool) -> None:
     """One head from its first key to its last, with all the queries that read it."""
     outputs = [heads.output[target] for target in heads.targets[which]]
-    sums[which] = CausalHead.of(heads, which, outputs).run_at(offset, sums[which], scratch, peak=peak)
+    sums[which] = CausalHead.of(heads, which, outputs).run_at(offset, sums[which], scratch, peak=final, final=final)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +90,16 @@ class CausalHead:
             log_gates=rows.log_gates,
         )
 
-    def run_at(self, offset: int, sums: Sums, scratch: Scratch, *, peak: bool) -> Sums:
+    def reversed(self) -> Self:
+        """The same from the last position to the first."""
+        back = slice(None, None, -1)
+        return self.part(back, back)
+
+    def run_at(self, offset: int, sums: Sums, scratch: Scratch, *, peak: bool, final: bool) -> Sums:
         """`run`, with query i at the position i + offset, and any number of queries and keys.
 
-        What is before both, or after both, is either queries, which all read the same sums, or keys.
+        What is before both, or after both, is either queries, which all read the same sums, or keys. The keys behind
+        all queries are part of the sums if these are the `final` ones.
         """
         before, paired, after = (
             self.part(*slices) for slices in slices_around(offset, len(self.queries[0]), len(self.key))
@@ -103,16 +110,20 @@ class CausalHead:
             sums = paired.run(sums, scratch, peak=peak)
         gone = self.log_gates is not None and len(self.log_gates) == 1 and self.log_gates[0] == -np.inf
         after.read(sums.faded(-np.inf, self.key_side.limits) if gone else sums, scratch)
-        return after.append(sums, scratch, peak=peak)
+        return after.append(sums, scratch, peak=peak) if final else sums
 
     def read(self, sums: Sums, scratch: Scratch) -> None:
         """Fill the outputs of queries that all read the same sums."""
         if len(self.queries[0]):
             readout = Readout.of(sums, self.query_side, self.key_side)
             size = block_rows(self.features.num_features, self.key.dtype)
-            for query, output in zip(self.queries, self.outputs, strict=True):
-                for first, last in intervals(0, len(query), TASK):
-                    readout.read(query[first:last], output[first:last], scratch, size=size)
+            for which, query in enumerate(self.queries):
+                for interval in intervals(0, len(query), TASK):
+                    self.read_rows(readout, which, slice(*interval), scratch, size=size)
+
+    def read_rows(self, readout: Readout, which: int, rows: slice, scratch: Scratch, *, size: int) -> None:
+        """Write what some of these queries get, `size` of them at a time."""
+        readout.read(self.queries[which][rows], self.outputs[which][rows], scratch, size=size)
 
     def append(self, sums: Sums, scratch: Scratch, *, peak: bool) -> Sums:
         """The sums with all keys, which no query reads one by one."""
@@ -201,16 +212,14 @@ class CausalHead:
 
     def redo(self, which: int, rows: slice, inaccurate: np.ndarray, sums: Sums) -> None:
         """Write the inaccurate rows once more, by the generic pass after the keys in `sums`."""
-        inputs = self.inputs(self.queries[which], rows)
-        log_gates = self.keys(rows).log_gates
-        outputs, _ = causal_pass(
-            inputs,
-            self.features,
-            sums.to_state(self.key_side),
-            log_gates=None if log_gates is None else log_gates[:, None],
-        )
-        exact = np.concatenate([partial.normalized() for partial in outputs])
+        exact = np.concatenate([part.normalized() for part in self.by_generic_pass(which, rows, sums)])
         self.outputs[which][rows][inaccurate] = exact[inaccurate]
+
+    def by_generic_pass(self, which: int, rows: slice, sums: Sums) -> list[PartialOutput]:
+        """Partial outputs of the queries at some rows."""
+        log_gates, state = self.keys(rows).log_gates, sums.to_state(self.key_side)
+        column = None if log_gates is None else log_gates[:, None]
+        return causal_pass(self.inputs(self.queries[which], rows), self.features, state, log_gates=column)[0]
 
     def rows_to_redo(
         self, block: "KeyBlock | None", sums: Sums, positions: slice, accurate: np.ndarray

@@ -7,7 +7,9 @@ from randfeat.attention.numpy.causal import attend_causally
 from randfeat.attention.numpy.full import attend_all
 from randfeat.attention.numpy.gradient import pull_back_all, pull_back_causally
 from randfeat.attention.numpy.heads import Heads
+from randfeat.attention.numpy.window import attend_around
 from randfeat.attention.problem import Attended, Problem
+from randfeat.attention.relations import Window
 from randfeat.attention.state import AttentionState
 
 
@@ -27,8 +29,10 @@ class NumPyExecutor:
             return None
         relation = problem.relation
         with heads.workers(problem.num_threads) as workers:
-            if relation.is_causal:
-                sums = attend_causally(heads, relation.offset, workers, peak=problem.return_state)
+            if isinstance(relation, Window):
+                sums = attend_around(heads, relation, workers, final=problem.return_state)
+            elif relation.is_causal:
+                sums = attend_causally(heads, relation.offset, workers, final=problem.return_state)
             else:
                 sums = attend_all(heads, workers, peak=problem.return_state)
         return [heads.output], heads.state(sums) if problem.return_state else None

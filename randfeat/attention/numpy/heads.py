@@ -10,8 +10,9 @@ from randfeat.attention.inputs import Inputs
 from randfeat.attention.numpy.exponents import Exponents, block_rows
 from randfeat.attention.numpy.sums import Readout, Sums, merged
 from randfeat.attention.problem import Problem
-from randfeat.attention.relations import Decay
+from randfeat.attention.relations import Decay, Window
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import SoftmaxKernel
 from randfeat.maps import FeatureMap
 
 SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
@@ -50,6 +51,7 @@ class Heads:
         if (
             not problem.relation.has_fast_form
             or inputs.key_bias is not None
+            or (isinstance(problem.relation, Window) and type(problem.kernel) is not SoftmaxKernel)
             or not all(isinstance(array, np.ndarray) for array in arrays)
             or factor is None
             or max(lengths) < SHORTEST
@@ -116,6 +118,13 @@ class Heads:
     def block_rows(self) -> int:
         """The number of rows in a block."""
         return block_rows(self.maps[0].num_features, self.dtype)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of q·k in the exponent of the softmax kernel."""
+        factor = self.maps[0].estimator.kernel.unit_factor
+        assert factor is not None
+        return factor**2
 
     @property
     def num_products(self) -> int:

@@ -229,13 +229,31 @@ class Readout:
 
         Zeros where there is no key. Without a shift if `Limits` allows.
         """
-        limits, queries = self.queries.limits, self.queries
-        if self.log_weight.max() == -np.inf:
-            out[...] = 0
+        total = np.empty(len(query), out.dtype)
+        self.fill(query, out, total, scratch, size=size)
+        if self.log_weight.max() > -np.inf:
+            out /= total[:, None]
+
+    def fill(
+        self,
+        query: np.ndarray,
+        out: np.ndarray,
+        total: np.ndarray,
+        scratch: Scratch,
+        *,
+        size: int,
+        log_scale: np.ndarray | None = None,
+    ) -> None:
+        """Numerators into `out` (n, dv) and denominators (n,), and without r(q) their scale, zeros for no key."""
+        limits, queries, top = self.queries.limits, self.queries, self.log_weight.max()
+        if log_scale is None:
+            log_scale = np.empty_like(total)
+        log_scale[...] = top
+        if top == -np.inf:
+            out[...] = total[...] = 0
             return
         units = queries.units(query, scratch)
         bound = queries.center(units)
-        total = np.empty(len(query), out.dtype)
         for block in blocks(len(query), size):
             exponents = queries.of_centered(units[block], scratch)
             if self.ordinary and queries.within_limit(exponents, bound):
@@ -243,17 +261,18 @@ class Readout:
                 np.matmul(features, self.weights, out=total[block])
                 np.matmul(features, self.weighted, out=out[block])
             else:
-                self._shifted(exponents, out[block], total[block])
+                self._shifted(exponents, out[block], total[block], log_scale[block])
         if not total.min() >= limits.lowest:
             for block in blocks(len(query), size):
                 if not total[block].min() >= limits.lowest:
-                    self._shifted(queries.of_centered(units[block], scratch), out[block], total[block])
-        out /= total[:, None]
+                    exponents = queries.of_centered(units[block], scratch)
+                    self._shifted(exponents, out[block], total[block], log_scale[block])
 
-    def _shifted(self, exponents: np.ndarray, out: np.ndarray, total: np.ndarray) -> None:
+    def _shifted(self, exponents: np.ndarray, out: np.ndarray, total: np.ndarray, log_scale: np.ndarray) -> None:
         """Numerators and denominators relative to each query's largest feature. Overwrites the exponents (n, m)."""
         exponents += self.log_weight
-        exponents -= exponents.max(axis=1, keepdims=True)
+        np.max(exponents, axis=1, out=log_scale)
+        exponents -= log_scale[:, None]
         features = self.queries.limits.features(exponents)
         np.matmul(features, self.means, out=out)
         np.sum(features, axis=1, out=total)
