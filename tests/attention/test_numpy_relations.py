@@ -1,5 +1,7 @@
 """Offsets, windows, sinks and decay on the fast NumPy pass: the generic pass is their twin."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -68,7 +70,8 @@ def inputs_of(rng, num_queries, num_keys, scale=1.0, lead=(2,), dtype="float64")
 
 def close(actual, expected, bound, named):
     assert actual.shape == expected.shape, named
-    error = np.max(np.abs(actual - expected), initial=0.0)
+    differ = actual != expected  # infinities that agree do not
+    error = np.max(np.abs(np.subtract(actual, expected, where=differ, out=np.zeros(actual.shape))), initial=0.0)
     assert error <= bound, (named, error / bound)
 
 
@@ -141,7 +144,7 @@ def test_layouts(rng, name):
             close(fast, generic, 1e-12, (batch_shape, np.shape(each)))
     phi, _ = draw("positive")
     if name != "gates":
-        fast, generic = both(attend, phi, query, key[:, :1, :1], value[0, 0], **options)
+        fast, generic = both(attend, phi, query, key[:, :1], value[0, 0], **options)
         close(fast, generic, 1e-12, "broadcast")
 
 
@@ -206,17 +209,20 @@ def test_outputs_never_see_the_future(rng, scale, future):
 def test_bad_numbers_spoil_what_sees_them_and_nothing_else(rng, name, bad):
     """As in the generic pass; in values that are masked they count for nothing."""
     phi, _ = draw("hyperbolic", (2,))
+    options = RELATIONS[name]
+    if name == "gates":  # a gate of 0 times NaN may be either
+        options = options | {"decay": np.maximum(options["decay"], 0.1)}
     for position in (0, 2, 9, 17, 22):
         for which in (1, 2):
             inputs = [*inputs_of(rng, 23, 23)]
             inputs[which][0, position, 1] = bad
             with np.errstate(all="ignore"):
-                fast, generic = both(attend, phi, *inputs, **RELATIONS[name])
+                fast, generic = both(attend, phi, *inputs, **options)
             assert np.array_equal(np.isfinite(fast), np.isfinite(generic)), (name, position, which)
             mask = np.arange(23) != position
-            masked = attend(phi, *inputs, key_mask=mask, **RELATIONS[name])
+            masked = attend(phi, *inputs, key_mask=mask, **options)
             inputs[which][0, position, 1] = 1.0
-            assert same_bits(masked, attend(phi, *inputs, key_mask=mask, **RELATIONS[name]))
+            assert same_bits(masked, attend(phi, *inputs, key_mask=mask, **options))
 
 
 @NAMES
@@ -246,7 +252,7 @@ def test_packed_sequences(rng, name):
     query, key, value = inputs_of(rng, 40, 40)
     cuts = [0, 7, 7, 30, 40]
     packed = attend(phi, query, key, value, cu_seqlens=cuts, **RELATIONS[name])
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         alone = attend(phi, *(x[:, start:stop] for x in (query, key, value)), **RELATIONS[name])
         close(packed[:, start:stop], alone, 1e-12, (start, stop))
 
