@@ -9,6 +9,7 @@ from typing import Any, Self
 from randfeat._array import Array, broadcast_shapes, device_of, namespace
 from randfeat._hints import short
 from randfeat.attention.generic.passes import Passed
+from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.work import Sizes, Work, feature_work
 from randfeat.attention.state import AttentionState
@@ -47,6 +48,10 @@ class Relation(abc.ABC):
     @abc.abstractmethod
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
         """Linear attention of prepared inputs after the keys in `state`: partial outputs, and the state at the end."""
+
+    def pull_back(self, inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState) -> Gradients:
+        """The gradients in query, key and value from that in the output of `attend`; ValueError if there are none."""
+        raise ValueError(f"{type(self).__name__} has no analytic gradient; differentiate by PyTorch or JAX.")
 
     @property
     def is_aligned(self) -> bool:
