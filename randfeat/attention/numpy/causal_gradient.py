@@ -1,6 +1,7 @@
 """The gradient of causal attention of one head in NumPy: forwards over keys, and backwards over queries, by blocks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,9 @@ from randfeat.attention.generic.sweeps import Kept, backward_sweep, forward_swee
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.numpy.causal import CausalHead
 from randfeat.attention.numpy.chunk_group import ChunkGroup, Responses
+from randfeat.attention.numpy.exponents import Exponents
 from randfeat.attention.numpy.sums import KeyRows, Sums
+from randfeat.maps import FeatureMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,40 @@ class QuerySweep(CausalHead):
         log_total = (shift + np.log(divisor)) * shift.dtype.type(self.query_side.limits.exponent_unit)
         log_total -= self.query_side.per_row(query[rows] * query.dtype.type(self.query_side.factor))
         self.kept[which][rows][inaccurate] = np.stack([log_total, dot], axis=-1)[inaccurate]
+
+
+@dataclass(frozen=True, eq=False)
+class FarQuerySweep(QuerySweep):
+    """The forward sweep where queries see more than these keys: `kept` is known, and r(q) does not cancel."""
+
+    @property
+    def for_slopes(self) -> bool:
+        return True
+
+    def answer(self, which: int, group: ChunkGroup, responses: Responses, rows: slice, scratch: Scratch) -> np.ndarray:
+        side, limits = self.query_side, self.query_side.limits
+        query, gradient, kept = (x[which][rows] for x in (self.queries, self.gradients, self.kept))
+        total = limits.power(kept[:, 0] - responses.log_scale[group.rows])
+        accurate = (np.arange(len(total)) < group.num_good) & ((total >= limits.lowest) | ~group.seen)
+        total = np.where(accurate & group.seen, total, np.inf).astype(total.dtype, copy=False)
+        inner = scratch.take("gradients", len(gradient), gradient.shape[-1] + 1)
+        np.divide(gradient, total[:, None], out=inner[:, :-1])
+        np.negative(kept[:, 1] / total, out=inner[:, -1])
+        slopes = group.slopes(responses, inner, scratch)
+        output = self.outputs[which][rows]
+        np.matmul(slopes, side.rows, out=output)
+        output /= limits.exponent_unit
+        units = np.multiply(query, side.factor, out=scratch.take("query units", *query.shape))
+        output += (slopes @ np.ones(slopes.shape[-1], slopes.dtype))[:, None] * side.form.row_slope(units)
+        output *= side.factor
+        return accurate
+
+    def redo(self, which: int, rows: slice, inaccurate: np.ndarray, sums: Sums) -> None:
+        query, gradient = self.queries[which], self.gradients[which][rows]
+        known = generic_columns(self.kept[which][rows], query[rows], self.query_side)
+        state = sums.to_state(self.key_side)
+        exact, _ = forward_sweep(self.inputs(query, rows), self.features, gradient, state, known.columns)
+        self.outputs[which][rows][inaccurate] = self.root * exact[inaccurate]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +151,147 @@ class KeySweep(CausalHead):
         key, value = self.queries[0][positions][::-1], self.key_values[positions][::-1]
         mask = None if self.key_mask is None else self.key_mask[positions][::-1]
         inputs = Inputs(query, key, value, mask, value.dtype, None, root=self.root).prepared()
-        per_row = self.key_side.per_row(query * query.dtype.type(self.key_side.factor))
-        shift = ((kept[:, 0] + per_row) / kept.dtype.type(self.key_side.limits.exponent_unit))[:, None]
-        divisor = np.where(shift == np.inf, np.inf, 1).astype(shift.dtype)
-        known = Kept(shift, divisor, kept[:, 1:])
+        known = generic_columns(kept, query, self.key_side)
         found, _ = backward_sweep(inputs, self.features, gradient, known, sums.to_state(self.key_side))
         in_key, in_value = (np.concatenate(column)[::-1] for column in zip(*found, strict=True))
         return self.root * in_key, in_value
+
+
+def generic_columns(kept: np.ndarray, query: np.ndarray, side: Exponents) -> Kept:
+    """What is kept of queries (n, d), as the generic sweeps keep it."""
+    per_row = side.per_row(query * query.dtype.type(side.factor))
+    shift = ((kept[:, 0] + per_row) / kept.dtype.type(side.limits.exponent_unit))[:, None]
+    divisor = np.where(shift == np.inf, np.inf, 1).astype(shift.dtype)
+    return Kept(shift, divisor, kept[:, 1:])
+
+
+@dataclass(frozen=True, eq=False)
+class CausalPullBack:
+    """The gradients of one head: forwards for all queries that read it, then backwards for its keys and values.
+
+    queries, gradients, kept : lists of (n, d), (n, dv), (n, 2), with `kept` as of `QuerySweep`. in_key and in_value are
+    added to. Masked keys and values are zeros.
+    """
+
+    features: FeatureMap
+    query_side: Exponents
+    key_side: Exponents
+    root: float
+    queries: list[np.ndarray]
+    gradients: list[np.ndarray]
+    kept: list[np.ndarray]
+    key: np.ndarray
+    value: np.ndarray
+    mask: np.ndarray | None
+    in_key: np.ndarray
+    in_value: np.ndarray
+
+    def reversed(self) -> "CausalPullBack":
+        """The same from the last position to the first."""
+        back = slice(None, None, -1)
+        return replace(
+            self.of_keys(back),
+            queries=[query[back] for query in self.queries],
+            gradients=[gradient[back] for gradient in self.gradients],
+            kept=[kept[back] for kept in self.kept],
+        )
+
+    def of_keys(self, keys: slice) -> "CausalPullBack":
+        """The same for some of the keys."""
+        return replace(
+            self,
+            key=self.key[keys],
+            value=self.value[keys],
+            mask=None if self.mask is None else self.mask[keys],
+            in_key=self.in_key[keys],
+            in_value=self.in_value[keys],
+        )
+
+    def run_at(self, offset: int, sums: Sums, sweep: type[QuerySweep], scratch: Scratch, *, known: bool) -> list[Any]:
+        """The gradients in the queries, with query i at the position i + offset, after the keys in `sums`.
+
+        Where queries and keys are not in pairs, absent ones are put beside: a masked key, or a query that sees nothing.
+        """
+        num_queries, num_keys = len(self.queries[0]), len(self.key)
+        offset = max(min(offset, num_keys), -num_queries)
+        if offset == 0 and num_queries == num_keys:
+            in_queries = [np.empty_like(query) for query in self.queries]
+            self.run(sums, sweep, in_queries, scratch, known=known)
+            return in_queries
+        first_query, first_key = max(offset, 0), max(-offset, 0)
+        total = max(first_query + num_queries, first_key + num_keys)
+        present, asks = np.zeros(total, dtype=bool), slice(first_query, first_query + num_queries)
+        present[first_key : first_key + num_keys] = True if self.mask is None else self.mask
+        kept = [padded(x, first_query, total) for x in self.kept]
+        for columns in kept:
+            columns[: asks.start, 0] = columns[asks.stop :, 0] = np.inf
+        beside = replace(
+            self,
+            queries=[padded(x, first_query, total) for x in self.queries],
+            gradients=[padded(x, first_query, total) for x in self.gradients],
+            kept=kept,
+            key=padded(self.key, first_key, total),
+            value=padded(self.value, first_key, total),
+            mask=present,
+            in_key=np.zeros((total, self.key.shape[-1]), self.key.dtype),
+            in_value=np.zeros((total, self.value.shape[-1]), self.value.dtype),
+        )
+        in_queries = [np.empty_like(query) for query in beside.queries]
+        beside.run(sums, sweep, in_queries, scratch, known=known, asks=asks)
+        for mine, theirs in ((self.in_key, beside.in_key), (self.in_value, beside.in_value)):
+            mine += theirs[first_key : first_key + num_keys]
+        return [in_query[asks] for in_query in in_queries]
+
+    def run(
+        self,
+        sums: Sums,
+        sweep: type[QuerySweep],
+        in_queries: list[np.ndarray],
+        scratch: Scratch,
+        *,
+        known: bool,
+        asks: slice = slice(None),
+    ) -> None:
+        """Both sweeps of as many queries as keys, of which those in `asks` are there."""
+        shared: dict[str, Any] = {"features": self.features, "root": self.root}
+        forward = sweep(
+            query_side=self.query_side,
+            key_side=self.key_side,
+            queries=self.queries,
+            key=self.key,
+            value=self.value,
+            mask=self.mask,
+            outputs=in_queries,
+            gradients=self.gradients,
+            kept=self.kept,
+            known=known,
+            **shared,
+        )
+        forward.run(sums, scratch, peak=False)
+        num_features, columns = self.features.num_features, self.value.shape[-1] + 1
+        for query, gradient, kept in zip(self.queries, self.gradients, self.kept, strict=True):
+            absent = np.ones(len(kept), dtype=bool)
+            absent[asks] = False
+            kept[absent, 0] = np.inf
+            backward = KeySweep(
+                query_side=self.key_side,
+                key_side=self.query_side,
+                queries=[self.key[::-1]],
+                key=query[::-1],
+                value=gradient[::-1],
+                mask=None,
+                outputs=[self.in_key[::-1]],
+                kept=kept[::-1],
+                key_values=self.value[::-1],
+                key_mask=None if self.mask is None else self.mask[::-1],
+                value_outputs=self.in_value[::-1],
+                **shared,
+            )
+            backward.run(Sums.empty(num_features, columns, self.key.dtype), scratch, peak=False)
+
+
+def padded(x: np.ndarray, first: int, num: int) -> np.ndarray:
+    """`x` (n, c) as the rows from `first` on among `num`, with zeros around them."""
+    result = np.zeros((num, x.shape[-1]), x.dtype)
+    result[first : first + len(x)] = x
+    return result

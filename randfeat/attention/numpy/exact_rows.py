@@ -104,12 +104,10 @@ class ExactRows:
         """Sums over the first keys that the queries see outside of their windows."""
         num_sinks = self.num_sinks
         key, value = self.key[:num_sinks], self.value[:num_sinks]
-        distance = np.arange(position, position + len(units))[:, None] - np.arange(num_sinks)
-        seen = distance >= self.width if self.is_causal else np.abs(distance) >= self.width
+        seen = self.seen(position, len(units), slice(0, num_sinks), inside=False)
         if self.mask is not None:
             present = self.mask[:num_sinks]
             key, value = (np.where(present[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
-            seen = seen & present
         bad = ~np.isfinite(value).all(axis=-1)
         logs = units @ key.T
         np.copyto(logs, -np.inf, where=~seen)
@@ -125,6 +123,77 @@ class ExactRows:
         top = logs.max(axis=-1)
         logs -= finite(top)[..., None]
         return self.limits.features(logs), top
+
+    def pull_back(
+        self,
+        query: np.ndarray,
+        gradient: np.ndarray,
+        log_total: np.ndarray,
+        dot: np.ndarray,
+        in_query: np.ndarray,
+        in_key: np.ndarray,
+        in_value: np.ndarray,
+        scratch: Scratch,
+    ) -> None:
+        """Add to the gradients in queries (n, d), keys and values, from those in the outputs (n, dv).
+
+        log_total (n,) : logarithms of the denominators, in units of `Limits`. dot (n,) : `G_i·o_i`.
+        """
+        for first, last in intervals(0, len(query), BAND):
+            rows, position = slice(first, last), first + self.offset
+            asking = query[rows], gradient[rows], log_total[rows], dot[rows]
+            latest = position + (last - first) + (0 if self.is_causal else self.width - 1)
+            near = slice(*(min(max(end, 0), len(self.key)) for end in (position - self.width + 1, latest)))
+            for keys, inside in ((near, True), (slice(0, self.num_sinks), False)):
+                if keys.stop > keys.start and (self.width or not inside):
+                    seen = self.seen(position, last - first, keys, inside=inside)
+                    found = self.pull_back_pairs(*asking, keys, seen)
+                    for x, part in zip((in_query[rows], in_key[keys], in_value[keys]), found, strict=True):
+                        x += part
+
+    def seen(self, position: int, num: int, keys: slice, *, inside: bool) -> np.ndarray:
+        """The pairs of queries and keys that are there, inside the windows or outside: (num, number of keys)."""
+        distance = np.arange(position, position + num)[:, None] - np.arange(keys.start, keys.stop)
+        near = np.abs(distance) < self.width
+        seen = near if inside else ~near
+        if self.is_causal:
+            seen &= distance >= 0
+        return seen if self.mask is None else seen & self.mask[keys]
+
+    def pull_back_pairs(
+        self,
+        query: np.ndarray,
+        gradient: np.ndarray,
+        log_total: np.ndarray,
+        dot: np.ndarray,
+        keys: slice,
+        seen: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradients in some queries, keys and values from the pairs that are seen; what is not seen spoils nothing."""
+        key, value = self.key[keys], self.value[keys]
+        weights = (query * query.dtype.type(self.logit_factor)) @ key.T
+        weights -= log_total[:, None]
+        unseen = ~seen
+        np.copyto(weights, -np.inf, where=unseen)
+        weights = self.limits.features(weights)
+        bad = ~(np.isfinite(query).all(axis=-1) & np.isfinite(gradient).all(axis=-1))
+        if bad.any():
+            np.copyto(weights, np.nan, where=bad[:, None] & seen)
+            query, gradient = finite_rows(query), finite_rows(gradient)
+        key, value = finite_rows(key), finite_rows(value)
+        slopes = gradient @ value.T
+        slopes -= dot[:, None]
+        slopes *= weights
+        np.copyto(slopes, 0, where=unseen)
+        in_value = weights.T @ gradient
+        slopes *= slopes.dtype.type(self.logit_factor / self.limits.exponent_unit)
+        return slopes @ key, slopes.T @ query, in_value
+
+
+def finite_rows(x: np.ndarray) -> np.ndarray:
+    """`x` (n, c) with zeros in rows that are not finite."""
+    good = np.isfinite(x).all(axis=-1)
+    return x if good.all() else np.where(good[:, None], x, 0).astype(x.dtype, copy=False)
 
 
 def stretched(x: np.ndarray, num: int, span: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from randfeat.attention.numpy.gradient import pull_back_all, pull_back_causally
 from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.window import attend_around
 from randfeat.attention.problem import Attended, Problem
-from randfeat.attention.relations import Window
+from randfeat.attention.relations import Decay, Window
 from randfeat.attention.state import AttentionState
 
 
@@ -43,9 +43,10 @@ class NumPyExecutor:
         """Memory beside the gradients: the sums, scratch of a few blocks of features for each thread, and, where
         attention is causal, two numbers for each query.
         """
-        heads = Heads.of(problem) if problem.is_aligned else None
+        relation = problem.relation
+        heads = None if isinstance(relation, Decay) else Heads.of(problem)
         if heads is None:
             return None
-        if problem.relation.is_causal:
-            return pull_back_causally(heads, gradient, output, problem.num_threads)
+        if relation.is_causal or isinstance(relation, Window):
+            return pull_back_causally(heads, relation, gradient, output, problem.num_threads)
         return pull_back_all(heads, gradient, output, final_state, problem.num_threads)

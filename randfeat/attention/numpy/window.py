@@ -23,23 +23,40 @@ def attend_around(heads: Heads, window: Window, workers: Workers[Scratch], *, fi
 def window_task(heads: Heads, window: Window, sums: list[Sums], which: int, scratch: Scratch, *, final: bool) -> None:
     """One head with all the queries that read it."""
     outputs = [PartialRows.in_memory_of(heads.output[target]) for target in heads.targets[which]]
-    num_queries, num_keys = heads.inputs.num_queries, heads.inputs.num_keys
+    attend_parts(heads, window, which, outputs, scratch, sums=sums if final else None)
+    for output in outputs:
+        output.normalize()
+
+
+def attend_parts(
+    heads: Heads,
+    window: Window,
+    which: int,
+    outputs: list[PartialRows],
+    scratch: Scratch,
+    *,
+    sums: list[Sums] | None = None,
+) -> ExactRows:
+    """All parts of the outputs of one head; the sums over all of its keys, if asked for. Returns its exact weights."""
+    num_queries, num_keys, final = heads.inputs.num_queries, heads.inputs.num_keys, sums is not None
     whole = PartialHead.of(heads, which, outputs)
+    limits = whole.query_side.limits
     far = whole.part(slice(None), slice(window.sinks(num_keys), None))
-    sums[which] = far.run_at(window.offset_before(num_keys), sums[which], scratch, peak=final, final=final)
+    offset = window.offset_before(num_keys)
+    total = far.run_at(offset, heads.initial_sums(which), scratch, peak=final, final=final)
+    if sums is not None:
+        sums[which] = total
     if not window.is_causal:
         after = [PartialRows.in_memory_of(np.empty_like(output.numerator)) for output in outputs]
-        nothing = Sums.empty(*heads.sum_shape, heads.dtype)
-        offset = window.offset_after(num_queries, num_keys)
-        replace(far.reversed(), outputs=[one[::-1] for one in after]).run_at(
-            offset, nothing, scratch, peak=False, final=False
-        )
+        nothing, offset = Sums.empty(*heads.sum_shape, heads.dtype), window.offset_after(num_queries, num_keys)
+        back = replace(far.reversed(), outputs=[one[::-1] for one in after])
+        back.run_at(offset, nothing, scratch, peak=False, final=False)
         for output, other in zip(outputs, after, strict=True):
-            output.absorb(other.numerator, other.total, other.log_scale, whole.query_side.limits)
+            output.absorb(other.numerator, other.total, other.log_scale, limits)
     exact = exact_rows(heads, window, whole)
     for query, output in zip(whole.queries, outputs, strict=True):
         exact.add_to(query, output, scratch)
-        output.normalize()
+    return exact
 
 
 def exact_rows(heads: Heads, window: Window, head: PartialHead) -> ExactRows:
