@@ -106,9 +106,9 @@ def faster_method(problem: Problem, like: Array, costs: AttentionCosts | None = 
 
 
 def has_fast_form(problem: Problem) -> bool:
-    """Whether a library that has a fast executor takes it: features that are exponentials, and no special relation."""
+    """Whether a library that has a fast executor takes it: features that are exponentials, and their relation."""
     return (
-        problem.is_aligned
+        problem.has_fast_relation
         and problem.unit_factor is not None
         and all(problem.features.exponential_form(keys=keys) is not None for keys in (False, True))
     )

@@ -14,7 +14,10 @@ from randfeat.attention.state import AttentionState
 
 
 class NumPyExecutor:
-    """Plain relations between NumPy arrays, for features with an `exponential_form`, except for short sequences.
+    """Full and causal attention, decay and windows of NumPy arrays, for features with an `exponential_form`.
+
+    Not of short sequences, nor with gates for each feature, nor windows of other kernels than `SoftmaxKernel`, nor the
+    gradient of decay.
 
     Per block and feature there are one product, one exponential and one more product: per-row factors of queries
     cancel, those of keys are factors of their values, the weights of features are factors of the sums. No shift is

@@ -10,9 +10,8 @@ from randfeat.attention.inputs import Inputs
 from randfeat.attention.numpy.exponents import Exponents, block_rows
 from randfeat.attention.numpy.sums import Readout, Sums, merged
 from randfeat.attention.problem import Problem
-from randfeat.attention.relations import Decay, Window
+from randfeat.attention.relations import Decay
 from randfeat.attention.state import AttentionState
-from randfeat.kernels import SoftmaxKernel
 from randfeat.maps import FeatureMap
 
 SHORTEST = 64  # queries or keys below which the generic pass, over all heads at once, is as fast
@@ -49,9 +48,7 @@ class Heads:
         log_gates = problem.relation.log_gates if isinstance(problem.relation, Decay) else None
         arrays = [inputs.query, inputs.key, inputs.value, *features.arrays.values()]
         if (
-            not problem.relation.has_fast_form
-            or inputs.key_bias is not None
-            or (isinstance(problem.relation, Window) and type(problem.kernel) is not SoftmaxKernel)
+            not problem.has_fast_relation
             or not all(isinstance(array, np.ndarray) for array in arrays)
             or factor is None
             or max(lengths) < SHORTEST

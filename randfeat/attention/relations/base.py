@@ -13,6 +13,7 @@ from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.work import Sizes, Work, feature_work
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
 
@@ -58,9 +59,8 @@ class Relation(abc.ABC):
         """Whether queries see all keys, or causally those up to their own position, and nothing else is asked."""
         return False
 
-    @property
-    def has_fast_form(self) -> bool:
-        """Whether a fast executor takes it, at any offset, for features that are exponentials."""
+    def has_fast_form(self, kernel: Kernel) -> bool:
+        """Whether a fast executor takes it, at any offset, for features of this kernel that are exponentials."""
         return False
 
     @property

@@ -26,6 +26,7 @@ from randfeat.attention.generic.passes import Passed, causal_pass
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.base import Relation, Setting
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
 
@@ -52,8 +53,7 @@ class Decay(Relation):
             )
         return cls(True, offset, log_gates=gates)
 
-    @property
-    def has_fast_form(self) -> bool:
+    def has_fast_form(self, kernel: Kernel) -> bool:
         return self.has_exact_form
 
     @property

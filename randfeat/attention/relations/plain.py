@@ -9,6 +9,7 @@ from randfeat.attention.generic.sweeps import Gradients, causal_sweeps, full_swe
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.base import Relation, Setting
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
 
@@ -24,8 +25,7 @@ class Plain(Relation):
     def is_aligned(self) -> bool:
         return self.offset == 0
 
-    @property
-    def has_fast_form(self) -> bool:
+    def has_fast_form(self, kernel: Kernel) -> bool:
         return True
 
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:

@@ -15,6 +15,7 @@ from randfeat.attention.partial import PartialOutput
 from randfeat.attention.relations.base import Relation, Setting, as_int
 from randfeat.attention.relations.work import Sizes, Work, feature_work, pair_work
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import Kernel, SoftmaxKernel
 from randfeat.maps import FeatureMap
 
 
@@ -42,9 +43,8 @@ class Window(Relation):
             )
         return cls(setting.is_causal, setting.offset, width=int(option), num_sinks=setting.num_sinks)
 
-    @property
-    def has_fast_form(self) -> bool:
-        return True
+    def has_fast_form(self, kernel: Kernel) -> bool:
+        return type(kernel) is SoftmaxKernel
 
     def sinks(self, num_keys: int) -> int:
         """The number of sinks among so many keys."""
