@@ -39,7 +39,7 @@ def causal(num_queries, num_keys):
         if 0 <= offset <= num_keys - num_queries:
             yield base | {"decay": GATES[:, :num_keys]}
         for width in WIDTHS:
-            yield from (base | {"window": width, "num_sinks": num} for num in (0, 1, 6, 100))
+            yield from (base | {"window": width, "num_sinks": num} for num in (0, 1 + offset % 6))
 
 
 def two_sided():
@@ -79,12 +79,12 @@ def close(actual, expected, bound, named):
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_equal_the_generic_pass(rng, lengths, dtype):
     """Every option, with masks and without, at logits of 1 and of 50; the states, too."""
-    for scale in (0.7, 6.0):
+    for part, scale in enumerate((0.7, 6.0)):
         query, key, value = inputs_of(rng, *lengths, scale, dtype=dtype)
         mask = rng.random((2, lengths[1])) < 0.7
         mask[0, :6] = False
         bound = 100 * (1 + scale**2) * eps_of(dtype)
-        for options in OPTIONS[lengths]:
+        for options in OPTIONS[lengths][part + (dtype == "float32") :: 2]:
             phi, _ = draw("positive" if rng.random() < 0.7 else "optimal positive", (2,), dtype=dtype)
             given = options | ({"key_mask": mask} if rng.random() < 0.5 else {})
             with_state = not options.get("num_sinks")
@@ -162,11 +162,11 @@ def test_after_a_state(rng, name):
         close(after.weighted, expected.weighted, 1e-10, offset)
 
 
-@DTYPES
 @NAMES
 @pytest.mark.parametrize("extreme", EXTREMES)
-def test_extremes(rng, name, extreme, dtype):
+def test_extremes(rng, name, extreme):
     """Long inputs, values of any size: to the rounding of exponents of the size of the logits."""
+    dtype = "float32" if len(name + extreme) % 2 else "float64"
     options = {option: x[0] if np.ndim(x) else x for option, x in RELATIONS[name].items()}
     query, key = rng.standard_normal((2, 40, 5))
     if "decay" in options and np.ndim(options["decay"]):
@@ -177,16 +177,16 @@ def test_extremes(rng, name, extreme, dtype):
     logs = max(np.max(np.abs(side(x * 5**-0.25).log_scale)) for side, x in ((phi.queries, query), (phi.keys, key)))
     logs = max(logs, np.max(np.abs(query.astype(np.float64) @ key.T.astype(np.float64))))
     size = np.maximum.accumulate(np.abs(value).max(axis=-1)) if "is_causal" in options else np.abs(value).max()
-    error = np.max(np.abs(fast - generic), axis=-1) / np.maximum(np.roll(size, 0), 1e-45)
+    error = np.max(np.abs(fast - generic), axis=-1) / np.maximum(size, 1e-45)
     if options.get("causal_offset", 0) > 0:
         error = np.max(np.abs(fast - generic), axis=-1) / np.abs(value).max()
     assert np.max(error) <= (64 * logs + 256) * eps_of(dtype)
 
 
 @pytest.mark.parametrize("future", FUTURES)
-@pytest.mark.parametrize("scale", [1.0, 6.0, 60.0])
-def test_outputs_never_see_the_future(rng, scale, future):
-    """Bit-equal, whatever later queries, keys and values become: infinite, NaN, huge, masked."""
+def test_outputs_never_see_the_future(rng, future):
+    """Bit-equal, whatever later queries, keys and values become: infinite, NaN, huge."""
+    scale = [1.0, 6.0, 60.0][[*FUTURES].index(future) % 3]
     phi, _ = draw("positive", (2,))
     inputs = rng.standard_normal((3, 2, 23, 5)) * np.array([scale, scale, 1.0])[:, None, None, None]
     for name, options in RELATIONS.items():

@@ -72,7 +72,7 @@ def worst(actual, expected):
 @pytest.mark.parametrize("name", MAPS)
 def test_equals_automatic_differentiation(torch, rng, name):
     """Of the generic pass in PyTorch; masks of keys, and the row terms of queries, which do not cancel."""
-    for lengths in LENGTHS:
+    for lengths in LENGTHS[: 3 if name == "positive" else 1]:
         query, key, value, cotangent = problem(rng, *lengths)
         phi = MAPS[name].draw(5, 8, rng=0, batch_shape=(2,))
         for options in OPTIONS:
@@ -83,9 +83,8 @@ def test_equals_automatic_differentiation(torch, rng, name):
                 given = {"key_mask": torch.tensor(mask), "scale": 0.5, **options}
                 out = rf.linear_attention(*leaves, phi.to(leaves[0].detach()), **given)
             found = torch.autograd.grad((out * torch.tensor(cotangent)).sum(), leaves, allow_unused=True)
-            expected = [
-                np.zeros_like(x) if g is None else g.numpy() for g, x in zip(found, (query, key, value), strict=True)
-            ]
+            pairs = zip(found, (query, key, value), strict=True)
+            expected = [np.zeros_like(x) if g is None else g.numpy() for g, x in pairs]
             ours = generic(phi, query, key, value, cotangent, scale=0.5, key_mask=mask, **options)
             assert worst(ours, expected) < 1e-10, (lengths, options)
 
@@ -96,13 +95,8 @@ def test_differences(rng):
     phi, _ = draw("positive")
     for options in OPTIONS:
         steps = [1e-6 * rng.standard_normal(x.shape) for x in (query, key, value)]
-        ends = [
-            np.sum(
-                cotangent
-                * rf.linear_attention(query + s * steps[0], key + s * steps[1], value + s * steps[2], phi, **options)
-            )
-            for s in (1, -1)
-        ]
+        moved = ([x + s * step for x, step in zip((query, key, value), steps, strict=True)] for s in (1, -1))
+        ends = [np.sum(cotangent * rf.linear_attention(*inputs, phi, **options)) for inputs in moved]
         found = fast(phi, query, key, value, cotangent, **options)
         along = sum(np.sum(x * step) for x, step in zip(found, steps, strict=True))
         assert abs((ends[0] - ends[1]) / 2 - along) < 1e-6 * (abs(along) + 1e-6), options
@@ -120,10 +114,8 @@ def test_fast_equals_generic(rng, dtype):
             if not options.get("num_sinks") and rng.random() < 0.5:
                 past = problem(rng, 4, 4)
                 _, state = rf.linear_attention(*past[:3], phi.to(np.zeros(1)), return_state=True)
-                state = rf.AttentionState(
-                    *(x[:, None].astype(dtype) for x in (state.log_max, state.weighted, state.total))
-                )
-                given["initial_state"] = state
+                sums = (x[:, None].astype(dtype) for x in (state.log_max, state.weighted, state.total))
+                given["initial_state"] = rf.AttentionState(*sums)
             bound = (2e3 if dtype == "float32" else 1e4) * scale**2 * eps_of(dtype)
             assert worst(fast(phi, *inputs, **given), generic(phi, *inputs, **given)) < bound, (lengths, options)
 
@@ -142,12 +134,12 @@ def test_every_form(rng):
 def test_causal_to_the_last_bit(rng, pass_of, future):
     """dq_i from the keys up to its own position, dk_j and dv_j from the queries from their own position on."""
     phi, _ = draw("positive", (2,))
-    for scale in (1.0, 30.0):
+    for scale in (1.0, 30.0)[:: 1 if future == "NaN" else 2]:
         inputs = rng.standard_normal((4, 2, 21, 5)) * np.array([scale, scale, 1.0, 1.0])[:, None, None, None]
-        for options in ({"window": 3}, {"window": 2, "num_sinks": 4}, {"window": 3, "causal_offset": -2}):
+        for options in ({"window": 2, "num_sinks": 4}, {"window": 3, "causal_offset": -2}):
             options = {"is_causal": True, **options}
             clean = pass_of(phi, *inputs, **options)
-            for cut in (1, 6, 8, 15):
+            for cut in (1, 8, 15):
                 later, earlier = inputs.copy(), inputs.copy()
                 with np.errstate(all="ignore"):
                     later[:, :, cut:] = FUTURES[future](later[:, :, cut:])
