@@ -46,6 +46,8 @@ def linear_attention_vjp(
         those of `linear_attention`. An `initial_state` is held fixed. Returns the gradients in the shapes and the dtype
         of query, key and value. For inputs that were broadcast or grouped, the gradient is the sum over all their uses.
 
+    window, num_sinks : the keys whose weights are exact. Their gradient is that of the exact weights.
+
     output, final_state : the two results of `linear_attention` for the same arguments, with `return_state=True`. They
         are optional and only save time, together a quarter. With `output`, the outputs are not computed again; the
         gradients then contain its rounding errors. With `final_state`, the sums over all keys are not computed again;

@@ -158,7 +158,7 @@ class KeySweep(CausalHead):
 
 
 def generic_columns(kept: np.ndarray, query: np.ndarray, side: Exponents) -> Kept:
-    """What is kept of queries (n, d), as the generic sweeps keep it."""
+    """The kept numbers of queries (n, d), as columns of the generic sweeps."""
     per_row = side.per_row(query * query.dtype.type(side.factor))
     shift = ((kept[:, 0] + per_row) / kept.dtype.type(side.limits.exponent_unit))[:, None]
     divisor = np.where(shift == np.inf, np.inf, 1).astype(shift.dtype)
@@ -197,7 +197,7 @@ class CausalPullBack:
         )
 
     def of_keys(self, keys: slice) -> "CausalPullBack":
-        """The same for some of the keys."""
+        """The gradients from some of the keys alone."""
         return replace(
             self,
             key=self.key[keys],

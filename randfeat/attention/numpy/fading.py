@@ -37,16 +37,16 @@ class Fading:
 
     @property
     def to_end(self) -> np.ndarray:
-        """What is left of each key at the end of its chunk, (chunks, c)."""
+        """The share of each key that is left at the end of its chunk, (chunks, c)."""
         return self.within[:, -1]
 
     @property
     def of_chunk(self) -> np.ndarray:
-        """What is left, after each chunk, of everything before it, (chunks,)."""
+        """The share of everything before a chunk that is left after it, (chunks,)."""
         return self.from_start[:, -1]
 
     def part(self, chunks: slice) -> "Fading":
-        """The same for some of the chunks."""
+        """The gates of some of the chunks."""
         return self if len(self.within) == 1 else Fading(self.within[chunks], self.from_start[chunks])
 
 

@@ -44,7 +44,7 @@ class Sums:
         return AttentionState(log_max[None, :], self.weighted * factor, self.total[:, None] * factor)
 
     def faded(self, log_factor: float, limits: Limits) -> "Sums":
-        """What is left of the sums after gates with this sum of natural logarithms."""
+        """The sums after gates whose product has this natural logarithm."""
         if log_factor == -np.inf:
             num_features, value_dim = self.weighted.shape
             empty = Sums.empty(num_features, value_dim, self.weighted.dtype)
