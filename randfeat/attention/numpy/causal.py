@@ -206,8 +206,11 @@ class CausalHead:
         """Write what the queries of number `which` at the rows of a group get; returns which is accurate, (n,)."""
         sums, output = group.read(responses, scratch), self.outputs[which][rows]
         total = sums[:, -1]
-        np.divide(sums[:, :-1], np.where(group.seen, total, 1)[:, None], out=output)
-        output[~group.seen] = 0
+        if group.seen.all():
+            np.divide(sums[:, :-1], total[:, None], out=output)
+        else:
+            np.divide(sums[:, :-1], np.where(group.seen, total, 1)[:, None], out=output)
+            output[~group.seen] = 0
         return group.accurate_rows(total, self.query_side)
 
     def redo(self, which: int, rows: slice, inaccurate: np.ndarray, sums: Sums) -> None:
