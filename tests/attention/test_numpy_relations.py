@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat._numpy.threads import Scratch
 from randfeat.attention import executors
-from randfeat.attention.numpy import exact_rows, heads
+from randfeat.attention.numpy import exact_rows, exponents, heads, key_block, partial_rows, sums
 from randfeat.attention.numpy.executor import NumPyExecutor
 from tests.arrays import eps_of, same_bits
 from tests.attention.test_causal import FUTURES
@@ -274,3 +275,40 @@ def test_ordinary_sizes(monkeypatch):
         close(fast, generic, 200 * eps_of("float32"), options)
     fast, generic = both(attend, phi, query, key, value, window=50, num_sinks=3)
     close(fast, generic, 200 * eps_of("float32"), "both sides")
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_sums_that_are_read_have_their_absolute_size(rng, scale):
+    """Numerators, denominators and their scale, with shifts and without: what exact weights are added to."""
+    phi, _ = draw("lopsided")
+    (query, key, value), root = inputs_of(rng, 23, 23, scale, lead=()), 5**-0.25
+    limits = exponents.Limits.of(query.dtype)
+    sides = [exponents.Exponents.of(phi, root, query.dtype, keys=keys) for keys in (False, True)]
+    scratch = Scratch(query.dtype)
+    total = sums.sum_keys(sides[1], key, value, scratch, size=5, peak=False)
+    found = partial_rows.PartialRows.in_memory_of(np.empty_like(value))
+    partial_rows.PartialHead(phi, *sides, [query], key, value, None, [found], root).read(total, scratch)
+    _, state = rf.linear_attention(query, key, value, phi, return_state=True)
+    expected = state.partial(phi.queries(root * query))
+    logs = np.log(expected.denominator[:, 0]) + expected.log_scale[:, 0]
+    np.testing.assert_allclose(np.log(found.total) + found.log_scale / limits.exponent_unit, logs, rtol=1e-12)
+    np.testing.assert_allclose(found.numerator / found.total[:, None], expected.normalized(), atol=1e-12)
+
+
+@pytest.mark.parametrize("log_gates", [None, [-0.3], -np.linspace(0.01, 2, 23)], ids=["none", "one", "each"])
+def test_sums_before_every_chunk(rng, log_gates):
+    """Of the groups that were visited: those from which rows are done again."""
+    phi, _ = draw("positive")
+    _, key, value = inputs_of(rng, 23, 23, lead=())
+    gates = None if log_gates is None else np.asarray(log_gates)
+    keys, scratch = exponents.Exponents.of(phi, 1.0, key.dtype, keys=True), Scratch(key.dtype)
+    rows, nothing = sums.KeyRows(key, value, None, log_gates=gates), sums.Sums.empty(8, 3, key.dtype)
+    block = key_block.KeyBlock.of(keys, nothing, rows, scratch, one_reference=True, peak=False)
+    assert len([*block.groups(23, scratch, for_slopes=False)]) == 3
+    for chunk in range(1, 6):
+        found = block.sums_before(chunk).to_state(keys)
+        first = rows.part(slice(0, 4 * chunk))
+        expected = sums.append_rows(None, keys, first, scratch, size=4, peak=True).to_state(keys)
+        scaled = np.exp(found.log_max - expected.log_max)[0][:, None]
+        np.testing.assert_allclose(found.weighted * scaled, expected.weighted, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(found.total * scaled, expected.total, rtol=1e-11)
