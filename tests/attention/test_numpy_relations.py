@@ -277,7 +277,7 @@ def test_ordinary_sizes(monkeypatch):
     close(fast, generic, 200 * eps_of("float32"), "both sides")
 
 
-@pytest.mark.parametrize("scale", [1.0, 40.0])
+@pytest.mark.parametrize("scale", [1.0, 400.0])
 def test_sums_that_are_read_have_their_absolute_size(rng, scale):
     """Numerators, denominators and their scale, with shifts and without: what exact weights are added to."""
     phi, _ = draw("lopsided")
@@ -291,8 +291,8 @@ def test_sums_that_are_read_have_their_absolute_size(rng, scale):
     _, state = rf.linear_attention(query, key, value, phi, return_state=True)
     expected = state.partial(phi.queries(root * query))
     logs = np.log(expected.denominator[:, 0]) + expected.log_scale[:, 0]
-    np.testing.assert_allclose(np.log(found.total) + found.log_scale / limits.exponent_unit, logs, rtol=1e-12)
-    np.testing.assert_allclose(found.numerator / found.total[:, None], expected.normalized(), atol=1e-12)
+    np.testing.assert_allclose(np.log(found.total) + found.log_scale / limits.exponent_unit, logs, rtol=1e-11)
+    np.testing.assert_allclose(found.numerator / found.total[:, None], expected.normalized(), atol=1e-9)
 
 
 @pytest.mark.parametrize("log_gates", [None, [-0.3], -np.linspace(0.01, 2, 23)], ids=["none", "one", "each"])
