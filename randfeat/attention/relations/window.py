@@ -36,7 +36,7 @@ class Window(Relation):
         if setting.inputs.key_bias is not None:
             raise ValueError("window cannot be combined with key_bias; a mask of keys is key_mask.")
         if setting.num_sinks < 0:
-            raise ValueError(f"num_sinks must not be negative, got {setting.num_sinks}.")
+            raise ValueError(f"num_sinks must not be negative, got {short(setting.num_sinks)}.")
         if setting.num_sinks and setting.has_state:
             raise ValueError(
                 "num_sinks cannot be combined with a state, which does not hold the first keys themselves."
