@@ -191,3 +191,18 @@ def test_what_has_no_gradient_says_so(rng):
         rf.linear_attention_vjp(query, key, value, matern, cotangent, scale=1.0, window=2)
     with pytest.raises(ValueError, match="num_sinks needs window"):
         rf.linear_attention_vjp(query, key, value, phi, cotangent, scale=1.0, num_sinks=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"num_sinks": 2}, "num_sinks needs window"),
+        ({"num_sinks": -1, "window": 2}, "num_sinks must not be negative, got -1"),
+        ({"num_sinks": 2, "window": 2, "return_state": True}, "num_sinks cannot be combined with a state"),
+    ],
+)
+def test_wrong_numbers_of_sinks(rng, options, match):
+    query, key, value, _ = problem(rng, 5, 5)
+    phi, _ = draw("positive")
+    with pytest.raises(ValueError, match=match):
+        rf.linear_attention(query, key, value, phi, **options)
