@@ -43,6 +43,7 @@ def softmax_attention(
     decay: Any = None,
     relative_bias: Any = None,
     window: int | None = None,
+    num_sinks: int = 0,
     return_partial: bool = False,
     layout: str = "bhld",
 ) -> Any:
@@ -73,7 +74,7 @@ def softmax_attention(
         query, key, value, SoftmaxKernel(),
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
         key_lengths=key_lengths, key_bias=key_bias, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay,
-        relative_bias=relative_bias, window=window, return_partial=return_partial, layout=layout,
+        relative_bias=relative_bias, window=window, num_sinks=num_sinks, return_partial=return_partial, layout=layout,
     )  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def kernel_attention(
     decay: Any = None,
     relative_bias: Any = None,
     window: int | None = None,
+    num_sinks: int = 0,
     return_partial: bool = False,
     layout: str = "bhld",
 ) -> Any:
@@ -112,7 +114,7 @@ def kernel_attention(
         query, key, value, kernel,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, causal_offset=causal_offset,
         key_lengths=key_lengths, key_bias=key_bias, key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay,
-        relative_bias=relative_bias, window=window, layout=layout,
+        relative_bias=relative_bias, window=window, num_sinks=num_sinks, layout=layout,
     )  # fmt: skip
     with own_precision(inputs.value):
         parts = exact_partials(inputs, relation, kernel)

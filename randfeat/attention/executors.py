@@ -4,10 +4,9 @@ from typing import Protocol
 
 from randfeat._array import Array, namespace
 from randfeat.attention.cuda.executor import CudaExecutor
-from randfeat.attention.generic.sweeps import Gradients, causal_sweeps, full_sweeps, sum_to
+from randfeat.attention.generic.sweeps import Gradients, sum_to
 from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Attended, Problem
-from randfeat.attention.relations import Plain
 from randfeat.attention.state import AttentionState
 
 
@@ -41,15 +40,7 @@ class GenericExecutor:
         inputs, state, xp = problem.inputs, problem.start(), namespace(gradient)
         columns: tuple[list[Array], ...] = ([], [], [])
         for queries, part, relation in problem.relation.sequences(inputs.prepared()):
-            if not isinstance(relation, Plain):
-                raise ValueError(
-                    f"{type(relation).__name__} has no analytic gradient; differentiate by PyTorch or JAX."
-                )
-            of_part = gradient[..., queries, :]
-            if relation.is_causal:
-                found = causal_sweeps(part, problem.features, of_part, state, offset=relation.offset)
-            else:
-                found = full_sweeps(part, problem.features, of_part, state)
+            found = relation.pull_back(part, problem.features, gradient[..., queries, :], state)
             for column, x in zip(columns, found, strict=True):
                 column.append(x)
         dq, dk, dv = (column[0] if len(column) == 1 else xp.concat(column, axis=-2) for column in columns)

@@ -31,6 +31,8 @@ def linear_attention_vjp(
     key_lengths: Any = None,
     key_bias: Any = None,
     cu_seqlens: Any = None,
+    window: int | None = None,
+    num_sinks: int = 0,
     layout: str = "bhld",
     num_threads: int | None = None,
 ) -> Gradients:
@@ -43,6 +45,8 @@ def linear_attention_vjp(
     grad_output (..., L, dv) : the gradient in the output, in the shape and dtype of the output. The other arguments are
         those of `linear_attention`. An `initial_state` is held fixed. Returns the gradients in the shapes and the dtype
         of query, key and value. For inputs that were broadcast or grouped, the gradient is the sum over all their uses.
+
+    window, num_sinks : the keys whose weights are exact. Their gradient is that of the exact weights.
 
     output, final_state : the two results of `linear_attention` for the same arguments, with `return_state=True`. They
         are optional and only save time, together a quarter. With `output`, the outputs are not computed again; the
@@ -57,9 +61,9 @@ def linear_attention_vjp(
         In causal attention the gradient in query i depends only on keys j <= i. The gradients in key and value j depend
         only on queries i >= j. Both hold to the last bit.
 
-    Limits: `decay`, `key_ends`, `relative_bias` and `window` are not possible. Only estimators with analytic gradients
-        are possible (exponential and trigonometric features, and centered or balanced ones). Everything else raises
-        ValueError; PyTorch and JAX can differentiate it.
+    Limits: `decay`, `key_ends` and `relative_bias` are not possible; `window` needs a kernel of the softmax family.
+        Only estimators with analytic gradients are possible (exponential and trigonometric features, and centered or
+        balanced ones). Everything else raises ValueError; PyTorch and JAX can differentiate it.
 
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", for the two sums; the shifts are those of this library.
 
@@ -75,8 +79,8 @@ def linear_attention_vjp(
     problem = Problem.of(
         query, key, value, features,
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
-        causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias, cu_seqlens=cu_seqlens, layout=layout,
-        num_threads=num_threads,
+        causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias, cu_seqlens=cu_seqlens, window=window,
+        num_sinks=num_sinks, layout=layout, num_threads=num_threads,
     )  # fmt: skip
     gradient = problem.like_output("grad_output", grad_output)
     output = None if output is None else problem.like_output("output", output)

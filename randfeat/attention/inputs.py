@@ -165,11 +165,7 @@ class Inputs:
 
         The first part has queries or keys, never both, and so has the last.
         """
-        ahead, before = min(max(-offset, 0), self.num_queries), min(max(offset, 0), self.num_keys)
-        both = min(self.num_queries - ahead, self.num_keys - before)
-        cuts = ((0, ahead, ahead + both, None), (0, before, before + both, None))
-        queries, keys = ([slice(*interval) for interval in pairwise(cut)] for cut in cuts)
-        first, paired, rest = map(self.part, queries, keys)
+        first, paired, rest = (self.part(*part) for part in slices_around(offset, self.num_queries, self.num_keys))
         return first, paired, rest
 
     @property
@@ -227,6 +223,15 @@ def in_one_dtype(query: Array, key: Array, value: Array) -> tuple[Array, Array, 
 def intervals(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     """Consecutive intervals of at most `size` that cover `start .. stop`."""
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def slices_around(offset: int, num_queries: int, num_keys: int) -> list[tuple[slice, slice]]:
+    """Slices of queries and of keys, with query i at the position i + offset: before both, in pairs, after both."""
+    ahead, before = min(max(-offset, 0), num_queries), min(max(offset, 0), num_keys)
+    both = min(num_queries - ahead, num_keys - before)
+    cuts = ((0, ahead, ahead + both, num_queries), (0, before, before + both, num_keys))
+    queries, keys = ([slice(*interval) for interval in pairwise(cut)] for cut in cuts)
+    return list(zip(queries, keys, strict=True))
 
 
 def swap_heads(x: Array, name: str = "output") -> Array:

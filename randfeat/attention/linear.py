@@ -33,6 +33,7 @@ def linear_attention(
     decay: Any = None,
     relative_bias: Any = None,
     window: int | None = None,
+    num_sinks: int = 0,
     layout: str = "bhld",
     method: str = "linear",
     num_threads: int | None = None,
@@ -96,6 +97,9 @@ def linear_attention(
         Keys at a distance smaller than `window` have their exact kernel values as weights, all other keys have
         estimates. So this is not a sliding window: far keys still take part. All weights are divided by one common sum.
         The position of query i is i + causal_offset.
+    num_sinks : int.
+        Needs `window`, which may be 0. The first `num_sinks` keys (of each packed sequence) have exact weights, too, as
+        far as a query sees them. A state would not hold these keys, so it is not possible with one.
     layout : "bhld" or "blhd".
         "blhd" has query, key, value and output as (..., L, heads, d). Masks, lengths and states are as in "bhld".
     method : "linear", "exact" or "auto".
@@ -142,7 +146,7 @@ def linear_attention(
         is_causal=is_causal, scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, initial_state=initial_state,
         return_state=return_state, causal_offset=causal_offset, key_lengths=key_lengths, key_bias=key_bias,
         key_ends=key_ends, cu_seqlens=cu_seqlens, decay=decay, relative_bias=relative_bias, window=window,
-        layout=layout, num_threads=num_threads,
+        num_sinks=num_sinks, layout=layout, num_threads=num_threads,
     )  # fmt: skip
     with own_precision(problem.inputs.value):
         if is_exact(method, problem):

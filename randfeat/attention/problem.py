@@ -91,6 +91,11 @@ class Problem:
         is_plain = self.relation.is_aligned and self.inputs.key_bias is None
         return is_plain and (same_length or not self.relation.is_causal)
 
+    @property
+    def has_fast_relation(self) -> bool:
+        """Whether the relation is one that fast executors take."""
+        return self.inputs.key_bias is None and self.relation.has_fast_form(self.kernel)
+
     def empty_state(self) -> AttentionState:
         """The state before the first key."""
         num_features, value = self.features.num_features, self.inputs.value

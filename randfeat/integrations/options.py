@@ -38,6 +38,10 @@ def check_options(
     given = [name for name in ALONE if options.get(name) is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} cannot be combined; give one of them.")
+    if options.get("num_sinks") and options.get("window") is None:
+        raise ValueError(
+            "num_sinks needs window, which may be 0: the first keys have exact weights beside those in it."
+        )
     if options.get("decay") is not None and options.get("is_causal") is False:
         raise ValueError("decay needs is_causal=True: it fades with the distance to the keys before a query.")
     method = options.get("method", "linear")

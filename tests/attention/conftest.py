@@ -11,6 +11,7 @@ def small_blocks(monkeypatch):
     for module, name, size in (
         (heads, "SHORTEST", 1), (full, "TASK", 10), (full, "MOST_TASKS", 4), (heads, "FEW", 0),
         (heads, "block_rows", lambda *_: 5),
-        (causal, "block_rows", lambda *_: 8), (causal, "SHORTEST", 4), (key_block, "CHUNK", 4),
+        (causal, "block_rows", lambda *_: 12), (causal, "SHORTEST", 4), (key_block, "CHUNK", 4),
+        (key_block, "GROUP", 2),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)

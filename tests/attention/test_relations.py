@@ -254,6 +254,14 @@ WINDOWS = [
     {"window": 2, "is_causal": True, "causal_offset": -4},
     {"window": 40},
     {"window": 2, "cu_seqlens": (QUERY_CUTS, KEY_CUTS)},
+    {"window": 3, "is_causal": True, "num_sinks": 2},
+    {"window": 2, "num_sinks": 3},
+    {"window": 0, "num_sinks": 1},
+    {"window": 0, "is_causal": True, "num_sinks": 5},
+    {"window": 2, "is_causal": True, "causal_offset": 6, "num_sinks": 6},
+    {"window": 2, "is_causal": True, "causal_offset": -3, "num_sinks": 3},
+    {"window": 1, "is_causal": True, "num_sinks": 40},
+    {"window": 2, "num_sinks": 1, "cu_seqlens": (QUERY_CUTS, KEY_CUTS)},
 ]
 
 
@@ -281,7 +289,8 @@ def test_windows_are_exact_inside_and_estimated_outside(xp, rng, options):
                 a, b = i, j
             if not mask[(*head, j)] or ("is_causal" in options and b > a + offset):
                 return 0.0
-            return near[(*head, i, j)] if abs(a + offset - b) < width else far[(*head, i, j)]
+            is_exact = abs(a + offset - b) < width or b < options.get("num_sinks", 0)
+            return near[(*head, i, j)] if is_exact else far[(*head, i, j)]
 
         weights = np.zeros((2, L, S))
         for index in np.ndindex(*weights.shape):
@@ -356,6 +365,7 @@ CAUSAL = {
     "gates": {"is_causal": True, "decay": np.linspace(0.1, 1.0, L)[:, None] * np.ones((2, L, 1))},
     "relative": {"is_causal": True, "relative_bias": np.linspace(-3, 3, 2 * L - 1)},
     "window": {"is_causal": True, "window": 3},
+    "sinks": {"is_causal": True, "window": 1, "num_sinks": 5},
     "ends": {"key_ends": np.arange(1, L + 1)},
 }
 

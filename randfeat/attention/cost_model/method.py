@@ -72,6 +72,7 @@ def attention_method(
     decay: Any = None,
     relative_bias: Any = None,
     window: int | None = None,
+    num_sinks: int = 0,
     layout: str = "bhld",
     num_clusters: int = SIZES[0],
     num_keys: int = SIZES[1],
@@ -102,7 +103,8 @@ def attention_method(
     options: dict[str, Any] = {
         "is_causal": is_causal, "scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa,
         "causal_offset": causal_offset, "key_lengths": key_lengths, "key_bias": key_bias, "key_ends": key_ends,
-        "cu_seqlens": cu_seqlens, "decay": decay, "relative_bias": relative_bias, "window": window, "layout": layout,
+        "cu_seqlens": cu_seqlens, "decay": decay, "relative_bias": relative_bias, "window": window,
+        "num_sinks": num_sinks, "layout": layout,
     }  # fmt: skip
     if features is not None:
         problem = Problem.of(
@@ -170,9 +172,9 @@ def faster_method(
 
 
 def has_fast_form(problem: Problem) -> bool:
-    """Whether a library that has a fast executor takes it: features that are exponentials, and no special relation."""
+    """Whether a library that has a fast executor takes it: features that are exponentials, and their relation."""
     return (
-        problem.is_aligned
+        problem.has_fast_relation
         and problem.unit_factor is not None
         and all(problem.features.exponential_form(keys=keys) is not None for keys in (False, True))
     )

@@ -1,5 +1,6 @@
-"""Exact weights near each query: sums with the kernel itself over the keys of a window."""
+"""Exact weights near each query, and of the first keys: sums with the kernel itself."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from randfeat._array import (
@@ -16,6 +17,7 @@ from randfeat._array import (
 from randfeat.attention.generic import chunks
 from randfeat.attention.generic.causal import half, merge_second_halves
 from randfeat.attention.generic.chunks import pad, power_of_two
+from randfeat.attention.generic.passes import each_part
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.kernels import Kernel
@@ -52,6 +54,41 @@ def near_partial(inputs: Inputs, kernel: Kernel, *, window: int, offset: int, is
     )
     _, found = fold(step, tuple(before), (query, *after), chunks.CAUSAL_CHUNK)
     return PartialOutput.concat([nothing, *(PartialOutput(*part) for part in found)])
+
+
+def sink_partial(sinks: Inputs, kernel: Kernel, *, window: int, offset: int, is_causal: bool) -> PartialOutput:
+    """Exact sums over the first keys, without those in each query's window; the inputs have no other keys."""
+    if not is_causal:
+        xp, device = namespace(sinks.query), {"device": device_of(sinks.query)}
+        keys = xp.arange(sinks.num_keys, **device)
+
+        def step(queries: Array, position: Array) -> tuple[Array, ...]:
+            distance = position - keys
+            outside = (distance >= window) | (distance <= -window)
+            return exact_partial(replace(sinks, query=queries), kernel, outside).columns
+
+        position = (xp.arange(sinks.num_queries, **device) + offset)[:, None]
+        return PartialOutput.concat(of_each(step, (sinks.query, position)))
+    before, paired, rest = sinks.around(offset - window)
+    outputs = [
+        exact_partial(
+            replace(before, key=before.key[..., :0, :], value=before.value[..., :0, :], key_mask=None), kernel, None
+        )
+    ]
+    if paired.num_queries:
+        own = within_chunk(paired, kernel, paired.num_queries + 1)
+        earlier = replace(before, query=paired.query)
+        outputs.append(own.merge(exact_partial(earlier, kernel, None)))
+    if rest.num_queries:
+        outputs += of_each(
+            lambda query: exact_partial(replace(sinks, query=query), kernel, None).columns, (rest.query,)
+        )
+    return PartialOutput.concat(outputs)
+
+
+def of_each(step: Callable[..., tuple[Array, ...]], columns: tuple) -> list[PartialOutput]:
+    """The partial outputs of some of the queries at a time."""
+    return [PartialOutput(*part) for part in each_part(step, columns, chunks.CHUNK)]
 
 
 def present_columns(inputs: Inputs) -> tuple[Array, Array, Array]:

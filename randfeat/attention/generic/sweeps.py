@@ -80,24 +80,30 @@ def full_sweeps(inputs: Inputs, features: FeatureMap, gradient: Array, state: At
 
 
 def answered(
-    features: FeatureMap, state: AttentionState, query: Array, gradient: Array
+    features: FeatureMap, state: AttentionState, query: Array, gradient: Array, *known: Array
 ) -> tuple[Features, Array, Kept, Array]:
-    """Queries that all see the state: their features, ḡ e^shift, what is kept, and the gradient in them."""
+    """Queries that all see the state: their features, ḡ e^shift, what is kept, and the gradient in them.
+
+    known : the columns of what is kept, if queries see more than these keys.
+    """
     queries = features.queries(query)
-    kept = Kept.of(state.partial(queries), gradient)
+    kept = Kept(*known) if known else Kept.of(state.partial(queries), gradient)
     inner = kept.inner(gradient)
     in_features = read_queries(state, queries, inner, kept.shift)
-    return queries, inner, kept, query_input_gradient(features, query, queries, in_features)
+    in_query = query_input_gradient(features, query, queries, in_features, cancels=not known)
+    return queries, inner, kept, in_query
 
 
-def queries_from(state: AttentionState, query: Array, gradient: Array, features: FeatureMap) -> Parts:
-    """Gradients in queries that all read one state, with the columns of `Kept`."""
+def queries_from(
+    state: AttentionState, query: Array, gradient: Array, features: FeatureMap, known: Sequence[Array] = ()
+) -> Parts:
+    """Gradients in queries that all read one state, with the columns of `Kept`, which may be known."""
 
-    def step(query: Array, gradient: Array) -> tuple:
-        _, _, kept, in_query = answered(features, state, query, gradient)
+    def step(query: Array, gradient: Array, *known: Array) -> tuple:
+        _, _, kept, in_query = answered(features, state, query, gradient, *known)
         return in_query, *kept.columns
 
-    return each_part(step, (query, gradient), rows_at_once(query, chunks.CHUNK))
+    return each_part(step, (query, gradient, *known), rows_at_once(query, chunks.CHUNK))
 
 
 def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: FeatureMap) -> Parts:
@@ -112,53 +118,75 @@ def key_gradients_from(seen_from: AttentionState, inputs: Inputs, features: Feat
 
 
 def causal_sweeps(
-    inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState, *, offset: int = 0
+    inputs: Inputs,
+    features: FeatureMap,
+    gradient: Array,
+    state: AttentionState,
+    *,
+    offset: int = 0,
+    known: Kept | None = None,
 ) -> Gradients:
     """Gradients in query, key and value, chunk by chunk: the state of earlier keys (later queries), and pairs j <= i.
 
     Between the sweeps three numbers are kept for each query; features are computed once more. With an offset, query i
     sees the keys j <= i + offset: the first `offset` keys are before all queries, the first `-offset` queries before
     all keys.
+
+    known : the columns of `Kept` for all queries, if they see more than these keys. The factor that all features of a
+    query share does not cancel then, and its derivative counts.
     """
+    columns = [] if known is None else list(known.columns)
     first = inputs.around(offset)[0]
     ahead, before = first.num_queries, first.num_keys
     level = inputs.part(slice(ahead, None), slice(before, None))
     for_queries = []
     if ahead:
-        for_queries = [part[0] for part in queries_from(state, first.query, gradient[..., :ahead, :], features)]
-    gradient = gradient[..., ahead:, :]
-    in_query, kept = forward_sweep(level, features, gradient, append(first, features, state))
+        of_first, *some = (x[..., :ahead, :] for x in (gradient, *columns))
+        for_queries = [part[0] for part in queries_from(state, first.query, of_first, features, some)]
+    gradient, *columns = (x[..., ahead:, :] for x in (gradient, *columns))
+    in_query, kept = forward_sweep(level, features, gradient, append(first, features, state), columns)
     for_keys, seen_from = backward_sweep(level, features, gradient, kept, no_queries(inputs, features))
     if before:
         for_keys = key_gradients_from(seen_from, first, features) + for_keys
     return joined(inputs, [*for_queries, in_query], for_keys)
 
 
-def forward_sweep(inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState) -> tuple[Array, Kept]:
-    """The gradients in the queries, chunk by chunk, after the keys of the state; and what the backward sweep needs."""
+def forward_sweep(
+    inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState, known: Sequence[Array] = ()
+) -> tuple[Array, Kept]:
+    """The gradients in the queries, chunk by chunk, after the keys of the state; and what the backward sweep needs.
 
-    def step(state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array) -> tuple:
+    known : the columns of what it needs, as of `causal_sweeps`.
+    """
+
+    def step(
+        state: AttentionState, query: Array, key: Array, value: Array, mask: Any, gradient: Array, *known: Array
+    ) -> tuple:
         num = value.shape[-2]
         size = power_of_two(num)
         queries, keys = features.queries(query), keys_of(features, key, mask)
         padded = pad_keys(keys, size), pad(value, size, 0.0)
-        output = state.partial(queries).merge(causal_partial(pad_queries(queries, size), *padded).first(num))
-        kept = Kept.of(output, gradient)
+        if known:
+            kept = Kept(*known)
+        else:
+            output = state.partial(queries).merge(causal_partial(pad_queries(queries, size), *padded).first(num))
+            kept = Kept.of(output, gradient)
         inner = kept.inner(gradient)
         shift = pad(kept.shift, size, float("inf"))
         square = query_gradient(
             pad(queries.log_scale, size, 0.0), shift, padded[0], with_one(padded[1]), pad(inner, size, 0.0)
         )
         in_features = read_queries(state, queries, inner, kept.shift) + square[..., :num, :]
-        in_query = query_input_gradient(features, query, queries, in_features)
+        in_query = query_input_gradient(features, query, queries, in_features, cancels=not known)
         return state.append(keys, value), (in_query, *kept.columns)
 
     _, paired, rest = inputs.around(0)
     both = paired.num_queries
-    columns = (paired.query, *paired.key_columns, gradient[..., :both, :])
+    columns = (paired.query, *paired.key_columns, *(x[..., :both, :] for x in (gradient, *known)))
     state, found = fold_state(step, state, columns, chunks.CAUSAL_CHUNK)
     if rest.num_queries or not found:
-        found += queries_from(state, rest.query, gradient[..., both:, :], features)
+        of_rest, *some = (x[..., both:, :] for x in (gradient, *known))
+        found += queries_from(state, rest.query, of_rest, features, some)
     in_query, *kept = (concat(column) for column in zip(*found, strict=True))
     return in_query, Kept(*kept)
 
@@ -233,9 +261,11 @@ def read_keys(seen_from: AttentionState, keys: Features, values: Array) -> tuple
     return outer, (keys.values * scales) @ seen_from.weighted[..., :-1]
 
 
-def query_input_gradient(features: FeatureMap, query: Array, queries: Features, gradient: Array) -> Array:
-    """The gradient in the queries, without the derivative of a common factor of one query's features, which cancels."""
-    return sum_to(features.pull_back(query, queries, gradient, row=0.0), tuple(query.shape))
+def query_input_gradient(
+    features: FeatureMap, query: Array, queries: Features, gradient: Array, *, cancels: bool
+) -> Array:
+    """The gradient in the queries, without the derivative of a factor of all features of a query where that cancels."""
+    return sum_to(features.pull_back(query, queries, gradient, row=0.0 if cancels else None), tuple(query.shape))
 
 
 def key_input_gradients(

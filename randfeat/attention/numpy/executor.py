@@ -8,12 +8,17 @@ from randfeat.attention.numpy.full import attend_all
 from randfeat.attention.numpy.gradient import pull_back_all, pull_back_causally
 from randfeat.attention.numpy.heads import Heads
 from randfeat.attention.numpy.short import attend_to_few
+from randfeat.attention.numpy.window import attend_around
 from randfeat.attention.problem import Attended, Problem
+from randfeat.attention.relations import Decay, Window
 from randfeat.attention.state import AttentionState
 
 
 class NumPyExecutor:
-    """Plain relations between NumPy arrays, for features with an `exponential_form`, except for short sequences.
+    """Full and causal attention, decay and windows of NumPy arrays, for features with an `exponential_form`.
+
+    Not of short sequences, nor with gates for each feature, nor windows of other kernels than `SoftmaxKernel`, nor the
+    gradient of decay.
 
     Per block and feature there are one product, one exponential and one more product: per-row factors of queries
     cancel, those of keys are factors of their values, the weights of features are factors of the sums. No shift is
@@ -29,9 +34,14 @@ class NumPyExecutor:
         heads = Heads.of(problem)
         if heads is None:
             return None
-        attend = attend_causally if problem.relation.is_causal else attend_all
+        relation = problem.relation
         with heads.workers(problem.num_threads) as workers:
-            sums = attend(heads, workers, peak=problem.return_state)
+            if isinstance(relation, Window):
+                sums = attend_around(heads, relation, workers, final=problem.return_state)
+            elif relation.is_causal:
+                sums = attend_causally(heads, relation.offset, workers, final=problem.return_state)
+            else:
+                sums = attend_all(heads, workers, peak=problem.return_state)
         return [heads.output], heads.state(sums) if problem.return_state else None
 
     def pull_back(
@@ -40,9 +50,10 @@ class NumPyExecutor:
         """Memory beside the gradients: the sums, scratch of a few blocks of features for each thread, and, where
         attention is causal, two numbers for each query.
         """
-        heads = Heads.of(problem)
+        relation = problem.relation
+        heads = None if isinstance(relation, Decay) else Heads.of(problem)
         if heads is None:
             return None
-        if problem.relation.is_causal:
-            return pull_back_causally(heads, gradient, output, problem.num_threads)
+        if relation.is_causal or isinstance(relation, Window):
+            return pull_back_causally(heads, relation, gradient, output, problem.num_threads)
         return pull_back_all(heads, gradient, output, final_state, problem.num_threads)

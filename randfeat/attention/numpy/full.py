@@ -6,8 +6,9 @@ import numpy as np
 
 from randfeat._numpy.threads import Scratch, Workers
 from randfeat.attention.inputs import intervals
+from randfeat.attention.numpy.exponents import Exponents
 from randfeat.attention.numpy.heads import Heads
-from randfeat.attention.numpy.sums import Readout, Sums, merged, sum_keys
+from randfeat.attention.numpy.sums import KeyRows, Readout, Sums, append_rows
 
 TASK, MOST_TASKS = 2048, 16  # rows of one task, or more where that makes too many tasks, each with sums of its own
 
@@ -51,17 +52,18 @@ def key_task(
     heads: Heads, parts: KeySums, which: int, number: int, start: int, stop: int, scratch: Scratch, *, peak: bool
 ) -> None:
     """Sum over one interval of the keys of one head."""
-    index, keys = heads.indices[which], heads.keys[which]
-    total: Sums | None = None
-    for first, last in intervals(start, stop, TASK):
-        key, value = heads.key[index][first:last], heads.value[index][first:last]
-        if heads.mask is not None and not heads.mask[index][first:last].all():
-            present = heads.mask[index][first:last]
-            key, value = key[present], value[present]
-        if len(key):
-            piece = sum_keys(keys, key, value, scratch, size=heads.block_rows, peak=peak)
-            total = merged(total, piece, keys.limits)
-    parts[which][number] = total
+    index, mask = heads.indices[which], heads.mask
+    rows = KeyRows(heads.key[index], heads.value[index], None if mask is None else mask[index]).part(slice(start, stop))
+    parts[which][number] = append_tasks(None, heads.keys[which], rows, scratch, size=heads.block_rows, peak=peak)
+
+
+def append_tasks(
+    sums: Sums | None, keys: Exponents, rows: KeyRows, scratch: Scratch, *, size: int, peak: bool
+) -> Sums | None:
+    """The sums with more keys, as many of them at a time as one task has."""
+    for interval in intervals(0, len(rows.key), TASK):
+        sums = append_rows(sums, keys, rows.part(slice(*interval)), scratch, size=size, peak=peak)
+    return sums
 
 
 def query_task(

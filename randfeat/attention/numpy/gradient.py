@@ -8,28 +8,33 @@ the mean of the values under the shares s_jf, the derivative in the exponent of 
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from randfeat._numpy.threads import Scratch
 from randfeat.attention.generic.sweeps import Gradients, sum_to
 from randfeat.attention.inputs import intervals
-from randfeat.attention.numpy.causal_gradient import KeySweep, QuerySweep
+from randfeat.attention.numpy.causal_gradient import CausalPullBack, FarQuerySweep, QuerySweep
 from randfeat.attention.numpy.exponents import Exponents, moderate
 from randfeat.attention.numpy.full import summed_keys, task_intervals
 from randfeat.attention.numpy.heads import Heads
+from randfeat.attention.numpy.partial_rows import PartialRows
 from randfeat.attention.numpy.sums import Readout, Sums
+from randfeat.attention.numpy.window import attend_parts
+from randfeat.attention.relations import Relation, Window
 from randfeat.attention.state import AttentionState
 
 
 def pull_back_causally(
-    heads: Heads, gradient: np.ndarray, output: np.ndarray | None, num_threads: int | None
+    heads: Heads, relation: Relation, gradient: np.ndarray, output: np.ndarray | None, num_threads: int | None
 ) -> Gradients:
     """Head by head: forwards for its queries, then backwards for its keys and values."""
     work = Backward.of(heads, gradient, output)
     with heads.workers(num_threads) as workers:
-        workers.run([partial(causal_task, work, which) for which in range(len(heads.indices))])
+        if isinstance(relation, Window):
+            workers.run([partial(window_task, work, relation, which) for which in range(len(heads.indices))])
+        else:
+            workers.run([partial(causal_task, work, relation.offset, which) for which in range(len(heads.indices))])
     return work.gradients()
 
 
@@ -99,6 +104,36 @@ class Backward:
         """The shape (m, dv + 1) of a table `Q`."""
         num_features, value_dim = self.heads.sum_shape
         return num_features, value_dim + 1
+
+    def causal_head(self, which: int) -> CausalPullBack:
+        """One of the heads, with masked keys and values zero."""
+        heads, index, targets = self.heads, self.heads.indices[which], self.heads.targets[which]
+        key, value, mask = heads.key[index], heads.value[index], None
+        if heads.mask is not None and not heads.mask[index].all():
+            mask = heads.mask[index]
+            key, value = (np.where(mask[:, None], x, 0).astype(x.dtype, copy=False) for x in (key, value))
+        return CausalPullBack(
+            heads.maps[which],
+            heads.queries[which],
+            heads.keys[which],
+            heads.inputs.root,
+            [heads.query[target] for target in targets],
+            [self.gradient[target] for target in targets],
+            [np.empty((heads.inputs.num_queries, 2), heads.dtype) for _ in targets],
+            key,
+            value,
+            mask,
+            self.in_key[index],
+            self.in_value[index],
+        )
+
+    def finish_causally(self, which: int, in_queries: list[np.ndarray]) -> None:
+        """Take the gradients in queries, and leave none in masked keys."""
+        heads, index = self.heads, self.heads.indices[which]
+        for target, in_query in zip(heads.targets[which], in_queries, strict=True):
+            self.in_query[target] = in_query
+        if heads.mask is not None:
+            self.in_key[index][~heads.mask[index]] = self.in_value[index][~heads.mask[index]] = 0
 
     def gradients(self) -> Gradients:
         """The gradients in the shapes of the inputs, summed over broadcast axes."""
@@ -249,46 +284,43 @@ def pull_keys(
     in_key *= keys.factor
 
 
-def causal_task(work: Backward, which: int, scratch: Scratch) -> None:
+def causal_task(work: Backward, offset: int, which: int, scratch: Scratch) -> None:
     """One head: a forward sweep for all queries that read it, then a backward sweep for each of them."""
-    heads, index, targets = work.heads, work.heads.indices[which], work.heads.targets[which]
-    key, value, in_key, in_value = (x[index] for x in (heads.key, heads.value, work.in_key, work.in_value))
-    mask = None if heads.mask is None else heads.mask[index]
-    queries, gradients, in_queries = (
-        [x[target] for target in targets] for x in (heads.query, work.gradient, work.in_query)
-    )
-    kept = [np.empty((len(key), 2), heads.dtype) for _ in targets]
+    heads, targets = work.heads, work.heads.targets[which]
+    head = work.causal_head(which)
     if work.output is not None:
-        for known, gradient, target in zip(kept, gradients, targets, strict=True):
-            known[:, 1] = np.vecdot(gradient, work.output[target])
-    shared: dict[str, Any] = {"features": heads.maps[which], "root": heads.inputs.root}
-    forward = QuerySweep(
-        query_side=heads.queries[which],
-        key_side=heads.keys[which],
-        queries=queries,
-        key=key,
-        value=value,
-        mask=mask,
-        outputs=in_queries,
-        gradients=gradients,
-        kept=kept,
-        known=work.output is not None,
-        **shared,
-    )
-    forward.run(heads.initial_sums(which), scratch, peak=False)
-    for query, gradient, known in zip(queries, gradients, kept, strict=True):
-        backward = KeySweep(
-            query_side=heads.keys[which],
-            key_side=heads.queries[which],
-            queries=[key[::-1]],
-            key=query[::-1],
-            value=gradient[::-1],
-            mask=None,
-            outputs=[in_key[::-1]],
-            kept=known[::-1],
-            key_values=value[::-1],
-            key_mask=None if mask is None else mask[::-1],
-            value_outputs=in_value[::-1],
-            **shared,
-        )
-        backward.run(Sums.empty(*work.table_shape, heads.dtype), scratch, peak=False)
+        for kept, gradient, target in zip(head.kept, head.gradients, targets, strict=True):
+            kept[:, 1] = np.vecdot(gradient, work.output[target])
+    sums, known = heads.initial_sums(which), work.output is not None
+    found = head.run_at(offset, sums, QuerySweep, scratch, known=known)
+    work.finish_causally(which, found)
+
+
+def window_task(work: Backward, window: Window, which: int, scratch: Scratch) -> None:
+    """One head: its outputs, whose denominators are kept, then the gradients by the same parts."""
+    heads, head = work.heads, work.causal_head(which)
+    outputs = [PartialRows.in_memory_of(np.empty_like(gradient)) for gradient in head.gradients]
+    exact = attend_parts(heads, window, which, outputs, scratch)
+    limits, num_keys = head.query_side.limits, len(head.key)
+    unit, logs = limits.exponent_unit, []
+    for query, gradient, kept, output in zip(head.queries, head.gradients, head.kept, outputs, strict=True):
+        log_total = np.log(output.total) * output.total.dtype.type(unit) + output.log_scale
+        log_total[output.log_scale == -np.inf] = np.inf
+        logs.append(log_total)
+        output.normalize()
+        kept[:, 0] = log_total - head.query_side.per_row(query * query.dtype.type(head.query_side.factor))
+        kept[:, 1] = np.vecdot(gradient, output.numerator)
+    num_sinks = window.sinks(num_keys)
+    far = head.of_keys(slice(num_sinks, None))
+    sums = heads.initial_sums(which)
+    in_queries = far.run_at(window.offset_before(num_keys), sums, FarQuerySweep, scratch, known=True)
+    if not window.is_causal:
+        offset = window.offset_after(len(head.queries[0]), num_keys)
+        nothing = Sums.empty(*heads.sum_shape, heads.dtype)
+        more = far.reversed().run_at(offset, nothing, FarQuerySweep, scratch, known=True)
+        for in_query, other in zip(in_queries, more, strict=True):
+            in_query += other[::-1]
+    for number, in_query in enumerate(in_queries):
+        asking = head.queries[number], head.gradients[number], logs[number], head.kept[number][:, 1]
+        exact.pull_back(*asking, in_query, head.in_key, head.in_value, scratch)
+    work.finish_causally(which, in_queries)

@@ -10,6 +10,7 @@ from randfeat.attention.inputs import Inputs
 from randfeat.attention.numpy.exponents import Exponents, block_rows
 from randfeat.attention.numpy.sums import Readout, Sums, merged
 from randfeat.attention.problem import Problem
+from randfeat.attention.relations import Decay
 from randfeat.attention.state import AttentionState
 from randfeat.maps import FeatureMap
 
@@ -36,15 +37,18 @@ class Heads:
     output: np.ndarray
     initial: AttentionState | None
     lead: tuple[int, ...]
+    log_gates: np.ndarray | None
+    """(*lead, S or 1) where what is remembered fades."""
 
     @classmethod
     def of(cls, problem: Problem) -> "Heads | None":
         """The heads with all leading dimensions broadcast; None for a problem that is not this executor's own."""
         features, factor, state = problem.features, problem.unit_factor, problem.initial_state
         inputs, lengths = problem.inputs, (problem.inputs.num_queries, problem.inputs.num_keys)
+        log_gates = problem.relation.log_gates if isinstance(problem.relation, Decay) else None
         arrays = [inputs.query, inputs.key, inputs.value, *features.arrays.values()]
         if (
-            not problem.is_aligned
+            not problem.has_fast_relation
             or not all(isinstance(array, np.ndarray) for array in arrays)
             or factor is None
             or max(lengths) < SHORTEST
@@ -52,6 +56,9 @@ class Heads:
         ):
             return None
         inputs, lead = inputs.computing(), problem.lead
+        if log_gates is not None:
+            lead = np.broadcast_shapes(lead, log_gates.shape[:-2])
+            log_gates = np.broadcast_to(log_gates[..., 0], (*lead, log_gates.shape[-2]))
         dtype = inputs.value.dtype
         if dtype not in (np.float32, np.float64):
             return None
@@ -91,6 +98,7 @@ class Heads:
             np.empty((*full, lengths[0], inputs.value.shape[-1]), dtype),
             state,
             lead,
+            log_gates,
         )
 
     @property
@@ -107,6 +115,13 @@ class Heads:
     def block_rows(self) -> int:
         """The number of rows in a block."""
         return block_rows(self.maps[0].num_features, self.dtype)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of q·k in the exponent of the softmax kernel."""
+        factor = self.maps[0].estimator.kernel.unit_factor
+        assert factor is not None
+        return factor**2
 
     @property
     def num_products(self) -> int:
@@ -128,6 +143,10 @@ class Heads:
         for part in parts:
             total = merged(total, part, self.keys[which].limits)
         return self.initial_sums(which) if total is None else total
+
+    def gates(self, which: int) -> np.ndarray | None:
+        """Logarithms of the gates of one head, (S,) or (1,)."""
+        return None if self.log_gates is None else self.log_gates[self.indices[which]]
 
     def readout(self, sums: Sums, which: int) -> Readout:
         """The tables through which queries read the sums of one head."""

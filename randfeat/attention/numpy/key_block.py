@@ -1,23 +1,19 @@
-"""Keys of one block of causal attention in NumPy, cut into chunks, and how queries read them."""
+"""Keys of one block of causal attention in NumPy, cut into chunks, and how queries respond to them."""
 
-import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from randfeat._numpy.threads import Scratch
+from randfeat.attention.numpy.chunk_group import ChunkGroup, Responses, up_to_own
 from randfeat.attention.numpy.exponents import Exponents, moderate
-from randfeat.attention.numpy.sums import Sums
+from randfeat.attention.numpy.fading import Fading, log_remaining
+from randfeat.attention.numpy.sums import KeyRows, Sums
 
 CHUNK = 32  # positions within which weights are formed pair by pair
-
-
-@functools.cache
-def up_to_own(size: int, dtype: np.dtype) -> np.ndarray:
-    """The lower triangle of ones, pairs (i, j <= i) of a chunk: (size, size), read-only."""
-    triangle = np.tri(size, dtype=dtype)
-    triangle.flags.writeable = False
-    return triangle
+GROUP = 8  # chunks before which the sums are in use at one time
 
 
 def end_of_chunk(position: int) -> int:
@@ -26,47 +22,27 @@ def end_of_chunk(position: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class KeyRows:
-    """Consecutive keys (n, d) with their values (n, dv); present (n,) where some are masked.
-
-    log_factor (n,), in units of `Limits`, takes the place of r(k) in the backward sweep. There the "keys" are queries,
-    and their "values" are gradients, which may be tiny.
-    """
-
-    key: np.ndarray
-    value: np.ndarray
-    present: np.ndarray | None
-    log_factor: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Responses:
-    """Features of the n queries of a block, cut like its keys: (chunks, c, m) times `power(log_scale)`, (n,)."""
-
-    features: np.ndarray
-    log_scale: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class KeyBlock:
     """The keys of one block relative to a reference, cut into chunks of c: zero from the first bad key on.
 
     features (chunks, c, m). values (chunks, c, dv + 1): those of the keys, and 1 for the total, times what is not in
-    the features. before (chunks + 1, m, dv + 1): the sums over all that is before each chunk, times `power(reference)`.
-    reference (m,). offset (m,): the reference again, as weights of the features on the query side; None where it is
-    one number and in the values.
+    the features. starts: the sums (m, dv + 1) over all that is before each group of chunks, times `power(reference)`:
+    `groups` adds one after the other. reference (m,). offset (m,): the reference again, as weights of the features on
+    the query side; None where it is one number and in the values.
     peak (m,): the largest exponent of each feature, if asked for. seen (n,): whether a query there sees any key.
+    fading: what of the keys is left at later positions; None for all of them.
     """
 
     features: np.ndarray
     values: np.ndarray
-    before: np.ndarray
+    starts: list[np.ndarray]
     reference: np.ndarray
     offset: np.ndarray | None
     first_bad: int
     peak: np.ndarray | None
     seen: np.ndarray
     log_weights: np.ndarray
+    fading: Fading | None
 
     @classmethod
     def of(
@@ -78,12 +54,10 @@ class KeyBlock:
         *,
         one_reference: bool,
         peak: bool,
-        for_slopes: bool,
     ) -> "KeyBlock | None":
         """Build a block from the sums so far and its keys; None if the sums are no start for a block at all.
 
         one_reference : relative to one number, if the sums allow it.
-        for_slopes : keep `before` in the order in memory that `slopes` likes, and `read` does not.
         """
         key, value, present, log_factor = rows.key, rows.value, rows.present, rows.log_factor
         limits, num, width = keys.limits, len(key), len(keys.rows)
@@ -127,6 +101,9 @@ class KeyBlock:
         largest = None
         if peak:
             logs = exponents[:num] + per_row[:num, None] if one_reference else exponents[:num] + reference
+            if rows.log_gates is not None:
+                later, _ = log_remaining(rows.log_gates, num)
+                logs += (later * later.dtype.type(limits.exponent_unit))[:, None]
             largest = np.max(logs, axis=0, where=visible[:, None], initial=-np.inf)
         if present is not None:
             bad &= present
@@ -140,43 +117,82 @@ class KeyBlock:
         values[:, -1:] = factors
         features = limits.features(exponents, bound).reshape(-1, CHUNK, width)
         values = values.reshape(-1, CHUNK, value.shape[-1] + 1)
-        if for_slopes:
-            before = np.swapaxes(scratch.take("before", len(features) + 1, values.shape[-1], width), -1, -2)
-        else:
-            before = scratch.take("before", len(features) + 1, width, values.shape[-1])
+        start = np.empty((width, values.shape[-1]), units.dtype)
         scale = limits.power(sums.shift - reference)
-        np.multiply(sums.weighted, scale[:, None], out=before[0, :, :-1])
-        np.multiply(sums.total, scale, out=before[0, :, -1])
-        if not max(before[0, :, :-1].max(), -before[0, :, :-1].min()) <= limits.largest_value / limits.lowest:
+        np.multiply(sums.weighted, scale[:, None], out=start[:, :-1])
+        np.multiply(sums.total, scale, out=start[:, -1])
+        if not max(start[:, :-1].max(), -start[:, :-1].min()) <= limits.largest_value / limits.lowest:
             return None
-        np.matmul(np.swapaxes(features, -1, -2), values, out=before[1:])
-        for chunk in range(len(features)):
-            before[chunk + 1] += before[chunk]
         seen = np.full(num, True) if present is None or sums.total.any() else np.logical_or.accumulate(present)
         offset = None if one_reference else reference
-        return cls(features, values, before, reference, offset, first_bad, largest, seen, keys.log_weights)
+        fading = None if rows.log_gates is None else Fading.of(rows.log_gates, num, CHUNK)
+        return cls(features, values, [start], reference, offset, first_bad, largest, seen, keys.log_weights, fading)
+
+    def groups(self, num: int, scratch: Scratch, *, for_slopes: bool) -> Iterator[ChunkGroup]:
+        """The chunks of the first `num` rows, some at a time; a group is valid until the next one is asked for.
+
+        for_slopes : keep the sums in the order in memory that `slopes` likes, and `read` does not.
+        """
+        width, columns = self.features.shape[-1], self.values.shape[-1]
+        size = -(-num // CHUNK)
+        for first in range(0, size, GROUP):
+            chunks = slice(first, min(first + GROUP, size))
+            rows = slice(first * CHUNK, min(chunks.stop * CHUNK, num))
+            features, values = self.features[chunks], self.values[chunks]
+            if for_slopes:
+                before = np.swapaxes(scratch.take("before", len(features) + 1, columns, width), -1, -2)
+            else:
+                before = scratch.take("before", len(features) + 1, width, columns)
+            before[0] = self.starts[-1]
+            within, from_start = up_to_own(CHUNK, values.dtype), None
+            if self.fading is None:
+                np.matmul(np.swapaxes(features, -1, -2), values, out=before[1:])
+                for earlier, later in pairwise(before):
+                    later += earlier
+            else:
+                fading = self.fading.part(chunks)
+                within, from_start = fading.within, fading.from_start
+                np.matmul(np.swapaxes(features, -1, -2), values * fading.to_end[..., None], out=before[1:])
+                left = np.broadcast_to(fading.of_chunk, len(features))
+                for factor, (earlier, later) in zip(left, pairwise(before), strict=True):
+                    later += earlier * factor
+            self.starts.append(before[-1].copy())
+            good = self.first_bad - rows.start
+            yield ChunkGroup(chunks, rows, features, values, before[:-1], within, from_start, good, self.seen[rows])
 
     def sums(self, peak: np.ndarray | None) -> Sums:
         """The sums over everything up to the end of the block, `peak` that of what came before."""
         largest = None if peak is None or self.peak is None else np.maximum(peak, self.peak)
-        return replace(self.sums_before(len(self.features)), peak=largest)
+        return replace(self.as_sums(self.starts[-1]), peak=largest)
 
     def sums_before(self, chunk: int) -> Sums:
-        """The sums over everything before a chunk."""
-        before = self.before[chunk]
-        return Sums(self.reference, before[:, :-1].copy(), before[:, -1].copy(), None)
+        """The sums over everything before a chunk of a group that was visited."""
+        first = chunk // GROUP * GROUP
+        total = self.starts[chunk // GROUP]
+        for each in range(first, chunk):
+            values = self.values[each]
+            if self.fading is not None:
+                fading = self.fading.part(slice(each, each + 1))
+                total, values = total * fading.of_chunk[0], values * fading.to_end[0][:, None]
+            total = total + self.features[each].T @ values
+        return self.as_sums(total)
 
-    def responses(self, queries: Exponents, query: np.ndarray, scratch: Scratch) -> Responses:
+    def as_sums(self, total: np.ndarray) -> Sums:
+        """Sums (m, dv + 1) with their reference."""
+        return Sums(self.reference, total[:, :-1].copy(), total[:, -1].copy(), None)
+
+    def responses(self, queries: Exponents, query: np.ndarray, scratch: Scratch, number: int = 0) -> Responses:
         """The features of the first queries (n, d) of the block, with the weights that they read its keys with.
 
         `features · (keys' features)`, and `features · before`, are the weights of attention up to factors of the query.
+        They stay in scratch memory until others of the same number take their place.
         """
         limits, num = queries.limits, len(query)
         chunks, size, width = self.features.shape
         units = scratch.take("units", chunks * size, query.shape[-1])
         units[num:] = 0
         np.multiply(query, queries.factor, out=units[:num])
-        exponents = scratch.take("exponents", chunks * size, width)
+        exponents = scratch.take(f"exponents {number}", chunks * size, width)
         offset = queries.log_weights + self.log_weights
         if self.offset is not None or np.any(offset != offset[0]):
             whole = offset if self.offset is None else offset + self.offset
@@ -196,53 +212,6 @@ class KeyBlock:
             constant = offset[0] + self.reference[0]
         features = limits.features(exponents, bound).reshape(self.features.shape)
         return Responses(features, top[:num, 0] + constant)
-
-    def read(self, responses: Responses, scratch: Scratch, columns: slice = slice(None)) -> np.ndarray:
-        """`Σ_j weight_ij values_j` over the keys up to each query, (n, number of columns), in scratch memory."""
-        chunks, size, _ = self.features.shape
-        values, before = self.values[..., columns], self.before[:-1, :, columns]
-        scores = scratch.take("scores", chunks, size, size)
-        np.matmul(responses.features, np.swapaxes(self.features, -1, -2), out=scores)
-        scores *= up_to_own(size, scores.dtype)
-        sums = scratch.take("outputs", chunks, size, values.shape[-1])
-        np.matmul(responses.features, before, out=sums)
-        sums += scores @ values
-        return sums.reshape(chunks * size, -1)[: len(responses.log_scale)]
-
-    def slopes(self, responses: Responses, inner: np.ndarray, scratch: Scratch) -> np.ndarray:
-        """The derivatives in the exponents of the queries, (n, m): `φ_if Σ_j (inner_i·values_j) φ_jf`.
-
-        inner (n, c): products are with the first c columns of the values.
-        """
-        chunks, size, width = self.features.shape
-        num, columns = inner.shape
-        padded = scratch.take("inner", chunks * size, columns)
-        padded[:num], padded[num:] = inner, 0
-        padded = padded.reshape(chunks, size, columns)
-        products = scratch.take("scores", chunks, size, size)
-        np.matmul(padded, np.swapaxes(self.values[..., :columns], -1, -2), out=products)
-        products *= up_to_own(size, products.dtype)
-        slopes = np.matmul(products, self.features, out=scratch.take("slopes", chunks, size, width))
-        earlier = np.swapaxes(self.before[:-1, :, :columns], -1, -2)
-        slopes += np.matmul(padded, earlier, out=scratch.take("earlier slopes", chunks, size, width))
-        slopes *= responses.features
-        return slopes.reshape(chunks * size, width)[:num]
-
-    def write_outputs(self, queries: Exponents, query: np.ndarray, output: np.ndarray, scratch: Scratch) -> np.ndarray:
-        """The outputs of the first queries of the block into `output`; which of them are accurate, (n,)."""
-        sums = self.read(self.responses(queries, query, scratch), scratch)
-        total, seen = sums[:, -1], self.seen[: len(query)]
-        accurate = self.accurate_rows(total, queries)
-        np.divide(sums[:, :-1], np.where(seen, total, 1)[:, None], out=output)
-        output[~seen] = 0
-        return accurate
-
-    def accurate_rows(self, total: np.ndarray, queries: Exponents) -> np.ndarray:
-        """A mask (n,) of the queries that see no bad key, and whose denominator is large enough, or that see no key."""
-        num = len(total)
-        if self.first_bad >= num and total.min() >= queries.limits.lowest:  # as mostly
-            return np.ones(num, dtype=bool)
-        return (np.arange(num) < self.first_bad) & ((total >= queries.limits.lowest) | ~self.seen[:num])
 
 
 def reference_of(sums: Sums, first: float, keys: Exponents, *, one_reference: bool) -> np.ndarray | None:

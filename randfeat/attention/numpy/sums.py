@@ -1,12 +1,13 @@
 """Sums over keys of one head on the way through a sequence, and how queries read them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from randfeat._numpy.threads import Scratch
 from randfeat.attention.inputs import intervals
 from randfeat.attention.numpy.exponents import Exponents, Limits, moderate
+from randfeat.attention.numpy.fading import log_remaining
 from randfeat.attention.state import AttentionState
 
 
@@ -42,6 +43,15 @@ class Sums:
         log_max = (top + keys.log_weights) / top.dtype.type(keys.limits.exponent_unit)
         return AttentionState(log_max[None, :], self.weighted * factor, self.total[:, None] * factor)
 
+    def faded(self, log_factor: float, limits: Limits) -> "Sums":
+        """The sums after gates whose product has this natural logarithm."""
+        if log_factor == -np.inf:
+            num_features, value_dim = self.weighted.shape
+            empty = Sums.empty(num_features, value_dim, self.weighted.dtype)
+            return empty if self.peak is not None else replace(empty, peak=None)
+        moved = self.shift.dtype.type(log_factor * limits.exponent_unit)
+        return replace(self, shift=self.shift + moved, peak=None if self.peak is None else self.peak + moved)
+
     def merge(self, other: "Sums", limits: Limits) -> "Sums":
         """The sums over both sets of keys."""
         shift = np.maximum(self.shift, other.shift)
@@ -50,6 +60,32 @@ class Sums:
         weighted += other.weighted * theirs[:, None]
         peak = None if self.peak is None or other.peak is None else np.maximum(self.peak, other.peak)
         return Sums(shift, weighted, self.total * mine + other.total * theirs, peak)
+
+
+@dataclass(frozen=True, eq=False)
+class KeyRows:
+    """Consecutive keys (n, d) with their values (n, dv); present (n,) where some are masked.
+
+    log_factor (n,), in units of `Limits`, takes the place of r(k) in the backward sweep. There the "keys" are queries,
+    and their "values" are gradients, which may be tiny. log_gates (n,) or (1,) : natural logarithms of the gates, where
+    what is remembered fades.
+    """
+
+    key: np.ndarray
+    value: np.ndarray
+    present: np.ndarray | None
+    log_factor: np.ndarray | None = None
+    log_gates: np.ndarray | None = None
+
+    def part(self, rows: slice) -> "KeyRows":
+        """Some of the keys."""
+        log_gates = self.log_gates if self.log_gates is None or len(self.log_gates) == 1 else self.log_gates[rows]
+        present, log_factor = (None if x is None else x[rows] for x in (self.present, self.log_factor))
+        return KeyRows(self.key[rows], self.value[rows], present, log_factor, log_gates)
+
+    def left(self) -> tuple[np.ndarray | None, float]:
+        """Logarithms of what gates leave of each key after the last one, None for all, and of everything before."""
+        return (None, 0.0) if self.log_gates is None else log_remaining(self.log_gates, len(self.key))
 
 
 def merged(first: Sums | None, second: Sums | None, limits: Limits) -> Sums | None:
@@ -64,6 +100,25 @@ def finite(shift: np.ndarray) -> np.ndarray:
     return np.where(shift == -np.inf, 0, shift).astype(shift.dtype, copy=False)
 
 
+def append_rows(
+    sums: Sums | None, keys: Exponents, rows: KeyRows, scratch: Scratch, *, size: int, peak: bool, shifted: bool = False
+) -> Sums | None:
+    """The sums with more keys, whose gates act on what was there; None for no keys."""
+    log_left, of_all = rows.left()
+    if sums is not None and rows.log_gates is not None:
+        sums = sums.faded(of_all, keys.limits)
+    key, value, log_factor, present = rows.key, rows.value, rows.log_factor, rows.present
+    if present is not None and not present.all():
+        key, value = key[present], value[present]
+        log_factor, log_left = (None if x is None else x[present] for x in (log_factor, log_left))
+    if len(key) == 0:
+        return sums
+    more = sum_keys(
+        keys, key, value, scratch, size=size, peak=peak, shifted=shifted, log_factor=log_factor, log_left=log_left
+    )
+    return merged(sums, more, keys.limits)
+
+
 def sum_keys(
     keys: Exponents,
     key: np.ndarray,
@@ -74,17 +129,21 @@ def sum_keys(
     peak: bool,
     shifted: bool = False,
     log_factor: np.ndarray | None = None,
+    log_left: np.ndarray | None = None,
 ) -> Sums:
     """The sums over keys (n, d), n > 0, with their values (n, dv), features of `size` keys at a time.
 
     Without a shift if `Limits` allows: r(k) is then a factor of the value, and the features see one product and one
     exponential. Else, or if `shifted` says so, relative to the largest key of each feature. A log_factor (n,) takes the
-    place of r(k). What is done once for all keys is not done for each block: on several threads, every call of NumPy
-    may have to wait for the interpreter.
+    place of r(k). To it is added log_left (n,), the natural logarithm of what is left of each key. What is done once
+    for all keys is not done for each block: on several threads, every call of NumPy may have to wait for the
+    interpreter.
     """
     limits, width = keys.limits, len(keys.rows)
     units = keys.units(key, scratch)
     per_row = keys.per_row(units) if log_factor is None else log_factor
+    if log_left is not None:
+        per_row = per_row + log_left * log_left.dtype.type(limits.exponent_unit)
     bound = keys.center(units)
     ordinary = not shifted and bool(moderate(value, limits).all())
     reference = per_row.max()
@@ -107,7 +166,9 @@ def sum_keys(
             of_block = shifted_sums(exponents, per_row[block], value[block], limits, scratch, peak=peak)
             shifted_blocks = merged(shifted_blocks, of_block, limits)
     if any_unshifted and not total.min() >= limits.lowest:
-        return sum_keys(keys, key, value, scratch, size=size, peak=peak, shifted=True, log_factor=log_factor)
+        return sum_keys(
+            keys, key, value, scratch, size=size, peak=peak, shifted=True, log_factor=log_factor, log_left=log_left
+        )
     top = np.max(largest, axis=0) if largest else None
     found = merged(
         Sums(np.full(width, reference), weighted, total, top) if any_unshifted else None, shifted_blocks, limits
@@ -168,13 +229,31 @@ class Readout:
 
         Zeros where there is no key. Without a shift if `Limits` allows.
         """
-        limits, queries = self.queries.limits, self.queries
-        if self.log_weight.max() == -np.inf:
-            out[...] = 0
+        total = np.empty(len(query), out.dtype)
+        self.fill(query, out, total, scratch, size=size)
+        if self.log_weight.max() > -np.inf:
+            out /= total[:, None]
+
+    def fill(
+        self,
+        query: np.ndarray,
+        out: np.ndarray,
+        total: np.ndarray,
+        scratch: Scratch,
+        *,
+        size: int,
+        log_scale: np.ndarray | None = None,
+    ) -> None:
+        """Numerators into `out` (n, dv) and denominators (n,), and without r(q) their scale, zeros for no key."""
+        limits, queries, top = self.queries.limits, self.queries, self.log_weight.max()
+        if log_scale is None:
+            log_scale = np.empty_like(total)
+        log_scale[...] = top
+        if top == -np.inf:
+            out[...] = total[...] = 0
             return
         units = queries.units(query, scratch)
         bound = queries.center(units)
-        total = np.empty(len(query), out.dtype)
         for block in blocks(len(query), size):
             exponents = queries.of_centered(units[block], scratch)
             if self.ordinary and queries.within_limit(exponents, bound):
@@ -182,17 +261,18 @@ class Readout:
                 np.matmul(features, self.weights, out=total[block])
                 np.matmul(features, self.weighted, out=out[block])
             else:
-                self._shifted(exponents, out[block], total[block])
+                self._shifted(exponents, out[block], total[block], log_scale[block])
         if not total.min() >= limits.lowest:
             for block in blocks(len(query), size):
                 if not total[block].min() >= limits.lowest:
-                    self._shifted(queries.of_centered(units[block], scratch), out[block], total[block])
-        out /= total[:, None]
+                    exponents = queries.of_centered(units[block], scratch)
+                    self._shifted(exponents, out[block], total[block], log_scale[block])
 
-    def _shifted(self, exponents: np.ndarray, out: np.ndarray, total: np.ndarray) -> None:
+    def _shifted(self, exponents: np.ndarray, out: np.ndarray, total: np.ndarray, log_scale: np.ndarray) -> None:
         """Numerators and denominators relative to each query's largest feature. Overwrites the exponents (n, m)."""
         exponents += self.log_weight
-        exponents -= exponents.max(axis=1, keepdims=True)
+        np.max(exponents, axis=1, out=log_scale)
+        exponents -= log_scale[:, None]
         features = self.queries.limits.features(exponents)
         np.matmul(features, self.means, out=out)
         np.sum(features, axis=1, out=total)

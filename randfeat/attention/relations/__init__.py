@@ -13,7 +13,7 @@ from randfeat.attention.relations.plain import Plain
 from randfeat.attention.relations.prefix import Prefix
 from randfeat.attention.relations.window import Window
 
-__all__ = ["Plain", "Relation", "relation_of"]
+__all__ = ["Decay", "Plain", "Relation", "Window", "relation_of"]
 
 BY_OPTION: dict[str, type[Relation]] = {
     "decay": Decay,
@@ -31,6 +31,7 @@ def relation_of(
     is_causal: bool = False,
     causal_offset: int = 0,
     cu_seqlens: Any = None,
+    num_sinks: int = 0,
     has_state: bool = False,
     has_key_lengths: bool = False,
     **options: Any,
@@ -51,7 +52,12 @@ def relation_of(
         for name, used in refused.items():
             if used:
                 raise ValueError(f"cu_seqlens cannot be combined with {name}: every sequence has keys of its own.")
-    setting = Setting(inputs, is_causal, offset, num_features, has_state)
+    sinks = as_int(num_sinks, "num_sinks")
+    if sinks and "window" not in given:
+        raise ValueError(
+            "num_sinks needs window, which may be 0: the first keys have exact weights beside those in it."
+        )
+    setting = Setting(inputs, is_causal, offset, num_features, has_state, sinks)
     kind = BY_OPTION[given[0]] if given else Plain
     relation = kind.of(options[given[0]] if given else None, setting)
     return relation if cu_seqlens is None else replace(Packed.of(cu_seqlens, setting), each=relation)

@@ -9,9 +9,11 @@ from typing import Any, Self
 from randfeat._array import Array, broadcast_shapes, device_of, namespace
 from randfeat._hints import short
 from randfeat.attention.generic.passes import Passed
+from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.work import Sizes, Work, feature_work
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
 
@@ -25,6 +27,7 @@ class Setting:
     num_features: int | None
     """None for exact attention."""
     has_state: bool
+    num_sinks: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +50,17 @@ class Relation(abc.ABC):
     def attend(self, inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
         """Linear attention of prepared inputs after the keys in `state`: partial outputs, and the state at the end."""
 
+    def pull_back(self, inputs: Inputs, features: FeatureMap, gradient: Array, state: AttentionState) -> Gradients:
+        """The gradients in query, key and value from that in the output of `attend`; ValueError if there are none."""
+        raise ValueError(f"{type(self).__name__} has no analytic gradient; differentiate by PyTorch or JAX.")
+
     @property
     def is_aligned(self) -> bool:
         """Whether queries see all keys, or causally those up to their own position, and nothing else is asked."""
+        return False
+
+    def has_fast_form(self, kernel: Kernel) -> bool:
+        """Whether a fast executor takes it, at any offset, for features of this kernel that are exponentials."""
         return False
 
     @property

@@ -26,6 +26,7 @@ from randfeat.attention.generic.passes import Passed, causal_pass
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.base import Relation, Setting
 from randfeat.attention.state import AttentionState
+from randfeat.kernels import Kernel
 from randfeat.maps import FeatureMap
 
 
@@ -51,6 +52,9 @@ class Decay(Relation):
                 f"queries with causal_offset {offset}, but {inputs.num_keys} keys."
             )
         return cls(True, offset, log_gates=gates)
+
+    def has_fast_form(self, kernel: Kernel) -> bool:
+        return self.has_exact_form
 
     @property
     def has_exact_form(self) -> bool:
