@@ -3,7 +3,7 @@
 import numpy as np
 
 from randfeat.attention.numpy.arrangement import Arrangement
-from randfeat.attention.numpy.key_block import up_to_own
+from randfeat.attention.numpy.chunk_group import up_to_own
 from randfeat.attention.numpy.sides import Sides
 from randfeat.attention.numpy.sums import finite
 from randfeat.attention.state import AttentionState
