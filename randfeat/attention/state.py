@@ -86,7 +86,7 @@ class AttentionState:
 
     @property
     def arrays(self) -> tuple[Array, Array, Array]:
-        """The three sums."""
+        """The maxima, weighted sums and totals, in the order of the fields."""
         return self.log_max, self.weighted, self.total
 
     def like(self, *arrays: Array) -> "AttentionState":
