@@ -16,9 +16,13 @@ from randfeat._array import (
     as_host,
     broadcast_shapes,
     cast,
+    check_rows,
     compute_dtype,
+    from_host,
     host_or_none,
+    host_threads,
     host_to,
+    host_twins,
     is_compiling,
     move_to,
     namespace,
@@ -26,7 +30,7 @@ from randfeat._array import (
 )
 from randfeat._hints import attribute_error, described, short
 from randfeat._hints.words import OF_A_MAP
-from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features
+from randfeat._numpy.blockwise import LEAST, SHORTEST, blockwise_features, check_output
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.features import ExponentialForm, Features, FourierForm
 from randfeat.kernels.base import stated_for
@@ -102,6 +106,27 @@ class FeatureMap:
         return digest.hexdigest()
 
     @property
+    def host(self) -> "FeatureMap | None":
+        """This map on NumPy views of its arrays (half types: copies); None on an accelerator, where PyTorch records
+        gradients in the arrays, and while they are traced.
+        """
+        twins = host_twins(*self.arrays.values())
+        if twins is None or all(isinstance(array, np.ndarray) for array in self.arrays.values()):
+            return None if twins is None else self
+        twin = FeatureMap(self.estimator, self.dim, self.num_features, dict(zip(self.arrays, twins, strict=True)))
+        twin.keep_with(self)
+        return twin
+
+    def keep_with(self, other: "FeatureMap") -> None:
+        """Share with the same map in another library what is `kept`."""
+        self.__dict__["kept"] = other.kept
+
+    @functools.cached_property
+    def kept(self) -> dict[Any, Any]:
+        """Results for the arrays of this map that serve later calls, too; copies of the map begin with none."""
+        return {}
+
+    @property
     def _first(self) -> Array:
         return next(iter(self.arrays.values()))
 
@@ -111,9 +136,9 @@ class FeatureMap:
         These plain features can leave the range of the dtype: for long inputs positive features underflow, and
         trigonometric features overflow. `queries`, `keys` and `estimate` keep the scale separate, so they are safe.
 
-        num_threads : threads for NumPy arrays. The default is RANDFEAT_NUM_THREADS, or else the number of cores that
-            this process may use. The features do not depend on it, to the last bit. Exponentials and cosines are
-            computed block by block, directly in the output array.
+        num_threads : threads for arrays on the CPU. The default is RANDFEAT_NUM_THREADS, or else the number of cores
+            that this process may use, for tensors `torch.get_num_threads()`. The features do not depend on it, to the
+            last bit. Exponentials and cosines are computed block by block, directly in the output array.
         out : for NumPy arrays, an array that the features are written into, and that is returned. Its shape and dtype
             must be those of the features. With one array for all batches of a stream, no new memory is touched, which
             is up to half of the time. It may share memory with x.
@@ -128,10 +153,12 @@ class FeatureMap:
             raise TypeError(f"{type(self.estimator).__name__} has different query and key features; use queries, keys.")
         num_threads = None if num_threads is None else resolve_num_threads(num_threads)
         x = as_floating(x, "x")
-        self._check(x, "x")
+        check_rows(x, "x", self.dim, self.batch_shape)
         if out is not None:
-            self._check_output(out, x)
-        forms = self._forms(x)
+            check_output(out, x, self.batch_shape, self.num_features)
+        namespace(x, *self.arrays.values())  # one library for all, or TypeError
+        (twin,), host = ([x] if isinstance(x, np.ndarray) else host_twins(x) or [x]), self.host or self
+        forms = host._forms(twin)
         if forms is None:
             features = cast(self.queries(x).to_array(), x.dtype)
             if out is None:
@@ -139,11 +166,15 @@ class FeatureMap:
             np.copyto(np.asarray(out), features)
             return out
         unit = self.estimator.kernel.unit
-        if ORIGIN in self.arrays:
-            x = x - cast(self.arrays[ORIGIN], x.dtype)
-        elif out is not None and np.may_share_memory(x, out):
-            x = x.copy()
-        features = blockwise_features(x, forms, self.batch_shape, self.num_features, unit, num_threads, out)
+        if ORIGIN in host.arrays:
+            twin = twin - cast(host.arrays[ORIGIN], twin.dtype)
+        elif out is not None and np.may_share_memory(twin, out):
+            twin = twin.copy()
+        if not isinstance(x, np.ndarray):
+            num_threads = resolve_num_threads(num_threads, host_threads(x))
+        features = blockwise_features(twin, forms, self.batch_shape, self.num_features, unit, num_threads, out)
+        if not isinstance(x, np.ndarray):
+            return cast(from_host(features, x), x.dtype)
         return features if out is None else out
 
     def about(self, row: Any) -> "FeatureMap":
@@ -275,43 +306,11 @@ class FeatureMap:
     def _inputs(self, x: Any, name: str) -> tuple[Array, dict[str, Array]]:
         """The input and the drawn arrays, both in the dtype to compute in."""
         x = as_floating(x, name)
-        self._check(x, name)
+        check_rows(x, name, self.dim, self.batch_shape)
         dtype = compute_dtype(namespace(x, *self.arrays.values()), x.dtype)
         arrays = {key: cast(array, dtype) for key, array in self.arrays.items()}
         x, origin = cast(x, dtype), arrays.pop(ORIGIN, None)
         return x if origin is None else x - origin, arrays
-
-    def _check_output(self, out: Any, x: Array) -> None:
-        """TypeError or ValueError unless the features of x can be written into `out`."""
-        if not isinstance(x, np.ndarray) or not isinstance(out, np.ndarray):
-            raise TypeError(
-                f"out is for NumPy arrays only, got x of {described(x)} and out of {described(out)}; write "
-                "out[...] = phi(x)."
-            )
-        shape = (*broadcast_shapes(x.shape[:-2], self.batch_shape), x.shape[-2], self.num_features)
-        if out.shape != shape or out.dtype != x.dtype:
-            raise ValueError(f"out must be {x.dtype} of shape {shape}, got {out.dtype} of shape {out.shape}.")
-        if not out.flags.writeable:
-            raise ValueError("out is read-only; give an array that can be written to.")
-
-    def _check(self, x: Array, name: str) -> None:
-        """ValueError for an input of the wrong shape."""
-        if x.ndim < 2:
-            raise ValueError(
-                f"{name} must have shape (..., n, {self.dim}), got {tuple(x.shape)}; one vector is {name}[None, :]."
-            )
-        if x.shape[-1] != self.dim:
-            raise ValueError(
-                f"{name} has dimension {x.shape[-1]}, but the features were drawn for {self.dim}; "
-                f"draw them with draw(dim={x.shape[-1]}, ...)."
-            )
-        try:
-            broadcast_shapes(tuple(x.shape[:-2]), self.batch_shape)
-        except ValueError:
-            raise ValueError(
-                f"{name} has leading dimensions {tuple(x.shape[:-2])}, which do not broadcast against the batch_shape "
-                f"{self.batch_shape} of the features."
-            ) from None
 
 
 def part_of(arrays: Arrays, prefix: str) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from randfeat._array.arguments import (
     as_shape,
     broadcast_shapes,
     broadcasts_to,
+    check_rows,
     repeats_to,
 )
 from randfeat._array.arithmetic import (
@@ -62,6 +63,7 @@ from randfeat._array.namespaces import (
     device_of,
     devices,
     dtype_name,
+    is_array,
     is_on_cupy,
     is_on_dask,
     is_on_host,
@@ -71,7 +73,7 @@ from randfeat._array.namespaces import (
     namespace_named,
 )
 from randfeat._array.operators import torch_operator
-from randfeat._array.twins import from_host, host_twins
+from randfeat._array.twins import from_host, host_threads, host_twins, is_dispatched
 
 __all__ = [
     "Array",
@@ -90,6 +92,7 @@ __all__ = [
     "broadcasts_to",
     "cast",
     "check_in_memory",
+    "check_rows",
     "compiled",
     "compiled_cuda",
     "compute_dtype",
@@ -106,9 +109,12 @@ __all__ = [
     "gradients",
     "has_values",
     "host_or_none",
+    "host_threads",
     "host_to",
     "host_twins",
+    "is_array",
     "is_compiling",
+    "is_dispatched",
     "is_on_cupy",
     "is_on_dask",
     "is_on_host",

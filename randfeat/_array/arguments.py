@@ -72,3 +72,23 @@ def broadcasts_to(part: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether arrays of the shape `part` broadcast to `shape`."""
     tail = shape[len(shape) - len(part) :]
     return len(part) <= len(shape) and all(repeats_to(small, full) for small, full in zip(part, tail, strict=True))
+
+
+def check_rows(x: Any, name: str, dim: int, batch_shape: tuple[int, ...]) -> None:
+    """ValueError unless `x` is rows (..., n, dim) for maps of `batch_shape`."""
+    if x.ndim < 2:
+        raise ValueError(
+            f"{name} must have shape (..., n, {dim}), got {tuple(x.shape)}; one vector is {name}[None, :]."
+        )
+    if x.shape[-1] != dim:
+        raise ValueError(
+            f"{name} has dimension {x.shape[-1]}, but the features were drawn for {dim}; "
+            f"draw them with draw(dim={x.shape[-1]}, ...)."
+        )
+    try:
+        broadcast_shapes(tuple(x.shape[:-2]), batch_shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} has leading dimensions {tuple(x.shape[:-2])}, which do not broadcast against the batch_shape "
+            f"{batch_shape} of the features."
+        ) from None

@@ -31,6 +31,11 @@ def is_array_api_obj(x: Any) -> bool:
     return is_torch_array(x) or array_api_compat.is_array_api_obj(x)
 
 
+def is_array(x: Any) -> bool:
+    """Whether `x` is an array of NumPy or another library, not a number."""
+    return isinstance(x, np.ndarray) or (not is_on_host(x) and is_array_api_obj(x))
+
+
 def is_jax_array(x: Any) -> bool:
     """Whether `x` is an array of JAX."""
     return not is_torch_array(x) and array_api_compat.is_jax_array(x)

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from randfeat._hints import described
 from randfeat._numpy.elementary import angle_unit, fastest_power, fill_waves
 from randfeat._numpy.threads import Scratch, resolve_num_threads, run_tasks
 from randfeat.features import ExponentialForm, FourierForm
@@ -150,3 +151,17 @@ def panels(features: np.ndarray, num_rows: int) -> list[slice]:
 def memory(scratch: Scratch, name: str, length: int, part: slice) -> np.ndarray:
     """Scratch memory (length, features in `part`) for one block; `part` is a slice of the features."""
     return scratch.take(name, length, part.stop - part.start)
+
+
+def check_output(out: Any, x: Any, batch_shape: tuple[int, ...], num_features: int) -> None:
+    """TypeError or ValueError unless the features of x can be written into `out`."""
+    if not isinstance(x, np.ndarray) or not isinstance(out, np.ndarray):
+        raise TypeError(
+            f"out is for NumPy arrays only, got x of {described(x)} and out of {described(out)}; write "
+            "out[...] = phi(x)."
+        )
+    shape = (*np.broadcast_shapes(x.shape[:-2], batch_shape), x.shape[-2], num_features)
+    if out.shape != shape or out.dtype != x.dtype:
+        raise ValueError(f"out must be {x.dtype} of shape {shape}, got {out.dtype} of shape {out.shape}.")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; give an array that can be written to.")

@@ -36,14 +36,14 @@ class Scratch:
         return memory[:size].reshape(shape)
 
 
-def resolve_num_threads(num_threads: Any) -> int:
-    """`num_threads` if given, else RANDFEAT_NUM_THREADS if set, else the number of cores that this thread may use."""
+def resolve_num_threads(num_threads: Any, default: int | None = None) -> int:
+    """`num_threads` if given, else RANDFEAT_NUM_THREADS if set, else `default`, or the cores this process may use."""
     source = "num_threads"
     if num_threads is None:
         source = "the environment variable RANDFEAT_NUM_THREADS"
         num_threads = os.environ.get("RANDFEAT_NUM_THREADS", "").strip()
         if not num_threads:
-            return len(usable_cores()) or os.cpu_count() or 1
+            return default or len(usable_cores()) or os.cpu_count() or 1
         num_threads = int(num_threads) if num_threads.isdecimal() else num_threads
     return as_count(num_threads, source)
 

@@ -106,6 +106,16 @@ class Inputs:
         query, key, value = (cast(x, dtype) for x in (self.query, self.key, self.value))
         return replace(self, query=query, key=key, value=value)
 
+    @property
+    def arrays(self) -> tuple[Array | None, ...]:
+        """Query, key, value, key mask and key bias."""
+        return self.query, self.key, self.value, self.key_mask, self.key_bias
+
+    def with_arrays(self, query: Array, key: Array, value: Array, key_mask: Any, key_bias: Any) -> "Inputs":
+        """The inputs with other arrays in place of `arrays`; the output then has the dtype of the values."""
+        found = replace(self, query=query, key=key, value=value, key_mask=key_mask, key_bias=key_bias)
+        return replace(found, dtype=value.dtype)
+
     def prepared(self) -> "Inputs":
         """The inputs in the computing dtype, query and key times √scale, masked keys and values zero."""
         inputs, xp = self.computing(), namespace(self.query)

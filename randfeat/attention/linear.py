@@ -106,8 +106,9 @@ def linear_attention(
         "exact" is `kernel_attention` with the kernel of `features` and the same arguments; it has no state, and no
         gates for each feature. "auto" is the method that `attention_method` expects to be faster.
     num_threads : int.
-        Threads for NumPy arrays. The default is RANDFEAT_NUM_THREADS, or else the number of cores that this process may
-        use. The output does not depend on it, to the last bit. Other libraries have their own settings.
+        Threads for arrays on the CPU that are not traced or differentiated. The default is RANDFEAT_NUM_THREADS, or
+        else the number of cores that this process may use, for tensors `torch.get_num_threads()`. The output does not
+        depend on it, to the last bit.
 
     Only one of `decay`, `key_ends`, `relative_bias` and `window` can be given. `window` cannot be combined with
     `key_bias`, nor `relative_bias` and `cu_seqlens` with a state. Arguments that cannot be combined raise ValueError.

@@ -1,11 +1,24 @@
 """Problem: one call of attention, checked and laid out once; all that executors take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_floating, broadcast_shapes, cast, compute_dtype, dtype_name, namespace
+from randfeat._array import (
+    Array,
+    as_bool,
+    as_floating,
+    broadcast_shapes,
+    cast,
+    compute_dtype,
+    dtype_name,
+    host_threads,
+    host_twins,
+    namespace,
+)
 from randfeat._numpy.threads import resolve_num_threads
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations import Plain, Relation, relation_of
@@ -95,6 +108,39 @@ class Problem:
     def has_fast_relation(self) -> bool:
         """Whether the relation is one that fast executors take."""
         return self.inputs.key_bias is None and self.relation.has_fast_form(self.kernel)
+
+    @property
+    def arrays(self) -> list[Array | None]:
+        """All arrays: those of the inputs, of the features, of the relation, and of the initial state."""
+        state = () if self.initial_state is None else self.initial_state.arrays
+        return [*self.inputs.arrays, *self.drawn.arrays.values(), *self.relation.arrays, *state]
+
+    def with_arrays(self, arrays: Sequence[Any]) -> "Problem":
+        """The same problem of other arrays of the same shapes, in the order of `arrays`."""
+        rest = iter(arrays)
+        inputs = self.inputs.with_arrays(*islice(rest, len(self.inputs.arrays)))
+        drawn = replace(self.drawn, arrays={name: next(rest) for name in self.drawn.arrays})
+        relation, state = self.relation.with_arrays(rest), self.initial_state
+        if state is not None:
+            state = AttentionState(next(rest), next(rest), next(rest), state.origin)
+        return replace(
+            self, inputs=inputs, relation=relation, drawn=drawn, features=inputs.align(drawn), initial_state=state
+        )
+
+    def on_host(self) -> "Problem | None":
+        """The problem of another library on host twins of all its arrays, without a copy; None without twins.
+
+        Threads are as many as the library of the arrays is set to, unless the call or the environment says otherwise.
+        """
+        if isinstance(self.inputs.value, np.ndarray):
+            return None
+        namespace(self.inputs.value, *self.drawn.arrays.values())  # one library for all, or TypeError
+        twins = host_twins(*self.arrays)
+        if twins is None:
+            return None
+        twin, threads = self.with_arrays(twins), host_threads(self.inputs.value)
+        twin.drawn.keep_with(self.drawn)
+        return replace(twin, num_threads=resolve_num_threads(self.num_threads, threads))
 
     def empty_state(self) -> AttentionState:
         """The state before the first key."""

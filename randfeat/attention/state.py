@@ -11,6 +11,7 @@ from randfeat._array import (
     cast,
     compute_dtype,
     device_of,
+    from_host,
     host_to,
     is_on_host,
     log_of,
@@ -82,6 +83,16 @@ class AttentionState:
             xp.zeros((*batch_shape, num_features, value_dim), **options),
             xp.zeros((*batch_shape, num_features, 1), **options),
         )
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """The maxima, weighted sums and totals, in the order of the fields."""
+        return self.log_max, self.weighted, self.total
+
+    def like(self, *arrays: Array) -> "AttentionState":
+        """This state of NumPy arrays, which nobody else holds, in the library and on the device of `arrays`."""
+        log_max, weighted, total = (from_host(x, *arrays) for x in self.arrays)
+        return AttentionState(log_max, weighted, total, self.origin)
 
     def append(self, keys: Features, values: Array) -> "AttentionState":
         """The state after more keys (..., k, f) with their values (..., k, dv)."""

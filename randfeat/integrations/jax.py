@@ -12,9 +12,10 @@ except ImportError as error:
     raise ImportError(needs("jax", "JAX", "jax")) from error
 
 from randfeat._array import as_bool
-from randfeat.attention import AttentionState, PartialOutput, linear_attention
+from randfeat.attention import AttentionState, PartialOutput
 from randfeat.compressed import KeyCache
 from randfeat.features import Features
+from randfeat.integrations.jax_callback import linear_attention
 from randfeat.integrations.masks import key_bias_of, key_mask_of, present_of
 from randfeat.integrations.options import check_options
 from randfeat.maps import FeatureMap
@@ -37,6 +38,7 @@ def dot_product_attention(
     key_value_seq_lengths: jax.Array | None = None,
     local_window_size: None = None,
     features: FeatureMap,
+    host: bool | None = None,
     **options: Any,
 ) -> jax.Array:
     """`jax.nn.dot_product_attention`, estimated with `features` in linear time.
@@ -49,6 +51,9 @@ def dot_product_attention(
     query_seq_lengths, key_value_seq_lengths : int, (B,). Outputs beyond the length are zero; keys beyond it are absent.
     features : from `estimator.draw(..., like=query)`. It is a pytree: it may be an argument of a transformed function,
         or closed over.
+    host : if True, NumPy computes output and gradient where a compiled function runs on a CPU, in a callback; if False,
+        JAX does. The callback is the default if this process sees one device only. It can be neither serialized by
+        `jax.export` nor sharded, and has no forward-mode derivatives (`jvp`).
     options : other keywords of `randfeat.linear_attention`: decay, window (exact weights inside, estimated ones
         outside), relative_bias, key_ends, causal_offset, cu_seqlens, method. Their arrays have the layout of that
         function, with heads before the length.
@@ -88,6 +93,7 @@ def dot_product_attention(
         key_mask=key_mask,
         key_bias=key_bias,
         enable_gqa=query.shape[-2] != key.shape[-2],
+        host=host,
         **options,
     )
     if query_seq_lengths is not None:
@@ -96,7 +102,9 @@ def dot_product_attention(
     return jnp.swapaxes(output, -3, -2)
 
 
-def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any) -> Callable[..., jax.Array]:
+def attention_fn(
+    features: FeatureMap, *, is_causal: bool = False, host: bool | None = None, **fixed: Any
+) -> Callable[..., jax.Array]:
     """The `attention_fn` of `flax.linen.MultiHeadDotProductAttention` and `flax.nnx.MultiHeadAttention`.
 
     Masks and biases are those of `dot_product_attention`: one number for each key, (batch, 1, 1, length), as
@@ -106,7 +114,7 @@ def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any)
     `deterministic`, or rate 0. `sow_weights` must be off. Inputs are cast to the `dtype` of the module, if it has one.
     Other arguments of the modules describe how to compute the matrix of weights, and are ignored.
 
-    fixed : other keywords of `randfeat.linear_attention` for every call, as in `dot_product_attention`.
+    host, fixed : as in `dot_product_attention`, and other keywords of `randfeat.linear_attention`, for every call.
     """
     check_options({"is_causal": is_causal or None, **fixed}, where="attention_fn")
 
@@ -137,7 +145,8 @@ def attention_fn(features: FeatureMap, *, is_causal: bool = False, **fixed: Any)
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
         causal = as_bool(is_causal, "is_causal") or always_causal  # nnx modules pass False by default
-        return dot_product_attention(query, key, value, bias, mask, is_causal=causal, features=features, **fixed)
+        given = {"is_causal": causal, "features": features, "host": host, **fixed}
+        return dot_product_attention(query, key, value, bias, mask, **given)
 
     always_causal = as_bool(is_causal, "is_causal")
     return attend

@@ -1,18 +1,17 @@
 """Linear attention for JAX whose backward pass stores only the inputs, not the features of the sequence."""
 
-import functools
 from typing import Any
 
 import jax
 
-from randfeat.attention.gradient import check_analytic, check_stateless, linear_attention_vjp
-from randfeat.attention.linear import linear_attention as generic_attention
+from randfeat.attention import executors
+from randfeat.attention.gradient import check_analytic, check_stateless
+from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
+from randfeat.integrations.jax_callback import Attention, is_fast_on_host, is_tracer, uses_callback
 from randfeat.maps import FeatureMap
 
 __all__ = ["linear_attention"]
-
-Options = tuple[bool, float | None, bool]  # is_causal, scale, enable_gqa
 
 
 def linear_attention(
@@ -27,6 +26,7 @@ def linear_attention(
     enable_gqa: bool = False,
     initial_state: AttentionState | None = None,
     return_state: bool = False,
+    host: bool | None = None,
 ) -> jax.Array:
     """`randfeat.linear_attention` of JAX arrays, with `linear_attention_vjp` as its backward pass.
 
@@ -35,6 +35,10 @@ def linear_attention(
     compiled, it stores a state of (dv + 2) num_features for each chunk of 128 or 256 positions. The price here is that
     the features are computed two more times. `jit`, `grad`, `vmap` and `grad` of `grad` work. The arrays of `features`
     are constants, so they must not be traced.
+
+    host : if True, NumPy computes both passes where a compiled function runs on a CPU, in a callback; if False, JAX
+        does. The callback is the default if this process sees one device only. It can be neither serialized by
+        `jax.export` nor sharded.
 
     Limits: states (`initial_state`, `return_state`) and estimators without analytic gradients raise ValueError. JAX
     refuses forward-mode derivatives (`jvp`, `jacfwd`). For all of these use `randfeat.linear_attention`, which JAX
@@ -52,30 +56,9 @@ def linear_attention(
     if any(isinstance(array, jax.core.Tracer) for array in features.arrays.values()):
         raise ValueError("the rows of features are traced; use randfeat.linear_attention, or draw the map outside.")
     check_analytic(features)
-    return attend(query, key, value, key_mask, features, (is_causal, scale, enable_gqa))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def attend(query: Any, key: Any, value: Any, key_mask: Any, features: FeatureMap, options: Options) -> Any:
-    """Linear attention with its analytic backward pass attached."""
-    return generic_attention(query, key, value, features, key_mask=key_mask, **keywords(options))
-
-
-def forward(query: Any, key: Any, value: Any, key_mask: Any, features: FeatureMap, options: Options) -> Any:
-    """Output, and the inputs stored for the backward pass."""
-    return attend(query, key, value, key_mask, features, options), (query, key, value, key_mask)
-
-
-def backward(features: FeatureMap, options: Options, inputs: tuple, gradient: Any) -> tuple:
-    """Gradients in query, key and value; None for the mask."""
-    query, key, value, key_mask = inputs
-    gradients = linear_attention_vjp(query, key, value, features, gradient, key_mask=key_mask, **keywords(options))
-    return (*gradients, None)
-
-
-def keywords(options: Options) -> dict[str, Any]:
-    """Options as keyword arguments."""
-    return dict(zip(("is_causal", "scale", "enable_gqa"), options, strict=True))
-
-
-attend.defvjp(forward, backward)
+    options: dict[str, Any] = {"is_causal": is_causal, "scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa}
+    problem = Problem.of(query, key, value, features, **options)
+    if not any(map(is_tracer, problem.arrays)):
+        return problem.restore(*executors.attend(problem))
+    on_host = uses_callback(host) and is_fast_on_host(problem)
+    return problem.restore([Attention(problem, on_host=on_host)()], None)

@@ -373,11 +373,13 @@ def test_where_the_fast_pass_is_taken(taken, rng):
     assert not is_fast(rf.PositiveFeatures(rf.NormalizedSoftmaxKernel()).draw(5, 8, rng=0), scale=1.0)
 
 
-def test_other_libraries_take_the_generic_pass(torch, taken):
-    query = torch.ones((100, 5), dtype=torch.float64)
+def test_what_numpy_may_not_read_takes_the_generic_pass(torch, taken):
+    query = torch.ones((100, 5), dtype=torch.float64, requires_grad=True)
     phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=query)
     rf.linear_attention(query, query, query, phi)
     assert taken == [None]
+    rf.linear_attention(*[query.detach()] * 3, phi)
+    assert [answer is None for answer in taken[1:]] == [True, False]  # asked for tensors, then for views of them
 
 
 def test_changed_features_lose_the_form_they_no_longer_have(taken, rng):

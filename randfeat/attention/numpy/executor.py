@@ -44,6 +44,10 @@ class NumPyExecutor:
                 sums = attend_all(heads, workers, peak=problem.return_state)
         return [heads.output], heads.state(sums) if problem.return_state else None
 
+    def takes(self, problem: Problem) -> bool:
+        """Whether this is a problem for this executor; the numbers in its arrays do not matter."""
+        return Heads.of(problem) is not None
+
     def pull_back(
         self, problem: Problem, gradient: np.ndarray, output: np.ndarray | None, final_state: AttentionState | None
     ) -> Gradients | None:

@@ -9,6 +9,7 @@ from randfeat._numpy.threads import Scratch, Workers, resolve_num_threads
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.numpy.exponents import Exponents, block_rows
 from randfeat.attention.numpy.sums import Readout, Sums, merged
+from randfeat.attention.numpy.tables import Tables
 from randfeat.attention.problem import Problem
 from randfeat.attention.relations import Decay
 from randfeat.attention.state import AttentionState
@@ -64,19 +65,11 @@ class Heads:
             return None
         if state is not None and np.broadcast_shapes(lead, state.total.shape[:-2]) != lead:
             return None
+        tables = Tables.of(problem.drawn, inputs.root * factor, dtype)  # heads are laid out in the order of the batch
+        if tables is None:
+            return None
         indices, batch = list(np.ndindex(lead)), features.batch_shape
         numbers = np.broadcast_to(np.arange(int(np.prod(batch)), dtype=np.int64).reshape(batch), lead)
-        single: dict[int, FeatureMap] = {}
-        both: dict[int, tuple[Exponents, Exponents]] = {}
-        for number in sorted(set(numbers.ravel().tolist())):
-            at = np.unravel_index(number, batch)
-            one = {name: array[at] for name, array in features.arrays.items()}
-            single[number] = FeatureMap(features.estimator, features.dim, features.num_features, one)
-            queries = Exponents.of(single[number], inputs.root * factor, dtype, keys=False)
-            keys = Exponents.of(single[number], inputs.root * factor, dtype, keys=True)
-            if queries is None or keys is None:
-                return None
-            both[number] = (queries, keys)
         order = [int(numbers[index]) for index in indices]
         full = np.broadcast_shapes(inputs.query.shape[:-2], lead)
         which = np.broadcast_to(np.arange(len(indices)).reshape(lead), full)
@@ -86,9 +79,9 @@ class Heads:
         mask = inputs.key_mask
         return cls(
             inputs,
-            [single[number] for number in order],
-            [both[number][1] for number in order],
-            [both[number][0] for number in order],
+            [tables.maps[number] for number in order],
+            [tables.keys[number] for number in order],
+            [tables.queries[number] for number in order],
             indices,
             targets,
             np.broadcast_to(inputs.key, (*lead, *inputs.key.shape[-2:])),

@@ -3,10 +3,10 @@
 import abc
 import numbers
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from randfeat._array import Array, broadcast_shapes, device_of, namespace
+from randfeat._array import Array, broadcast_shapes, device_of, is_array, namespace
 from randfeat._hints import short
 from randfeat.attention.generic.passes import Passed
 from randfeat.attention.generic.sweeps import Gradients
@@ -67,6 +67,25 @@ class Relation(abc.ABC):
     def has_exact_form(self) -> bool:
         """Whether the relation is a table of pairs, without reference to single features."""
         return True
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays of the relation, of NumPy and other libraries, and those of relations within it."""
+        found: list[Array] = []
+        for part in (getattr(self, field.name) for field in fields(self)):
+            found += part.arrays if isinstance(part, Relation) else [part] * is_array(part)
+        return found
+
+    def with_arrays(self, arrays: Iterator[Array]) -> Self:
+        """The relation with the next of these arrays in place of each of its own, in the order of `arrays`."""
+        changed: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            part = getattr(self, name)
+            if isinstance(part, Relation):
+                changed[name] = part.with_arrays(arrays)
+            elif is_array(part):
+                changed[name] = next(arrays)
+        return replace(self, **changed)
 
     def sequences(self, inputs: Inputs) -> Iterator[tuple[slice, Inputs, "Relation"]]:
         """The sequences that do not see each other: positions of the queries, inputs, and the relation within."""

@@ -1,0 +1,1 @@
+"""Arrays of other libraries that NumPy can read in place."""
