@@ -5,9 +5,19 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
-from randfeat._array import Array, device_of, exp_in_place, namespace, own_precision, peak, replace_minus_inf, times_exp
+from randfeat._array import (
+    Array,
+    device_of,
+    exp_in_place,
+    namespace,
+    own_precision,
+    peak,
+    replace_minus_inf,
+    squared_norm,
+    times_exp,
+)
 
-__all__ = ["ExponentialForm", "Features", "FourierForm", "concatenate", "tensor_product"]
+__all__ = ["ExponentialForm", "Features", "FourierForm", "Quadratic", "concatenate", "tensor_product"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +77,35 @@ class Features:
 
 
 @dataclass(frozen=True, eq=False)
+class Quadratic:
+    """A quadratic function as numbers, `r(x) = e |x|² - |A(x - o)|²/2 + b·(x - o) + c`, o the origin of a form.
+
+    envelope : e. matrix : A (..., d, d), or None for the identity. slope : b (..., 1, d), or None for 0.
+    constant : c, a number or (..., 1, 1).
+    """
+
+    envelope: float
+    matrix: Array | None = None
+    slope: Array | None = None
+    constant: Any = 0.0
+
+    def value(self, x: Array, origin: Array | None) -> Array:
+        """r(x): (..., n, d) -> (..., n, 1)."""
+        xp, moved = namespace(x), x if origin is None else x - origin
+        result = self.envelope * squared_norm(x) - squared_norm(self._turned(moved)) / 2 + self.constant
+        return result if self.slope is None else result + xp.sum(moved * self.slope, axis=-1, keepdims=True)
+
+    def gradient(self, x: Array, origin: Array | None) -> Array:
+        """The gradient of r at x, (..., n, d)."""
+        turned = self._turned(x if origin is None else x - origin)
+        result = 2 * self.envelope * x - (turned if self.matrix is None else turned @ self.matrix)
+        return result if self.slope is None else result + self.slope
+
+    def _turned(self, x: Array) -> Array:
+        return x if self.matrix is None else x @ namespace(x).matrix_transpose(self.matrix)
+
+
+@dataclass(frozen=True, eq=False)
 class ExponentialForm:
     """Features that are exponentials of affine maps: `φ_f(x) = exp((x - origin)·rows_f + log_weights_f + r(x))`.
 
@@ -75,6 +114,7 @@ class ExponentialForm:
     origin : (..., 1, d), or None for 0. It is not made part of log_weights, because digits would be lost if it is
         large.
     antithetic : if True there are 2m features, first those of all rows, then those of the negatives of all rows.
+    quadratic : r(x) as numbers, where it is known to be quadratic. A graph of PyTorch holds these numbers.
 
     With this form attention is faster: each feature costs one product and one exponential. r(x) of a query cancels.
     r(x) of a key becomes a factor of its value. log_weights become factors of the sums over keys.
@@ -86,6 +126,7 @@ class ExponentialForm:
     row_slope: Callable[[Array], Array]
     origin: Array | None = None
     antithetic: bool = False
+    quadratic: Quadratic | None = None
 
     def log_features(self, x: Array) -> Array:
         """`log φ(x)`: (..., n, d) -> (..., n, m), or (..., n, 2m) where antithetic."""

@@ -41,6 +41,7 @@ LAYERS_OF_ATTENTION = [
     {"problem"},
     {"cuda", "exact", "generic_executor", "numpy"},
     {"host"},
+    {"torch"},
     {"executors"},
     {"cost_model"},
     {"gradient", "linear"},

@@ -51,6 +51,7 @@ from randfeat._array.loops import (
     has_values,
     is_compiling,
     is_traced,
+    is_transformed,
     looped_fold,
     stop_gradient,
 )
@@ -72,7 +73,7 @@ from randfeat._array.namespaces import (
     namespace,
     namespace_named,
 )
-from randfeat._array.operators import torch_operator
+from randfeat._array.operators import differentiable_operator, takes_operators, torch_operator
 from randfeat._array.twins import from_host, host_threads, host_twins, is_dispatched
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "device_name",
     "device_of",
     "devices",
+    "differentiable_operator",
     "dtype_name",
     "either",
     "exp_in_place",
@@ -120,6 +122,7 @@ __all__ = [
     "is_on_host",
     "is_sparse",
     "is_traced",
+    "is_transformed",
     "library_of",
     "log_of",
     "looped_fold",
@@ -134,6 +137,7 @@ __all__ = [
     "replaced",
     "squared_norm",
     "stop_gradient",
+    "takes_operators",
     "times_exp",
     "to_numpy",
     "torch_operator",

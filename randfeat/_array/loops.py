@@ -90,7 +90,7 @@ def looped_fold(
 
 def is_traced(*arrays: Array | None) -> bool:
     """Whether JAX is tracing operations on one of `arrays` for its compiler; a derivative alone does not count."""
-    if not any(is_jax_array(x) for x in arrays):
+    if not any(x is not None and is_jax_array(x) for x in arrays):
         return False
     jax = sys.modules["jax"]
     return any(isinstance(jax.lax.stop_gradient(x), jax.core.Tracer) for x in arrays if x is not None)
@@ -116,6 +116,11 @@ def has_values(x: Array) -> bool:
 def is_compiling(x: Array) -> bool:
     """Whether PyTorch is compiling or exporting the operations on the tensor `x`."""
     return is_torch_array(x) and sys.modules["torch"].compiler.is_compiling()
+
+
+def is_transformed(x: Array) -> bool:
+    """Whether `torch.func` is transforming the function that computes with the tensor `x`: operators have no rules."""
+    return is_torch_array(x) and sys.modules["torch"]._C._are_functorch_transforms_active()
 
 
 def gradients(function: Callable[..., Array], arrays: Sequence[Array], cotangent: Array) -> list[Array] | None:

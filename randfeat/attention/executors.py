@@ -10,6 +10,7 @@ from randfeat.attention.host.executor import HostExecutor
 from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
+from randfeat.attention.torch.executor import TorchExecutor
 
 
 class Executor(Protocol):
@@ -27,7 +28,13 @@ class Executor(Protocol):
         """
 
 
-EXECUTORS: tuple[Executor, ...] = (CudaExecutor(), NumPyExecutor(), HostExecutor(), GenericExecutor())
+EXECUTORS: tuple[Executor, ...] = (
+    CudaExecutor(),
+    NumPyExecutor(),
+    HostExecutor(),
+    TorchExecutor(),
+    GenericExecutor(),
+)
 """The fastest first; the last one attends to every problem."""
 
 

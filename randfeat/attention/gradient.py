@@ -130,3 +130,12 @@ def check_analytic(features: FeatureMap) -> None:
     nothing = namespace(like).zeros((0, features.dim), dtype=like.dtype, device=device_of(like))
     queries = features.queries(nothing)
     features.pull_back(nothing, queries, queries.values, row=0.0)
+
+
+def is_analytic(features: FeatureMap) -> bool:
+    """Whether the features have an analytic gradient."""
+    try:
+        check_analytic(features)
+    except ValueError:
+        return False
+    return True

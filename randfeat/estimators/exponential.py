@@ -9,7 +9,9 @@ import numpy as np
 from randfeat._array import Array, Arrays
 from randfeat.couplings.laws import PairLaw
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.features import ExponentialForm, Features
+from randfeat.features import ExponentialForm, Features, Quadratic
+from randfeat.kernels import SoftmaxFamily
+from randfeat.kernels.base import stated_for
 
 
 class ExponentialEstimator(SoftmaxEstimator):
@@ -42,8 +44,14 @@ class ExponentialEstimator(SoftmaxEstimator):
         """`±w_i·x + b_i`, and `-|x|²/2` with the envelope per row."""
         rows, kernel = arrays["rows"], self.kernel
         log_weights = arrays.get("log_weights", -math.log(self.features_per_row * rows.shape[-2]) / 2)
-        per_row, row_slope = kernel.log_gaussian, kernel.log_gaussian_slope
-        return ExponentialForm(rows, log_weights, per_row, row_slope, antithetic=self.antithetic)
+        return ExponentialForm(
+            rows,
+            log_weights,
+            kernel.log_gaussian,
+            kernel.log_gaussian_slope,
+            antithetic=self.antithetic,
+            quadratic=None if (factor := known_factor(kernel)) is None else Quadratic(factor),
+        )
 
     def query_features(self, arrays: Arrays, x: Array) -> Features:
         return self.exponential_form(arrays, keys=False).features(x)
@@ -61,3 +69,8 @@ class ExponentialEstimator(SoftmaxEstimator):
 
     @abc.abstractmethod
     def relative_covariance(self, x: np.ndarray, y: np.ndarray, law: PairLaw, *, same_row: bool) -> np.ndarray: ...
+
+
+def known_factor(kernel: SoftmaxFamily) -> float | None:
+    """The `envelope_factor` of a kernel, unless a subclass changed the envelope and inherits the factor of another."""
+    return kernel.envelope_factor if stated_for(kernel, "envelope_factor", "log_envelope", "log_gaussian") else None

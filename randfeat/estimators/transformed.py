@@ -8,13 +8,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, Arrays, namespace, squared_norm
+from randfeat._array import Array, Arrays, device_of, namespace, squared_norm
 from randfeat._hints import described
 from randfeat.estimators.delegating import DelegatingEstimator
+from randfeat.estimators.exponential import known_factor
 from randfeat.estimators.exponential_sum import ExponentialSum
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
-from randfeat.features import ExponentialForm
+from randfeat.features import ExponentialForm, Quadratic
 from randfeat.kernels import Kernel, SoftmaxFamily, SoftmaxKernel
 from randfeat.kernels.base import stated_for
 from randfeat.maps import FEATURES, check_pull_back
@@ -39,6 +40,7 @@ class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
         if not isinstance(self.base, SoftmaxEstimator):
             raise TypeError(f"base must be an estimator of the softmax family, got {described(self.base)}.")
         super().__post_init__()
+        object.__setattr__(self, "_core", self.base.with_kernel(SoftmaxKernel()))  # compilers cannot compute it later
 
     def _wrap_kernel(self, kernel: Kernel) -> Kernel:
         return kernel
@@ -92,7 +94,26 @@ class TransformedEstimator(DelegatingEstimator, SoftmaxEstimator):
             return self.transform_pull_back(arrays, base_row_slope(moved), 1.0, keys=keys) + own
 
         rows, origin = self.pull_back_rows(arrays, core.rows, core.origin, keys=keys)
-        return ExponentialForm(rows, core.log_weights, per_row, row_slope, origin)
+        quadratic = self._quadratic(arrays, core, origin, keys=keys)
+        return ExponentialForm(rows, core.log_weights, per_row, row_slope, origin, quadratic=quadratic)
+
+    def _quadratic(self, arrays: Arrays, core: ExponentialForm, origin: Any, *, keys: bool) -> Quadratic | None:
+        """The term of the core at x' with the log-weight and the envelope of x, as a function of x."""
+        term, factor = core.quadratic, known_factor(self.kernel)
+        if term is None or factor is None:
+            return None
+        xp, nothing = namespace(core.rows), namespace(core.rows).zeros_like(core.rows[..., :1, :])
+        slope = self.transform_pull_back(arrays, nothing, 1.0, keys=keys)
+        if term.slope is not None:
+            slope = slope + self.pull_back_rows(arrays, term.slope, core.origin, keys=keys)[0]
+        matrix = term.matrix
+        if matrix is None:
+            matrix = xp.eye(core.rows.shape[-1], dtype=core.rows.dtype, device=device_of(core.rows))
+        turned, _ = self.pull_back_rows(arrays, matrix, core.origin, keys=keys)
+        _, log_weight = self.transform(arrays, nothing if origin is None else origin, keys=keys)
+        return Quadratic(
+            factor, None if turned is matrix and term.matrix is None else turned, slope, term.constant + log_weight
+        )
 
     def exponential_terms(self, x: np.ndarray, y: np.ndarray) -> ExponentialSum:
         return self._core.exponential_terms(*self.moved_pair(x, y))

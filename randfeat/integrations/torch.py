@@ -13,7 +13,8 @@ except ImportError as error:
 from randfeat._array import as_bool, as_count
 from randfeat._hints import described, hinted
 from randfeat.attention import linear_attention
-from randfeat.attention.generic import causal_operator  # noqa: F401  so that exported programs find it when loaded
+from randfeat.attention.generic import causal_operator  # noqa: F401  so that exported programs find the operators
+from randfeat.attention.torch import operators  # noqa: F401  when they are loaded
 from randfeat.estimators.base import Estimator
 from randfeat.integrations.masks import key_bias_of, key_mask_of
 from randfeat.integrations.options import check_options
@@ -34,6 +35,8 @@ class LinearAttention(torch.nn.Module):
         each other, and `torch.manual_seed` fixes them, as it does for the weights of other modules. The attribute `rng`
         keeps the seed. Afterwards only `redraw` and `set_estimator` draw again.
     persistent : if False, the features are not part of the state_dict, as in `register_buffer`. Give a seed then.
+    dropout : probability of zero for each number of the output in training, as by `torch.nn.functional.dropout`. It is
+        not the dropout of single weights, which linear attention never computes.
     options : keywords of `randfeat.linear_attention` for every call: is_causal, scale, decay, window, relative_bias,
         method, ... Tensors among them become buffers; `nn.Parameter`s are registered, so a `relative_bias` can be
         trained.
@@ -51,6 +54,8 @@ class LinearAttention(torch.nn.Module):
     ['rows']
     """
 
+    dropout: float = 0.0
+
     _made: tuple[FeatureMap, list[int]] | None = None
     """The feature map, and the versions of the buffers that it was made of."""
 
@@ -63,6 +68,7 @@ class LinearAttention(torch.nn.Module):
         heads: int | None = None,
         rng: Any = None,
         persistent: bool = True,
+        dropout: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -71,6 +77,7 @@ class LinearAttention(torch.nn.Module):
         check_options(options, where="LinearAttention")
         self._batch_shape = None if heads is None else (as_count(heads, "heads"),)
         self._persistent = as_bool(persistent, "persistent")
+        self.dropout = as_probability(dropout)
         self.rng = int(torch.randint(2**63 - 1, (), device="cpu")) if rng is None else rng
         like = torch.empty(0, dtype=torch.get_default_dtype())
         self._hold(estimator.draw(dim, num_features, rng=self.rng, like=like, batch_shape=self._batch_shape))
@@ -116,7 +123,8 @@ class LinearAttention(torch.nn.Module):
 
         options : keywords of `randfeat.linear_attention`; they take precedence over the options of the module.
         """
-        return linear_attention(query, key, value, self.features, **{**self.options, **options})
+        result = linear_attention(query, key, value, self.features, **{**self.options, **options})
+        return dropped(result, self.dropout) if self.training else result
 
     @torch.no_grad()
     def redraw(self, rng: Any = None) -> None:
@@ -148,6 +156,7 @@ class LinearAttention(torch.nn.Module):
     def extra_repr(self) -> str:
         """Description of the features and options, for `print(module)`."""
         text = repr(self.features).removeprefix("FeatureMap(").removesuffix(")")
+        text += f", dropout={self.dropout}" if self.dropout else ""
         for name, value in self._options.items():
             text += f", {name}={tuple(value.shape) if isinstance(value, torch.Tensor) else repr(value)}"
         return text
@@ -179,16 +188,18 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
     *,
     features: FeatureMap | LinearAttention | None = None,
+    dropout: float = 0.0,
     **options: Any,
 ) -> torch.Tensor:
     """`torch.nn.functional.scaled_dot_product_attention`, estimated in linear time with `features`, or without any.
 
     attn_mask : (..., 1, S), the same for every query: bool, True = take part, or floating numbers that are added to the
         logits. It may be combined with is_causal. Masks and biases of (L, S) pairs are refused.
-    dropout_p : must be 0, since single weights are never computed. `torch.nn.functional.dropout` of the output is what
-        can be had.
+    dropout_p : must be 0, since single weights are never computed.
     features : from `estimator.draw(..., like=query)`; or a `LinearAttention`, of which only the features are used. None
         with `method="clustered"` or `"compressed"`, which need nothing beforehand.
+    dropout : probability of zero for each number of the output, in every call, as with `dropout_p`: give 0 in
+        evaluation.
     options : other keywords of `randfeat.linear_attention`: decay, window, relative_bias, key_lengths, key_ends,
         causal_offset, cu_seqlens, method, ... With `method="clustered"` those of `randfeat.clustered_attention`
         (num_clusters, accuracy, ...), with `method="compressed"` those of `randfeat.compressed_attention` (num_keys,
@@ -207,27 +218,37 @@ def scaled_dot_product_attention(
     """
     if dropout_p != 0:
         raise ValueError(
-            f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop; use "
-            "torch.nn.functional.dropout on its output."
+            f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop; "
+            f"dropout={dropout_p} is that of the outputs."
         )
+    dropout = as_probability(dropout)
     if options.get("method") in METHODS:
         if features is not None:
             raise ValueError(f'method="{options["method"]}" has no features; leave out one of the two.')
-        return sdpa_by(query, key, value, attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa, **options)
+        options |= {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
+        return dropped(sdpa_by(query, key, value, attn_mask, **options), dropout)
     if features is None:
         raise TypeError('features is missing: a FeatureMap, or None with method="clustered" or "compressed".')
     mask: dict[str, Any] = {}
     if attn_mask is not None:
         kind, convert = ("key_bias", key_bias_of) if attn_mask.is_floating_point() else ("key_mask", key_mask_of)
         mask = {kind: convert(attn_mask, key.ndim, name="attn_mask")}
-    return linear_attention(
-        query,
-        key,
-        value,
-        features.features if isinstance(features, LinearAttention) else features,
-        is_causal=is_causal,
-        scale=scale,
-        enable_gqa=enable_gqa,
-        **mask,
-        **options,
-    )
+    phi = features.features if isinstance(features, LinearAttention) else features
+    options |= {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
+    return dropped(linear_attention(query, key, value, phi, **mask, **options), dropout)
+
+
+def dropped(result: Any, dropout: float) -> Any:
+    """An output, or an output with a state, in which numbers of the output are zero with this probability."""
+    if not dropout:
+        return result
+    output, *state = result if isinstance(result, tuple) else (result,)
+    output = torch.nn.functional.dropout(output, dropout)
+    return (output, *state) if state else output
+
+
+def as_probability(dropout: Any) -> float:
+    """The probability of zero for each number of an output."""
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        raise ValueError(f"dropout must be a probability, between 0 and 1, got {dropout!r}.")
+    return float(dropout)

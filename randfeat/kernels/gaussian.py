@@ -47,6 +47,11 @@ class GaussianKernel(SoftmaxFamily):
         """`-|x|²/2`."""
         return -sqnorm / 2
 
+    @property
+    def envelope_factor(self) -> float:
+        """-1/2, since `log e(x) = -|x|²/2`."""
+        return -0.5
+
     def envelope_slope(self, sqnorm: Any) -> Any:
         return -0.5
 

@@ -25,6 +25,11 @@ class SoftmaxFamily(Kernel):
     def log_envelope(self, sqnorm: Any) -> Any:
         """`log e(x)` from `|unit(x)|²`."""
 
+    @property
+    def envelope_factor(self) -> float | None:
+        """The number c of `log_envelope(s) = c s`; None where the envelope is something else."""
+        return None
+
     def envelope_slope(self, sqnorm: Any) -> Any:
         """The derivative of `log_envelope`."""
         raise ValueError(
@@ -87,6 +92,11 @@ class SoftmaxKernel(SoftmaxFamily):
         return math.sqrt(self.scale)
 
     def log_envelope(self, sqnorm: Any) -> Any:
+        return 0.0
+
+    @property
+    def envelope_factor(self) -> float:
+        """0, since there is no envelope."""
         return 0.0
 
     def envelope_slope(self, sqnorm: Any) -> Any:

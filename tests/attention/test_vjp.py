@@ -364,3 +364,13 @@ def test_values_that_all_heads_share_under_a_mask_of_each_head(xp, rng, lead, is
     in_query, in_key, in_value = vjp(xp, phi, query, key, np.broadcast_to(value, key.shape), cotangent, **options)
     in_value = np.sum(in_value, axis=-3, keepdims=bool(lead)).reshape(value.shape)
     close(actual, (in_query, in_key, in_value), 1e-12)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_gradients_of_numpy_arrays_may_be_written_to(rng, is_causal):
+    """They own their memory, by the path for NumPy and by the generic one."""
+    for length in (70, 9):
+        query, key, value = rng.standard_normal((3, 2, length, 4))
+        phi = rf.PositiveFeatures().draw(4, 8, rng=0)
+        for gradient in rf.linear_attention_vjp(query, key, value, phi, value, is_causal=is_causal):
+            assert gradient.flags.writeable

@@ -154,7 +154,7 @@ def test_positional_arguments_are_those_of_pytorch():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"dropout_p": 0.1}, ValueError, "dropout_p must be 0, got 0.1"),
+        ({"dropout_p": 0.1}, ValueError, r"dropout_p must be 0, got 0.1: .* dropout=0.1 is that of the outputs"),
         ({"attn_mask": torch.ones(7, 7, dtype=torch.bool)}, ValueError, r"pairs of queries and keys .* is_causal"),
         ({"attn_mask": torch.ones(2, 4, 7, 7, dtype=torch.bool).tril()}, ValueError, r"\(2, 4, 7, 7\)"),
         ({"attn_mask": torch.zeros(2, 1, 7, 7)}, ValueError, "bias of pairs of queries and keys has no linear-time"),
@@ -359,6 +359,51 @@ def test_module_inside_a_model_learns():
     layer(torch.ones(2, 5, 8)).square().sum().backward()
     assert torch.all(torch.isfinite(layer.project.weight.grad))
     assert float(layer.project.weight.grad.abs().max()) > 0
+
+
+def test_dropout_is_that_of_the_outputs():
+    """In training by the module, in every call by the function; the same numbers as PyTorch's own on the outputs."""
+    (q, k, v), _, _ = problem("plain", torch.float32)
+    module = make(rng=0, dropout=0.25)
+    plain = make(rng=0)(q, k, v, is_causal=True)
+    assert "dropout=0.25" in repr(module)
+    assert same_bits(module.eval()(q, k, v, is_causal=True), plain)
+    results = []
+    for call in (
+        lambda: module.train()(q, k, v, is_causal=True),
+        lambda: module(q, k, v, is_causal=True, return_state=True)[0],
+        lambda: scaled_dot_product_attention(q, k, v, is_causal=True, features=module, dropout=0.25),
+        lambda: torch.nn.functional.dropout(plain, 0.25),
+    ):
+        torch.manual_seed(0)
+        results.append(call())
+    assert all(same_bits(result, results[-1]) for result in results[1:])
+    np.testing.assert_allclose(results[0], results[-1], rtol=1e-6, atol=1e-6)
+    for wrong in (-0.1, 1.5, True, "0.1"):
+        with pytest.raises(ValueError, match="dropout must be a probability"):
+            make(dropout=wrong)
+
+
+def test_scale_and_balance_are_trained_outside_of_the_features():
+    """Factors whose product is one change the estimate alone; a scale changes exact attention, too."""
+    (q, k, v), _, _ = problem("plain", torch.float64)
+    module = make(heads=4, rng=0).double()
+    log_balance = torch.nn.Parameter(torch.zeros(4, 1, 8, dtype=torch.float64))
+    log_scale = torch.nn.Parameter(torch.zeros(4, 1, 1, dtype=torch.float64))
+
+    def attend(**options):
+        return module(q * (log_balance + log_scale).exp(), k * (-log_balance).exp(), v, **options)
+
+    for options, changes in (({}, True), ({"method": "exact"}, False)):
+        slopes = torch.autograd.grad(attend(**options).square().sum(), (log_balance, log_scale))
+        assert bool(slopes[0].abs().max() > 1e-3) is changes
+        assert bool(slopes[0].abs().max() < 1e-12) is not changes
+        assert slopes[1].abs().max() > 1e-3
+    with torch.no_grad():
+        log_balance += torch.linspace(-0.5, 0.5, 8, dtype=torch.float64)
+        expected = exact(q, k, v)
+        torch.testing.assert_close(attend(method="exact"), expected)
+        assert not torch.allclose(attend(), module(q, k, v))
 
 
 def test_module_misuse():

@@ -77,10 +77,10 @@ def test_dtypes(torch, attend, rng, dtype):
 
 @BOTH
 def test_only_inputs_are_kept(torch, attend, rng, is_causal):
-    """What autograd packs away: query, key, value and the mask; the generic function keeps much more."""
+    """What autograd packs away: query, key, value and the mask, also where the generic function keeps much more."""
     inputs = inputs_of(torch, rng, (1, 300, 4))
     mask = torch.ones(300, dtype=torch.bool)
-    phi = rf.PositiveFeatures().draw(4, 64, rng=0, like=inputs[0])
+    phi = rf.TrigonometricFeatures().draw(4, 64, rng=0, like=inputs[0])
 
     def kept(function):
         sizes = []
@@ -111,18 +111,30 @@ def test_transforms(torch, attend, rng):
             np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+def test_what_pytorch_differentiates_itself(torch, attend, rng):
+    """States, learned rows, features without an analytic gradient: the generic function's results and gradients."""
+    inputs = inputs_of(torch, rng)
+    phi = rf.PositiveFeatures().draw(4, 8, rng=0, like=inputs[0])
+    rows = phi.arrays["rows"].clone().requires_grad_(True)
+    learned = rf.FeatureMap(phi.estimator, 4, 8, {"rows": rows})
+    activation = rf.ActivationFeatures().draw(4, 8, rng=0, like=inputs[0])
+    bias = torch.zeros(5, dtype=torch.float64).requires_grad_(True)
+    signed = rf.TrigonometricFeatures().draw(4, 8, rng=0, like=inputs[0])
+    for features, options, wanted in (
+        (learned, {}, rows),
+        (activation, {"scale": 1.0}, inputs[0]),
+        (signed, {"key_bias": bias}, bias),
+    ):
+        ours, theirs = (f(*inputs, features, **options).square().sum() for f in (attend, rf.linear_attention))
+        np.testing.assert_allclose(*(torch.autograd.grad(out, wanted)[0] for out in (ours, theirs)), rtol=1e-10)
+    (out, state), (expected, after) = (f(*inputs, phi, return_state=True) for f in (attend, rf.linear_attention))
+    assert same_bits(out.detach(), expected.detach())
+    assert same_bits(state.weighted.detach(), after.weighted.detach())
+
+
 def test_refused(torch, attend, rng):
     query, key, value = inputs_of(torch, rng)
     phi = rf.PositiveFeatures().draw(4, 8, rng=0, like=query)
-    learned = rf.FeatureMap(phi.estimator, 4, 8, {"rows": phi.arrays["rows"].clone().requires_grad_(True)})
-    sign = rf.SignFeatures().draw(4, 8, rng=0, like=query)
-    for match, arguments, options in (
-        ("randfeat.linear_attention", (query, key, value, phi), {"return_state": True}),
-        ("rows of features require", (query, key, value, learned), {}),
-        ("SignFeatures has no analytic", (query, key, value, sign), {"scale": 1.0}),
-    ):
-        with pytest.raises(ValueError, match=match):
-            attend(*arguments, **options)
     with pytest.raises(TypeError, match="tensors"):
         attend(*(to_numpy(x) for x in (query, key, value)), phi)
     with pytest.raises(TypeError, match="FeatureMap"):

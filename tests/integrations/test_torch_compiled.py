@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import randfeat as rf
@@ -11,7 +12,7 @@ import randfeat as rf
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 from randfeat.integrations.torch import LinearAttention, scaled_dot_product_attention  # noqa: E402
 
-SIZES = (2, 10), (3, 20), (2, 33), (3, 64), (2, 300)  # batch and length: within a chunk, and more than one
+SIZES = (2, 100), (3, 77), (2, 300), (5, 64)  # batch and length: within a chunk, and more than one
 
 
 @pytest.fixture
@@ -43,6 +44,49 @@ def test_one_graph_serves_all_lengths_and_batches(graphs, is_causal):
     for batch, length in SIZES:
         check_outputs_and_gradients(compiled, attend, batch, length)
     assert graphs.frame_count == 2
+
+
+def test_one_graph_with_every_option_of_one_operation():
+    """Grouped heads, maps of their own, a fitted estimator, masks and biases, an offset: traced with its backward pass.
+
+    The gradient in the bias is part of it.
+    """
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    rng = np.random.default_rng(0)
+    estimator = rf.CenteredFeatures.fit(*rng.standard_normal((2, 50, 8)))
+    module = LinearAttention(estimator, 8, 16, heads=4, rng=0, is_causal=True, enable_gqa=True, scale=0.2)
+
+    def attend(query, key, value, mask, bias):
+        key, value = key[:, :2], value[:, :2]
+        return module(query, key, value, key_mask=mask, key_bias=bias, causal_offset=2)
+
+    backend = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend=backend)
+    counts = set()
+    for batch, length in SIZES:
+        inputs = [torch.randn(batch, 4, length, 8, requires_grad=True) for _ in range(3)]
+        mask, bias = torch.rand(batch, 1, length) > 0.2, torch.randn(batch, 1, length, requires_grad=True)
+        results = [function(*inputs, mask, bias) for function in (compiled, attend)]
+        gradient = torch.randn_like(results[0])
+        found = [torch.autograd.grad(result, [*inputs, bias], gradient) for result in results]
+        torch.testing.assert_close(*results)
+        torch.testing.assert_close(*found)
+        counts.add(backend.frame_count)  # of the first graph, PyTorch may make two versions
+    assert len(counts) == 1
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own, once
+def test_transformations_are_compiled(graphs):
+    """Directional derivatives pass through the graph; the operations have none, so they are not in it."""
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=torch.zeros(1))
+    attend = lambda *inputs: rf.linear_attention(*inputs, phi, is_causal=True)  # noqa: E731
+    slope = lambda *inputs: torch.func.jvp(attend, inputs, inputs)[1]  # noqa: E731
+    inputs = torch.randn(3, 1, 2, 3, 8)
+    torch.testing.assert_close(torch.compile(slope, fullgraph=True, backend=graphs)(*inputs), slope(*inputs))
+    assert slope(*inputs).abs().max() > 0
 
 
 def test_one_graph_with_states_gates_and_masks_under_autocast(graphs):
@@ -88,8 +132,7 @@ def test_the_operator_keeps_the_rules_of_pytorch():
 
 LOADED = """
 import sys, torch
-if sys.argv[3] == "True":
-    import randfeat.integrations.torch
+import randfeat.integrations.torch
 program, (inputs, expected) = torch.export.load(sys.argv[1]), torch.load(sys.argv[2])
 torch.testing.assert_close(program.module()(*inputs), expected)
 """
@@ -97,14 +140,16 @@ torch.testing.assert_close(program.module()(*inputs), expected)
 
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_exported_programs_run_in_another_process_at_other_lengths(tmp_path, is_causal):
-    """Full attention needs no randfeat there; the operator of causal attention needs its import."""
+    """The graph has one operation and tensors; the process that loads it imports the operation, and nothing else."""
     module = LinearAttention(rf.PositiveFeatures(), 8, 16, heads=4, is_causal=is_causal).eval()
     sizes = {0: torch.export.Dim("batch", min=2), 2: torch.export.Dim("length", min=2)}
     program = torch.export.export(module, tuple(torch.randn(3, 2, 4, 10, 8)), dynamic_shapes=(sizes,) * 3)
+    targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert [target for target in targets if "randfeat" in target] == ["randfeat.linear_attention.default"]
     torch.export.save(program, tmp_path / "attention.pt2")
     inputs = tuple(torch.randn(3, 3, 4, 300, 8))
     torch.save((inputs, module(*inputs)), tmp_path / "results.pt")
-    arguments = [tmp_path / "attention.pt2", tmp_path / "results.pt", str(is_causal)]
+    arguments = tmp_path / "attention.pt2", tmp_path / "results.pt"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", LOADED, *map(str, arguments)], check=True, env=environment)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from randfeat._array import Array, fold, is_compiling, namespace
+from randfeat._array import Array, fold, is_compiling, is_transformed, namespace
 from randfeat.attention.generic import chunks
 from randfeat.attention.generic.chunks import append_keys, attend_chunk, fold_state, rows_at_once
 from randfeat.attention.generic.gates import gates_between, vanishing
@@ -50,10 +50,12 @@ def attend_pairs(inputs: Inputs, features: FeatureMap, state: AttentionState, lo
         state, output = attend(state, features.queries(query), keys_of(features, key, mask), value, gates)
         return state, output.columns
 
-    attend = attend_chunk
-    if is_compiling(inputs.query):  # all rows at once need an operation that has the loop over chunks inside
+    attend: Callable[..., tuple] = attend_chunk
+    size: int | None = chunks.CAUSAL_CHUNK
+    if is_compiling(inputs.query) and not is_transformed(inputs.query):
         from randfeat.attention.generic.causal_operator import attend_chunks as attend
-    size = rows_at_once(inputs.query, chunks.CAUSAL_CHUNK)
+
+        size = None  # all rows at once: the operation has the loop over chunks inside
     state, found = fold_state(step, state, (inputs.query, *inputs.key_columns, log_gates), size)
     return [PartialOutput(*part) for part in found], state
 

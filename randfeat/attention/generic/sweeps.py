@@ -279,6 +279,8 @@ def key_input_gradients(
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     """`x` summed over the axes along which an array of `shape` was broadcast to it."""
     xp = namespace(x)
+    if tuple(x.shape) == shape:
+        return x  # and no view of NumPy, which could not be written to
     extra = x.ndim - len(shape)
     axes = [*range(extra), *(extra + i for i, size in enumerate(shape) if size == 1 and x.shape[extra + i] != 1)]
     return xp.reshape(xp.sum(x, axis=tuple(axes)), shape) if axes else xp.broadcast_to(x, shape)

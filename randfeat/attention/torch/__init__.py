@@ -1,0 +1,1 @@
+"""Linear attention of PyTorch's tensors as one operation: of a recorded, a compiled or an exported graph."""
