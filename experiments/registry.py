@@ -11,7 +11,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Estimators": ("trig_vs_positive", "hybrid", "chefs_tables", "regularized_softmax"),
     "Couplings": ("orthogonal_gain", "simplex", "orthogonal_features", "quadrature"),
     "Tails and uniform error": ("tail_bounds", "uniform_convergence"),
-    "Long inputs": ("compressed_stream",),
+    "Long inputs": ("compressed_stream", "language_model"),
     "Whole models": ("error_propagation", "training_stability", "long_range", "generalized_attention"),
     "Sampling": ("sampled_softmax",),
 }

@@ -1,7 +1,8 @@
 """A small pre-norm transformer in PyTorch whose attention is an argument, and what training it has to keep in order.
 
 An attention function gets the index of the layer and queries, keys and values (batch, heads, L, d), not scaled, and
-returns (batch, heads, L, d). Weights are drawn from a seed of their own; PyTorch's global generator is left as it was.
+returns (batch, heads, L, d). There may be fewer key heads than query heads; then each serves a group of these. Weights
+are drawn from a seed of their own; PyTorch's global generator is left as it was.
 """
 
 import contextlib
@@ -22,7 +23,12 @@ Attention = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tens
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model; `pooled` gives one output for a sequence, from the mean over its positions."""
+    """Sizes of a model.
+
+    pooled : one output for a sequence, from the mean over its positions. key_heads : of each layer; as many as heads by
+    default. reach : positions whose queries, keys and values are mixed before attention, each with its predecessors,
+    channel by channel (So et al. 2021, "Primer"). positions : whether there are embeddings of positions.
+    """
 
     vocabulary: int
     length: int
@@ -31,10 +37,39 @@ class Shape:
     heads: int = 2
     layers: int = 2
     pooled: bool = False
+    key_heads: int | None = None
+    reach: int = 1
+    positions: bool = True
 
     @property
     def dim(self) -> int:
         return self.width // self.heads
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Channels of queries, keys and values."""
+        keys = self.dim * (self.heads if self.key_heads is None else self.key_heads)
+        return self.width, keys, keys
+
+
+class Mixing(torch.nn.Module):
+    """Each channel as a learned sum over this position and its predecessors: (batch, L, channels) to the same.
+
+    At the start the key of a position is mostly that of its predecessor, so that what followed an earlier token is
+    found soon. Source: Olsson et al. 2022, "In-context Learning and Induction Heads", smeared keys.
+    """
+
+    def __init__(self, parts: tuple[int, int, int], reach: int) -> None:
+        super().__init__()
+        channels, queries = sum(parts), parts[0]
+        self.sums = torch.nn.Conv1d(channels, channels, reach, groups=channels, padding=reach - 1)
+        with torch.no_grad():
+            self.sums.weight *= 0.3
+            self.sums.weight[:, 0, -1] += 1.0
+            self.sums.weight[queries : queries + parts[1], 0, -2:] += torch.tensor([1.0, -1.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.sums(x.mT)[..., : x.shape[-2]].mT
 
 
 class Layer(torch.nn.Module):
@@ -44,7 +79,8 @@ class Layer(torch.nn.Module):
         super().__init__()
         self.shape, self.index = shape, index
         self.first_norm, self.second_norm = (torch.nn.LayerNorm(shape.width) for _ in range(2))
-        self.inputs = torch.nn.Linear(shape.width, 3 * shape.width)
+        self.inputs = torch.nn.Linear(shape.width, sum(shape.parts))
+        self.mixing = Mixing(shape.parts, shape.reach) if shape.reach > 1 else torch.nn.Identity()
         self.output = torch.nn.Linear(shape.width, shape.width)
         self.mlp = torch.nn.Sequential(
             torch.nn.Linear(shape.width, 4 * shape.width),
@@ -55,8 +91,8 @@ class Layer(torch.nn.Module):
     def forward(self, x: torch.Tensor, attention: Attention) -> torch.Tensor:
         batch, length, width = x.shape
         q, k, v = (
-            part.reshape(batch, length, self.shape.heads, -1).transpose(1, 2)
-            for part in self.inputs(self.first_norm(x)).split(width, dim=-1)
+            part.reshape(batch, length, -1, self.shape.dim).transpose(1, 2)
+            for part in self.mixing(self.inputs(self.first_norm(x))).split(self.shape.parts, dim=-1)
         )
         mixed = attention(self.index, q, k, v).transpose(1, 2).reshape(batch, length, width)
         x = x + self.output(mixed)
@@ -70,14 +106,16 @@ class Transformer(torch.nn.Module):
         super().__init__()
         self.shape = shape
         self.tokens = torch.nn.Embedding(shape.vocabulary, shape.width)
-        self.positions = torch.nn.Embedding(shape.length, shape.width)
+        self.positions = torch.nn.Embedding(shape.length, shape.width) if shape.positions else None
         self.layers = torch.nn.ModuleList(Layer(shape, index) for index in range(shape.layers))
         self.norm = torch.nn.LayerNorm(shape.width)
         self.logits = torch.nn.Linear(shape.width, shape.outputs)
 
     def forward(self, ids: torch.Tensor, attention: Attention) -> torch.Tensor:
         """(batch, L) to (batch, L, outputs), or to (batch, outputs) if pooled."""
-        x = self.tokens(ids) + self.positions.weight[: ids.shape[-1]]
+        x = self.tokens(ids)
+        if self.positions is not None:
+            x = x + self.positions.weight[: ids.shape[-1]]
         for layer in self.layers:
             x = layer(x, attention)
         x = self.norm(x)
@@ -92,7 +130,14 @@ def make_model(shape: Shape, rng: np.random.Generator) -> Transformer:
 
 
 def exact(is_causal: bool) -> Attention:
-    return lambda _, q, k, v: scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+    """Exact attention; each key head serves its group of query heads."""
+
+    def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if q.shape[1] != k.shape[1]:
+            k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+        return scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+    return attend
 
 
 def linear(maps: list[rf.FeatureMap], is_causal: bool, **options: Any) -> Attention:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from experiments import error_propagation, generalized_attention, long_range, training_stability
+from experiments import error_propagation, generalized_attention, language_model, long_range, training_stability
 from experiments.command_line import main
 from experiments.experiment import ResumableCell
 from experiments.generalized_attention.tasks import SIZES, make_batch
 from experiments.heads import FOLDER
+from experiments.language_model import Training
 from experiments.long_range import CostCell
 from experiments.long_range.tasks import evaluate, expression, make_examples
 from experiments.minilm import load_minilm, softmax_attention
@@ -64,6 +65,16 @@ TINY = {
         "width": 16,
         "num_features": 8,
         "tasks": ("lists", "digits"),
+    },
+    "language_model": {
+        "training": Training(width=8, layers=1, stages=((16, 2, 2),)),
+        "length": 32,
+        "num_documents": 2,
+        "memories": (16,),
+        "cut": 8,
+        "small": Training(width=8, layers=1, stages=((16, 2, 20),)),
+        "num_features": 8,
+        "held_out": 2,
     },
     "generalized_attention": {
         "functions": ("relu", "exp", "trig"),
@@ -438,5 +449,5 @@ def test_linear_attention_holds_memory_in_proportion_to_the_length():
 
 
 def test_modules_are_the_registered_ones():
-    for module in (error_propagation, training_stability, long_range, generalized_attention):
+    for module in (error_propagation, training_stability, long_range, generalized_attention, language_model):
         assert EXPERIMENTS[module.EXPERIMENT.name] is module.EXPERIMENT

@@ -12,16 +12,22 @@ from experiments.benchmarks.compressed import compressed_tables
 from experiments.benchmarks.crossover import crossover_tables
 from experiments.benchmarks.decoding import decode_tables
 from experiments.benchmarks.features import feature_tables
+from experiments.benchmarks.generation import generation_tables
 from experiments.benchmarks.gpu import gpu_tables
+from experiments.benchmarks.jax_tables import jax_tables
 from experiments.benchmarks.memory import memory_tables
 from experiments.benchmarks.pipelines import pipeline_tables
 from experiments.benchmarks.ridge import ridge_tables
 from experiments.benchmarks.scaling import scaling_tables
 from experiments.benchmarks.timing import NotHere
+from experiments.benchmarks.torch_tables import torch_tables
 
 BENCHMARKS = {
     "attention": attention_tables,
     "compressed": compressed_tables,
+    "torch": torch_tables,
+    "jax": jax_tables,
+    "generate": generation_tables,
     "scaling": scaling_tables,
     "memory": memory_tables,
     "features": feature_tables,

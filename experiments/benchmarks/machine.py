@@ -12,7 +12,7 @@ from randfeat.cli.machine import load, processor, version
 
 __all__ = ["blas", "description", "load", "processor"]
 
-PACKAGES = ("numpy", "scipy", "torch", "performer-pytorch")
+PACKAGES = ("numpy", "scipy", "torch", "jax", "transformers", "performer-pytorch")
 
 
 def description(load_before: str) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 import randfeat as rf
 from experiments.benchmarks.peers import torch_peers
+from experiments.benchmarks.torch_calls import BOTH, FORWARD, own_call
 from experiments.benchmarks.workload import DIM, FEATURES, HEADS, Workload
 from experiments.tables import Record
 
@@ -48,6 +49,8 @@ def workload_call(name: str, length: int, *, is_causal: bool) -> Callable[[], An
         return partial(work.attend, is_causal=is_causal)
     if name == GRADIENTS:
         return partial(work.gradients, is_causal=is_causal)
+    if name in (FORWARD, BOTH):
+        return own_call(name, work, is_causal=is_causal)
     peers, notes = torch_peers([name], work, is_causal=is_causal)
     if name not in peers:
         raise ValueError(f"{name!r} cannot be measured: {notes}.")

@@ -1,6 +1,7 @@
 """Causal attention to some of the keys: which ones are kept is decided as the sequence goes on.
 
-query, key (heads, n, d), value (heads, n, dv); logits are divided by √d. At no time are more than `memory` keys kept.
+query (heads, n, d), key (key heads, n, d), value (key heads, n, dv); logits are divided by √d. A key head serves a
+group of query heads, one after the other, whose weights are added. At no time does one keep more than `memory` keys.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,8 @@ def sinks_and_window(query: np.ndarray, key: np.ndarray, value: np.ndarray, memo
     position = np.arange(query.shape[-2])
     age = position[:, None] - position
     seen = (age >= 0) & ((age < memory - NUM_SINKS) | (position < NUM_SINKS))
-    return weights(query, key, seen) @ value
+    grouped = in_groups(query, key)
+    return (weights(grouped, key[:, None], seen) @ value[:, None]).reshape(*query.shape[:-1], -1)
 
 
 def heavy_hitters(query: np.ndarray, key: np.ndarray, value: np.ndarray, memory: int) -> np.ndarray:
@@ -26,20 +28,21 @@ def heavy_hitters(query: np.ndarray, key: np.ndarray, value: np.ndarray, memory:
 
     Source: Zhang et al. 2023, "H2O: Heavy-Hitter Oracle".
     """
-    heads, length = query.shape[0], query.shape[1]
+    heads, length = key.shape[:2]
+    grouped = in_groups(query, key)
     kept, mass = np.zeros((heads, length), np.bool_), np.zeros((heads, length))
-    output = np.empty((*query.shape[:-1], value.shape[-1]))
+    output = np.empty((*grouped.shape[:-1], value.shape[-1]))
     for i in range(length):
         kept[:, i] = True
         seen = slice(0, i + 1)
-        share = weights(query[:, i : i + 1], key[:, seen], kept[:, None, seen])[:, 0]
-        output[:, i] = np.einsum("hn,hnd->hd", share, value[:, seen])
-        mass[:, seen] += share
+        share = weights(grouped[:, :, i : i + 1], key[:, None, seen], kept[:, None, None, seen])[:, :, 0]
+        output[:, :, i] = np.einsum("hgn,hnd->hgd", share, value[:, seen])
+        mass[:, seen] += share.sum(axis=1)
         if i + 1 >= memory:  # one key makes room for the next
             old = slice(0, i + 1 - memory // 2)
             weakest = np.argmin(np.where(kept[:, old], mass[:, old], np.inf), axis=-1)
             kept[np.arange(heads), weakest] = False
-    return output
+    return output.reshape(*query.shape[:-1], -1)
 
 
 def observed(query: np.ndarray, key: np.ndarray, value: np.ndarray, memory: int) -> np.ndarray:
@@ -48,24 +51,30 @@ def observed(query: np.ndarray, key: np.ndarray, value: np.ndarray, memory: int)
     The weight of a key is the largest of 7 neighbours among those kept. The chunk itself and the one before it are
     kept whole. Source: Li et al. 2024, "SnapKV", which selects once, at the end of a prompt.
     """
-    heads, length = query.shape[0], query.shape[1]
+    heads, length = key.shape[:2]
+    grouped = in_groups(query, key)
     size = memory // 3
     kept = np.zeros((heads, length), np.bool_)
-    output = np.empty((*query.shape[:-1], value.shape[-1]))
+    output = np.empty((*grouped.shape[:-1], value.shape[-1]))
     for start in range(0, length, size):
         stop = min(start + size, length)
         kept[:, start:stop] = True
         own, seen = slice(start, stop), slice(0, stop)
-        visible = kept[:, None, seen] & (np.arange(stop) <= np.arange(start, stop)[:, None])
-        share = weights(query[:, own], key[:, seen], visible)
-        output[:, own] = share @ value[:, seen]
+        visible = kept[:, None, None, seen] & (np.arange(stop) <= np.arange(start, stop)[:, None])
+        share = weights(grouped[:, :, own], key[:, None, seen], visible)
+        output[:, :, own] = share @ value[:, None, seen]
         for head in range(heads):
             old = np.flatnonzero(kept[head, :start])
             if len(old) > size:
-                scores = np.pad(share[head].sum(axis=0)[old], POOLED // 2)
+                scores = np.pad(share[head].sum(axis=(0, 1))[old], POOLED // 2)
                 pooled = np.lib.stride_tricks.sliding_window_view(scores, POOLED).max(axis=-1)
                 kept[head, old[np.argsort(-pooled, kind="stable")[size:]]] = False
-    return output
+    return output.reshape(*query.shape[:-1], -1)
+
+
+def in_groups(query: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """The queries of each key head: (key heads, group, n, d)."""
+    return query.reshape(key.shape[0], -1, *query.shape[1:])
 
 
 def weights(query: np.ndarray, key: np.ndarray, seen: np.ndarray) -> np.ndarray:
