@@ -374,11 +374,12 @@ def test_where_the_fast_pass_is_taken(taken, rng):
 
 
 def test_what_numpy_may_not_read_takes_the_generic_pass(torch, taken):
-    query = torch.ones((100, 5), dtype=torch.float64, requires_grad=True)
+    query = torch.ones((100, 5), dtype=torch.float64)
     phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=query)
-    rf.linear_attention(query, query, query, phi)
+    trained = rf.FeatureMap(phi.estimator, 5, 8, {"rows": phi.arrays["rows"].clone().requires_grad_()})
+    rf.linear_attention(query, query, query, trained)
     assert taken == [None]
-    rf.linear_attention(*[query.detach()] * 3, phi)
+    rf.linear_attention(query, query, query, phi)
     assert [answer is None for answer in taken[1:]] == [True, False]  # asked for tensors, then for views of them
 
 
