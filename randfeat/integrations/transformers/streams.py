@@ -111,8 +111,8 @@ class StreamCache(Cache):
     def __init__(self, config: Any, make_layer: Callable[[Any], StreamLayer]) -> None:
         config = config.get_text_config(decoder=True)
         types: list[str] = getattr(config, "layer_types", None) or []
-        others = set(types) - WITH_KEYS
-        if others or getattr(config, "num_kv_shared_layers", 0):
+        others, num_shared = set(types) - WITH_KEYS, getattr(config, "num_kv_shared_layers", 0)
+        if others or num_shared:
             what = f"layers of the types {sorted(others)}" if others else "layers that read the keys of other layers"
             raise ValueError(
                 f"{type(self).__name__} is for models whose layers have keys of their own, but this one has {what}: "
