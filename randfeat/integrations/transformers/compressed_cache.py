@@ -1,6 +1,5 @@
 """CompressedCache: recent keys of each layer as they are, and a few merged keys for all older ones."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,11 +31,12 @@ class CompressedLayer(StreamLayer):
         output, self.state = self.stream.attend_stream(call, self.state)
         return output
 
-    def map_batch(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def select(self, index: torch.Tensor) -> None:
         if self.state is not None:
+            index = index.to(self.state.references.device)
             parts = {name: getattr(self.state, name) for name in ("sinks", "merged", "recent")}
-            moved = {name: type(part)(*map(function, part.arrays)) for name, part in parts.items()}
-            self.state = replace(self.state, references=function(self.state.references), **moved)
+            moved = {name: type(part)(*(x[index] for x in part.arrays)) for name, part in parts.items()}
+            self.state = replace(self.state, references=self.state.references[index], **moved)
 
 
 class CompressedCache(StreamCache):

@@ -78,6 +78,12 @@ class FeatureAttention(ModelAttention):
         """The features of the layer that makes a call."""
         return self.features(call.layer, call.query.shape[1], call.query, call.key.shape[1])
 
+    @property
+    def state_options(self) -> dict[str, Any]:
+        """Options that change what a state is."""
+        decay = self.options.get("decay")
+        return {} if decay is None else {"decay": decay}
+
     def attend(self, call: LayerCall) -> torch.Tensor:
         causal = call.is_causal
         if call.num_queries == 1 and call.packing is None:

@@ -1,49 +1,57 @@
 """StateCache: the sums of linear attention in each layer, in place of keys."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from randfeat.attention import AttentionState, linear_attention
+from randfeat.attention import AttentionDecoder, AttentionState, linear_attention
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calls import LayerCall
 from randfeat.integrations.transformers.features import FeatureAttention
 from randfeat.integrations.transformers.streams import StreamCache, StreamLayer, attention_of
+from randfeat.maps import FeatureMap
 
 
 class StateLayer(StreamLayer):
     """The sums over the earlier keys of a layer."""
 
-    state: AttentionState | None = None
-
     def forget(self) -> None:
         super().forget()
-        self.state = None
+        self.decoder: AttentionDecoder | None = None
+        self.state: AttentionState | None = None  # in place of the decoder where weights fade
 
     def attend(self, attention: ModelAttention, call: LayerCall) -> torch.Tensor:
         self.begin(call)
         linear = check_linear(attention)
-        options = dict(linear.options) | {"method": "linear"}
+        features, options = linear.features_of(call), linear.state_options
+        if options or call.key_bias is not None:
+            return self.attend_with_state(call, features, options)
+        if self.decoder is None or self.decoder.features is not features:
+            threads = linear.options.get("num_threads")
+            self.decoder = AttentionDecoder(features, self.sums, num_threads=threads, **call.common)
+        return self.decoder.step(call.query, call.key, call.value, call.key_mask)
+
+    def attend_with_state(self, call: LayerCall, features: FeatureMap, options: dict[str, Any]) -> torch.Tensor:
+        """Outputs of a call for which a decoder has no form."""
         output, self.state = linear_attention(
-            call.query,
-            call.key,
-            call.value,
-            linear.features_of(call),
-            is_causal=True,
-            initial_state=self.state,
-            return_state=True,
-            **call.common,
-            **call.masks,
-            **options,
-        )
+            call.query, call.key, call.value, features,
+            is_causal=True, initial_state=self.sums, return_state=True, **call.common, **call.masks, **options,
+        )  # fmt: skip
+        self.decoder = None
         return output
 
-    def map_batch(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        if self.state is not None:
-            sums = {name: function(getattr(self.state, name)) for name in ("log_max", "weighted", "total")}
-            self.state = replace(self.state, **sums)
+    @property
+    def sums(self) -> AttentionState | None:
+        """The sums over all keys so far; None before the first one."""
+        return self.state if self.decoder is None else self.decoder.state
+
+    def select(self, index: torch.Tensor) -> None:
+        if self.decoder is not None:
+            self.decoder.reorder(index)
+        elif self.state is not None:
+            sums = {name: getattr(self.state, name) for name in ("log_max", "weighted", "total")}
+            self.state = replace(self.state, **{name: x[index.to(x.device)] for name, x in sums.items()})
 
 
 class StateCache(StreamCache):

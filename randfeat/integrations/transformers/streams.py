@@ -37,14 +37,15 @@ class StreamLayer(CacheLayerMixin):
         self.length = 0
         self.is_read = True
         self.is_initialized = False
+        self.__dict__.pop("batch_size", None)  # which transformers compares with that of the tokens
 
     @abc.abstractmethod
     def attend(self, attention: ModelAttention, call: LayerCall) -> torch.Tensor:
         """Outputs of queries at the positions of the new keys; they see all earlier keys, and the new ones causally."""
 
     @abc.abstractmethod
-    def map_batch(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Replace all that is remembered by `function` of it, along the first dimension: the batch."""
+    def select(self, index: torch.Tensor) -> None:
+        """Continue with the sequences of these indices, some of which may be repeated or missing."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         check_attention(self.config)
@@ -54,6 +55,7 @@ class StreamLayer(CacheLayerMixin):
                 "cannot serve this model: use transformers.DynamicCache."
             )
         self.length += key_states.shape[-2]
+        self.batch_size = len(key_states)
         self.is_read, self.is_initialized = False, True
         setattr(key_states, STREAM, self)
         return key_states, value_states
@@ -84,13 +86,17 @@ class StreamLayer(CacheLayerMixin):
         self.forget()
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        self.map_batch(lambda x: x.index_select(0, beam_idx.to(x.device)))
+        if self.is_initialized:
+            self.select(beam_idx)
+            self.batch_size = len(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self.map_batch(lambda x: x.repeat_interleave(repeats, dim=0))
+        if self.is_initialized:
+            self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self.map_batch(lambda x: x[indices.to(x.device)])
+        if self.is_initialized:
+            self.reorder_cache(torch.arange(self.batch_size, device=indices.device)[indices])
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:
