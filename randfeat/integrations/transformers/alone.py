@@ -52,15 +52,7 @@ def attend_one(call: LayerCall, run: Callable[..., torch.Tensor], rng: Any) -> t
 
 
 def with_bias_in_keys(call: LayerCall) -> LayerCall:
-    """The call with the bias as one more coordinate of the keys: `(q, 1) · (k, b / s) = q · k + b / s` for the scale s.
-
-    Where heads of a group have masks or biases of their own, each gets keys of its own.
-    """
-    heads = call.query.shape[1]
-    if call.is_grouped and any(x.shape[1] > 1 for x in call.masks.values()):
-        group = heads // call.key.shape[1]
-        key, value = (x.repeat_interleave(group, dim=1) for x in (call.key, call.value))
-        call = replace(call, key=key, value=value)
+    """The call with the bias as one more coordinate of the keys: `(q, 1) · (k, b / s) = q · k + b / s` for the scale s."""
     if call.key_bias is None:
         return call
     scale = call.query.shape[-1] ** -0.5 if call.scale is None else call.scale

@@ -79,6 +79,14 @@ class LayerCall:
         bias = None if self.key_bias is None else self.key_bias[:, :, kept]
         return replace(self, key=self.key[:, :, kept], value=self.value[:, :, kept], key_bias=bias, key_mask=None)
 
+    def with_own_keys(self) -> "LayerCall":
+        """The call with keys for each query head, where the heads of a group have masks or biases of their own."""
+        if not self.is_grouped or all(x.shape[1] == 1 for x in self.masks.values()):
+            return self
+        group = self.query.shape[1] // self.key.shape[1]
+        key, value = (x.repeat_interleave(group, dim=1) for x in (self.key, self.value))
+        return replace(self, key=key, value=value)
+
     def up_to_last_query(self) -> "LayerCall":
         """The call without the keys that no query sees: those of a cache of fixed length that is not full."""
         end = self.num_queries + self.offset

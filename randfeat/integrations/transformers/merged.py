@@ -51,6 +51,7 @@ class MergedAttention(ModelAttention):
 
     def attend_both_ways(self, call: LayerCall) -> torch.Tensor:
         """Outputs of queries that see all keys of their sequence."""
+        call = call.with_own_keys()
         if call.packing is None and self.is_exact(call.num_queries, call.num_keys):
             return softmax_attention(call.query, call.key, call.value, **call.common, **call.masks)
         return each_alone(call, self.run, rng=self.seed(call.layer))

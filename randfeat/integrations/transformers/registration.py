@@ -88,6 +88,8 @@ def attention_with(method: str | None = None, rng: int = 0, options: Any = None,
             raise ValueError(f"method={method!r} has no features: leave out {' and '.join(features)}.")
         return WITHOUT_FEATURES[method](rng, options)
     if method is not None:
+        if method not in ("linear", "exact", "auto"):
+            raise ValueError(f'method must be "linear", "exact", "auto", "clustered" or "compressed", got {method!r}.')
         options["method"] = method
     if "num_features" not in features and isinstance(features.get("estimator"), Mapping):
         features["num_features"] = known_width(features["estimator"])
@@ -112,10 +114,11 @@ def description_in(path: Path) -> dict[str, Any]:
 def save_pretrained(model: PreTrainedModel, save_directory: Path, **options: Any) -> None:
     """`model.save_pretrained(save_directory, **options)`, and the attention that it runs with in a file beside.
 
-    The file, `randfeat.npz`, has the estimators of all layers, the number of features, the seed and the options. In
-    another process, `register(save_directory)` registers the same attention, and then `from_pretrained` with
-    `attn_implementation` gives a model with the same outputs, to the bit. The config of the model is marked: until the
-    attention is registered, the model raises an error that says so.
+    The file, `randfeat.npz`, has the method, the estimators of all layers, the number of features, the seed and the
+    options. In
+    another process, `register(save_directory)` registers the same attention, and then `from_pretrained` gives a model
+    with the same outputs, to the bit. The saved config names the implementation, so that `from_pretrained` without a
+    registration is an error of transformers, and it is marked, so that a model with another registration is one.
     """
     name = model.config._attn_implementation
     attention = AttentionInterface().get(name)
@@ -125,5 +128,9 @@ def save_pretrained(model: PreTrainedModel, save_directory: Path, **options: Any
             "model.set_attn_implementation first."
         )
     set_mark(model, digest(attention.description))
-    model.save_pretrained(save_directory, **options)
+    model.config.attn_implementation = name  # which configs read from their files, but do not write
+    try:
+        model.save_pretrained(save_directory, **options)
+    finally:
+        del model.config.attn_implementation
     save(os.path.join(os.fspath(save_directory), FILE), attention.description)
