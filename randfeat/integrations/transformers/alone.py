@@ -52,7 +52,7 @@ def attend_one(call: LayerCall, run: Callable[..., torch.Tensor], rng: Any) -> t
 
 
 def with_bias_in_keys(call: LayerCall) -> LayerCall:
-    """The call with the bias as one more coordinate of the keys: `(q, 1) · (k, b / s) = q · k + b / s` for the scale s."""
+    """The call with the bias as one more coordinate of the keys: `(q, 1) · (k, b / scale) = q · k + b / scale`."""
     if call.key_bias is None:
         return call
     scale = call.query.shape[-1] ** -0.5 if call.scale is None else call.scale
