@@ -42,7 +42,9 @@ class CompressedLayer(StreamLayer):
 class CompressedCache(StreamCache):
     """A cache for `generate()` with bounded memory: exact recent keys, and few merged ones for all older keys.
 
-        model.generate(tokens, past_key_values=CompressedCache(model.config, num_keys=64, window=64, num_sinks=4))
+        model.generate(tokens, cache=CompressedCache(model.config, num_keys=64, window=64, num_sinks=4))
+
+    The argument of `generate` is `past_key_values` in older versions of transformers.
 
     config : that of a model which runs with an attention of randfeat, by whatever method: this cache decides how
         earlier keys are read, as `randfeat.compressed_attention(..., is_causal=True)` does. Nothing is calibrated.

@@ -57,7 +57,9 @@ class StateLayer(StreamLayer):
 class StateCache(StreamCache):
     """A cache for `generate()` with linear attention: sums over keys, whose size does not depend on their number.
 
-        model.generate(tokens, past_key_values=StateCache(model.config))
+        model.generate(tokens, cache=StateCache(model.config))
+
+    The argument of `generate` is `past_key_values` in older versions of transformers.
 
     config : that of a model which runs with linear attention, `register(...)`.
 
