@@ -119,11 +119,11 @@ def test_sequences_are_selected_and_repeated():
         cache = caches(method)(run(model).config)
         cache.batch_repeat_interleave(2)  # of nothing
         fed(model, cache, [(0, 6)])
-        assert cache.batch_size == 2
+        assert cache.layers[0].batch_size == 2
         chosen, again = copy.deepcopy(cache), copy.deepcopy(cache)
         expected = fed(model, cache, [(6, 9)])
         chosen.batch_select_indices(torch.tensor([1]))
-        assert chosen.batch_size == 1
+        assert chosen.layers[1].batch_size == 1
         assert distance(fed(model, chosen, [(6, 9)], TOKENS[1:]), expected[1:]) < 1e-12
         again.batch_repeat_interleave(2)
         repeated = fed(model, again, [(6, 9)], TOKENS.repeat_interleave(2, 0))

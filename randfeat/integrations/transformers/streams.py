@@ -77,7 +77,7 @@ class StreamLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return -1
 
-    get_max_cache_shape = get_max_length  # the name before transformers 5.10
+    get_max_cache_shape = get_max_length  # the name in transformers 5.4
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing: what is remembered takes its shape from the first keys."""
