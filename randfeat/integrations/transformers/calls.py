@@ -43,12 +43,12 @@ class LayerCall:
 
     @property
     def num_queries(self) -> int:
-        """L."""
+        """The number L of queries."""
         return self.query.shape[2]
 
     @property
     def num_keys(self) -> int:
-        """S."""
+        """The number S of keys."""
         return self.key.shape[2]
 
     @property

@@ -16,7 +16,7 @@ WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class StreamLayer(CacheLayerMixin):
-    """What a layer remembers of earlier keys, in a memory that does not grow with their number.
+    """The memory of a layer for all earlier keys, whose size does not depend on their number.
 
     `update` returns the new keys alone, and this layer with them: the attention function of the model reads them
     through `attend`.
@@ -33,7 +33,7 @@ class StreamLayer(CacheLayerMixin):
         self.forget()
 
     def forget(self) -> None:
-        """Start anew."""
+        """Return to the state before the first key."""
         self.length = 0
         self.is_read = True
         self.is_initialized = False
