@@ -81,6 +81,12 @@ def test_packed_sequences_are_those_alone(options):
         part = query[:, :, start:stop], key[:, :, start:stop], key[:, :, start:stop]
         alone = operator(*part, **given, enable_gqa=True, rng=np.random.SeedSequence(3, spawn_key=(0,)))
         assert distance(packed[:, :, start:stop], alone) < 1e-12
+    shorter = torch.tensor([0, 50, 70], dtype=torch.int32)
+    others = call(query, key[:, :, :70], cu_seq_lens_q=cuts, cu_seq_lens_k=shorter)
+    assert distance(others[:, :, :60], call(query[:, :, :60], key[:, :, :50])) < 1e-12
+    for wrong in ([0, 60], [0, 70, 60, 100], [10, 60, 100]):
+        with pytest.raises(ValueError, match="offsets of all sequences, from 0 to the length 100 of the query"):
+            call(query, key, cu_seq_lens_q=torch.tensor(wrong), cu_seq_lens_k=cuts[: len(wrong)])
 
 
 @pytest.mark.parametrize("heads", [1, 4], ids=["all heads", "each head"])

@@ -28,8 +28,13 @@ def sequences_of(call: LayerCall) -> Iterator[tuple[int, LayerCall]]:
         for row in range(len(call.query)):
             yield row, call.part(row, slice(None), slice(None))
         return
-    cuts = zip(pairwise(call.packing.query_cuts), pairwise(call.packing.key_cuts), strict=True)
-    for queries, keys in cuts:
+    query_cuts, key_cuts = call.packing.query_cuts, call.packing.key_cuts
+    for cuts, length, name in ((query_cuts, call.num_queries, "query"), (key_cuts, call.num_keys, "key")):
+        if cuts != sorted(cuts) or cuts[:1] != [0] or cuts[-1] != length or len(cuts) != len(query_cuts):
+            raise ValueError(
+                f"expected the offsets of all sequences, from 0 to the length {length} of the {name}, got {cuts}."
+            )
+    for queries, keys in zip(pairwise(query_cuts), pairwise(key_cuts), strict=True):
         yield 0, call.part(0, slice(*queries), slice(*keys))
 
 

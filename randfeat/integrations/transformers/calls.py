@@ -38,7 +38,7 @@ class LayerCall:
         if packing is not None:
             inputs |= {name: packing.packed(inputs[name]) for name in ("query", "key", "value")}
             given = {name: packing.packed_per_key(x) for name, x in given.items()}
-            offset = packing.offset
+            offset = packing.offset if inputs["is_causal"] else 0
         return cls(**inputs, **given, packing=packing, offset=offset)
 
     @property
