@@ -115,10 +115,9 @@ def save_pretrained(model: PreTrainedModel, save_directory: Path, **options: Any
     """`model.save_pretrained(save_directory, **options)`, and the attention that it runs with in a file beside.
 
     The file, `randfeat.npz`, has the method, the estimators of all layers, the number of features, the seed and the
-    options. In
-    another process, `register(save_directory)` registers the same attention, and then `from_pretrained` gives a model
-    with the same outputs, to the bit. The saved config names the implementation, so that `from_pretrained` without a
-    registration is an error of transformers, and it is marked, so that a model with another registration is one.
+    options. In another process, `register(save_directory)` registers the same attention, and then `from_pretrained`
+    gives a model with the same outputs, to the bit. The saved config names the implementation and is marked. So
+    `from_pretrained` without a registration is an error, and so is a call of the model with another registration.
     """
     name = model.config._attn_implementation
     attention = AttentionInterface().get(name)

@@ -30,6 +30,7 @@ class StateLayer(StreamLayer):
         if self.decoder is None or self.decoder.features is not features:
             threads = linear.options.get("num_threads")
             self.decoder = AttentionDecoder(features, self.sums, num_threads=threads, **call.common)
+            self.state = None
         return self.decoder.step(call.query, call.key, call.value, call.key_mask)
 
     def attend_with_state(self, call: LayerCall, features: FeatureMap, options: dict[str, Any]) -> torch.Tensor:
