@@ -9,6 +9,7 @@ import numpy as np
 from randfeat._array import Array, as_floating, cast, device_of, move_to, namespace
 from randfeat.attention.inputs import swap_heads
 from randfeat.compressed.compression import Options
+from randfeat.compressed.heads import on_host
 from randfeat.compressed.retiring import with_fewer_rows
 from randfeat.compressed.routing import partial_of
 from randfeat.compressed.softmax import softmax_in_place

@@ -8,7 +8,7 @@ import torch
 
 from randfeat.attention import softmax_attention
 from randfeat.compressed import CompressedState, clustered_attention, compressed_attention
-from randfeat.compressed.compressed import DEFAULT
+from randfeat.compressed.causal import DEFAULT
 from randfeat.compressed.options import Options
 from randfeat.integrations.transformers.alone import each_alone
 from randfeat.integrations.transformers.attention import ModelAttention
