@@ -68,8 +68,8 @@ def compressed_attention(
         Needs `is_causal`. Length of the chunks, 64 by default. It decides what is merged when, so it is part of the
         state.
     num_sinks : int.
-        Needs `is_causal`. The first keys of the sequence, which stay exact: in language models they can have most of
-        the weight. 0 by default.
+        Needs `is_causal`. The first keys of the sequence that are not masked, which stay exact: in language models
+        they can have most of the weight. 0 by default.
     fit : bool.
         If True, masses and values of the merged rows are fitted, as in `compress`. On heads of a sentence encoder with
         a causal mask errors were a quarter lower, at about twice the time; in language models a fit can gain nothing.

@@ -9,6 +9,7 @@ import numpy as np
 from randfeat._array import Array, as_floating, cast, device_of, move_to, namespace
 from randfeat.attention.inputs import swap_heads
 from randfeat.compressed.compression import Options
+from randfeat.compressed.heads import on_host
 from randfeat.compressed.retiring import with_fewer_rows
 from randfeat.compressed.routing import partial_of
 from randfeat.compressed.softmax import softmax_in_place
@@ -20,7 +21,8 @@ LEAST_REFERENCES = 32
 class CompressedState:
     """Everything that causal compressed attention remembers; its size does not depend on the number of keys.
 
-    sinks : the first `num_sinks` keys, which stay exact. merged : at most `num_keys` rows for the keys after them.
+    sinks : the first `num_sinks` keys that are not masked, which stay exact. merged : at most `num_keys` rows for the
+        keys after them.
     recent : the last keys, at least `window` of them and less than twice as many, which are exact.
     references (..., r, d + 1) : a uniform sample of all queries so far, about 2 `num_keys`, that the next cache is made
         for; in the last column 1, or 0 for one that is masked. priorities (r,) : the queries with the smallest of these
@@ -226,11 +228,24 @@ def retire(state: CompressedState, heads: Sequence[int]) -> CompressedState:
     surplus = len(state.recent) - state.window
     if surplus <= 0:
         return state
-    more = min(max(state.num_sinks - len(state.sinks), 0), surplus)
-    sinks = Columns.concat(state.sinks, state.recent.part(0, more))
-    rows = Columns.concat(state.merged, state.recent.part(more, surplus))
-    recent = state.recent.part(surplus, None)
+    oldest, recent = state.recent.part(0, surplus), state.recent.part(surplus, None)
+    if state.num_sinks:
+        oldest = present_first(Columns.concat(state.sinks, oldest))
+    num_sinks = min(state.num_sinks, len(oldest))
+    sinks, rows = oldest.part(0, num_sinks), Columns.concat(state.merged, oldest.part(num_sinks, None))
     if len(rows) > state.num_keys:
         seeds = [np.random.SeedSequence([state.seed, 1, state.position // state.window], spawn_key=(n,)) for n in heads]
         rows = Columns(*with_fewer_rows(*rows.arrays, state.references, Options(state.num_keys, state.fit), seeds))
     return replace(state, sinks=sinks, merged=rows, recent=recent)
+
+
+def present_first(rows: Columns) -> Columns:
+    """The rows of each head with the masked ones behind the others, both in their order."""
+    bias = on_host(rows.bias)[..., 0]
+    order = np.argsort(bias == -np.inf, axis=-1, kind="stable")
+    if np.all(order == np.arange(len(rows))):
+        return rows
+    xp, first = namespace(rows.keys), np.arange(bias.size // len(rows)) * len(rows)
+    chosen = xp.asarray((order.reshape(-1, len(rows)) + first[:, None]).ravel(), device=device_of(rows.keys))
+    flat = [xp.reshape(x, (-1, x.shape[-1])) for x in rows.arrays]
+    return Columns(*(xp.reshape(xp.take(y, chosen, axis=0), x.shape) for x, y in zip(rows.arrays, flat, strict=True)))

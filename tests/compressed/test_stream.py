@@ -130,6 +130,20 @@ def test_masked_positions_are_as_if_they_were_not_there(xp, rng):
     assert relative(found[24:], exact) < 0.5
 
 
+def test_sinks_are_the_first_keys_that_are_not_masked(xp, rng):
+    """Of each sequence, however long the padding before them is: longer than a chunk, or than two."""
+    arrays = [asarray(xp, rng.standard_normal((3, 50, 4))) for _ in range(3)]
+    padding = np.array([0, 11, 21])
+    mask = np.arange(50) >= padding[:, None]
+    _, state = rf.compressed_attention(
+        *arrays, **OPTIONS, num_sinks=3, key_mask=xp.asarray(mask), query_mask=mask, return_state=True
+    )
+    for number, start in enumerate(padding):
+        sinks = to_numpy(arrays[1])[number, start : start + 3]
+        np.testing.assert_allclose(to_numpy(state.sinks.keys)[number], sinks * 4**-0.25, rtol=1e-6)
+        assert np.all(to_numpy(state.sinks.bias)[number] == 0)
+
+
 def test_grouped_heads_share_the_stream_of_their_key_head(xp, rng):
     query, key, value = head(rng, 100, lead=(4,))[0], *head(rng, 100, lead=(2,))[1:]
     arrays = [asarray(xp, x) for x in (query, key, value)]

@@ -43,3 +43,14 @@ def hidden(model, tokens=TOKENS, **options):
 
 def distance(a, b):
     return float(torch.linalg.norm(a - b) / torch.linalg.norm(b))
+
+
+def run(model, name="randfeat"):
+    model.set_attn_implementation(name)
+    return model
+
+
+def generated(model, tokens, mask=None, num=10, **options):
+    """Greedy tokens, or those of beams, after a prompt."""
+    mask = torch.ones_like(tokens) if mask is None else mask
+    return model.generate(tokens, attention_mask=mask, max_new_tokens=num, do_sample=False, pad_token_id=0, **options)

@@ -171,3 +171,13 @@ def test_layers_that_cannot_be_calibrated_are_refused():
     with pytest.raises(ValueError, match="self-attention layers with numbers of their own"):
         calibrate(model, {"input_ids": TOKENS}, 32)
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_width_of_a_calibration_is_kept(tmp_path):
+    """As many features as the estimators were fitted for, unless another number is given."""
+    estimators = calibrate(bert(), INPUTS, 48, level="center")
+    rf.save(tmp_path / "estimators", estimators)
+    for given in (estimators, rf.load(tmp_path / "estimators"), tmp_path / "estimators"):
+        assert register(given).num_features == 48
+        assert register(given, 16).num_features == 16
+    assert register({0: rf.PositiveFeatures(), 1: rf.PositiveFeatures()}).num_features == 256

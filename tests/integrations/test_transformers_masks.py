@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="pip install '.[transformers]'")
 transformers = pytest.importorskip("transformers", "5.4", reason="pip install '.[transformers]'")
 from randfeat.integrations.transformers import keywords, register  # noqa: E402
 from randfeat.integrations.transformers.masks import padding_mask  # noqa: E402
-from tests.integrations.small_models import PADDING, TOKENS, bert, distance, hidden, llama, mistral  # noqa: E402
+from tests.integrations.small_models import PADDING, TOKENS, bert, distance, hidden, llama, mistral, run  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -27,11 +27,6 @@ NUMBERS = torch.tensor([0] * 5 + [1] + [2] * 12)[None].int()
 def attention(request):
     """An attention function, registered as "randfeat"; the exact one is compared with the exact model."""
     return register(num_features=32, **request.param)
-
-
-def run(model, name="randfeat"):
-    model.set_attn_implementation(name)
-    return model
 
 
 @pytest.mark.parametrize(

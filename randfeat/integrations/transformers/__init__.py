@@ -1,4 +1,4 @@
-"""Hugging Face transformers: linear attention in pretrained models, as `attn_implementation="randfeat"`."""
+"""Hugging Face transformers: attention of randfeat in models, as `attn_implementation="randfeat"`."""
 
 from randfeat._hints import needs
 
@@ -11,6 +11,8 @@ except ImportError as error:
 
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calibration import calibrate
+from randfeat.integrations.transformers.compressed_cache import CompressedCache
 from randfeat.integrations.transformers.registration import register, save_pretrained
+from randfeat.integrations.transformers.state_cache import StateCache
 
-__all__ = ["ModelAttention", "calibrate", "register", "save_pretrained"]
+__all__ = ["CompressedCache", "ModelAttention", "StateCache", "calibrate", "register", "save_pretrained"]

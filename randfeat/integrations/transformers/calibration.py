@@ -29,7 +29,7 @@ def calibrate(
     """Fit an estimator to every self-attention layer by `randfeat.adapt`, from one batch run with exact attention.
 
     inputs : keyword arguments of the model: input_ids, attention_mask, ...; padding is left out of the fit.
-    num_features, level, options : as in `randfeat.adapt`; use the same number of features in `register`.
+    num_features, level, options : as in `randfeat.adapt`. `register` takes the same number of features by default.
 
     Returns a mapping from layer numbers to estimators, for `register`, `randfeat.save` and `save_pretrained`. Each has
     one set of parameters for each key head, fitted to all query heads that it serves. The attention modules of the
@@ -70,7 +70,7 @@ def calibrate(
     for layer, arrays in sorted(recorded.items()):
         seed = np.random.SeedSequence(rng, spawn_key=(layer,))
         estimators[layer] = adapt(**arrays, level=level, num_features=num_features, rng=seed, **options)
-    note_known(estimators)
+    note_known(estimators, num_features)
     set_mark(model, digest(estimators))
     return estimators
 

@@ -7,10 +7,11 @@ from typing import Any
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from randfeat.estimators.base import Estimator
-from randfeat.estimators.positive import PositiveFeatures
 from randfeat.integrations.transformers.attention import ModelAttention
+from randfeat.integrations.transformers.features import FeatureAttention
 from randfeat.integrations.transformers.masks import padding_mask
-from randfeat.integrations.transformers.storing import FILE, digest, set_mark
+from randfeat.integrations.transformers.merged import ClusteredAttention, CompressedAttention
+from randfeat.integrations.transformers.storing import FILE, digest, known_width, set_mark
 from randfeat.storage import load, save
 
 Path = str | os.PathLike[str]
@@ -20,39 +21,79 @@ def register(
     estimator: Estimator | Mapping[int, Estimator] | Path | None = None,
     num_features: int | None = None,
     *,
+    method: str | None = None,
     rng: int | None = None,
+    share_maps: bool | None = None,
     name: str = "randfeat",
     **options: Any,
 ) -> ModelAttention:
-    """Register linear attention with transformers, for `from_pretrained(..., attn_implementation=name)`.
+    """Register an attention of randfeat with transformers, for `from_pretrained(..., attn_implementation=name)`.
 
     estimator : one for all layers; or a mapping from layer numbers to estimators, as `calibrate` returns it;
         `PositiveFeatures` with orthogonal rows by default. Or the folder of a model that `save_pretrained` saved, or
         its file, which has all of these arguments; others that are given here take precedence.
-    num_features : length of the features, 256 by default.
+    num_features : length of the features; by default the number that the estimators were calibrated for in this
+        process, or else 256.
+    method : "linear", the default: linear attention with features; "exact": the exact kernel; "auto": the faster of
+        the two. Or without features and without a calibration: "clustered", `randfeat.clustered_attention`, for
+        encoders; "compressed", `randfeat.compressed_attention`, for encoders and decoders.
     rng : seed, an int, 0 by default. Layer i draws one map for each head from (seed, i), or for each key head that was
         calibrated: the same maps in every process.
-    name : name of the implementation; a second call with the same name replaces the first.
-    options : keywords of `randfeat.linear_attention` for every layer, if they do not depend on the input: `decay`, a
-        number or one for each head; `window`, with exact weights inside and estimated ones outside; `method`.
+    share_maps : if True, the query heads of a group have one map in common. A `StateCache` is then smaller by their
+        number. False by default.
+    name : name of the implementation; a second call with the same name replaces the first. All models that run under
+        one name have the same features in layers of the same number and sizes.
+    options : keywords of the operator for every layer. Of linear attention those that do not depend on the input:
+        `decay`, a number or one for each head; `window`, with exact weights inside and estimated ones outside. Of
+        "clustered": `num_clusters`, `num_exact`, `num_merged`, `accuracy`, `second_order`. Of "compressed": `num_keys`,
+        `fit`, and for causal layers `window` and `num_sinks`.
 
     Padding, causal models, additive masks of keys, grouped heads, packed sequences and queries after a cache, one or
     several, work. Dropout of a model in training is that of the outputs, not of single weights. Sliding windows that
     are shorter than the text, masks and biases of pairs, bounds of logits (softcap), sinks and other arguments that
     change the outputs raise an error, as they have no linear-time form here. For a model that is already loaded, use
     `model.set_attn_implementation(name)`.
+
+    "clustered" and "compressed" attend to each sequence alone, without its padding. Causal layers refuse "clustered":
+    clusters are fitted to the whole sequence. With "compressed" they read a stream, with the sequence's own past as
+    references; after a cache of transformers, which has all keys, they read them exactly; with a `CompressedCache` the
+    stream goes on.
     """
-    given: dict[str, Any] = {"num_features": num_features, "rng": rng, "options": options}
-    stored: dict[str, Any] = {"num_features": 256, "rng": 0, "options": {}}
+    given: dict[str, Any] = {
+        "method": method,
+        "num_features": num_features,
+        "rng": rng,
+        "share_maps": share_maps,
+        "options": options,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None and value != {}}
     if isinstance(estimator, str | os.PathLike):
-        stored |= description_in(estimator)
-    else:
-        stored["estimator"] = PositiveFeatures() if estimator is None else estimator
-    chosen = stored | {name: value for name, value in given.items() if value is not None and value != {}}
-    attention = ModelAttention(**chosen)
+        chosen = description_in(estimator) | chosen
+    elif estimator is not None:
+        chosen = {"estimator": estimator} | chosen
+    attention = attention_with(**chosen)
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, padding_mask)
     return attention
+
+
+WITHOUT_FEATURES = {kind.method: kind for kind in (ClusteredAttention, CompressedAttention)}
+
+
+def attention_with(method: str | None = None, rng: int = 0, options: Any = None, **features: Any) -> ModelAttention:
+    """The attention function for arguments of `register`, or from a file."""
+    options = {} if options is None else dict(options)
+    if method in WITHOUT_FEATURES:
+        if features:
+            raise ValueError(f"method={method!r} has no features: leave out {' and '.join(features)}.")
+        return WITHOUT_FEATURES[method](rng, options)
+    if method is not None:
+        if method not in ("linear", "exact", "auto"):
+            raise ValueError(f'method must be "linear", "exact", "auto", "clustered" or "compressed", got {method!r}.')
+        options["method"] = method
+    if "num_features" not in features and isinstance(features.get("estimator"), Mapping):
+        features["num_features"] = known_width(features["estimator"])
+    return FeatureAttention(rng, options, **features)
 
 
 def description_in(path: Path) -> dict[str, Any]:
@@ -65,18 +106,18 @@ def description_in(path: Path) -> dict[str, Any]:
             "randfeat.integrations.transformers.save_pretrained(model, folder)."
         )
     stored = load(file)
-    if isinstance(stored, dict) and "estimator" in stored:
-        return stored
+    if isinstance(stored, dict) and ("estimator" in stored or "method" in stored):
+        return {name: value for name, value in stored.items() if name != "kernel"}
     return {"estimator": stored}
 
 
 def save_pretrained(model: PreTrainedModel, save_directory: Path, **options: Any) -> None:
     """`model.save_pretrained(save_directory, **options)`, and the attention that it runs with in a file beside.
 
-    The file, `randfeat.npz`, has the estimators of all layers, the number of features, the seed and the options. In
-    another process, `register(save_directory)` registers the same attention, and then `from_pretrained` with
-    `attn_implementation` gives a model with the same outputs, to the bit. The config of the model is marked: until the
-    attention is registered, the model raises an error that says so.
+    The file, `randfeat.npz`, has the method, the estimators of all layers, the number of features, the seed and the
+    options. In another process, `register(save_directory)` registers the same attention, and then `from_pretrained`
+    gives a model with the same outputs, to the bit. The saved config names the implementation and is marked. So
+    `from_pretrained` without a registration is an error, and so is a call of the model with another registration.
     """
     name = model.config._attn_implementation
     attention = AttentionInterface().get(name)
@@ -86,5 +127,9 @@ def save_pretrained(model: PreTrainedModel, save_directory: Path, **options: Any
             "model.set_attn_implementation first."
         )
     set_mark(model, digest(attention.description))
-    model.save_pretrained(save_directory, **options)
+    model.config.attn_implementation = name  # which configs read from their files, but do not write
+    try:
+        model.save_pretrained(save_directory, **options)
+    finally:
+        del model.config.attn_implementation
     save(os.path.join(os.fspath(save_directory), FILE), attention.description)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ FILE = "randfeat.npz"
 MARK = "randfeat_calibration"
 """Attribute of a config: the digest of the estimators, or of the whole attention, that the model is to run with."""
 
-_KNOWN: set[str] = set()
-"""Digests of all that was registered in this process."""
+DEFAULT_WIDTH = 256
+
+_KNOWN: dict[str, int | None] = {}
+"""Digests of all that was registered in this process, and the number of features of what was calibrated in it."""
 
 
 def digest(thing: Any) -> str:
     """A digest of estimators and parameters: equal for what is equal after `save` and `load`."""
     arrays: dict[str, np.ndarray] = {}
+    thing = dict(thing) if isinstance(thing, Mapping) else thing
     header = json.dumps(encode(thing, arrays), sort_keys=True)
     result = hashlib.sha256(header.encode())
     for name, array in arrays.items():
@@ -27,12 +31,21 @@ def digest(thing: Any) -> str:
     return result.hexdigest()
 
 
-def note_known(thing: Any) -> None:
-    """Let models run that are marked with the digest of `thing`."""
+def note_known(thing: Any, width: int | None = None) -> None:
+    """Let models run that are marked with the digest of `thing`; width: the number of features it is fitted for."""
     try:
-        _KNOWN.add(digest(dict(thing) if isinstance(thing, dict) else thing))
+        mark = digest(thing)
     except TypeError:
         return  # of a class that files do not have, so no file will ask for it
+    _KNOWN[mark] = _KNOWN.get(mark) if width is None else width
+
+
+def known_width(estimators: Mapping[int, Any]) -> int:
+    """The number of features that estimators were calibrated for in this process, or else the default."""
+    try:
+        return _KNOWN.get(digest(estimators)) or DEFAULT_WIDTH
+    except TypeError:
+        return DEFAULT_WIDTH
 
 
 def check_known(module: torch.nn.Module) -> None:

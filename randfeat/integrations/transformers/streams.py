@@ -1,0 +1,144 @@
+"""Caches for `generate()` that keep no keys: a layer of the cache answers for the keys of all earlier calls."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from randfeat.integrations.transformers.attention import STREAM, ModelAttention
+from randfeat.integrations.transformers.calls import LayerCall
+
+WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Types of layers that have keys of their own; those with sliding windows run within the window."""
+
+
+class StreamLayer(CacheLayerMixin):
+    """The memory of a layer for all earlier keys, whose size does not depend on their number.
+
+    `update` returns the new keys alone, and this layer with them: the attention function of the model reads them
+    through `attend`.
+    """
+
+    is_compileable = False
+    is_croppable = False
+    supports_early_init = False
+    is_sliding = False
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.forget()
+
+    def forget(self) -> None:
+        """Return to the state before the first key."""
+        self.length = 0
+        self.is_read = True
+        self.is_initialized = False
+        self.__dict__.pop("batch_size", None)  # which transformers compares with that of the tokens
+
+    @abc.abstractmethod
+    def attend(self, attention: ModelAttention, call: LayerCall) -> torch.Tensor:
+        """Outputs of queries at the positions of the new keys; they see all earlier keys, and the new ones causally."""
+
+    @abc.abstractmethod
+    def select(self, index: torch.Tensor) -> None:
+        """Continue with the sequences of these indices, some of which may be repeated or missing."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        check_attention(self.config)
+        if not self.is_read:
+            raise ValueError(
+                f"the keys of the last call did not reach the attention function of randfeat, so {type(self).__name__} "
+                "cannot serve this model: use transformers.DynamicCache."
+            )
+        self.length += key_states.shape[-2]
+        self.batch_size = len(key_states)
+        self.is_read, self.is_initialized = False, True
+        setattr(key_states, STREAM, self)
+        return key_states, value_states
+
+    def begin(self, call: LayerCall) -> None:
+        """Check that a call is the continuation of the sequences so far."""
+        self.is_read = True
+        if call.packing is not None:
+            raise ValueError("packed sequences have no stream cache: give one sequence in each row, or no cache.")
+        if not call.is_causal or call.offset or call.num_queries != call.num_keys:
+            raise ValueError("a stream cache is for causal self-attention: use transformers.DynamicCache.")
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, self.length
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length  # the name in transformers 5.4
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing: what is remembered takes its shape from the first keys."""
+
+    def reset(self) -> None:
+        self.forget()
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        if self.is_initialized:
+            self.select(beam_idx)
+            self.batch_size = len(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.is_initialized:
+            self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if self.is_initialized:
+            self.reorder_cache(torch.arange(self.batch_size, device=indices.device)[indices])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        if tokens_to_remove:
+            raise ValueError(
+                "keys that were summed or merged cannot be taken out again, as assisted decoding needs it: generate "
+                "without an assistant, or with transformers.DynamicCache."
+            )
+
+    def offload(self) -> None:
+        """Nothing: the memory is small."""
+
+    prefetch = offload
+
+
+class StreamCache(Cache):
+    """A cache of stream layers, one for each attention layer of a decoder."""
+
+    def __init__(self, config: Any, make_layer: Callable[[Any], StreamLayer]) -> None:
+        config = config.get_text_config(decoder=True)
+        types: list[str] = getattr(config, "layer_types", None) or []
+        others, num_shared = set(types) - WITH_KEYS, getattr(config, "num_kv_shared_layers", 0)
+        if others or num_shared:
+            what = f"layers of the types {sorted(others)}" if others else "layers that read the keys of other layers"
+            raise ValueError(
+                f"{type(self).__name__} is for models whose layers have keys of their own, but this one has {what}: "
+                "use transformers.DynamicCache."
+            )
+        check_attention(config)
+        super().__init__(layers=[make_layer(config) for _ in range(config.num_hidden_layers)])
+
+
+def attention_of(config: Any) -> ModelAttention | None:
+    """The attention of randfeat that a model with this config runs with; None for other kinds."""
+    found = AttentionInterface().get(config._attn_implementation)
+    return found if isinstance(found, ModelAttention) else None
+
+
+def check_attention(config: Any) -> None:
+    """ValueError if the model does not run with an attention of randfeat, which alone reads such a cache."""
+    if attention_of(config) is None:
+        raise ValueError(
+            f"this model runs with attn_implementation={config._attn_implementation!r}, which cannot read a cache "
+            'without keys: call register(...) and model.set_attn_implementation("randfeat") first, or use '
+            "transformers.DynamicCache."
+        )
