@@ -38,7 +38,9 @@ def as_count(value: Any, name: str) -> int:
 def as_bool(value: Any, name: str) -> bool:
     """True or False, of Python or of NumPy, or an error that names it."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {short(value)}.")
+        is_traced = type(value).__name__.endswith("Tracer")
+        hint = f"; make it static: jax.jit(..., static_argnames={name!r})" if is_traced else ""
+        raise TypeError(f"{name} must be True or False, got {short(value)}{hint}.")
     return bool(value)
 
 

@@ -158,7 +158,7 @@ NOTES = {
 }
 """What is to be said beside the right word, by that word and the slip."""
 
-NO_DROPOUT = "there is no dropout, because an estimate never has single weights to drop"
+NO_DROPOUT = "single weights are never computed, so they cannot be dropped; dropout of the output is possible"
 NO_EPSILON = (
     "there is none, because features carry their scale: nothing is added to a denominator, so nothing is biased"
 )

@@ -48,7 +48,9 @@ class AttentionDecoder:
     Memory: m (dv + 1) numbers for each head, and 16 recent tokens; it does not grow.
     Error: that of `linear_attention`, and one rounding of the sums for every 16 keys. So after n keys the sums are off
         by about 2^-24 √(n/16) in float32, and by 2^-24 n/16 at the most, which only keys that repeat can come near.
-    Limits: functions that PyTorch or JAX compile need `linear_attention` with a state, which is a value.
+    Limits: no `decay`, `window` or `layout`. Functions that PyTorch or JAX compile need `linear_attention` with a
+        state, which is a value. A token keeps its length dimension, (..., 1, d): `q[..., t : t + 1, :]`. The map is of
+        the array library of the tokens: `features.to(q)`.
 
     >>> import numpy as np, randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 8, 100, 16))  # (batch, heads, length, dim)

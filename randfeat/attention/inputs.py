@@ -193,9 +193,11 @@ class Inputs:
         try:
             broadcast_shapes(self.query.shape[:-2], *summed)
         except ValueError:
+            is_blhd = features.batch_shape[-1:] == self.query.shape[-2:-1]
+            hint = '; heads come before the length, or say layout="blhd"' if is_blhd else ""
             raise ValueError(
                 f"features with batch_shape {features.batch_shape} do not fit the leading dimensions: "
-                f"query {tuple(self.query.shape)}, key {tuple(self.key.shape)}, value {tuple(self.value.shape)}."
+                f"query {tuple(self.query.shape)}, key {tuple(self.key.shape)}, value {tuple(self.value.shape)}{hint}."
             ) from None
         return broadcast_shapes(*summed)
 

@@ -51,6 +51,10 @@ class AttentionState:
     origin: FeatureMap | str | None = None
     """The feature map of the keys, or its fingerprint, if known. States of other maps then raise an error."""
 
+    def __repr__(self) -> str:
+        log_max, weighted, total = (tuple(getattr(array, "shape", ())) for array in self.arrays)
+        return f"AttentionState of shapes log_max={log_max}, weighted={weighted}, total={total}"
+
     @property
     def fingerprint(self) -> str | None:
         """The fingerprint of the feature map, or None if it is not known; computed on the host when it is read."""

@@ -218,7 +218,7 @@ def scaled_dot_product_attention(
     """
     if dropout_p != 0:
         raise ValueError(
-            f"dropout_p must be 0, got {dropout_p}: linear attention never has single weights to drop; "
+            f"dropout_p must be 0, got {dropout_p}: single weights are never computed; "
             f"dropout={dropout_p} is that of the outputs."
         )
     dropout = as_probability(dropout)
@@ -228,7 +228,8 @@ def scaled_dot_product_attention(
         options |= {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
         return dropped(sdpa_by(query, key, value, attn_mask, **options), dropout)
     if features is None:
-        raise TypeError('features is missing: a FeatureMap, or None with method="clustered" or "compressed".')
+        given = f", got method={options['method']!r}" if "method" in options else ""
+        raise TypeError(f'features is missing: a FeatureMap, or None with method="clustered" or "compressed"{given}.')
     mask: dict[str, Any] = {}
     if attn_mask is not None:
         kind, convert = ("key_bias", key_bias_of) if attn_mask.is_floating_point() else ("key_mask", key_mask_of)

@@ -159,11 +159,12 @@ def test_wrong_shapes(xp, case):
         ((3,), {}, r"features with batch_shape \(3,\) do not fit the leading dimensions: query \(2, 4, 4, 5\)"),
         ((3,), {"enable_gqa": True}, r"features have 3 maps .*one per query head \(4\), one per key head \(4\), or 1"),
         ((3, 4), {"enable_gqa": True}, r"features with batch_shape \(3, 4, 1\) do not fit"),
+        ((4,), {}, 'heads come before the length, or say layout="blhd"'),
     ],
     ids=str,
 )
 def test_maps_that_do_not_fit_the_heads(batch_shape, options, message):
-    x = np.ones((2, 4, 4, 5))
+    x = np.ones((2, 7, 4, 5) if batch_shape == (4,) else (2, 4, 4, 5))
     phi = rf.PositiveFeatures().draw(5, 8, rng=0, batch_shape=batch_shape)
     for is_causal in (False, True):
         with pytest.raises(ValueError, match=message):

@@ -253,3 +253,8 @@ def test_wrong_initial_state(rng):
     state = rf.AttentionState.empty(8, 3, like=value, batch_shape=(7,))
     with pytest.raises(ValueError, match=r"initial_state has leading shape \(7,\), expected \("):
         rf.linear_attention(query, key, value, phi, initial_state=state)
+
+
+def test_a_state_prints_its_shapes():
+    state = rf.AttentionState.empty(4, 3, like=np.ones(1), batch_shape=(2,))
+    assert repr(state) == "AttentionState of shapes log_max=(2, 1, 1), weighted=(2, 4, 3), total=(2, 4, 1)"

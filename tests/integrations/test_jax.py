@@ -272,6 +272,17 @@ def test_refusals(given, error, message):
         dot_product_attention(**{"query": q, "key": k, "value": v, "features": features, **given})
 
 
+def test_a_traced_switch_is_to_be_static():
+    x = jnp.ones((7, 4, 8))
+    phi = rf.PositiveFeatures().draw(dim=8, num_features=4, rng=0, like=x)
+    with pytest.raises(
+        TypeError, match=r"is_causal must be .* make it static: jax.jit\(..., static_argnames='is_causal'\)"
+    ):
+        jax.jit(dot_product_attention)(x, x, x, features=phi, is_causal=True)
+    static = jax.jit(dot_product_attention, static_argnames="is_causal")
+    assert static(x, x, x, features=phi, is_causal=True).shape == x.shape
+
+
 SHARDED = """
 import numpy as np, jax, randfeat as rf, randfeat.integrations.jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec

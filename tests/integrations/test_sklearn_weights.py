@@ -120,6 +120,14 @@ def test_weights_of_classes_are_weights_of_their_rows(data, class_weight):
             RandomFeatureRidgeClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
 
 
+def test_a_misspelt_class_has_no_weight(data):
+    X, Y, _ = data
+    y = np.digitize(Y[:, 0], [-0.8, 0.5])
+    with pytest.raises(ValueError, match=r"names \['lo'\], which are no classes; without a weight are \[1, 2\]"):
+        RandomFeatureRidgeClassifier(class_weight={0: 2.0, "lo": 3.0}, **SMALL).fit(X, y)
+    RandomFeatureRidgeClassifier(class_weight={0: 2.0, 1: 1.0, 2: 1.0, 7: 3.0}, **SMALL).fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

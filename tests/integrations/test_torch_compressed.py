@@ -89,7 +89,8 @@ def test_states_pass_through_the_module(rng):
         ({"method": "clustered", "attn_mask": torch.ones(90, 90) > 0}, ValueError, "pairs of queries and keys"),
         ({"method": "clustered", "features": 3}, ValueError, 'method="clustered" has no features'),
         ({"method": "exact"}, TypeError, 'features is missing: a FeatureMap, or None with method="clustered"'),
-        ({}, TypeError, "features is missing"),
+        ({"method": "compress"}, TypeError, "got method='compress'"),
+        ({}, TypeError, r'features is missing: a FeatureMap, or None with method="clustered" or "compressed"\.$'),
     ],
 )
 def test_what_does_not_fit_together_is_refused(rng, given, error, message):

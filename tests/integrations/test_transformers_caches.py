@@ -208,6 +208,9 @@ def test_models_that_cannot_read_such_a_cache_are_refused():
     register(method="compressed")
     with pytest.raises(ValueError, match="registered with method='compressed': use CompressedCache"):
         StateCache(model.config)
+    for kind in (StateCache, CompressedCache):
+        with pytest.raises(TypeError, match=r"config must be the config of a model, model.config, got LlamaFor"):
+            kind(model)
     config = transformers.LlamaConfig(**SIZES, layer_types=["full_attention", "linear_attention"])
     config._attn_implementation = "randfeat"
     with pytest.raises(ValueError, match=r"layers of the types \['linear_attention'\]: use transformers.DynamicCache"):

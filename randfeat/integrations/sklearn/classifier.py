@@ -117,6 +117,7 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
     def _begin(self, X: Any, y: np.ndarray, classes: np.ndarray, sample_weight: np.ndarray | None) -> None:
         if len(classes) < 2:
             raise ValueError(f"RandomFeatureRidgeClassifier needs at least 2 classes, got one class, {classes}.")
+        check_names(self.class_weight, classes)
         self.classes_, self._several = classes, y.ndim == 2
         number = y.shape[1] if self._several else len(classes) if len(classes) > 2 else 1
         self._start(X, number, many=self._several or number > 1, sample_weight=sample_weight)
@@ -172,6 +173,17 @@ def weights_of_classes(class_weight: Any, y: np.ndarray, sample_weight: np.ndarr
     labels, places = np.unique(y, return_inverse=True)
     totals = np.bincount(places, weights=sample_weight, minlength=len(labels))
     return (np.sum(totals) / (len(labels) * totals))[places]
+
+
+def check_names(class_weight: Any, classes: np.ndarray) -> None:
+    """ValueError for a dictionary with a name that is no class, where some class has no weight: a slip."""
+    if isinstance(class_weight, Mapping):
+        unknown, without = set(class_weight) - set(classes.tolist()), set(classes.tolist()) - set(class_weight)
+        if unknown and without:
+            raise ValueError(
+                f"class_weight names {sorted(unknown, key=str)}, which are no classes; without a weight are "
+                f"{sorted(without, key=str)}."
+            )
 
 
 def check_labels(y: Any) -> None:

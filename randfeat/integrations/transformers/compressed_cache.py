@@ -10,7 +10,7 @@ from randfeat.compressed import CompressedState
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calls import LayerCall
 from randfeat.integrations.transformers.merged import CompressedAttention
-from randfeat.integrations.transformers.streams import StreamCache, StreamLayer, attention_of
+from randfeat.integrations.transformers.streams import StreamCache, StreamLayer, attention_of, decoder_config
 
 
 class CompressedLayer(StreamLayer):
@@ -71,7 +71,7 @@ class CompressedCache(StreamCache):
         rng: int | None = None,
     ) -> None:
         given = {"num_keys": num_keys, "window": window, "num_sinks": num_sinks, "fit": fit}
-        attention = attention_of(config.get_text_config(decoder=True))
+        attention = attention_of(decoder_config(config))
         options = dict(attention.options) if isinstance(attention, CompressedAttention) else {}
         options |= {name: option for name, option in given.items() if option is not None}
         stream = CompressedAttention(0 if attention is None else attention.rng if rng is None else rng, options)

@@ -9,7 +9,7 @@ from randfeat.attention import AttentionDecoder, AttentionState, linear_attentio
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calls import LayerCall
 from randfeat.integrations.transformers.features import FeatureAttention
-from randfeat.integrations.transformers.streams import StreamCache, StreamLayer, attention_of
+from randfeat.integrations.transformers.streams import StreamCache, StreamLayer, attention_of, decoder_config
 from randfeat.maps import FeatureMap
 
 
@@ -77,7 +77,7 @@ class StateCache(StreamCache):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config, StateLayer)
-        attention = attention_of(config.get_text_config(decoder=True))
+        attention = attention_of(decoder_config(config))
         assert attention is not None
         check_linear(attention)
 

@@ -115,7 +115,7 @@ class StreamCache(Cache):
     """A cache of stream layers, one for each attention layer of a decoder."""
 
     def __init__(self, config: Any, make_layer: Callable[[Any], StreamLayer]) -> None:
-        config = config.get_text_config(decoder=True)
+        config = decoder_config(config)
         types: list[str] = getattr(config, "layer_types", None) or []
         others, num_shared = set(types) - WITH_KEYS, getattr(config, "num_kv_shared_layers", 0)
         if others or num_shared:
@@ -126,6 +126,13 @@ class StreamCache(Cache):
             )
         check_attention(config)
         super().__init__(layers=[make_layer(config) for _ in range(config.num_hidden_layers)])
+
+
+def decoder_config(config: Any) -> Any:
+    """The config of the text decoder of a model, from `model.config`."""
+    if not hasattr(config, "get_text_config"):
+        raise TypeError(f"config must be the config of a model, model.config, got {type(config).__name__}.")
+    return config.get_text_config(decoder=True)
 
 
 def attention_of(config: Any) -> ModelAttention | None:
