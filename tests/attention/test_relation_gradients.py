@@ -182,6 +182,22 @@ def test_packed_sequences(rng):
         assert worst([x[:, start:stop] for x in packed], alone) < 1e-12
 
 
+def test_without_queries_the_first_keys_have_zero_gradients(rng):
+    """In a call, or in a packed sequence that has keys only."""
+    phi, _ = draw("positive")
+    query, key, value, cotangent = problem(rng, 3, 5)
+    for options in ({"window": 0, "num_sinks": 2}, {"window": 2, "num_sinks": 1}):
+        none = rf.linear_attention_vjp(query[:, :0], key, value, phi, cotangent[:, :0], **options)
+        assert [x.shape for x in none] == [(2, 0, 5), (2, 5, 5), (2, 5, 3)]
+        assert not any(x.any() for x in none)
+        packed = rf.linear_attention_vjp(
+            query, key, value, phi, cotangent, cu_seqlens=([0, 0, 3], [0, 2, 5]), **options
+        )
+        alone = generic(phi, query, key[:, 2:], value[:, 2:], cotangent, **options)
+        assert not any(x[:, :2].any() for x in packed[1:])
+        assert worst([packed[0], *(x[:, 2:] for x in packed[1:])], alone) < 1e-12
+
+
 def test_what_has_no_gradient_says_so(rng):
     query, key, value, cotangent = problem(rng, 5, 5)
     phi = rf.TrigonometricFeatures(rf.GaussianKernel(1.0)).draw(5, 8, rng=0)

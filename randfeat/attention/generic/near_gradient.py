@@ -57,8 +57,7 @@ def near_gradients(
         for column, x in zip(found, (in_query, in_key, in_value), strict=True):
             column.append(x)
     if not found[0]:
-        xp = namespace(inputs.query)
-        return tuple(xp.zeros_like(x) for x in (inputs.query, inputs.key, inputs.value))
+        return zero_gradients(inputs)
     whole = [concat(column) for column in found]
     lead = offset - begin, -begin, -begin
     given = inputs.query, inputs.key, inputs.value
@@ -92,8 +91,16 @@ def sink_gradients(
         in_keys.append(
             [sum_to(x, tuple(y.shape)) for x, y in zip(in_key_and_value, (sinks.key, sinks.value), strict=True)]
         )
+    if not in_queries:
+        return zero_gradients(sinks)
     in_key, in_value = (sum(column[1:], column[0]) for column in zip(*in_keys, strict=True))
     return concat(in_queries), in_key, in_value
+
+
+def zero_gradients(inputs: Inputs) -> Gradients:
+    """The gradients where no query sees a key."""
+    xp = namespace(inputs.query)
+    return tuple(xp.zeros_like(x) for x in (inputs.query, inputs.key, inputs.value))
 
 
 def query_columns(inputs: Inputs, gradient: Array, kept: Kept) -> Rows:
