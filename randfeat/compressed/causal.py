@@ -11,7 +11,7 @@ from randfeat._array import Array, as_generator, device_of, dtype_name, from_hos
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.heads import copied
-from randfeat.compressed.stream import Columns, CompressedState, Piece, attend_causally
+from randfeat.compressed.stream import Columns, CompressedState, Piece, attend_causally, head_numbers
 
 DEFAULT = 64  # rows of a cache, and length of a chunk
 
@@ -92,13 +92,13 @@ def attend_on_threads(
 
     arrays, pieces = [flat(x) for x in state.arrays], piece.mapped(flat)
     results = np.empty((*pieces.queries.shape[:-1], piece.keys.values.shape[-1]), piece.keys.values.dtype)
-    num_parts = min(num_threads, num_heads)
+    num_parts, numbers = min(num_threads, num_heads), head_numbers(lead)
     states: list[CompressedState] = [state] * num_parts
 
     def task(part: int, _: None) -> None:
         own = slice(num_heads * part // num_parts, num_heads * (part + 1) // num_parts)
         outputs, states[part] = attend_causally(
-            state.with_arrays([x[own] for x in arrays]), pieces.mapped(lambda x: x[own]), range(num_heads)[own]
+            state.with_arrays([x[own] for x in arrays]), pieces.mapped(lambda x: x[own]), numbers[own]
         )
         np.concatenate(outputs, axis=-2, out=results[own])
 

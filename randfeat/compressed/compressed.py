@@ -83,7 +83,8 @@ def compressed_attention(
     return_state : bool.
         Needs `is_causal`. If True, also return the state after all keys.
     scale, key_mask, query_mask, enable_gqa, layout, rng : as of `clustered_attention`.
-        Masked keys and queries keep their positions in a stream.
+        Masked keys and queries keep their positions in a stream. With inputs (batch, heads, L, d), each sequence of a
+        batch has the stream that it has alone.
 
     Returns
     -------

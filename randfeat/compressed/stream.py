@@ -140,9 +140,9 @@ def attend_causally(
 ) -> tuple[list[Array], CompressedState]:
     """The outputs of consecutive queries, and the state after them; chunks end at multiples of the window.
 
-    heads : the numbers of the heads among all of a call, which their random numbers depend on; by default they are all.
+    heads : the numbers of the heads, which their random numbers depend on; by default `head_numbers` of all.
     """
-    heads = range(math.prod(state.batch_shape)) if heads is None else heads
+    heads = head_numbers(state.batch_shape) if heads is None else heads
     outputs, start, stop = [], 0, len(piece.keys)
     while start < stop:
         end = min(start + state.window - state.position % state.window, stop)
@@ -150,6 +150,12 @@ def attend_causally(
         outputs.append(output)
         start = end
     return outputs, state
+
+
+def head_numbers(batch_shape: tuple[int, ...]) -> list[int]:
+    """The number of each head in its sequence, its place along the last dimension: sequences of a batch are alike."""
+    sequences, heads = math.prod(batch_shape[:-1]), batch_shape[-1] if batch_shape else 1
+    return [*range(heads)] * sequences
 
 
 def step(state: CompressedState, piece: Piece, heads: Sequence[int]) -> tuple[Array, CompressedState]:
@@ -223,7 +229,7 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
 def retire(state: CompressedState, heads: Sequence[int]) -> CompressedState:
     """The state after a chunk: of the recent keys only the last `window` stay exact.
 
-    The k-means of a chunk starts from the seed of the state, the number of the chunk and that of the head alone.
+    The k-means of a chunk starts from the seed of the state, the number of the chunk and `head_numbers` alone.
     """
     surplus = len(state.recent) - state.window
     if surplus <= 0:

@@ -54,6 +54,22 @@ def test_is_exact_at_the_beginning_and_close_after(xp, rng):
     assert 1e-3 < relative(found[:, 24:], exact[:, 24:]) < 0.5
 
 
+@pytest.mark.parametrize("fit", [False, True], ids=["merged", "fitted"])
+def test_equal_sequences_of_a_batch_have_equal_outputs(rng, fit):
+    """And each has those that it has alone, also after its place has changed; heads of one sequence differ."""
+    options = OPTIONS | {"fit": fit, "enable_gqa": True}
+    query, key, value = (np.stack([x, x, np.roll(x, 1, axis=-2)]) for x in head(rng, 200, lead=(4,)))
+    key, value = key[:, ::2], value[:, ::2]
+    found = rf.compressed_attention(query, key, value, **options)
+    assert np.array_equal(found[0], found[1])
+    for i in range(3):
+        alone = rf.compressed_attention(*(x[i : i + 1] for x in (query, key, value)), **options)
+        assert np.max(np.abs(alone - found[i : i + 1])) < ROUNDING
+    same = [np.repeat(x[:, :1], 2, axis=1) for x in (query, key, value)]
+    of_heads = rf.compressed_attention(*same, **options)
+    assert not np.allclose(of_heads[:, 0], of_heads[:, 1])
+
+
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 100])
 @pytest.mark.parametrize("num_sinks", [0, 5])
 def test_the_cut_does_not_matter(rng, cut, num_sinks):

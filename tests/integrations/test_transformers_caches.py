@@ -239,6 +239,51 @@ def test_what_a_stream_has_no_form_for_is_refused():
             layer.update(key, key)
 
 
+@pytest.mark.parametrize("method", ["linear", "compressed"])
+def test_an_error_in_a_call_needs_a_reset(method):
+    """Layers that took part and layers that did not would be at different positions."""
+    model = decoder("llama")
+    register(**({"num_features": 16} if method == "linear" else {"method": method, **STREAM}))
+    cache = caches(method)(run(model).config)
+    expected = fed(model, cache, [(0, 9)])
+    offsets = torch.tensor([0, 4, 9], dtype=torch.int32)
+    cache.reset()
+    for options in ({"output_attentions": True}, {"cu_seq_lens_q": offsets, "cu_seq_lens_k": offsets}):
+        fed(model, cache, [(0, 3)])
+        with torch.no_grad(), pytest.raises(ValueError, match=r"output_attentions|packed sequences"):
+            model(TOKENS, past_key_values=cache, **options)
+        with pytest.raises(ValueError, match=r"If that call raised an error, reset\(\) the cache"):
+            fed(model, cache, [(3, 9)])
+        cache.reset()
+        assert distance(fed(model, cache, [(0, 3), (3, 9)]), expected) < 1e-12
+        cache.reset()
+
+
+@pytest.mark.parametrize("method", ["linear", "compressed"])
+def test_another_number_of_sequences_is_refused(method):
+    """One state would be broadcast to two sequences, and the other way round."""
+    model = decoder("llama")
+    register(**({"num_features": 16} if method == "linear" else {"method": method, **STREAM}))
+    run(model)
+    for first, second in ((TOKENS[:1], TOKENS), (TOKENS, TOKENS[:1])):
+        cache = caches(method)(model.config)
+        fed(model, cache, [(0, 3)], first)
+        with pytest.raises(ValueError, match=f"the keys of {len(first)} sequences, got {len(second)}"):
+            fed(model, cache, [(3, 4)], second)
+
+
+def test_several_texts_for_a_prompt_have_the_same_likeliest():
+    """Where older tokens are merged, too: nothing depends on the place in the batch."""
+    model = decoder("llama")
+    register(method="compressed", **STREAM)
+    cache = CompressedCache(run(model).config)
+    twice = torch.cat([PROMPTS[:1]] * 2)
+    found = generated(model, twice, num=20, past_key_values=cache)
+    assert torch.equal(found[0], found[1])
+    alone = generated(model, PROMPTS[:1], num=20, past_key_values=CompressedCache(model.config))
+    assert torch.equal(found[:1], alone)
+
+
 def test_a_model_with_a_window_runs_within_it():
     torch.manual_seed(0)
     config = transformers.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=8)

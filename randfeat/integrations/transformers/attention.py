@@ -92,7 +92,7 @@ class ModelAttention(abc.ABC):
             mask, packing, layer=layer_of(module), query=query, key=key, value=value, scale=scaling,
             is_causal=causal, has_mask=attention_mask is not None,
         )  # fmt: skip
-        output = self.attend(call) if stream is None else stream.attend(self, call)
+        output = self.attend(call) if stream is None else stream.read(self, call)
         output = output if packing is None else packing.unpacked(output)
         if dropout:
             output = torch.nn.functional.dropout(output, dropout)

@@ -27,7 +27,6 @@ class CompressedLayer(StreamLayer):
         self.state = None
 
     def attend(self, attention: ModelAttention, call: LayerCall) -> torch.Tensor:
-        self.begin(call)
         output, self.state = self.stream.attend_stream(call, self.state)
         return output
 

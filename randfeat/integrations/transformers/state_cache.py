@@ -22,7 +22,6 @@ class StateLayer(StreamLayer):
         self.state: AttentionState | None = None  # in place of the decoder where weights fade
 
     def attend(self, attention: ModelAttention, call: LayerCall) -> torch.Tensor:
-        self.begin(call)
         linear = check_linear(attention)
         features, options = linear.features_of(call), linear.state_options
         if options or call.key_bias is not None:

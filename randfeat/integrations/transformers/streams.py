@@ -19,13 +19,14 @@ class StreamLayer(CacheLayerMixin):
     """The memory of a layer for all earlier keys, whose size does not depend on their number.
 
     `update` returns the new keys alone, and this layer with them: the attention function of the model reads them
-    through `attend`.
+    through `read`.
     """
 
     is_compileable = False
     is_croppable = False
     supports_early_init = False
     is_sliding = False
+    batch_size: int
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -51,8 +52,14 @@ class StreamLayer(CacheLayerMixin):
         check_attention(self.config)
         if not self.is_read:
             raise ValueError(
-                f"the keys of the last call did not reach the attention function of randfeat, so {type(self).__name__} "
-                "cannot serve this model: use transformers.DynamicCache."
+                f"{type(self).__name__}: the keys of the last call did not reach the attention function of randfeat. "
+                "If that call raised an error, reset() the cache and begin again with the whole text; otherwise this "
+                "cache cannot serve the model: use transformers.DynamicCache."
+            )
+        if self.is_initialized and len(key_states) != self.batch_size:
+            raise ValueError(
+                f"this cache has the keys of {self.batch_size} sequences, got {len(key_states)}: reset() it before "
+                "other texts."
             )
         self.length += key_states.shape[-2]
         self.batch_size = len(key_states)
@@ -60,9 +67,15 @@ class StreamLayer(CacheLayerMixin):
         setattr(key_states, STREAM, self)
         return key_states, value_states
 
-    def begin(self, call: LayerCall) -> None:
-        """Check that a call is the continuation of the sequences so far."""
+    def read(self, attention: ModelAttention, call: LayerCall) -> torch.Tensor:
+        """`attend`, after checks; if it raises an error, the cache is of no use until it is reset."""
+        self.check(call)
+        output = self.attend(attention, call)
         self.is_read = True
+        return output
+
+    def check(self, call: LayerCall) -> None:
+        """Check that a call is the continuation of the sequences so far."""
         if call.packing is not None:
             raise ValueError("packed sequences have no stream cache: give one sequence in each row, or no cache.")
         if not call.is_causal or call.offset or call.num_queries != call.num_keys:
