@@ -7,7 +7,7 @@ from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.generic_executor import GenericExecutor
 from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Attended, Problem
-from randfeat.attention.relations import Packed
+from randfeat.attention.relations.packed import Packed
 from randfeat.attention.state import AttentionState
 
 FAST, EVERY = NumPyExecutor(), GenericExecutor()

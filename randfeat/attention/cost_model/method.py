@@ -13,7 +13,8 @@ from randfeat.attention.cost_model.rates import AttentionCosts
 from randfeat.attention.cost_model.work import exact_work, linear_work
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.problem import Problem, checked
-from randfeat.attention.relations import Packed, Relation
+from randfeat.attention.relations import Relation
+from randfeat.attention.relations.packed import Packed
 from randfeat.attention.state import AttentionState
 from randfeat.kernels import SoftmaxKernel
 from randfeat.maps import FeatureMap
