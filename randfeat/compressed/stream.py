@@ -211,8 +211,9 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     xp, num = namespace(state.references), len(piece.keys)
     first = state.position - num
     group, size = piece.queries.shape[-3], max((4 if state.fit else 2) * state.num_keys, LEAST_REFERENCES)
-    chunk = priorities_of_chunk(state.seed, first // state.window, state.window)
-    new = np.repeat(chunk[first % state.window :][:num], group)
+    start = first % state.window
+    count = min(max(1 << (start + num).bit_length(), LEAST_REFERENCES), state.window)  # few numbers of a long chunk
+    new = np.repeat(priorities_of_chunk(state.seed, first // state.window, count)[start : start + num], group)
     if len(state.priorities) == size and new.min() >= state.priorities.max():
         return state  # as is the rule after many keys
     queries = swap_heads(xp.concat([piece.queries, piece.counts], axis=-1))
@@ -227,9 +228,9 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
 
 
 @functools.lru_cache(maxsize=64)
-def priorities_of_chunk(seed: int, number: int, window: int) -> np.ndarray:
-    """Uniform numbers for the positions of a chunk."""
-    return np.random.default_rng([seed, 0, number]).random(window)
+def priorities_of_chunk(seed: int, number: int, count: int) -> np.ndarray:
+    """Uniform numbers for the first positions of a chunk; more of them begin with the same ones."""
+    return np.random.default_rng([seed, 0, number]).random(count)
 
 
 def retire(state: CompressedState, heads: Sequence[int]) -> CompressedState:
