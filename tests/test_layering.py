@@ -40,6 +40,7 @@ LAYERS_OF_ATTENTION = [
     {"relations"},
     {"problem"},
     {"cuda", "exact", "generic_executor", "numpy"},
+    {"packed_executor"},
     {"host"},
     {"torch"},
     {"executors"},

@@ -4,6 +4,8 @@ import contextlib
 import sys
 from typing import Any
 
+import numpy as np
+
 from randfeat._array.namespaces import Array, is_torch_array
 
 
@@ -18,7 +20,13 @@ def autocast_dtype(*arrays: Array) -> Any:
 
 
 def own_precision(x: Array) -> contextlib.AbstractContextManager[None]:
-    """Context without `torch.autocast` for arrays like `x`: products have the dtype of their factors."""
+    """Context without `torch.autocast` for arrays like `x`: products have the dtype of their factors.
+
+    For NumPy arrays, underflow is no error there, whatever `np.errstate` of the caller says: weights that are too small
+    for the dtype are zero.
+    """
+    if isinstance(x, np.ndarray):
+        return np.errstate(under="ignore")
     if not is_torch_array(x) or not is_autocast(x):
         return contextlib.nullcontext()
     return sys.modules["torch"].autocast(x.device.type, enabled=False)

@@ -15,6 +15,7 @@ Drawn: TypeAlias = dict[str, np.ndarray]  # arrays by name, still on the host in
 
 _HALF = ("float16", "bfloat16")
 _FLOATING = (*_HALF, "float32", "float64")
+_NAMES = {np.dtype(name): name for name in ("bool", "int64", "float16", "float32", "float64")}
 
 
 # Tensors are recognized here, because the tests of array-api-compat have caches, of which PyTorch's compiler warns.
@@ -123,6 +124,8 @@ def device_of(x: Array) -> Any:
 
 def dtype_name(dtype: Any) -> str:
     """`"float32"` for `numpy.float32`, `numpy.dtype("float32")`, `torch.float32`, `jax.numpy.float32` and so on."""
+    if isinstance(dtype, np.dtype) and (known := _NAMES.get(dtype)):  # the property of NumPy takes a microsecond or two
+        return known
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
     return name.rpartition(".")[-1]
 

@@ -45,9 +45,9 @@ class AttentionDecoder:
     features have an `exponential_form`: calls with at most 8 tokens add them to sums in place, which nobody else holds.
     All other calls are those of `linear_attention` with the state so far, and return what it returns.
 
-    Memory: m (dv + 1) numbers for each head, and 16 recent tokens; it does not grow.
-    Error: that of `linear_attention`, and one rounding of the sums for every 16 keys. So after n keys the sums are off
-        by about 2^-24 √(n/16) in float32, and by 2^-24 n/16 at the most, which only keys that repeat can come near.
+    Memory: 2 m (dv + 1) numbers for each head, and 16 recent tokens; it does not grow.
+    Error: that of `linear_attention`. Sums are compensated (Kahan), so rounding does not add up: after n keys they are
+        off by less than 20 u + n u² in proportion to the sum of the sizes of their terms, u = 2^-24 in float32.
     Limits: no `decay`, `window` or `layout`. Functions that PyTorch or JAX compile need `linear_attention` with a
         state, which is a value. A token keeps its length dimension, (..., 1, d): `q[..., t : t + 1, :]`. The map is of
         the array library of the tokens: `features.to(q)`.

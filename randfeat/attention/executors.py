@@ -8,6 +8,7 @@ from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.generic_executor import GenericExecutor
 from randfeat.attention.host.executor import HostExecutor
 from randfeat.attention.numpy.executor import NumPyExecutor
+from randfeat.attention.packed_executor import PackedExecutor
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
 from randfeat.attention.torch.executor import TorchExecutor
@@ -30,6 +31,7 @@ class Executor(Protocol):
 
 EXECUTORS: tuple[Executor, ...] = (
     CudaExecutor(),
+    PackedExecutor(),
     NumPyExecutor(),
     HostExecutor(),
     TorchExecutor(),

@@ -1,6 +1,6 @@
 """Problem: one call of attention, checked and laid out once; all that executors take."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -126,6 +126,11 @@ class Problem:
         return replace(
             self, inputs=inputs, relation=relation, drawn=drawn, features=inputs.align(drawn), initial_state=state
         )
+
+    def sequences(self) -> "Iterator[tuple[slice, Problem]]":
+        """The sequences that do not see each other: positions of the queries, and the problem of each alone."""
+        for queries, inputs, relation in self.relation.sequences(self.inputs):
+            yield queries, replace(self, inputs=inputs, relation=relation)
 
     def on_host(self) -> "Problem | None":
         """The problem of another library on host twins of all its arrays, without a copy; None without twins.

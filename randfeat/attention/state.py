@@ -7,6 +7,7 @@ import numpy as np
 
 from randfeat._array import (
     Array,
+    as_bool,
     as_floating,
     cast,
     compute_dtype,
@@ -73,17 +74,26 @@ class AttentionState:
 
     @classmethod
     def empty(
-        cls, num_features: int, value_dim: int, *, like: Array, batch_shape: tuple[int, ...] = ()
+        cls,
+        num_features: int,
+        value_dim: int,
+        *,
+        like: Array,
+        batch_shape: tuple[int, ...] = (),
+        per_feature: bool = False,
     ) -> "AttentionState":
         """The state before the first key, in the namespace, device and computing dtype of `like`.
 
-        `batch_shape` can be left out: the state gets the leading dimensions of the first keys.
+        `batch_shape` can be left out: the state gets the leading dimensions of the first keys. With `per_feature`,
+        `log_max` has one number for each feature from the start. Then the shapes do not change with the first keys, as
+        the carry of `jax.lax.scan` needs it; give `batch_shape` there, too.
         """
+        width = num_features if as_bool(per_feature, "per_feature") else 1
         like = as_floating(like, "like")
         xp = namespace(like)
         options = {"dtype": compute_dtype(xp, like.dtype), "device": device_of(like)}
         return cls(
-            xp.full((*batch_shape, 1, 1), -xp.inf, **options),
+            xp.full((*batch_shape, 1, width), -xp.inf, **options),
             xp.zeros((*batch_shape, num_features, value_dim), **options),
             xp.zeros((*batch_shape, num_features, 1), **options),
         )

@@ -12,6 +12,7 @@ from randfeat._array import (
     as_count,
     as_floating,
     as_host,
+    check_in_memory,
     device_of,
     move_to,
     namespace,
@@ -20,7 +21,7 @@ from randfeat._array import (
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs, swap_heads
 from randfeat.attention.relations.base import as_int
-from randfeat.compressed.heads import check_query_mask, head_seeds
+from randfeat.compressed.heads import check_loaded, check_query_mask, head_seeds
 from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.kernels import SoftmaxKernel
 
@@ -109,6 +110,8 @@ def output_error(
         query, key, value, kernel=SoftmaxKernel(),
         scale=scale, key_mask=key_mask, key_lengths=key_lengths, enable_gqa=enable_gqa, layout=layout,
     )  # fmt: skip
+    check_loaded(inputs)
+    check_in_memory(output, "output")
     used = check_query_mask(query_mask, inputs)
     lead = np.broadcast_shapes(inputs.query.shape[:-2], inputs.key.shape[:-2], inputs.value.shape[:-2])
     heads = int(np.prod(lead, dtype=int))

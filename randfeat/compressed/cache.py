@@ -11,7 +11,7 @@ from randfeat.attention import softmax_attention
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.compressed.compression import Options, compressed_rows, exact_rows
-from randfeat.compressed.heads import check_query_mask
+from randfeat.compressed.heads import check_loaded, check_query_mask
 from randfeat.compressed.routing import clusters_of, partial_of, read_routed
 from randfeat.kernels import SoftmaxKernel
 
@@ -245,5 +245,6 @@ def compress(
         queries, key, value, kernel=SoftmaxKernel(),
         scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, key_bias=key_bias,
     )  # fmt: skip
+    check_loaded(inputs)
     with own_precision(inputs.value):
         return KeyCache(*compressed_rows(inputs, check_query_mask(query_mask, inputs), options, rng), None, scale)

@@ -14,6 +14,7 @@ from randfeat.compressed.heads import copied
 from randfeat.compressed.stream import Columns, CompressedState, Piece, attend_causally, head_numbers
 
 DEFAULT = 64  # rows of a cache, and length of a chunk
+FEW = 1 << 22  # products of numbers below which threads do not pay
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +80,17 @@ def attend_on_threads(
     """`attend_causally` on the host: the heads in as many parts as threads, each part from the first chunk to the last.
 
     All heads of a part go through a chunk together. No number of a head depends on the others, so none depends on the
-    number of threads.
+    number of threads. A few tokens within a chunk are one part, and what they do not change is not copied.
     """
     lead, length = state.batch_shape, len(piece.keys)
     num_heads = math.prod(lead)
     if num_heads == 0 or length == 0:
         outputs, state = attend_causally(state, piece)
         return outputs, state.with_arrays([x.copy() for x in state.arrays])
+    if state.is_within_chunk(length) and num_products(state, piece) <= FEW:
+        outputs, after = attend_causally(state, piece)
+        pairs = zip(after.arrays, state.arrays, strict=True)
+        return outputs, after.with_arrays([x if x is before else apart(x, piece) for x, before in pairs])
 
     def flat(x: np.ndarray) -> np.ndarray:
         return x.reshape(num_heads, *x.shape[len(lead) :])
@@ -106,6 +111,17 @@ def attend_on_threads(
     joined = [np.concatenate(parts) for parts in zip(*(part.arrays for part in states), strict=True)]
     after = states[0].with_arrays([x.reshape(*lead, *x.shape[1:]) for x in joined])
     return [results.reshape(*lead, *results.shape[1:])], after
+
+
+def num_products(state: CompressedState, piece: Piece) -> int:
+    """Roughly the number of multiplications in reading the rows of a state and of a piece."""
+    num_rows = sum(len(rows) for rows in (state.sinks, state.merged, state.recent, piece.keys))
+    return math.prod(piece.queries.shape) * num_rows * 2
+
+
+def apart(x: np.ndarray, piece: Piece) -> np.ndarray:
+    """An array of a state; a copy if it may have the memory of the inputs."""
+    return x.copy() if any(np.may_share_memory(x, given) for given in piece.arrays) else x
 
 
 def by_key_head(inputs: Inputs) -> tuple[Array, Array, Array, Array | None]:

@@ -9,7 +9,7 @@ from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
 from randfeat.compressed.generic import attend_on_device
-from randfeat.compressed.heads import check_query_mask, key_lead, on_host_if_possible
+from randfeat.compressed.heads import check_loaded, check_query_mask, key_lead, on_host_if_possible
 from randfeat.compressed.host import attend_on_host
 from randfeat.compressed.options import Options, check_fit, shared_scale
 from randfeat.compressed.query_clusters import QueryClusters
@@ -107,6 +107,7 @@ def clustered_attention(
     inputs = Inputs.of(
         query, key, value, kernel=SoftmaxKernel(), scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, layout=layout
     )
+    check_loaded(inputs)
     options = Options.of(num_clusters, num_exact, num_merged, clusters, accuracy, second_order=second_order)
     used = check_query_mask(query_mask, inputs)
     if num_threads is not None:

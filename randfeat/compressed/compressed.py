@@ -19,7 +19,7 @@ from randfeat.attention.relations.base import as_int
 from randfeat.compressed.causal import DEFAULT, StreamOptions, stream
 from randfeat.compressed.compression import Options as Compression
 from randfeat.compressed.compression import compressed_rows
-from randfeat.compressed.heads import check_query_mask
+from randfeat.compressed.heads import check_loaded, check_query_mask
 from randfeat.compressed.stream import CompressedState
 from randfeat.kernels import SoftmaxKernel
 
@@ -116,6 +116,7 @@ def compressed_attention(
     inputs = Inputs.of(
         query, key, value, kernel=SoftmaxKernel(), scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, layout=layout
     )
+    check_loaded(inputs)
     used = check_query_mask(query_mask, inputs)
     references = None
     if queries is not None:
@@ -123,6 +124,7 @@ def compressed_attention(
             queries, key, value, kernel=SoftmaxKernel(),
             scale=scale, key_mask=key_mask, enable_gqa=enable_gqa, layout=layout,
         )  # fmt: skip
+        check_loaded(references)
     if is_causal:
         if inputs.num_queries != inputs.num_keys:
             raise ValueError(

@@ -11,6 +11,7 @@ from randfeat._array import (
     Array,
     as_generator,
     cast,
+    check_in_memory,
     compute_dtype,
     host_twins,
     is_compiling,
@@ -100,6 +101,13 @@ def key_lead(inputs: Inputs) -> tuple[int, ...]:
     return np.broadcast_shapes(*map(tuple, shapes))
 
 
+def check_loaded(inputs: Inputs) -> None:
+    """TypeError for arrays that are still to be computed, which would silently be loaded as a whole."""
+    for name, x in (("key", inputs.key), ("value", inputs.value), ("query", inputs.query)):
+        if not is_compiling(x):
+            check_in_memory(x, name)
+
+
 def on_host(x: Array) -> np.ndarray:
     """`x` in NumPy, in the computing dtype; TypeError while a function is traced, as there are no numbers yet."""
     if is_compiling(x):
@@ -115,6 +123,8 @@ def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
     """A boolean mask over queries on the host, with heads grouped as the queries are."""
     if query_mask is None:
         return None
+    if not is_compiling(query_mask):
+        check_in_memory(query_mask, "query_mask")
     mask = to_numpy(query_mask) if not isinstance(query_mask, list | tuple) else np.asarray(query_mask)
     if mask.dtype != np.bool_:
         raise TypeError(f"query_mask must be boolean, True = take part, got dtype {mask.dtype}.")

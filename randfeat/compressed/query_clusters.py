@@ -10,10 +10,12 @@ from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.cache import KeyCache
 from randfeat.compressed.clusters import Clusters, fit_clusters
-from randfeat.compressed.heads import Head, check_query_mask, head_seeds, heads_of, stacked
+from randfeat.compressed.heads import Head, check_loaded, check_query_mask, head_seeds, heads_of, stacked
 from randfeat.compressed.merging import Rows
 from randfeat.compressed.tables import tables_of
 from randfeat.kernels import SoftmaxKernel
+
+MANY_CENTERS = 1 << 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,7 @@ batch_shape=(2,)))
 
     @classmethod
     @hinted
+    @np.errstate(under="ignore")
     def fit(
         cls,
         query: Any,
@@ -87,13 +90,16 @@ batch_shape=(2,)))
         Other arguments are those of `clustered_attention`.
 
         If fewer queries or keys are different than there are centers, the last center is repeated. ValueError if a head
-        has no query or no key that takes part.
+        has no query or no key that takes part, and for thousands of centers that are more than queries or keys.
         """
         num_clusters = as_count(num_clusters, "num_clusters")
         num_merged = 2 * num_clusters if num_merged is None else as_count(num_merged, "num_merged")
         inputs = Inputs.of(
             query, key, key, kernel=SoftmaxKernel(), scale=scale, key_mask=key_mask, enable_gqa=enable_gqa
         )
+        check_loaded(inputs)
+        check_number("num_clusters", num_clusters, inputs.num_queries * (inputs.group or 1))
+        check_number("num_merged", num_merged, inputs.num_keys)
         lead, heads = heads_of(inputs, check_query_mask(query_mask, inputs))
         found = []
         if not heads:
@@ -113,6 +119,7 @@ batch_shape=(2,)))
         return cls(**arrays, scale=scale)
 
     @hinted
+    @np.errstate(under="ignore")
     def compress(self, key: Any, value: Any, *, num_exact: int | None = None, key_mask: Any = None) -> KeyCache:
         """A cache with a set of rows for each cluster: its heaviest keys, and the merged ones.
 
@@ -123,6 +130,7 @@ batch_shape=(2,)))
         num_exact = 2 * self.num_clusters if num_exact is None else as_count(num_exact, "num_exact")
         key = as_floating(key, "key")
         inputs = Inputs.of(key[..., :0, :], key, value, kernel=SoftmaxKernel(), scale=self.scale, key_mask=key_mask)
+        check_loaded(inputs)
         lead, heads = heads_of(inputs, None)
         if lead != self.batch_shape or inputs.key.shape[-1] != self.dim:
             raise ValueError(
@@ -169,6 +177,12 @@ batch_shape=(2,)))
 
 
 NAMES = tuple(field.name for field in fields(Clusters))
+
+
+def check_number(name: str, number: int, length: int) -> None:
+    """ValueError for many more centers than vectors, which would fill the memory with copies of the last one."""
+    if number > (most := max(length, MANY_CENTERS)):
+        raise ValueError(f"{name} must be at most {most} for {length} vectors, got {number}.")
 
 
 def padded(clusters: Clusters, num_clusters: int, num_merged: int) -> Clusters:

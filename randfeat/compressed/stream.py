@@ -1,5 +1,6 @@
 """Causal attention with bounded memory: recent keys exact, older ones in a key cache that is compressed again."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,10 @@ class CompressedState:
     def batch_shape(self) -> tuple[int, ...]:
         """The leading dimensions: one cache for each key head."""
         return tuple(self.recent.keys.shape[:-2])
+
+    def is_within_chunk(self, num: int) -> bool:
+        """Whether the chunk that the state is in is still incomplete after so many more keys."""
+        return self.position % self.window + num < self.window
 
     def to(self, like: Array) -> "CompressedState":
         """The state in the library, device and computing dtype of `like`; the priorities stay on the host."""
@@ -211,19 +216,27 @@ def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     """The state with the queries of a piece, the last before its position, in the sample: those of least priority."""
     xp, num = namespace(state.references), len(piece.keys)
     first = state.position - num
-    chunk = np.random.default_rng([state.seed, 0, first // state.window]).random(state.window)
-    group = piece.queries.shape[-3]
-    new = np.repeat(chunk[first % state.window :][:num], group)
+    group, size = piece.queries.shape[-3], max((4 if state.fit else 2) * state.num_keys, LEAST_REFERENCES)
+    start = first % state.window
+    count = min(max(1 << (start + num).bit_length(), LEAST_REFERENCES), state.window)  # few numbers of a long chunk
+    new = np.repeat(priorities_of_chunk(state.seed, first // state.window, count)[start : start + num], group)
+    if len(state.priorities) == size and new.min() >= state.priorities.max():
+        return state  # as is the rule after many keys
     queries = swap_heads(xp.concat([piece.queries, piece.counts], axis=-1))
     pooled = xp.reshape(queries, (*queries.shape[:-3], num * group, queries.shape[-1]))
     references = xp.concat([state.references, pooled], axis=-2)
     priorities = np.concatenate([state.priorities, new])
-    size = max((4 if state.fit else 2) * state.num_keys, LEAST_REFERENCES)
     if len(priorities) > size:
         kept = np.sort(np.argsort(priorities, kind="stable")[:size])
         priorities = priorities[kept]
         references = xp.take(references, xp.asarray(kept, device=device_of(references)), axis=-2)
     return replace(state, references=references, priorities=priorities)
+
+
+@functools.lru_cache(maxsize=64)
+def priorities_of_chunk(seed: int, number: int, count: int) -> np.ndarray:
+    """Uniform numbers for the first positions of a chunk; more of them begin with the same ones."""
+    return np.random.default_rng([seed, 0, number]).random(count)
 
 
 def retire(state: CompressedState, heads: Sequence[int]) -> CompressedState:

@@ -10,6 +10,7 @@ import pytest
 import randfeat as rf
 from randfeat.attention import decoder as decoder_module
 from randfeat.attention import executors
+from randfeat.attention.numpy import running_sums
 from tests.arrays import HALF, asarray, eps_of, library, to_numpy
 from tests.attention.test_numpy_executor import DTYPES, FORMS, draw
 from tests.cases import ATTENTION
@@ -457,3 +458,42 @@ def test_many_steps_do_not_drift(rng):
     scale = np.exp(ours.log_max.astype(np.float64) - state.log_max).swapaxes(-1, -2)
     assert np.max(np.abs(ours.total * scale / state.total - 1)) < 2e-5
     assert np.max(np.abs(ours.weighted * scale - state.weighted) / state.total) < 2e-5
+
+
+def test_a_key_that_repeats_does_not_drift(rng, monkeypatch):
+    """All terms of `weighted` are those of `total` times v, so the ratio of the sums is v.
+
+    Each sum is compensated, and off by (2 + 16) u in proportion; one more u is for the products, and one for the state.
+    Plain sums are off by up to n/16 u. They fail, which shows that the test can see a drift.
+    """
+    num, u = 40_000, 2.0**-24
+    key, value = rng.standard_normal((2, 1, 8)).astype(np.float32)
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=key)
+
+    def drift():
+        decoder = rf.AttentionDecoder(phi)
+        for _ in range(num // 8):
+            decoder.append(np.repeat(key, 8, axis=0), np.repeat(value, 8, axis=0))
+        state = decoder.state
+        assert np.allclose(state.total, num, rtol=1e-5)
+        return np.max(np.abs(state.weighted / (state.total * value.astype(np.float64)) - 1))
+
+    assert drift() <= 2 * (18 + 2) * u
+    monkeypatch.setattr(running_sums, "add_compensated", lambda total, surplus, terms: np.add(total, terms, out=total))
+    assert drift() > 100 * u
+
+
+def test_compensation_leaves_what_is_not_finite(rng):
+    """A value that is infinite makes infinite sums, not NaN, however many keys follow; other sums stay finite."""
+    key, value = rng.standard_normal((2, 2, 40, 8)).astype(np.float32)
+    value[0, 3, 0] = np.inf
+    phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=key, batch_shape=(2,))
+    decoder, clean = rf.AttentionDecoder(phi), rf.AttentionDecoder(phi)
+    for start in range(0, 40, 8):
+        part = slice(start, start + 8)
+        decoder.append(key[:, part], value[:, part])
+        clean.append(key[:, part], np.where(np.isfinite(value[:, part]), value[:, part], 0))
+    ours, theirs = decoder.state, clean.state
+    assert np.all(ours.weighted[0, :, 0] == np.inf)
+    assert np.allclose(ours.weighted[1], theirs.weighted[1], rtol=1e-5, atol=1e-5)
+    assert np.allclose(ours.weighted[0, :, 1:], theirs.weighted[0, :, 1:], rtol=1e-5, atol=1e-5)

@@ -246,7 +246,12 @@ def test_times_are_sums_of_rates(rng):
     assert seconds("linear", "causal_feature", is_causal=True) == 2 * (L + S) * 8
     assert seconds("linear", "transform", relative_bias=np.zeros(L + S - 1)) == 2 * 8 * 4 * 32 * 5
     three = {"feature": 1.0, "generic": 3.0, "generic_causal": 5.0}
-    for options, factor in (({}, 1), ({"key_ends": np.full(L, S)}, 10), ({"cu_seqlens": ([0, L], [0, S])}, 3)):
+    for options, factor in (
+        ({}, 1),
+        ({"key_ends": np.full(L, S)}, 10),
+        ({"key_bias": np.zeros(S)}, 3),
+        ({"cu_seqlens": ([0, L], [0, S])}, 1),
+    ):
         found = rf.attention_method(query, key, value, phi, costs=costs(**three), **options)
         assert found.linear_seconds == factor * 2 * (L + S) * 8
     signed = rf.TrigonometricFeatures().draw(D, 8, rng=0)

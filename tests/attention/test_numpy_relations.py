@@ -10,6 +10,8 @@ from randfeat._numpy.threads import Scratch
 from randfeat.attention import executors
 from randfeat.attention.numpy import exact_rows, exponents, heads, key_block, partial_rows, sums
 from randfeat.attention.numpy.executor import NumPyExecutor
+from randfeat.attention.packed_executor import PackedExecutor
+from randfeat.attention.problem import Problem
 from tests.arrays import eps_of, same_bits
 from tests.attention.test_causal import FUTURES
 from tests.attention.test_numpy_executor import DTYPES, EXTREMES, FORMS, draw
@@ -256,6 +258,61 @@ def test_packed_sequences(rng, name):
     for start, stop in pairwise(cuts):
         alone = attend(phi, *(x[:, start:stop] for x in (query, key, value)), **RELATIONS[name])
         close(packed[:, start:stop], alone, 1e-12, (start, stop))
+
+
+@pytest.mark.parametrize("name", ["full", "causal", "window"])
+def test_packed_sequences_are_those_alone(rng, monkeypatch, name):
+    """To the last bit: outputs, and gradients with and without outputs, of long sequences and of short ones."""
+    monkeypatch.setattr(heads, "SHORTEST", 8)
+    phi, _ = draw("positive")
+    options, cuts = PACKED[name], [0, 9, 9, 33, 38, 60]
+    query, key, value = inputs_of(rng, 60, 60)
+    mask, gradient = rng.random((2, 60)) < 0.8, rng.standard_normal((2, 60, 3))
+    taken = []
+    for method in ("attend", "pull_back"):
+        monkeypatch.setattr(PackedExecutor, method, recorded(getattr(PackedExecutor, method), taken))
+    packed = attend(phi, query, key, value, key_mask=mask, cu_seqlens=cuts, **options)
+    pulled = [
+        rf.linear_attention_vjp(
+            query, key, value, phi, gradient, key_mask=mask, cu_seqlens=cuts, output=output, **options
+        )
+        for output in (None, packed)
+    ]
+    assert taken == ["fast"] * 3
+    for start, stop in pairwise(cuts):
+        part = slice(start, stop)
+        own = [x[:, part] for x in (query, key, value)]
+        alone = attend(phi, *own, key_mask=mask[:, part], **options)
+        assert same_bits(packed[:, part], alone)
+        for found, output in zip(pulled, (None, alone), strict=True):
+            expected = rf.linear_attention_vjp(
+                *own[:3], phi, gradient[:, part], key_mask=mask[:, part], output=output, **options
+            )
+            for x, y in zip(found, expected, strict=True):
+                assert same_bits(x[:, part], y)
+
+
+PACKED = {"full": {}, "causal": {"is_causal": True}, "window": {"is_causal": True, "window": 3, "num_sinks": 1}}
+
+
+def recorded(method, taken):
+    """The method of an executor, which notes the calls that it answered."""
+
+    def function(self, *arguments):
+        found = method(self, *arguments)
+        taken.extend([] if found is None else ["fast"])
+        return found
+
+    return function
+
+
+def test_packed_sequences_that_are_short_stay_together(rng, monkeypatch):
+    """The generic pass of all, where no sequence is long enough for the fast one."""
+    monkeypatch.setattr(heads, "SHORTEST", 64)
+    phi, _ = draw("positive")
+    problem = Problem.of(*inputs_of(rng, 80, 80), phi, cu_seqlens=[0, 40, 80])
+    assert PackedExecutor().attend(problem) is None
+    assert PackedExecutor().attend(Problem.of(*inputs_of(rng, 80, 80), phi, cu_seqlens=[0, 64, 80])) is not None
 
 
 def test_ordinary_sizes(monkeypatch):

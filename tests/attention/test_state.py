@@ -207,6 +207,9 @@ def test_empty(xp):
     assert same_bits(empty.read(queries), np.zeros((2, 6, 3)))
     still = empty.append(phi.keys(nothing), nothing[..., :3])
     assert same_bits(still.read(queries), np.zeros((2, 6, 3)))
+    full = rf.AttentionState.empty(4, 3, like=like, batch_shape=(2,), per_feature=True)
+    assert [tuple(x.shape) for x in parts(full)] == [(2, 1, 4), (2, 4, 3), (2, 4, 1)]
+    assert same_bits(full.read(queries), np.zeros((2, 6, 3)))
     for like in (np.arange(3), [1.0]):
         assert rf.AttentionState.empty(4, 3, like=like).total.dtype == np.float64
 

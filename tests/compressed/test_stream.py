@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat.compressed import causal
 from randfeat.compressed.compression import Options as Compression
 from randfeat.compressed.compression import merge_rows
 from randfeat.compressed.merging import Rows
@@ -328,3 +329,26 @@ def test_tensors_on_a_cpu_take_the_path_of_the_host(rng):
         recorded = [x.clone().requires_grad_() for x in tensors]
         again = rf.compressed_attention(*recorded, **options | {"return_state": False})
         assert np.max(np.abs(again.detach().numpy() - expected)) < ROUNDING
+
+
+def test_single_tokens_start_no_threads_and_leave_what_they_do_not_change(rng, monkeypatch):
+    """Within a chunk; whole chunks are tasks as before. The outputs are those of one call."""
+    arrays = head(rng, 60, lead=(2,))
+    whole = rf.compressed_attention(*arrays, **OPTIONS)
+    tasks, run_tasks = [], causal.run_tasks
+    monkeypatch.setattr(causal, "run_tasks", lambda *given: tasks.append(position) or run_tasks(*given))
+    state, outputs = None, []
+    for position in range(60):
+        given = [np.array(x[:, position : position + 1]) for x in arrays]
+        options = OPTIONS if state is None else {"is_causal": True, "initial_state": state}
+        output, after = rf.compressed_attention(*given, return_state=True, **options)
+        outputs.append(output)
+        assert not any(np.may_share_memory(x, y) for x in after.arrays for y in given)
+        if state is not None and len(state.merged) and (position + 1) % 8:
+            assert all(map(np.shares_memory, after.merged.arrays, state.merged.arrays))
+        state = after
+    assert tasks == [7, 15, 23, 31, 39, 47, 55]
+    assert np.max(np.abs(np.concatenate(outputs, axis=1) - whole)) < ROUNDING
+    monkeypatch.setattr(causal, "FEW", 0)
+    rf.compressed_attention(*given, return_state=True, is_causal=True, initial_state=state)
+    assert len(tasks) == 8

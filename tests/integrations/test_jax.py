@@ -143,6 +143,26 @@ def test_states_are_pytrees():
         np.testing.assert_allclose(getattr(state, name), getattr(after, name), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("estimator", [rf.PositiveFeatures(), rf.TrigonometricFeatures()])
+def test_an_empty_state_is_the_carry_of_a_scan(rng, estimator, length):
+    """With a maximum for each feature its shapes stay, whichever shape the scales of the keys have."""
+    q, k, v = (jnp.asarray(x, jnp.float32) for x in rng.standard_normal((3, 2, 12, 4)) / 2)
+    phi = estimator.draw(4, 8, rng=0, like=q)
+
+    def step(state, tokens):
+        out, state = rf.linear_attention(*tokens, phi, is_causal=True, initial_state=state, return_state=True)
+        return state, out
+
+    start = rf.AttentionState.empty(8, 4, like=q, batch_shape=(2,), per_feature=True)
+    pieces = tuple(jnp.moveaxis(jnp.reshape(x, (2, 12 // length, length, 4)), 1, 0) for x in (q, k, v))
+    state, outputs = jax.lax.scan(step, start, pieces)
+    whole, after = rf.linear_attention(q, k, v, phi, is_causal=True, return_state=True)
+    assert np.allclose(jnp.reshape(jnp.moveaxis(outputs, 0, 1), (2, 12, 4)), whole, atol=1e-4)
+    keys = [np.asarray(x.total * jnp.swapaxes(jnp.exp(x.log_max), -1, -2)) for x in (state, after)]
+    assert np.allclose(*keys, rtol=1e-4, atol=1e-4)
+
+
 def test_states_are_mapped_over():
     """`vmap` over a batch of states, features and partial outputs."""
     arrays, phi = tokens_and_map(2, 4)

@@ -33,7 +33,7 @@ class Call:
     shrink: int = 1
     is_causal: bool = False
     is_generic: bool = False
-    """Packed as one sequence: the same numbers, by the pass that takes all relations."""
+    """With biases of zero: the same numbers, by the pass that takes all relations."""
     has_bias: bool = False
 
 
@@ -100,7 +100,7 @@ class TimedCall:
         query, key, value = (host_to(rng.standard_normal((call.heads, call.length, size)), like) for size in sizes)
         options: dict[str, Any] = {"is_causal": call.is_causal}
         if call.is_generic:
-            options["cu_seqlens"] = [0, call.length]
+            options["key_bias"] = host_to(np.zeros(call.length), like)
         if call.has_bias:
             options["relative_bias"] = host_to(np.zeros(2 * call.length - 1), like)
         kernel = PositiveFeatures().kernel

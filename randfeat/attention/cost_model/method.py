@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from randfeat._array import Array, as_count
+import numpy as np
+
+from randfeat._array import Array, as_count, device_of
 from randfeat._hints import hinted, short
 from randfeat.attention.cost_model.compressed import clustered_work, compressed_work, has_compressed_form, stream_work
 from randfeat.attention.cost_model.rates import AttentionCosts
@@ -12,6 +14,7 @@ from randfeat.attention.cost_model.work import exact_work, linear_work
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.problem import Problem, checked
 from randfeat.attention.relations import Relation
+from randfeat.attention.relations.packed import Packed
 from randfeat.attention.state import AttentionState
 from randfeat.kernels import SoftmaxKernel
 from randfeat.maps import FeatureMap
@@ -188,7 +191,13 @@ def faster_method(
 
 
 def has_fast_form(problem: Problem) -> bool:
-    """Whether a library that has a fast executor takes it: features that are exponentials, and their relation."""
+    """Whether a library that has a fast executor takes it: features that are exponentials, and their relation.
+
+    Packed sequences have one on the CPU only.
+    """
+    relation, value = problem.relation, problem.inputs.value
+    if isinstance(relation, Packed) and (isinstance(value, np.ndarray) or str(device_of(value)) == "cpu"):
+        problem = replace(problem, relation=relation.each)
     return (
         problem.has_fast_relation
         and problem.unit_factor is not None

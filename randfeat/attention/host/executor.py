@@ -4,10 +4,11 @@ from randfeat._array import Array, from_host, host_twins, is_dispatched
 from randfeat.attention.generic.sweeps import Gradients
 from randfeat.attention.generic_executor import GenericExecutor
 from randfeat.attention.numpy.executor import NumPyExecutor
+from randfeat.attention.packed_executor import PackedExecutor
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
 
-FAST, EVERY = NumPyExecutor(), GenericExecutor()
+PACKED, FAST, EVERY = PackedExecutor(), NumPyExecutor(), GenericExecutor()
 
 
 class HostExecutor:
@@ -24,7 +25,7 @@ class HostExecutor:
         twin = problem.on_host()
         if twin is None:
             return None
-        like, found = like_inputs(problem), FAST.attend(twin)
+        like, found = like_inputs(problem), PACKED.attend(twin) or FAST.attend(twin)
         if found is None and is_dispatched(like[0]):
             found = EVERY.attend(twin)
         if found is None:
@@ -41,9 +42,10 @@ class HostExecutor:
         if twins is None or twin is None:
             return None
         state = None if final_state is None else AttentionState(twins[2], twins[3], twins[4], final_state.origin)
-        like, found = like_inputs(problem), FAST.pull_back(twin, twins[0], twins[1], state)
+        like, asked = like_inputs(problem), (twin, twins[0], twins[1], state)
+        found = PACKED.pull_back(*asked) or FAST.pull_back(*asked)
         if found is None and is_dispatched(like[0]):
-            found = EVERY.pull_back(twin, twins[0], twins[1], state)
+            found = EVERY.pull_back(*asked)
         if found is None:
             return None
         dq, dk, dv = (from_host(x, *like) for x in found)

@@ -1,5 +1,6 @@
 """Arrangement: the leading dimensions of a call in three groups, so that few products of matrices do for all heads."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ class Arrangement:
     num_others: int
 
     @classmethod
+    @functools.lru_cache(maxsize=256)
     def of(cls, lead: tuple[int, ...], full: tuple[int, ...], maps: tuple[int, ...]) -> "Arrangement":
         """The arrangement for maps with this batch, laid out like the heads; `full` may be `lead`."""
         summed, batch = padded(lead, len(full)), padded(maps, len(full))
@@ -63,10 +65,14 @@ class Arrangement:
         return x.reshape(*self.lead, *x.shape[-2:])
 
     def _put_back(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        num = len(shape)
-        back = sorted(range(num), key=self.order.__getitem__)
         x = x.reshape(*(shape[axis] for axis in self.order), *x.shape[-2:])
-        return np.ascontiguousarray(x.transpose((*back, num, num + 1)))
+        return np.ascontiguousarray(x.transpose(self._back))
+
+    @functools.cached_property
+    def _back(self) -> tuple[int, ...]:
+        """The permutation of axes that undoes `order`, for arrays with two more."""
+        num = len(self.order)
+        return (*sorted(range(num), key=self.order.__getitem__), num, num + 1)
 
 
 def padded(shape: tuple[int, ...], length: int) -> tuple[int, ...]:

@@ -18,34 +18,48 @@ class RunningSums:
     """`Σ_j φ_jf v_j` and `Σ_j φ_jf` over the keys so far, for M maps with N sequences each; changed in place.
 
     weighted (M, N, m, dv) and total (M, N, m, 1) are times `power(reference)`, reference (M, N, 1, m).
-    peak (M, N, 1, m) is the largest of their terms φ_jf. The features (M, N, KEPT, m) and values (M, N, KEPT, dv) of
-    the last `num_recent` keys are not in the sums yet.
+    peak (M, N, 1, m) is the largest of their terms φ_jf. The features (M, N, n, m) and values (M, N, n, dv) of the
+    last `num_recent` keys are not in the sums yet; n is KEPT, or at least LONGEST for a single call.
 
     A key only adds to the sums while its features exceed the reference by at most HEADROOM. Else, which is rare, the
     reference of its head is raised to it, and the sums are rescaled. So the sums are read once for each call of
     `attend`, and written once for KEPT keys. They may be views of a state: they are copied before they are written.
+
+    Sums are compensated: `surplus` is by how much they are too large, from rounding, so that many small terms are not
+    lost beside a large sum. After n keys a sum is off by (2 + KEPT) u + O(n u²) at the most, relative to the sum of the
+    absolute values of its terms, with u = 2^-24 in float32.
+
+    Source: Kahan 1965, "Further remarks on reducing truncation errors"; Higham 2002, "Accuracy and Stability of
+        Numerical Algorithms", equation 4.8.
     """
 
     def __init__(
-        self, arrangement: Arrangement, sides: Sides, reference: np.ndarray, weighted: np.ndarray, total: np.ndarray
+        self,
+        arrangement: Arrangement,
+        sides: Sides,
+        reference: np.ndarray,
+        weighted: np.ndarray,
+        total: np.ndarray,
+        num_kept: int = KEPT,
     ) -> None:
         self.arrangement, self.sides, self.limits = arrangement, sides, sides.keys.limits
         self.reference, self.weighted, self.total = reference, weighted, total
         self.are_own = False
+        self.surplus: tuple[np.ndarray, np.ndarray] | None = None  # of weighted and total, once they were written
         self.peak = (reference > -np.inf).astype(total.dtype)
         *lead, num_features, value_dim = weighted.shape
-        self.features = np.empty((*lead, KEPT, num_features), total.dtype)
-        self.values = np.empty((*lead, KEPT, value_dim), total.dtype)
+        self.features = np.empty((*lead, num_kept, num_features), total.dtype)
+        self.values = np.empty((*lead, num_kept, value_dim), total.dtype)
         self.num_recent = 0
         self.refer()
 
     @classmethod
-    def of(cls, state: AttentionState, sides: Sides, arrangement: Arrangement) -> "RunningSums":
+    def of(cls, state: AttentionState, sides: Sides, arrangement: Arrangement, num_kept: int = KEPT) -> "RunningSums":
         """The sums in a state of NumPy arrays; arrangement : of the sums alone."""
         log_max, weighted, total = (arrangement.keys(x) for x in (state.log_max, state.weighted, state.total))
         reference = log_max * sides.keys.limits.exponent_unit
         reference = np.broadcast_to(reference, (*total.shape[:2], 1, total.shape[2])).copy()
-        return cls(arrangement, sides, reference, weighted, total)
+        return cls(arrangement, sides, reference, weighted, total, num_kept)
 
     def own(self) -> None:
         """Copy the sums, unless nobody else holds them."""
@@ -64,17 +78,26 @@ class RunningSums:
 
     def state(self) -> AttentionState:
         """The sums over all keys, relative to the largest key of each feature, as a copy."""
-        features, values = self.recent(self.num_recent)
+        num = self.num_recent
+        if num == 1:  # a product of matrices is fast from two terms on
+            self.features[:, :, 1] = self.values[:, :, 1] = 0
+            num = 2
+        features, values = self.recent(num)
         with np.errstate(all="ignore"):
             added = np.swapaxes(features, -1, -2)
-            weighted = added * values if self.num_recent == 1 else added @ values  # BLAS has no sums of one term
+            weighted = added @ values
+            total = added.sum(axis=-1, keepdims=True)
+            if self.surplus is not None:
+                weighted -= self.surplus[0]
+                total -= self.surplus[1]
             weighted += self.weighted
-            total = self.total + added.sum(axis=-1, keepdims=True)
+            total += self.total
             peak = np.maximum(self.peak, features.max(axis=-2, keepdims=True, initial=0))
-            if np.any(peak != 1):
-                factor = np.swapaxes(1 / np.where(peak == 0, 1, peak), -1, -2)
-                weighted *= factor
-                total *= factor
+            changed = np.swapaxes((peak != 1) & (peak != 0), -1, -2)[..., 0]
+            if np.any(changed):
+                factor = 1 / np.swapaxes(peak, -1, -2)[changed]
+                weighted[changed] *= factor
+                total[changed] *= factor
             log_max = self.reference / self.limits.exponent_unit + np.log(peak)
         log_max, weighted, total = (self.arrangement.sums(x) for x in (log_max, weighted, total))
         return AttentionState(log_max, weighted, total)
@@ -106,10 +129,15 @@ class RunningSums:
     def select(self, index: np.ndarray) -> None:
         """Take some entries of the first leading dimension, which must be one of the N, in place of all."""
         size = self.arrangement.lead[0]
+
+        def chosen(x: np.ndarray) -> np.ndarray:
+            taken = np.take(x.reshape(len(x), size, -1, *x.shape[2:]), index, axis=1)
+            return taken.reshape(len(x), -1, *x.shape[2:])
+
         for name in ("reference", "weighted", "total", "peak", "features", "values"):
-            x = getattr(self, name)
-            chosen = np.take(x.reshape(len(x), size, -1, *x.shape[2:]), index, axis=1)
-            setattr(self, name, chosen.reshape(len(x), -1, *x.shape[2:]))
+            setattr(self, name, chosen(getattr(self, name)))
+        if self.surplus is not None:
+            self.surplus = chosen(self.surplus[0]), chosen(self.surplus[1])
         self.arrangement, self.are_own = self.arrangement.with_batch(len(index)), True
         self.refer()
 
@@ -124,7 +152,7 @@ class RunningSums:
         the queries before them have the same bits as if they fitted.
         """
         num = key.shape[-2]
-        if self.num_recent + num > KEPT:
+        if self.num_recent + num > self.features.shape[2]:
             self.flush()
         logs = self.sides.keys.exponents(key, per_row=True)
         exponents = masked(logs + self.weights_over_reference, present)
@@ -163,8 +191,8 @@ class RunningSums:
         factor = self.limits.power(before - finite(raised))
         self.reference[heads] = raised
         self.peak[heads] = np.maximum(self.peak[heads] * factor, self.limits.power(logs[heads] - finite(raised)))
-        self.weighted[heads] *= np.swapaxes(factor, -1, -2)
-        self.total[heads] *= np.swapaxes(factor, -1, -2)
+        for x in (self.weighted, self.total, *(self.surplus or ())):
+            x[heads] *= np.swapaxes(factor, -1, -2)
         self.refer()
 
     def refer(self) -> None:
@@ -177,12 +205,16 @@ class RunningSums:
         if self.num_recent == 0:
             return
         self.own()
+        if self.surplus is None:
+            self.surplus = np.zeros_like(self.weighted), np.zeros_like(self.total)
         features, values = self.recent(self.num_recent)
         np.maximum(self.peak, features.max(axis=-2, keepdims=True), out=self.peak)
-        for weighted, total, of_map, of_values in zip(self.weighted, self.total, features, values, strict=True):
+        for weighted, total, *surplus, of_map, of_values in zip(
+            self.weighted, self.total, *self.surplus, features, values, strict=True
+        ):
             added = np.swapaxes(of_map, -1, -2)
-            weighted += added @ of_values
-            total += added.sum(axis=-1, keepdims=True)
+            add_compensated(weighted, surplus[0], added @ of_values)
+            add_compensated(total, surplus[1], added.sum(axis=-1, keepdims=True))
         self.num_recent = 0
 
     def read(self, query: np.ndarray, first: int) -> np.ndarray:
@@ -207,6 +239,18 @@ class RunningSums:
             total = np.where(total == 0, 1, total)
         output /= total
         return output.reshape(maps, others, shared, num, -1)
+
+
+def add_compensated(total: np.ndarray, surplus: np.ndarray, terms: np.ndarray) -> None:
+    """Add the terms, which are overwritten, to a sum whose rounding errors so far are `surplus`; in place."""
+    terms -= surplus
+    np.add(total, terms, out=surplus)
+    before = total.copy()
+    total[...] = surplus
+    surplus -= before
+    surplus -= terms
+    if not np.isfinite(surplus.sum()):  # infinity less infinity: a sum that is not finite stays as it is
+        surplus[~np.isfinite(surplus)] = 0
 
 
 def masked(exponents: np.ndarray, present: np.ndarray | None) -> np.ndarray:

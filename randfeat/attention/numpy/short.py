@@ -6,7 +6,7 @@ import numpy as np
 
 from randfeat._array import broadcast_shapes, compute_dtype, dtype_name, namespace
 from randfeat.attention.numpy.arrangement import Arrangement
-from randfeat.attention.numpy.running_sums import RunningSums
+from randfeat.attention.numpy.running_sums import KEPT, RunningSums
 from randfeat.attention.numpy.sides import Sides
 from randfeat.attention.problem import Attended, Problem
 from randfeat.attention.state import AttentionState
@@ -54,12 +54,15 @@ class ShortCall:
         of_call = Arrangement.of(lead, broadcast_shapes(shapes[0][:-2], lead), maps)
         return cls(of_call, Arrangement.of(lead, lead, maps), sides, dtype, shapes, mask_shape)
 
-    def sums_of(self, state: AttentionState) -> RunningSums | None:
-        """The sums in a state of NumPy arrays, as views; None if its leading dimensions are not those of the keys."""
+    def sums_of(self, state: AttentionState, num_kept: int = KEPT) -> RunningSums | None:
+        """The sums in a state of NumPy arrays, as views; None if its leading dimensions are not those of the keys.
+
+        num_kept : of recent keys that are kept one by one, at least as many as a call has.
+        """
         lead = self.of_sums.lead
         if state.total.dtype != self.dtype or broadcast_shapes(state.total.shape[:-2], lead) != lead:
             return None
-        return RunningSums.of(state, self.sides, self.of_sums)
+        return RunningSums.of(state, self.sides, self.of_sums, num_kept)
 
     def fits(self, sums: RunningSums) -> bool:
         """Whether keys like those of this call can be added to the sums as they are."""
@@ -99,7 +102,7 @@ def attend_to_few(problem: Problem) -> Attended | None:
     if state is None or not all(isinstance(x, np.ndarray) for x in arrays):
         return None
     call = ShortCall.of(problem, problem.features)
-    sums = None if call is None else call.sums_of(state)
+    sums = None if call is None else call.sums_of(state, LONGEST)
     if call is None or sums is None:
         return None
     outputs = [call.attend(sums, inputs.query, inputs.key, inputs.value, inputs.key_mask)]

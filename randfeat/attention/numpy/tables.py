@@ -1,6 +1,7 @@
 """Tables: the exponents of every single map of a batch, kept with the map from call to call."""
 
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -30,9 +31,7 @@ class Tables:
         if kept is not None and kept.fits(features, factor, dtype):
             return kept
         made = cls.made(features, factor, dtype)
-        if made is not None and sum(array.nbytes for array in made.arrays.values()) <= MOST_BYTES:
-            features.kept[cls] = made
-        return made
+        return None if made is None else keep(made, features)
 
     @classmethod
     def made(cls, features: FeatureMap, factor: float, dtype: np.dtype) -> "Tables | None":
@@ -53,6 +52,27 @@ class Tables:
 
     def fits(self, features: FeatureMap, factor: float, dtype: np.dtype) -> bool:
         """Whether these are the tables of the map as it is now."""
-        if (self.factor, self.dtype) != (factor, dtype):
-            return False
-        return all(np.array_equal(self.arrays[name], array) for name, array in features.arrays.items())
+        return (self.factor, self.dtype) == (factor, dtype) and same_arrays(self.arrays, features)
+
+
+class HasArrays(Protocol):
+    """A result that was computed from copies of the arrays of a map."""
+
+    @property
+    def arrays(self) -> Arrays:
+        """Copies of the arrays, by name."""
+
+
+Kept = TypeVar("Kept", bound=HasArrays)
+
+
+def keep(made: Kept, features: FeatureMap) -> Kept:
+    """Leave what was made from a map to later calls, unless it is large."""
+    if sum(array.nbytes for array in made.arrays.values()) <= MOST_BYTES:
+        features.kept[type(made)] = made
+    return made
+
+
+def same_arrays(kept: Arrays, features: FeatureMap) -> bool:
+    """Whether the arrays of a map still have the numbers of these copies."""
+    return all(np.array_equal(kept[name], array) for name, array in features.arrays.items())
