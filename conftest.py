@@ -27,8 +27,8 @@ EXAMPLES = {
 
 collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]
 
-# Python looks for cycles after 700 new objects, and JAX makes thousands in each compilation: a seventh of its tests.
-gc.set_threshold(100_000, 20, 50)
+# Python looks for cycles after 700 new objects, and each compilation of JAX makes thousands: a seventh of its time.
+gc.set_threshold(50_000, 10, 10)
 
 
 def pytest_collection_finish():
