@@ -16,8 +16,9 @@ if importlib.util.find_spec("jaxlib"):
     # Compiling is all that tests of JAX take time for, and five times faster without optimization. XLA_FLAGS="" in the
     # environment tests the optimized code; test_jax_without_float64 runs that always.
     _flags = ["--xla_cpu_multi_thread_eigen=false", "--xla_backend_optimization_level=0"]
+    _flags.append("--xla_llvm_disable_expensive_passes=true")
     if tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 7):  # older ones end the process at unknown flags
-        _flags.append("--xla_cpu_use_fusion_emitters=false")
+        _flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
     os.environ.setdefault("XLA_FLAGS", " ".join(_flags))
 
 import hypothesis

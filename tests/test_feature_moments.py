@@ -8,7 +8,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.regression import feature_moments
-from tests.arrays import asarray, eps_of, same_bits, to_numpy
+from tests.arrays import asarray, eps_of, library, same_bits, to_numpy
 
 FIELDS = ("gram", "cross", "feature_sum", "target_sum", "target_gram")
 
@@ -59,6 +59,8 @@ def test_random_parts_and_merges_keep_covariances_of_far_targets(xp, offset, see
 
     y is rounded to eps times the offset; 10 times that, times the sum of the sizes, bounds the rest.
     """
+    if library(xp) == "jax" and seed > 0:
+        pytest.skip("each cut is new shapes, which JAX compiles")
     rng = np.random.default_rng(seed)
     phi = draw()
     x, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2)) * [1.0, 3.0]

@@ -1,6 +1,7 @@
 """The experiments on kernels, estimators and couplings: they run, their digits are right, their verdicts can fail."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -87,11 +88,8 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def results():
-    """Every experiment at its tiny size, with the default seed."""
-    return {
-        name: run_in_memory(EXPERIMENTS[name], dataclasses.replace(settings, quick=True))
-        for name, settings in TINY.items()
-    }
+    """One run of each at its tiny size, with the default seed, made when first asked for."""
+    return functools.cache(lambda name: run_in_memory(EXPERIMENTS[name], dataclasses.replace(TINY[name], quick=True)))
 
 
 def judged(name, tables):
@@ -101,14 +99,14 @@ def judged(name, tables):
 
 @pytest.mark.parametrize("name", TINY)
 def test_figures_are_drawn_from_what_was_written(name, results, tmp_path):
-    results[name].write(tmp_path)
+    results(name).write(tmp_path)
     with style():
         figures = EXPERIMENTS[name].plot(Results.read(tmp_path))
         assert name in figures
         for figure in figures.values():
             figure.canvas.draw()  # warnings are errors
-    assert all(results[name].tables.values())
-    assert EXPERIMENTS[name].summaries(results[name].tables, TINY[name])
+    assert all(results(name).tables.values())
+    assert EXPERIMENTS[name].summaries(results(name).tables, TINY[name])
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -116,7 +114,7 @@ def test_a_cell_repeats_alone(name, results):
     cells = EXPERIMENTS[name].cells(TINY[name])
     assert len({cell.key for cell in cells}) == len(cells)
     for table, rows in measure(cells[-1], TINY[name]).tables.items():
-        assert repr(results[name].tables[table][-len(rows) :]) == repr(rows)
+        assert repr(results(name).tables[table][-len(rows) :]) == repr(rows)
 
 
 # verdicts ------------------------------------------------------------------------------------------------------------
@@ -162,8 +160,8 @@ def test_a_cell_repeats_alone(name, results):
     ],
 )
 def test_verdicts_fail_on_bad_numbers(name, table, change, claim, results):
-    good = judged(name, results[name].tables)
-    bad = judged(name, results[name].tables | {table: [change(row) for row in results[name].tables[table]]})
+    good = judged(name, results(name).tables)
+    bad = judged(name, results(name).tables | {table: [change(row) for row in results(name).tables[table]]})
     (text,) = (text for text in good if claim in text and good[text] is not None)
     assert (good[text], bad[text]) == (True, False)
 
@@ -171,20 +169,20 @@ def test_verdicts_fail_on_bad_numbers(name, table, change, claim, results):
 @pytest.mark.parametrize(("gain", "holds"), [(0.02, True), (-0.02, False), (0.002, None)])
 def test_an_order_of_accuracies_is_claimed_beyond_its_standard_errors_only(gain, holds, results):
     """Standard errors of 0.001, 0.001, 0.001 and 0.005 are 0.0013 for the mean of four, and 3.8 of these 0.005."""
-    (row, *_) = (r for r in results["simplex"].tables["accuracies"] if r["coupling"] == "simplex")
+    (row, *_) = (r for r in results("simplex").tables["accuracies"] if r["coupling"] == "simplex")
     rows = [
         row | {"bandwidth": bandwidth, "coupling": coupling, "dataset": str(place), "gain": gain, "gain_error": error}
         for bandwidth in ("validated", "wide")
         for coupling in ("independent", "orthogonal", "simplex", "simplex-plus")
         for place, error in enumerate((0.001, 0.001, 0.001, 0.005))
     ]
-    found = judged("simplex", results["simplex"].tables | {"accuracies": rows})
+    found = judged("simplex", results("simplex").tables | {"accuracies": rows})
     assert [value for claim, value in found.items() if "classify better" in claim] == 6 * [holds]
 
 
 @pytest.mark.parametrize("name", ["hybrid", "chefs_tables", "simplex"])
 def test_printed_digits_do_not_depend_on_the_size_of_the_run(name, results):
-    tables = results[name].tables
+    tables = results(name).tables
     rows = tables["printed" if name == "chefs_tables" else "table"]
     assert len(rows) == {"hybrid": 48, "chefs_tables": 21, "simplex": 84}[name]
     assert [holds for claim, holds in judged(name, tables).items() if "reproduce the table" in claim] == [True]

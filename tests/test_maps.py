@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
-from tests.arrays import asarray, compiled, eps_of, same_bits, shape_of, to_numpy
+from tests.arrays import asarray, compiled, eps_of, library, same_bits, shape_of, to_numpy
 from tests.cases import ATTENTION, COUPLINGS, ESTIMATORS, FEATURES, KERNELS, widths
 from tests.reference import FORMULAS, naive_features
 
@@ -46,11 +46,11 @@ def test_same_seed_same_features(xp, dtype):
 
     The terms of an exponent, w·x and |x|²/2, are added up in a different order by each library; a unit in the last
     place is that of the largest of these terms and 1. Values are compared where they are of order one: cosines, and
-    exponentials after their scale is taken out.
+    exponentials after their scale is taken out. A coupling only draws the rows, in NumPy: JAX is given one.
     """
     host = (np.random.default_rng(0).standard_normal((6, 16)) / 2).astype(dtype)
     x = asarray(xp, host, dtype)
-    for estimator in ESTIMATORS:
+    for estimator in (e for e in ESTIMATORS if library(xp) != "jax" or e.coupling == rf.Orthogonal()):
         here, there = estimator.draw(16, 32, rng=0, like=host), estimator.draw(16, 32, rng=0, like=x)
         for name, array in here.arrays.items():
             assert same_bits(there.arrays[name], array), name

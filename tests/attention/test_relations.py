@@ -335,6 +335,8 @@ def test_a_gate_too_many_is_caught(monkeypatch):
 @pytest.mark.parametrize("width", [1, 10])
 def test_windows_of_queries_before_every_key(xp, rng, num_queries, num_keys, offset, width):
     """A query at a negative position sees no key, so that its output is zero; there may be no query at all."""
+    if library(xp) == "jax" and offset != (-2 if num_keys else -20):
+        pytest.skip("one offset is compiled for each number of keys")
     phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
     query, key, value = rng.standard_normal((num_queries, 4)), *rng.standard_normal((2, num_keys, 4))
     options = {"is_causal": True, "causal_offset": offset}
@@ -487,6 +489,8 @@ def test_decoding_with_an_offset(xp, rng):
 @pytest.mark.parametrize("offset", [0, 1, -2])
 def test_decay_reaches_queries_beyond_the_last_key(xp, rng, offset, num_keys, per_head):
     """The factor is decay^(i - j) there too: without memory such a query sees no key, and its output is zero."""
+    if library(xp) == "jax" and (offset, num_keys) not in ((0, 0), (1, 1), (-2, 20)):
+        pytest.skip("each offset and each number of keys is compiled once")
     phi = rf.PositiveFeatures().draw(4, 6, rng=0, like=xp.zeros(1, dtype=xp.float64))
     num_queries, decays = num_keys + 3, [0.0, 0.3, 1.0]
     query, (key, value) = rng.standard_normal((3, num_queries, 4)), rng.standard_normal((2, 3, num_keys, 4))

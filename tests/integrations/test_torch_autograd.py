@@ -1,8 +1,5 @@
 """The backward pass for PyTorch: the generic function's gradients, and nothing kept but inputs."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -141,21 +138,13 @@ def test_refused(torch, attend, rng):
         attend(query, key, value, phi.estimator)
 
 
-COMPILED = """
-import torch, randfeat as rf
-from randfeat.integrations.torch_autograd import linear_attention
-torch.manual_seed(0)
-inputs = [x.requires_grad_(True) for x in torch.randn(3, 2, 2, 4, dtype=torch.float64).unbind()]
-phi = rf.PositiveFeatures().draw(4, 8, rng=0, like=inputs[0])
-for function in (rf.linear_attention, linear_attention):
-    run = lambda q, k, v: function(q, k, v, phi)
-    outputs = [f(*inputs) for f in (run, torch.compile(run, fullgraph=True, backend="eager"))]
-    gradients = [torch.autograd.grad(out.square().sum(), inputs) for out in outputs]
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*gradients)), function
-"""
-
-
-def test_compiles_into_one_graph(torch):
-    """Both functions, traced whole, and their gradients; in a process of its own, since tracing leaves much behind."""
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_compiles_into_one_graph(torch, attend, rng):
+    """Traced whole, with its gradients; test_torch_compiled.py compiles the generic function."""
+    inputs = inputs_of(torch, rng)
+    phi = rf.PositiveFeatures().draw(4, 8, rng=0, like=inputs[0])
+    run = lambda q, k, v: attend(q, k, v, phi)  # noqa: E731
+    torch._dynamo.reset()
+    compiled = torch.compile(run, fullgraph=True, backend="eager")
+    gradients = [torch.autograd.grad(function(*inputs).square().sum(), inputs) for function in (run, compiled)]
+    torch._dynamo.reset()
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*gradients, strict=True))
