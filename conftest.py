@@ -1,16 +1,19 @@
 """Examples of integrations are collected where their library is installed; what a test registers, it alone sees."""
 
-import gc
 from importlib.util import find_spec
 
 import pytest
 
 EXAMPLES = {
     "randfeat/attention/generic/causal_operator.py": ("torch",),
+    "randfeat/attention/torch/operators.py": ("torch",),
     "randfeat/integrations/torch.py": ("torch",),
+    "randfeat/integrations/torch_compressed.py": ("torch",),
+    "randfeat/integrations/torch_compressed_operator.py": ("torch",),
     "randfeat/integrations/torch_autograd.py": ("torch",),
     "randfeat/integrations/jax.py": ("jax",),
     "randfeat/integrations/jax_autograd.py": ("jax",),
+    "randfeat/integrations/jax_callback.py": ("jax",),
     "randfeat/integrations/transformers": ("torch", "transformers"),
     "randfeat/integrations/sklearn": ("sklearn",),
     "randfeat/integrations/dask.py": ("dask",),
@@ -26,15 +29,6 @@ EXAMPLES = {
 }
 
 collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]
-
-# Python looks for cycles after 700 new objects, and each compilation of JAX makes thousands: a seventh of its time.
-gc.set_threshold(50_000, 10, 10)
-
-
-def pytest_collection_finish():
-    """Modules and tests stay until the end: no later search for cycles visits them."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
