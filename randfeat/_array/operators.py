@@ -74,8 +74,13 @@ def differentiable_operator(
     gradient : (gradient in the result, *arguments) -> gradients in the inputs, None for an input that is None. It must
         be differentiable by PyTorch itself: that is the second derivative.
     trailing : the dimensions of each tensor behind its leading ones, which broadcast.
+
+    Without PyTorch the results are `function` and `gradient` themselves.
     """
-    torch: Any = importlib.import_module("torch")
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ImportError:
+        return function, gradient
     num_tensors = len(trailing)
 
     def forward(*given: Any) -> Any:
