@@ -7,7 +7,7 @@ import numpy as np
 
 from randfeat._hints import short
 
-LARGEST = 2**31 - 1
+LARGEST = 2**53
 """The largest count: no memory holds as many rows of anything."""
 
 

@@ -1,4 +1,4 @@
-"""Pictures of errors, spectra and features, by matplotlib (`pip install 'randfeat[plot]'`).
+"""Pictures of errors, spectra and features, by matplotlib (`pip install '.[plot]'`).
 
 Each function draws into `ax`, by default the current axes of pyplot, and returns the axes. Theory is drawn as lines,
 measurements as points with intervals of two standard errors.
