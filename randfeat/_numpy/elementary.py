@@ -51,3 +51,9 @@ def fill_waves(
     if sines is not None:
         np.sin(angles, out=angles)
         np.multiply(angles, amplitudes, out=sines)
+
+
+def ratio(error: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """`error / size`; no error is 0 of any size, also of 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, 0.0, error / size)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._hints import shown
-from randfeat.montecarlo.measured import Measured
+from randfeat.montecarlo.measured import Measured, ratio_of_means
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,9 +89,4 @@ class ErrorCurve:
         for name in (first, second):
             if name not in self.names:
                 raise ValueError(f"there is no curve of {shown(name)}, only of {', '.join(self.names)}.")
-        a, b = (self.squares[self.names.index(name)] for name in (first, second))
-        mean_a, mean_b = a.mean(axis=-1, keepdims=True), b.mean(axis=-1, keepdims=True)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = mean_a / mean_b
-            influence = ratio * (a / mean_a - b / mean_b)
-        return Measured(ratio[..., 0], influence.std(axis=-1, ddof=1) / np.sqrt(self.num_draws))
+        return ratio_of_means(*(self.squares[self.names.index(name)].T for name in (first, second)))

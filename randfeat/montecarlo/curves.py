@@ -8,6 +8,7 @@ import numpy as np
 from randfeat._array import as_count, as_generator
 from randfeat._hints import hinted, shown
 from randfeat.estimators.base import Estimator
+from randfeat.kernels import Kernel
 from randfeat.montecarlo.attention_draws import AttentionDraws
 from randfeat.montecarlo.curve import ErrorCurve
 from randfeat.montecarlo.kernel_draws import KernelDraws
@@ -97,13 +98,12 @@ def error_curve(
         raise ValueError("num_features must hold one width at least.")
     if as_count(num_draws, "num_draws") < 2:
         raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}.")
-    draws = source(x, y, query, key, value, scale=scale, is_causal=is_causal, key_mask=key_mask)
+    kernels = [estimator.kernel for estimator in named.values()]
+    draws = source(x, y, query, key, value, kernels, scale=scale, is_causal=is_causal, key_mask=key_mask)
     for estimator in named.values():
         for width in widths:
             estimator.check_dim(draws.dim)
             estimator.num_rows(width, draws.dim)
-    if isinstance(draws, AttentionDraws) and len({estimator.kernel for estimator in named.values()}) > 1:
-        raise ValueError("attention is compared for one kernel; give estimators of one kernel.")
     shown_progress = Progress.of(progress, len(named) * len(widths))
     seeds = as_generator(rng).bit_generator.seed_seq.spawn(len(widths))  # type: ignore[attr-defined]
     found = []
@@ -119,16 +119,17 @@ def error_curve(
     measured, closed_forms = {}, {}
     for measure in found[0].measured:
         cells = [cell.measured[measure] for cell in found]
-        numbers = [np.reshape([number[i] for number in cells], shape).T for i in (0, 1)]
-        measured[measure] = Measured(*numbers)
+        numbers = [cell.value for cell in cells], [cell.standard_error for cell in cells]
+        measured[measure] = Measured(*(np.reshape(column, shape).T for column in numbers))
     for measure in found[0].closed_forms:
         closed_forms[measure] = np.reshape([cell.closed_forms[measure] for cell in found], shape).T
     squares = np.reshape([cell.squares for cell in found], (*shape, num_draws)).swapaxes(0, 1)
-    average_error = draws.average_error(next(iter(named.values())))
-    return ErrorCurve(tuple(named), np.asarray(widths), num_draws, measured, closed_forms, squares, average_error)
+    return ErrorCurve(tuple(named), np.asarray(widths), num_draws, measured, closed_forms, squares, draws.average_error)
 
 
-def source(x: Any, y: Any, query: Any, key: Any, value: Any, **options: Any) -> KernelDraws | AttentionDraws:
+def source(
+    x: Any, y: Any, query: Any, key: Any, value: Any, kernels: Sequence[Kernel], **options: Any
+) -> KernelDraws | AttentionDraws:
     """The pairs or the sequences; exactly one of the two must be given."""
     pairs, sequences = [each is not None for each in (x, y)], [each is not None for each in (query, key, value)]
     if all(pairs) and not any(sequences):
@@ -137,7 +138,9 @@ def source(x: Any, y: Any, query: Any, key: Any, value: Any, **options: Any) -> 
                 raise ValueError(f"{name} is for attention outputs; kernel values at pairs x, y have none.")
         return KernelDraws.of(x, y)
     if all(sequences) and not any(pairs):
-        return AttentionDraws.of(query, key, value, **options)
+        if any(kernel != kernels[0] for kernel in kernels):
+            raise ValueError("attention is compared for one kernel; give estimators of one kernel.")
+        return AttentionDraws.of(query, key, value, kernels[0], **options)
     raise TypeError("give x and y for kernel values, or query, key and value for attention outputs.")
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from randfeat._array import as_host
 from randfeat.couplings.laws import NoClosedForm
 from randfeat.estimators.base import Estimator
-from randfeat.montecarlo.cell import Cell, mean_with_error
+from randfeat.montecarlo.cell import Cell
+from randfeat.montecarlo.measured import mean_over_draws
 from randfeat.montecarlo.sampling import batch_sizes, collect
 from randfeat.variance import times_exp
 
@@ -37,8 +38,9 @@ class KernelDraws:
         """Length of the inputs."""
         return int(self.x.shape[-1])
 
-    def average_error(self, estimator: Estimator) -> float:
-        """Kernel values have no output without features."""
+    @property
+    def average_error(self) -> float:
+        """NaN: kernel values have no output without features."""
         return np.nan
 
     def batch_sizes(self, estimators: list[Estimator], num_features: int, num_draws: int) -> list[int]:
@@ -54,12 +56,12 @@ class KernelDraws:
         absolute = times_exp(errors, log_reference)
         squares = np.mean(errors**2, axis=1)
         measured = {
-            "relative_mse": mean_with_error(squares),
-            "relative_bias": mean_with_error(np.mean(errors, axis=1)),
-            "relative_sup": mean_with_error(np.max(np.abs(errors), axis=1)),
-            "mse": mean_with_error(np.mean(absolute**2, axis=1)),
-            "bias": mean_with_error(np.mean(absolute, axis=1)),
-            "sup": mean_with_error(np.max(np.abs(absolute), axis=1)),
+            "relative_mse": mean_over_draws(squares),
+            "relative_bias": mean_over_draws(np.mean(errors, axis=1)),
+            "relative_sup": mean_over_draws(np.max(np.abs(errors), axis=1)),
+            "mse": mean_over_draws(np.mean(absolute**2, axis=1)),
+            "bias": mean_over_draws(np.mean(absolute, axis=1)),
+            "sup": mean_over_draws(np.max(np.abs(absolute), axis=1)),
         }
         return Cell(measured, self.closed_forms(estimator, num_features, log_reference), squares)
 

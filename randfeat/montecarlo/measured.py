@@ -34,6 +34,15 @@ def mean_over_draws(values: np.ndarray) -> Measured:
     return Measured(values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values)))
 
 
+def ratio_of_means(first: np.ndarray, second: np.ndarray) -> Measured:
+    """Ratio of two means over the first axis; its standard error respects that draws are paired (delta method)."""
+    mean, other = first.mean(axis=0), second.mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = mean / other
+        influence = ratio * (first / mean - second / other)
+    return Measured(ratio, influence.std(axis=0, ddof=1) / np.sqrt(len(first)))
+
+
 def quantile_interval(
     values: np.ndarray, probability: float, confidence: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

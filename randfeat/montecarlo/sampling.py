@@ -10,7 +10,7 @@ and typically far too low. Then `sample_errors` warns (`HeavyTailWarning`); `gra
 without heavy tails, and the closed form `estimator.variance` needs no draws at all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from randfeat._hints import hinted
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.estimators.base import Estimator
 from randfeat.maps import FeatureMap
-from randfeat.montecarlo.measured import Measured, mean_over_draws, quantile_interval
+from randfeat.montecarlo.measured import Measured, mean_over_draws, quantile_interval, ratio_of_means
 from randfeat.montecarlo.tails import warn_if_heavy
 
 BATCH_BYTES = 2**26  # of the rows and features of one batch of draws
@@ -77,10 +77,7 @@ class Comparison:
 
     def mse_ratio(self) -> Measured:
         """Ratio of the MSEs of each pair; its standard error respects the pairing (delta method over draws)."""
-        a, b = self.first.errors**2, self.second.errors**2
-        ratio = a.mean(axis=0) / b.mean(axis=0)
-        influence = ratio * (a / a.mean(axis=0) - b / b.mean(axis=0))
-        return Measured(ratio, influence.std(axis=0, ddof=1) / np.sqrt(len(a)))
+        return ratio_of_means(self.first.errors**2, self.second.errors**2)
 
 
 @hinted
@@ -140,9 +137,18 @@ def collect(
         for maps, out in batches_in_cache(phi, errors[part]):
             out[...] = maps.queries(x).scaled(-log_reference).pairwise(maps.keys(y)) - exact
 
+    run_batches(batch, sizes, generators)
+    return ErrorSample(errors.reshape(-1, *shape))
+
+
+def run_batches(
+    batch: Callable[[slice, int, np.random.Generator, None], None],
+    sizes: list[int],
+    generators: list[np.random.Generator],
+) -> None:
+    """Call `batch(part, size, generator, None)` for each batch of draws, on several threads."""
     batches = zip(parts(sizes), sizes, generators, strict=True)
     run_tasks([partial(batch, *arguments) for arguments in batches], lambda: None, resolve_num_threads(None))
-    return ErrorSample(errors.reshape(-1, *shape))
 
 
 def batches_in_cache(phi: FeatureMap, errors: np.ndarray) -> Iterator[tuple[FeatureMap, np.ndarray]]:
@@ -162,6 +168,11 @@ def batch_sizes(estimators: list[Estimator], x: Any, y: Any, num_features: int, 
     rows = max(estimator.num_rows(num_features, dim) for estimator in estimators)
     # rows and the d × d blocks they are cut from; queries, keys, their product and a temporary
     numbers = 3 * dim * max(rows, dim) + 6 * pairs * num_features
+    return sizes_of_batches(numbers, num_draws)
+
+
+def sizes_of_batches(numbers: int, num_draws: int) -> list[int]:
+    """Draws of each batch, where one draw takes as many float64 numbers: as many as BATCH_BYTES hold."""
     size = int(np.clip(BATCH_BYTES // (8 * numbers), 1, num_draws))
     return [size] * (num_draws // size) + ([num_draws % size] if num_draws % size else [])
 

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from randfeat.compressed import clustered_attention, compressed_attention
+from randfeat.compressed.means import SWEEPS
+from randfeat.compressed.merging import CLUSTERED
 from randfeat.selection.pilot import Pilot, Sequences
 
 CLUSTERS = (5, 11, 21)
 KEYS = (16, 32, 64)
-SWEEPS, CLUSTERED = 2, 32  # of k-means, and keys for each row that it sees
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_bool, as_host
+from randfeat._numpy.elementary import ratio
 from randfeat.attention import linear_attention
 from randfeat.estimators import Estimator
 from randfeat.kernels import SoftmaxFamily
@@ -132,9 +133,3 @@ class Pilot:
         """Frobenius norm over the counted queries of each head, (heads,)."""
         squares = np.where(self.counted, x * x, 0.0).sum(axis=(-2, -1))
         return np.sqrt(np.atleast_1d(squares.sum(axis=tuple(range(squares.ndim - 1)))))
-
-
-def ratio(error: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """`error / size`; no error is 0 of any size, also of 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error == 0, 0.0, error / size)

@@ -65,8 +65,9 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
         check_labels(y)
         X, y = validated(self, X, y, multi_output=True)
         X, y, weight = weighted_rows(X, labels_of(y), sample_weight)
-        self._begin(X, y, classes_of(y), self._with_classes(y, weight))
-        self._append(X, self._targets(y), self._with_classes(y, weight))
+        weight = self._with_classes(y, weight)
+        self._begin(X, y, classes_of(y), weight)
+        self._append(X, self._targets(y), weight)
         self._solution = self._solve()
         return self
 
@@ -88,11 +89,13 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
             classes = np.unique(to_numpy(classes))
             if not is_first and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}.")
-        if is_first:
-            self._begin(X, y, classes, self._with_classes(y, weight))
-        elif (y.ndim == 2) != self._several or (y.ndim == 2 and y.shape[1] != self.sums_["origin"].shape[0]):
+        several = y.ndim == 2
+        if not is_first and (several != self._several or (several and y.shape[1] != self.sums_["origin"].shape[0])):
             raise ValueError(f"y must have as many labels for each row as before, got shape {y.shape}.")
-        self._append(X, self._targets(y), self._with_classes(y, weight))
+        weight = self._with_classes(y, weight)
+        if is_first:
+            self._begin(X, y, classes, weight)
+        self._append(X, self._targets(y), weight)
         return self
 
     def decision_function(self, X: Any) -> Any:
