@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from randfeat._array.conversion import cast, compute_dtype, to_numpy
-from randfeat._array.loops import is_traced
+from randfeat._array.loops import is_traced, is_transformed
 from randfeat._array.namespaces import Array, device_of, is_jax_array, is_torch_array, namespace
 
 
@@ -43,7 +43,7 @@ def has_twin(x: Array) -> bool:
             and x.device.type == "cpu"
             and x.layout == torch.strided
             and not (x.requires_grad and torch.is_grad_enabled())
-            and torch._C._functorch.peek_interpreter_stack() is None  # transformations of torch.func
+            and not is_transformed(x)
             and not torch._C._functorch.is_functorch_wrapped_tensor(x)
             and torch.autograd.forward_ad.unpack_dual(x).tangent is None
             and torch._C._len_torch_dispatch_stack() == 0  # modes that record or count operations

@@ -31,8 +31,6 @@ from randfeat.attention.state import AttentionState
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap, check_feature_map
 
-HALF = ("float16", "bfloat16")
-
 
 class AttentionDecoder:
     """Causal linear attention, a few tokens at a time: together, the outputs of one causal pass over all tokens.
@@ -105,9 +103,7 @@ class AttentionDecoder:
         """
         if self._sums is None:
             return self._state
-        state, like = self._sums.state(), self._like
-        log_max, weighted, total = (from_host(x, like) for x in (state.log_max, state.weighted, state.total))
-        return AttentionState(log_max, weighted, total, self.features)
+        return replace(self._sums.state().like(self._like), origin=self.features)
 
     @property
     def num_keys(self) -> int:
@@ -122,7 +118,7 @@ class AttentionDecoder:
         key_mask : bool, (L,) or the shape of `key` without its last dimension. True: the key takes part.
         """
         call = self._short_call(query, key, value, key_mask)
-        arrays = None if call is None else twins_of(query, key, value, key_mask)
+        arrays = None if call is None else host_twins(query, key, value, key_mask)
         if call is None or arrays is None or self._sums is None:
             query, key = as_floating(query, "query"), as_floating(key, "key")
             check_pairs(query, key)
@@ -139,7 +135,7 @@ class AttentionDecoder:
         """Add keys (..., S, d) with their values (..., S, dv), for whose queries no output is needed."""
         key = as_floating(key, "key")
         call = self._short_call(None, key, value, key_mask)
-        arrays = None if call is None else twins_of(key, value, key_mask)
+        arrays = None if call is None else host_twins(key, value, key_mask)
         if call is None or arrays is None or self._sums is None:
             self._long_call(self._unread(key, 1), key, value, key_mask, is_causal=False)
         else:
@@ -195,7 +191,7 @@ class AttentionDecoder:
 
     def _laid_out(self, query: Any, key: Any, value: Any, key_mask: Any) -> ShortCall | None:
         """Check a call and lay it out, and start the running sums from the state if there are none."""
-        features, is_watched = self._on_host, twins_of(query, key, value, key_mask) is None
+        features, is_watched = self._on_host, host_twins(query, key, value, key_mask) is None
         if features is None or is_watched or key.ndim < 2 or key.shape[-2] > LONGEST:
             return None
         query = self._unread(key, key.shape[-2]) if query is None else query
@@ -213,8 +209,7 @@ class AttentionDecoder:
             return None
         self._sides[name] = call.sides
         if self._sums is None:
-            start = problem.start()
-            arrays = twins_of(start.log_max, start.weighted, start.total)
+            arrays = host_twins(*problem.start().arrays)
             self._sums = None if arrays is None else call.sums_of(AttentionState(*arrays))
             if self._sums is not None:
                 self._sums.own()
@@ -280,27 +275,16 @@ def exponentials_on_host(features: FeatureMap) -> FeatureMap | None:
     return FeatureMap(features.estimator, features.dim, features.num_features, arrays)
 
 
-def twins_of(*arrays: Any) -> list[Any] | None:
-    """`host_twins` of the arrays, those of half precision in float32, since NumPy does not have all of them."""
-    return host_twins(*(x if x is None or dtype_name(getattr(x, "dtype", x)) not in HALF else wide(x) for x in arrays))
-
-
 def numbers_of(index: Any) -> np.ndarray | None:
     """The values of an array if they are on the host, so that reading them waits for nothing."""
     twins = [np.asarray(index)] if is_on_host(index) else host_twins(index)
     return None if twins is None else twins[0]
 
 
-def wide(x: Array) -> Array:
-    """The array in float32."""
-    return cast(x, namespace(x).float32)
-
-
 def selected(state: AttentionState, index: Array) -> AttentionState:
     """The state of some entries of the first leading dimension."""
     xp, lead = namespace(state.total), state.total.shape[:-2]
     log_max, weighted, total = (
-        xp.take(xp.broadcast_to(x, (*lead, *x.shape[-2:])), index, axis=0)
-        for x in (state.log_max, state.weighted, state.total)
+        xp.take(xp.broadcast_to(x, (*lead, *x.shape[-2:])), index, axis=0) for x in state.arrays
     )
     return replace(state, log_max=log_max, weighted=weighted, total=total)

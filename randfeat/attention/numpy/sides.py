@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randfeat._array import Arrays, cast
+from randfeat._array import cast
 from randfeat.attention.numpy.arrangement import flat_maps
 from randfeat.attention.numpy.exponents import Limits
-from randfeat.attention.numpy.tables import keep, same_arrays
+from randfeat.attention.numpy.kept import KeptWithMap
 from randfeat.features import ExponentialForm
 from randfeat.maps import FeatureMap
 
@@ -50,30 +50,14 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class Sides:
+class Sides(KeptWithMap):
     """Both sides of a map: exponents of its queries and of its keys, kept with the map from call to call."""
 
-    arrays: Arrays
-    """Copies of the arrays of the map, by which writes in place are noticed."""
-    factor: float
-    dtype: np.dtype
     queries: Side
     keys: Side
 
     @classmethod
-    def of(cls, features: FeatureMap, factor: float, dtype: np.dtype) -> "Sides | None":
-        """The sides that an earlier call left, if they fit; None if the features are not exponentials."""
-        kept = features.kept.get(cls)
-        if kept is not None and (kept.factor, kept.dtype) == (factor, dtype) and same_arrays(kept.arrays, features):
-            return kept
-        made = cls.made(features, factor, dtype)
-        return None if made is None else keep(made, features)
-
-    @classmethod
     def made(cls, features: FeatureMap, factor: float, dtype: np.dtype) -> "Sides | None":
-        """The sides, from copies of the arrays of the map."""
-        arrays = {name: np.array(array) for name, array in features.arrays.items()}
-        copied = FeatureMap(features.estimator, features.dim, features.num_features, arrays)
-        queries = Side.of(copied, factor, dtype, keys=False)
-        keys = Side.of(copied, factor, dtype, keys=True)
-        return None if queries is None or keys is None else cls(arrays, factor, dtype, queries, keys)
+        queries = Side.of(features, factor, dtype, keys=False)
+        keys = Side.of(features, factor, dtype, keys=True)
+        return None if queries is None or keys is None else cls(dict(features.arrays), factor, dtype, queries, keys)

@@ -1,6 +1,5 @@
 """CompressedCache: recent keys of each layer as they are, and a few merged keys for all older ones."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,9 +32,7 @@ class CompressedLayer(StreamLayer):
     def select(self, index: torch.Tensor) -> None:
         if self.state is not None:
             index = index.to(self.state.references.device)
-            parts = {name: getattr(self.state, name) for name in ("sinks", "merged", "recent")}
-            moved = {name: type(part)(*(x[index] for x in part.arrays)) for name, part in parts.items()}
-            self.state = replace(self.state, references=self.state.references[index], **moved)
+            self.state = self.state.with_arrays([x[index] for x in self.state.arrays])
 
 
 class CompressedCache(StreamCache):

@@ -1,5 +1,6 @@
 """Clustered and compressed attention in a model: without features, and without a calibration."""
 
+import abc
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,13 +42,13 @@ class MergedAttention(ModelAttention):
     def description(self) -> dict[str, Any]:
         return {"kernel": SoftmaxKernel(), "method": self.method, **super().description}
 
+    @abc.abstractmethod
     def run(self, query: Any, key: Any, value: Any, **options: Any) -> Any:
         """Bidirectional attention of one sequence or several, without masks."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def is_exact(self, num_queries: int, num_keys: int) -> bool:
         """Whether the operator computes exact attention for so many; then it does so for fewer, too."""
-        raise NotImplementedError
 
     def attend_both_ways(self, call: LayerCall) -> torch.Tensor:
         """Outputs of queries that see all keys of their sequence."""

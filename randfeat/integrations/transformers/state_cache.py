@@ -1,11 +1,11 @@
 """StateCache: the sums of linear attention in each layer, in place of keys."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from randfeat.attention import AttentionDecoder, AttentionState, linear_attention
+from randfeat.attention.decoder import selected
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calls import LayerCall
 from randfeat.integrations.transformers.features import FeatureAttention
@@ -50,8 +50,7 @@ class StateLayer(StreamLayer):
         if self.decoder is not None:
             self.decoder.reorder(index)
         elif self.state is not None:
-            sums = {name: getattr(self.state, name) for name in ("log_max", "weighted", "total")}
-            self.state = replace(self.state, **{name: x[index.to(x.device)] for name, x in sums.items()})
+            self.state = selected(self.state, index.to(self.state.total.device))
 
 
 class StateCache(StreamCache):
