@@ -61,6 +61,7 @@ def test_contenders_of_jax_compute_what_we_compute(is_causal, monkeypatch):
     calls = jax_tables.jax_calls(work, is_causal=is_causal)
     for name in (jax_tables.EAGER, jax_tables.JIT, jax_tables.NAIVE):  # the generic pass takes seconds to compile
         close(calls[name](), calls[jax_tables.NUMPY]())
+    close(np.swapaxes(to_numpy(calls[jax_tables.HOST]()), -3, -2), calls[jax_tables.NUMPY]())
 
 
 def just_met(bounds):
@@ -105,13 +106,15 @@ def test_goals_of_jax_can_be_missed():
             {
                 jax_tables.EAGER: factor * 1.3,
                 jax_tables.NUMPY: 1.0,
-                jax_tables.JIT: factor * 0.5,
+                jax_tables.HOST: factor * 0.5,
+                jax_tables.JIT: 1.0,
                 jax_tables.GENERIC: 1.0,
                 jax_tables.NAIVE: 1.0,
             }
         )
-        assert [goal.verdict for goal in jax_tables.time_goals(times, is_causal=True)] == [verdict, verdict, "reported"]
-    assert jax_tables.time_table(times, is_causal=True).rows[1][0] == jax_tables.EAGER
+        verdicts = [goal.verdict for goal in jax_tables.time_goals(times, is_causal=True)]
+        assert verdicts == [verdict, verdict, "reported", "reported"]
+    assert jax_tables.time_table(times, is_causal=True).rows[1][0] == jax_tables.HOST
 
 
 def generated(short, long, exact):

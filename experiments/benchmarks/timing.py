@@ -11,6 +11,7 @@ Call = Callable[[], object]
 Times = Mapping[str, Sequence[float]]
 
 PAUSE = 0.15  # seconds: workers of BLAS and OpenMP spin for about 0.1 s after a call and would slow the next contender
+AWAKE = 1.0  # seconds of a call from which the core is awake, and the caches are full, for nearly all of it
 LONGEST = 4.0  # seconds of a first call from which fewer rounds have to do
 FEW_ROUNDS = 3
 
@@ -29,8 +30,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of every call, by contender: two warm-up calls each, then `rounds` rounds over all of them.
 
-    Each timed call follows a pause and an untimed call, which wakes the cores and fills the caches after the pause. A
-    contender whose second call takes long runs in the first three rounds only, without these untimed calls.
+    Each timed call follows a pause and an untimed call, which wakes the cores and fills the caches after the pause; calls
+    of a second need none. A contender whose second call takes long runs in the first three rounds only.
     """
 
     def seconds(call: Call, *, warm: bool) -> float:
@@ -49,7 +50,7 @@ def interleaved(
     for number in range(rounds):
         for name, call in contenders.items():
             if number < FEW_ROUNDS or first[name] < LONGEST:
-                times[name].append(seconds(call, warm=first[name] < LONGEST))
+                times[name].append(seconds(call, warm=first[name] < AWAKE))
     return times
 
 

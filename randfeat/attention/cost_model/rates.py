@@ -32,8 +32,9 @@ class AttentionCosts:
         attention that they have in the library.
 
     The model is rough. The length at which linear attention becomes faster can be wrong by up to half for full
-    attention, and by a factor of two for causal attention. All features are assumed to cost as much as positive
-    features. Rates differ between machines; the rates in the library were measured on one core of one machine.
+    attention, and by a factor of two for causal attention, with JAX of four. All features are assumed to cost as much
+    as positive features. Rates differ between machines; the rates in the library were measured on one core of one
+    machine.
 
     >>> costs = AttentionCosts.of("numpy", "float32")
     >>> costs.exact_pair < 1e-7
@@ -101,26 +102,26 @@ class AttentionCosts:
 
 
 COMPRESSED = ("compressed_call", "compressed_pair", "compressed_pair_dim")
-DOUBLE = {"compressed_call": 1.5e-3, "compressed_pair": 3.8e-9, "compressed_pair_dim": 9.8e-11}
-"""Rates of compressed attention in float64; those in float32 are the defaults of the fields."""
 
-# In the order of the fields, on one core, at d = 64 and 256 features, from the fastest of many calls on a busy machine;
-# `python -m experiments.benchmarks crossover` prints rates from medians, to replace them.
+# In the order of the fields, on one core, at d = 64 and 256 features: medians that
+# `python -m experiments.benchmarks crossover` measured on an idle machine, and prints in this form.
 SHIPPED: dict[tuple[str, str], AttentionCosts] = {
     ("numpy", "float32"): AttentionCosts(
-        1.9e-4, 1.2e-9, 3.2e-11, 1.8e-9, 8.5e-4, 2.1e-4, 0, 2.3e-11, 1.4e-9, 2.2e-10, 1.3, 3.6
+        1.3e-4, 8.3e-10, 2.3e-11, 1.6e-9, 7.3e-4, 9.1e-5, 0, 1.8e-11, 2.3e-9, 9.8e-11, 1.3, 2.6, 8.4e-4, 1.3e-9, 3.4e-11
     ),
     ("numpy", "float64"): AttentionCosts(
-        2.1e-4, 2.7e-9, 6.1e-11, 3.2e-9, 8.8e-4, 4.2e-4, 0, 5.3e-11, 2.7e-9, 2.4e-10, 1.1, 3.4, **DOUBLE
+        1.5e-4, 1.6e-9, 4e-11, 1.7e-9, 8.5e-4, 8.1e-5, 0, 3.5e-11, 2.6e-9, 8.7e-11, 1.4, 2.7, 9.6e-4, 2.4e-9, 6.2e-11
     ),
     ("torch", "float32"): AttentionCosts(
-        3.3e-4, 1.9e-9, 3e-11, 2.9e-9, 8.5e-4, 2.3e-5, 4.1e-9, 2.7e-11, 2.8e-8, 5.9e-10
+        1.7e-4, 8.5e-10, 2.3e-11, 1.1e-9, 9e-4, 5.7e-5, 0, 1.5e-11, 2.1e-9, 0, 1.7, 3.1, 7.8e-4, 1.2e-9, 3.2e-11
     ),
     ("torch", "float64"): AttentionCosts(
-        3.3e-4, 5.4e-9, 6.3e-11, 1.6e-8, 9.1e-4, 0, 6.6e-9, 7.5e-11, 6.3e-8, 4.8e-10, **DOUBLE
+        1.8e-4, 3e-9, 4.1e-11, 1e-9, 1e-3, 7.3e-5, 0, 3e-11, 3.1e-9, 0, 1.9, 3.4, 9.3e-4, 2.4e-9, 6.1e-11
     ),
-    ("jax", "float32"): AttentionCosts(1.2e-4, 2.4e-10, 2.6e-11, 1.5e-9, 2.3e-4, 0, 2.3e-9, 1.7e-11, 4.3e-8, 1e-9),
+    ("jax", "float32"): AttentionCosts(
+        8.3e-5, 3.2e-10, 8.6e-12, 1.1e-10, 1.4e-4, 0, 1.1e-9, 7.9e-12, 3.6e-9, 7.1e-10, 1.1, 1, 4.8e-4, 7.6e-10, 2e-11
+    ),
     ("jax", "float64"): AttentionCosts(
-        8.1e-5, 1.4e-9, 5.4e-11, 8.1e-10, 7.7e-5, 0, 4.2e-9, 7.4e-11, 3.4e-8, 8.7e-10, **DOUBLE
+        7.8e-5, 1.1e-9, 1.7e-11, 2e-10, 1.5e-4, 1.2e-5, 1.6e-9, 2e-11, 8.6e-9, 4.9e-10, 1.1, 1, 5.9e-4, 1.5e-9, 4e-11
     ),
 }
