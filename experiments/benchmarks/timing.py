@@ -30,8 +30,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of every call, by contender: two warm-up calls each, then `rounds` rounds over all of them.
 
-    Each timed call follows a pause and an untimed call, which wakes the cores and fills the caches after the pause; calls
-    of a second need none. A contender whose second call takes long runs in the first three rounds only.
+    Each timed call follows a pause and an untimed call, which wakes the cores and fills the caches after the pause;
+    calls of a second need none. A contender whose second call takes long runs in the first three rounds only.
     """
 
     def seconds(call: Call, *, warm: bool) -> float:
