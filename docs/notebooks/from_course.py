@@ -19,8 +19,9 @@ FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK_TO_NOTEBOOK = re.compile(r"^\[[^]]*\]\(\.\./notebooks/[^)]*\)\n\n", re.MULTILINE)
 ANSWER = "### Answer"
 INSTALL = """\
-# Where randfeat is missing, as on Colab, remove the # of the next line and run this cell once.
-# %pip install "randfeat[plot]"
+# Where randfeat is missing, remove the first # of one of these lines, and run this cell once:
+# %pip install "../..[plot]"     # in a clone of randfeat
+# %pip install "randfeat[plot]"  # elsewhere, from an index of packages that has it
 """
 
 
