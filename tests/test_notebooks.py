@@ -5,6 +5,7 @@ import contextlib
 import doctest
 import io
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_a_cell_ends_with_each_output():
     cells = list(MAKER["cells_of"](page))
     sources = ["".join(cell["source"]) for cell in cells]
     assert sources == ["# Title\n\nText [a](../course/b.md) [c](../d.md).", "x = 1\nx", "x + 1", "y = 3", "End."]
+
+
+@pytest.mark.parametrize("name", MAKER["NOTEBOOKS"])
+def test_links_lead_somewhere(name):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)", MAKER["written"](name))
+    assert len(links) > 3
+    assert not [link for link in links if not (FOLDER / link).is_file()]
 
 
 def test_a_fence_without_examples_is_refused():

@@ -55,8 +55,10 @@ def text_cells(text: str) -> Iterator[dict[str, Any]]:
     text = text.replace("<details>\n<summary>Answer</summary>", ANSWER).replace("</details>", "## Theory")
     text = re.sub(r"\]\((?!\.\./|https?:)", "](../course/", text)
     for section in re.split(r"^(?=#)", text, flags=re.MULTILINE):
-        if section.strip():
-            yield markdown(section.strip(), collapsed=section.startswith(ANSWER))
+        if section.startswith(ANSWER):  # in a cell of its own, which stays while those below it are hidden
+            yield markdown(ANSWER, collapsed=True)
+        if section := section.removeprefix(ANSWER).strip():
+            yield markdown(section)
 
 
 def code_cells(kind: str, content: str) -> Iterator[dict[str, Any]]:
