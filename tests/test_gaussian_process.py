@@ -101,6 +101,8 @@ def test_every_library(xp):
     ]
     assert tuple(results[1].shape) == (2, 3, 3)
     np.testing.assert_allclose(to_numpy(results[1]), results[0], atol=1e-12)
+    moved = here.given(POINTS, VALUES, noise_variance=NOISE, rng=2).to(xp.asarray(POINTS))
+    np.testing.assert_allclose(to_numpy(moved(xp.asarray(POINTS))), results[0], atol=1e-12)
 
 
 def test_single_precision():

@@ -111,6 +111,7 @@ GUESSES = {
     "rf.catalog": "did you mean rf.catalogue?",
     "rf.ScaledKernel": "it is rf.kernels.ScaledKernel",
     "rf.check_estimator": "it is rf.testing.check_estimator",
+    "rf.plot_error_curve": "it is rf.plotting.plot_error_curve",
     "rf.integrations.pytorch": "did you mean rf.integrations.torch?",
 }
 

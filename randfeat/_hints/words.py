@@ -1,7 +1,7 @@
 """The words of other libraries and papers, and what is meant by them here."""
 
 HOMES = ("kernels", "estimators", "couplings", "features", "attention", "selection", "regression", "montecarlo",
-         "testing", "bounds", "integrations")  # fmt: skip
+         "plotting", "testing", "bounds", "integrations")  # fmt: skip
 """Packages and modules of `randfeat` whose public names are looked up where the top level has none of that name."""
 
 FOURIER = "random Fourier features are rf.TrigonometricFeatures"

@@ -23,7 +23,7 @@ class ErrorCurve:
         sees; NaN for kernel values.
 
     `curve["relative_mse"]` is one measure. `curve.columns()` are the columns of a table with one line for each number,
-    `pandas.DataFrame(curve.columns())` for example. `rf.save` takes it.
+    `pandas.DataFrame(curve.columns())` for example. `rf.save` takes it, and `rf.plotting.plot_error_curve` draws it.
     """
 
     names: tuple[str, ...]

@@ -149,13 +149,13 @@ def named_estimators(estimators: Any) -> dict[str, Estimator]:
     if isinstance(estimators, Mapping):
         named = dict(estimators)
     else:
-        each = [estimators] if isinstance(estimators, Estimator | type) else list(estimators)
+        each = [estimators] if isinstance(estimators, Estimator | type | str) else list(estimators)
         named = dict(enumerate(each))
     if not named:
         raise ValueError("there are no estimators.")
     for estimator in named.values():
         if not isinstance(estimator, Estimator):
-            raise TypeError(f"estimators must be estimators, got {shown(estimator)}.")
+            raise TypeError(f"estimators must be objects such as rf.PositiveFeatures(), got {shown(estimator)}.")
     if isinstance(estimators, Mapping):
         return {str(name): estimator for name, estimator in named.items()}
     names = [type(e).__name__ for e in named.values()]

@@ -28,7 +28,10 @@ class KernelDraws:
         try:
             x, y = np.broadcast_arrays(x, y)
         except ValueError:
-            raise ValueError(f"x and y must broadcast against each other, got {x.shape} and {y.shape}.") from None
+            raise ValueError(
+                f"x and y must broadcast against each other, got {x.shape} and {y.shape}: each row of x is paired with "
+                "the same row of y. For all pairs give x[:, None] and y."
+            ) from None
         if x.ndim == 0 or x.size == 0:
             raise ValueError(f"x and y must hold at least one pair of shape (..., d), got {x.shape}.")
         return cls(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))

@@ -107,6 +107,10 @@ class SampleFunctions:
             )
         return replace(self, points=x, update=solution)
 
+    def to(self, like: Any) -> Self:
+        """The same functions with a map of the library, device and dtype of `like`, for inputs of that library."""
+        return replace(self, features=self.features.to(like))
+
     def _inputs(self, x: Any, name: str) -> Array:
         x = as_floating(x, name)
         if x.ndim != 2 or x.shape[-1] != self.features.dim:

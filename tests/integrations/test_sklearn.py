@@ -255,7 +255,7 @@ MISTAKES = [
     ({"gamma": 0}, ValueError, "gamma must be"),
     ({"kernel": "arccos1", "gamma": 2.0}, ValueError, "'arccos1' has no scale: leave out gamma, got 2.0"),
     ({"kernel": "polynomial", "gamma": "median"}, ValueError, "is of distances"),
-    ({"kernel": rf.GaussianKernel(), "gamma": 2.0}, ValueError, "carries its own gamma"),
+    ({"kernel": rf.GaussianKernel(), "gamma": 2.0}, ValueError, "own gamma: leave out gamma, and set kernel__length"),
     ({"estimator": rf.PositiveFeatures(), "kernel": "softmax"}, ValueError, "carries its own kernel"),
     ({"estimator": rf.PositiveFeatures(), "coupling": "simplex"}, ValueError, "carries its own coupling"),
     ({"kernel": "matern32", "estimator": "positive"}, ValueError, "estimate a SoftmaxFamily .rbf, softmax."),

@@ -53,6 +53,9 @@ def test_fields_of_fields():
         (RandomFeatures("rbf"), {"kernel__length_scale": 1.0}, "kernel='rbf' has no fields"),
         (RandomFeatures(rf.GaussianKernel()), {"kernel__gamma": 1.0}, "no field 'gamma'; it has length_scale"),
         (RandomFeatures(), {"colour": 1.0}, "Invalid parameter 'colour'"),
+        (RandomFeatures(), {"num_features": 9}, "'num_features' for RandomFeatures; the word here is n_components."),
+        (RandomFeatures(), {"length_scale": 1.0}, "the word here is gamma .gamma = 1/.2 length_scale²"),
+        (RandomFeatures(rf.GaussianKernel()), {"length_scale": 1.0}, "'length_scale' .*; it is kernel__length_scale."),
     ],
 )  # fmt: skip
 def test_mistakes(model, parameters, message):

@@ -152,9 +152,11 @@ class Law:
     def _check_unused(self, given: str, *names: str) -> None:
         changed = [name for name in names if name != given and not is_default(name, getattr(self, name))]
         if changed:
+            law = getattr(self, given)
+            own = ", ".join(f"{given}__{field.name}" for field in fields(law) if field.init)
             raise ValueError(
-                f"{given} is an object, {getattr(self, given)!r}, which carries its own {', '.join(changed)}: set them "
-                "there, and leave them out here."
+                f"{given} is an object, {law!r}, which carries its own {', '.join(changed)}: leave out "
+                f"{' and '.join(changed)}{f', and set {own}' if own else ''}."
             )
 
 

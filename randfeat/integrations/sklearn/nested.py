@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
+from randfeat._hints import translated
 from randfeat.couplings import Coupling
 from randfeat.estimators.base import Estimator
 from randfeat.kernels import Kernel
@@ -39,10 +40,20 @@ class NestedLaws(BaseEstimator):
                 nested[name][field] = value
             else:
                 own[key] = value
+        self._check_words(own)
         super().set_params(**own)
         for name, changes in nested.items():
             setattr(self, name, changed(getattr(self, name), name, changes))
         return self
+
+    def _check_words(self, parameters: dict[str, Any]) -> None:
+        """A ValueError for another word for a parameter, or for the field of an object without its path."""
+        known = self.get_params()
+        for slip in parameters:
+            paths = [path for path in known if path.split("__")[-1] == slip]
+            hint = f"it is {' or '.join(paths)}" if paths else translated(slip, frozenset(known))
+            if slip not in known and "__" not in slip and hint:
+                raise ValueError(f"Invalid parameter {slip!r} for {type(self).__name__}; {hint}.")
 
 
 def is_law(thing: Any) -> bool:
