@@ -35,6 +35,7 @@ from randfeat._array.conversion import (
     compute_dtype,
     host_or_none,
     host_to,
+    mask_on_host,
     move_to,
     to_numpy,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "library_of",
     "log_of",
     "looped_fold",
+    "mask_on_host",
     "move_to",
     "namespace",
     "namespace_named",

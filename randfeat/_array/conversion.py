@@ -53,9 +53,18 @@ def native(x: np.ndarray) -> np.ndarray:
 
 
 def as_host(x: Any, name: str) -> np.ndarray:
-    """`x` as a float64 NumPy array, for closed forms and statistics."""
+    """`x` as a float64 NumPy array, for closed forms and statistics; TypeError for an array of Dask."""
+    check_in_memory(x, name)
     x = as_floating(x, name)
     return np.asarray(to_numpy(x.double() if is_torch_array(x) else x), dtype=np.float64)
+
+
+def mask_on_host(mask: Any, name: str) -> np.ndarray | None:
+    """A mask of any library as a NumPy array, None for None; TypeError for an array of Dask."""
+    if mask is None:
+        return None
+    check_in_memory(mask, name)
+    return to_numpy(mask)
 
 
 def to_numpy(x: Any) -> np.ndarray:

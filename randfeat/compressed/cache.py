@@ -217,7 +217,7 @@ def compress(
     enable_gqa : bool.
         If True, the query heads (dimension -3) of a group share the cache of their key head; references are pooled.
     rng : see `Estimator.draw`.
-        Equal seeds give equal caches, whatever the number of threads or heads.
+        Equal seeds give equal caches, whatever the number of threads or heads, or the place in a batch.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from randfeat.compressed.causal import DEFAULT, StreamOptions, stream
 from randfeat.compressed.compression import Options as Compression
 from randfeat.compressed.compression import compressed_rows
 from randfeat.compressed.heads import check_loaded, check_query_mask
-from randfeat.compressed.stream import CompressedState
+from randfeat.compressed.state import CompressedState
 from randfeat.kernels import SoftmaxKernel
 
 
@@ -83,8 +83,9 @@ def compressed_attention(
     return_state : bool.
         Needs `is_causal`. If True, also return the state after all keys.
     scale, key_mask, query_mask, enable_gqa, layout, rng : as of `clustered_attention`.
-        Masked keys and queries keep their positions in a stream. With inputs (batch, heads, L, d), each sequence of a
-        batch has the stream that it has alone.
+        With inputs (batch, heads, L, d), each sequence of a batch has the outputs that it has alone. Causally, padding
+        on the left is not counted: positions begin with the first key that is not masked. Masked keys after it keep
+        their positions, and queries are references unless `query_mask` says otherwise.
 
     Returns
     -------

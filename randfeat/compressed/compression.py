@@ -45,7 +45,7 @@ def compressed_rows(inputs: Inputs, used: np.ndarray | None, options: Options, r
     lead, heads = heads_of(inputs, used)
     if not heads:
         return exact_rows(inputs.part(slice(None), slice(0, options.num_keys)))
-    seeds = head_seeds(rng, len(heads))
+    seeds = head_seeds(rng, lead)
     merges: list[Merge] = [None] * len(heads)  # type: ignore[list-item]
 
     def task(number: int, _: None) -> None:

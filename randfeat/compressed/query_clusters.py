@@ -104,7 +104,7 @@ batch_shape=(2,)))
         found = []
         if not heads:
             raise ValueError(f"there are no heads to fit clusters to: the leading shape is {lead}.")
-        for head, seed in zip(heads, head_seeds(rng, len(heads)), strict=True):
+        for head, seed in zip(heads, head_seeds(rng, lead), strict=True):
             if not (len(head.references) and len(head.rows)):
                 raise ValueError("every head needs a query and a key that take part, to fit clusters to.")
             generator = np.random.default_rng(seed)

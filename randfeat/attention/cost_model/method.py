@@ -119,6 +119,8 @@ def attention_method(
     ['exact', 'compressed']
     """
     sizes = as_count(num_clusters, "num_clusters"), as_count(num_keys, "num_keys")
+    for name, given in (("query", query), ("key", key), ("value", value)):
+        check_is_no_shape(given, name)
     options: dict[str, Any] = {
         "is_causal": is_causal, "scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa,
         "causal_offset": causal_offset, "key_lengths": key_lengths, "key_bias": key_bias, "key_ends": key_ends,
@@ -135,6 +137,15 @@ def attention_method(
     inputs, relation = checked(query, key, value, SoftmaxKernel(), **options)
     exact = rates_for(inputs.value, costs).seconds(exact_work(inputs, relation))
     return with_compressed(AttentionMethod("exact", math.inf, exact), inputs, relation, sizes, costs)
+
+
+def check_is_no_shape(given: Any, name: str) -> None:
+    """TypeError for a shape in place of an array."""
+    if isinstance(given, list | tuple) and all(isinstance(size, int | np.integer) for size in given):
+        raise TypeError(
+            f"expected arrays, not shapes, got {name} = {short(given)}; np.broadcast_to(np.float32(0), shape) is an "
+            "array of any shape, and takes no memory."
+        )
 
 
 def rates_for(like: Array, costs: AttentionCosts | None) -> AttentionCosts:
