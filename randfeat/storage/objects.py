@@ -107,9 +107,9 @@ def refusal(obj: Any) -> str:
         )
     return (
         f"cannot save a {type(obj).__name__}: expected a feature map, a state of attention, a key cache, clusters of "
-        "queries, moments of features, an error curve, or an estimator, kernel or coupling of randfeat, with parameters "
-        "that are numbers, strings, tuples or arrays; or a list or dictionary of them, with keys that are strings or "
-        "integers."
+        "queries, moments of features, an error curve, or an estimator, kernel or coupling of randfeat, with "
+        "parameters that are numbers, strings, tuples or arrays; or a list or dictionary of them, with keys that are "
+        "strings or integers."
     )
 
 
