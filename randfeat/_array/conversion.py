@@ -128,6 +128,11 @@ def as_integers(x: Any, name: str, like: Array) -> Array:
     return x if xp is np else xp.asarray(np.asarray(x), device=device_of(like))
 
 
+def copied(x: Array) -> Array:
+    """`x` (..., n, c) in memory of its own, differentiable."""
+    return namespace(x).concat([x, x[..., :0, :]], axis=-2)
+
+
 def compute_dtype(xp: Any, dtype: Any) -> Any:
     """The dtype used for computation: float32 for float16 and bfloat16, else `dtype` itself."""
     return xp.float32 if dtype_name(dtype) in _HALF else dtype

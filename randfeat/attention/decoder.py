@@ -81,6 +81,7 @@ class AttentionDecoder:
             resolve_num_threads(num_threads)
         if state is not None:
             check_state(state, features)
+            state = state.copied()
         self.features = features
         self._grouped = as_bool(enable_gqa, "enable_gqa")
         self._options: dict[str, Any] = {"scale": scale, "enable_gqa": self._grouped, "num_threads": num_threads}
@@ -105,7 +106,7 @@ class AttentionDecoder:
         None before the first key.
         """
         if self._sums is None:
-            return self._state
+            return None if self._state is None else self._state.copied()
         return replace(self._sums.state().like(self._like), origin=self.features)
 
     @property

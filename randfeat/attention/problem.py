@@ -187,6 +187,8 @@ class Problem:
         if not self.return_state:
             return output
         assert state is not None
+        if not self.inputs.num_keys:  # then it may be the state that was given
+            state = state.copied()
         return output, replace(state, origin=self.drawn)
 
     def like_output(self, name: str, given: Any) -> Array:

@@ -8,12 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_generator, device_of, dtype_name, from_host, host_to, host_twins, namespace
+from randfeat._array import (
+    Array,
+    as_generator,
+    copied,
+    device_of,
+    dtype_name,
+    from_host,
+    host_to,
+    host_twins,
+    namespace,
+)
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.inputs import Inputs
-from randfeat.compressed.heads import copied, head_numbers, on_host
+from randfeat.compressed.heads import head_numbers, on_host
 from randfeat.compressed.padding import Attended, attend_by_length, trimmed, with_padding
-from randfeat.compressed.state import Columns, CompressedState, Piece
+from randfeat.compressed.state import Columns, CompressedState, Piece, of_no_query
 from randfeat.compressed.stream import attend_causally
 
 DEFAULT = 64  # rows of a cache, and length of a chunk
@@ -61,7 +71,7 @@ def stream(
         state = with_padding(state, on_host(bias)[..., 0] != -np.inf)
     outputs, state = attend(state, piece, head_numbers(lead))
     state = trimmed(state)
-    outputs = outputs or [xp.zeros((*lead, query.shape[-3], 0, value.shape[-1]), dtype=dtype, **like)]
+    outputs = outputs or [of_no_query(piece)]
     return [output if inputs.group is not None else output[..., 0, :, :] for output in outputs], state
 
 
@@ -85,7 +95,7 @@ def attend_here(state: CompressedState, piece: Piece, heads: Sequence[int]) -> A
     if isinstance(piece.queries, np.ndarray):
         return attend_on_threads(state, piece, heads, resolve_num_threads(None))
     outputs, state = attend_causally(state, piece, heads)
-    return outputs, state.with_arrays([*map(copied, state.arrays[:-1]), state.references])
+    return outputs, state.with_arrays([*map(copied, state.arrays)])
 
 
 def attend_on_threads(state: CompressedState, piece: Piece, heads: Sequence[int], num_threads: int) -> Attended:

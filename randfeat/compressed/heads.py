@@ -141,11 +141,6 @@ def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
     )
 
 
-def copied(x: Array) -> Array:
-    """`x` (..., n, c) in memory of its own, differentiable."""
-    return namespace(x).concat([x, x[..., :0, :]], axis=-2)
-
-
 def head_numbers(batch_shape: tuple[int, ...]) -> list[int]:
     """The number of each head in its sequence, its place along the last dimension: sequences of a batch are alike."""
     sequences, heads = math.prod(batch_shape[:-1]), batch_shape[-1] if batch_shape else 1

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from randfeat._array import Array, device_of, namespace
-from randfeat.compressed.state import Columns, CompressedState, Piece
+from randfeat.compressed.state import Columns, CompressedState, Piece, of_no_query
 
 Attended = tuple[list[Array], CompressedState]
 """Outputs of consecutive queries, and the state after them."""
@@ -45,8 +45,9 @@ def attend_by_length(
         outputs, after = attend(
             beginning(flat.select(index)), own.part(start, length), [heads[i] for i in index.tolist()]
         )
-        zeros = xp.zeros_like(own.queries[..., :start, :1] + own.keys.values[:, None, :start, :])
-        found.append(xp.concat([zeros, *outputs], axis=-2))
+        none = of_no_query(own)
+        zeros = xp.zeros((*none.shape[:-2], start, none.shape[-1]), dtype=none.dtype, device=device_of(none))
+        found.append(xp.concat([zeros, none, *outputs], axis=-2))
         states.append(after)
         order.append(index)
     places = np.argsort(np.concatenate(order))

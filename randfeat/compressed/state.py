@@ -171,3 +171,12 @@ class Piece:
     def mapped(self, function: Callable[[Array], Array]) -> "Piece":
         """The piece with `function` of each array."""
         return self.of([function(x) for x in self.arrays])
+
+
+def of_no_query(piece: Piece) -> Array:
+    """The outputs (..., group, 0, dv) of no query, whose gradients in queries, keys and values are zeros."""
+    xp, none = namespace(piece.queries), piece.part(0, 0)
+    sums = (
+        xp.sum(none.queries, axis=-1, keepdims=True) + xp.sum(none.keys.keys, axis=-1, keepdims=True)[..., None, :, :]
+    )
+    return sums + none.keys.values[..., None, :, :]
