@@ -76,7 +76,7 @@ from randfeat._array.namespaces import (
     namespace_named,
 )
 from randfeat._array.operators import differentiable_operator, takes_operators, torch_operator
-from randfeat._array.twins import from_host, host_threads, host_twins, is_dispatched
+from randfeat._array.twins import from_host, host_threads, host_twins, is_dispatched, is_known
 
 __all__ = [
     "Array",
@@ -120,6 +120,7 @@ __all__ = [
     "is_array",
     "is_compiling",
     "is_dispatched",
+    "is_known",
     "is_on_cupy",
     "is_on_dask",
     "is_on_host",
