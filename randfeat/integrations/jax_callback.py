@@ -38,9 +38,9 @@ def linear_attention(
         gather its arguments on one of them.
 
     What the NumPy executor refuses, calls with a state, and arrays outside of compiled functions are left to
-    `randfeat.linear_attention`; packed sequences are never refused. JAX knows the platform when it lowers a function (`jax.lax.platform_dependent`). `jit`,
-    `grad`, `vmap` and `grad` of `grad` work. Forward-mode derivatives (`jvp`, `jacfwd`) need `host=False`: JAX refuses
-    them for functions with a gradient of their own.
+    `randfeat.linear_attention`; packed sequences are never refused. JAX knows the platform when it lowers a function
+    (`jax.lax.platform_dependent`). `jit`, `grad`, `vmap` and `grad` of `grad` work. Forward-mode derivatives (`jvp`,
+    `jacfwd`) need `host=False`: JAX refuses them for functions with a gradient of their own.
     """
     problem = Problem.of(query, key, value, features, **options)
     if is_exact(method, problem):
