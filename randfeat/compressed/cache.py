@@ -8,6 +8,7 @@ import numpy as np
 from randfeat._array import Array, as_floating, cast, is_compiling, move_to, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention import softmax_attention
+from randfeat.attention.cost_model.sizes import NUM_KEYS
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.compressed.compression import Options, compressed_rows, exact_rows
@@ -173,7 +174,7 @@ def compress(
     key: Any,
     value: Any,
     *,
-    num_keys: int = 64,
+    num_keys: int = NUM_KEYS,
     queries: Any,
     fit: bool = True,
     folds: str = "random",

@@ -20,13 +20,13 @@ from randfeat._array import (
     namespace,
 )
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
+from randfeat.attention.cost_model.sizes import NUM_KEYS
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.heads import head_numbers, on_host
 from randfeat.compressed.padding import Attended, attend_by_length, trimmed, with_padding
 from randfeat.compressed.state import Columns, CompressedState, Piece, of_no_query
 from randfeat.compressed.stream import attend_causally
 
-DEFAULT = 64  # rows of a cache, and length of a chunk
 FEW = 1 << 22  # products of numbers below which threads do not pay
 
 
@@ -162,8 +162,8 @@ def by_key_head(inputs: Inputs) -> tuple[Array, Array, Array, Array | None]:
 
 def start(piece: Piece, options: StreamOptions, scale: float) -> CompressedState:
     """The state before the first key."""
-    num_keys = DEFAULT if options.num_keys is None else options.num_keys
-    window = DEFAULT if options.window is None else options.window
+    num_keys = NUM_KEYS if options.num_keys is None else options.num_keys
+    window = NUM_KEYS if options.window is None else options.window
     none = piece.keys.part(0, 0)
     references = namespace(none.keys).concat([none.keys, none.bias], axis=-1)
     return CompressedState(

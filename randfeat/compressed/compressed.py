@@ -12,11 +12,12 @@ from randfeat._array import (
     own_precision,
 )
 from randfeat._hints import hinted
+from randfeat.attention.cost_model.sizes import NUM_KEYS
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
 from randfeat.attention.relations.base import as_int
-from randfeat.compressed.causal import DEFAULT, StreamOptions, stream
+from randfeat.compressed.causal import StreamOptions, stream
 from randfeat.compressed.compression import Options as Compression
 from randfeat.compressed.compression import compressed_rows
 from randfeat.compressed.heads import check_loaded, check_query_mask
@@ -144,7 +145,7 @@ def compressed_attention(
         return inputs.restore(exact_outputs(inputs, Plain(), SoftmaxKernel()))
     made_for, counted = (inputs, all_where_none(used, inputs)) if references is None else (references, None)
     with own_precision(inputs.value):
-        how = Compression(DEFAULT if num_keys is None else num_keys, bool(fit))
+        how = Compression(NUM_KEYS if num_keys is None else num_keys, bool(fit))
         rows = compressed_rows(made_for, counted, how, rng)
         return inputs.restore(exact_outputs(reading(inputs, *rows), Plain(), SoftmaxKernel()))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from randfeat._array import Array, cast, device_of, namespace
+from randfeat.attention.cost_model.sizes import LEAST_REFERENCES
 from randfeat.attention.inputs import swap_heads
 from randfeat.compressed.compression import Options
 from randfeat.compressed.heads import on_host
@@ -15,7 +16,8 @@ from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.compressed.softmax import softmax_in_place
 from randfeat.compressed.state import Columns, CompressedState, Piece
 
-LEAST_REFERENCES = 32
+LEAST_DRAWN = 32
+"""Priorities that are drawn at once, at least."""
 
 
 def attend_causally(state: CompressedState, piece: Piece, heads: Sequence[int]) -> tuple[list[Array], CompressedState]:
@@ -130,7 +132,7 @@ def priorities_of(state: CompressedState, num: int) -> np.ndarray:
 def priorities_from(state: CompressedState, first: int, num: int) -> np.ndarray:
     """The priorities of `num` queries of one chunk, from position `first` of a sequence on."""
     chunk, start = divmod(first, state.window)
-    count = min(max(1 << (start + num).bit_length(), LEAST_REFERENCES), state.window)  # few numbers of a long chunk
+    count = min(max(1 << (start + num).bit_length(), LEAST_DRAWN), state.window)  # few numbers of a long chunk
     return priorities_of_chunk(state.seed, chunk, count)[start : start + num]
 
 

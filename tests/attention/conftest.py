@@ -15,3 +15,20 @@ def small_blocks(monkeypatch):
         (key_block, "GROUP", 2),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """`recorded(executor)`: a list of what its `attend` finds from now on, call by call; None for what it leaves."""
+
+    def record(executor):
+        found, attend = [], executor.attend
+
+        def recording(self, problem):
+            found.append(attend(self, problem))
+            return found[-1]
+
+        monkeypatch.setattr(executor, "attend", recording)
+        return found
+
+    return record

@@ -10,6 +10,7 @@ from randfeat._array import Array, as_count, device_of
 from randfeat._hints import hinted, short
 from randfeat.attention.cost_model.compressed import clustered_work, compressed_work, has_compressed_form, stream_work
 from randfeat.attention.cost_model.rates import AttentionCosts
+from randfeat.attention.cost_model.sizes import NUM_CLUSTERS, NUM_KEYS
 from randfeat.attention.cost_model.work import exact_work, linear_work
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.problem import Problem, checked
@@ -19,7 +20,7 @@ from randfeat.attention.state import AttentionState
 from randfeat.kernels import SoftmaxKernel
 from randfeat.maps import FeatureMap
 
-SIZES = (21, 64)
+SIZES = (NUM_CLUSTERS, NUM_KEYS)
 """Clusters of clustered attention, and rows of compressed attention, by default."""
 
 
@@ -86,8 +87,8 @@ def attention_method(
     window: int | None = None,
     num_sinks: int = 0,
     layout: str = "bhld",
-    num_clusters: int = SIZES[0],
-    num_keys: int = SIZES[1],
+    num_clusters: int = NUM_CLUSTERS,
+    num_keys: int = NUM_KEYS,
     costs: AttentionCosts | None = None,
 ) -> AttentionMethod:
     """The method that `linear_attention(..., method="auto")` takes for these arguments, and the predicted times.
