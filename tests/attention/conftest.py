@@ -19,16 +19,18 @@ def small_blocks(monkeypatch):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """`recorded(executor)`: a list of what its `attend` finds from now on, call by call; None for what it leaves."""
+    """`recorded(executor)`: a list of what its methods find from now on, call by call; None for what it leaves."""
 
-    def record(executor):
-        found, attend = [], executor.attend
+    def record(executor, *methods):
+        found = []
+        for method in methods:
+            own = getattr(executor, method)
 
-        def recording(self, problem):
-            found.append(attend(self, problem))
-            return found[-1]
+            def recording(self, *arguments, own=own):
+                found.append(own(self, *arguments))
+                return found[-1]
 
-        monkeypatch.setattr(executor, "attend", recording)
+            monkeypatch.setattr(executor, method, recording)
         return found
 
     return record

@@ -40,7 +40,7 @@ def xp(request):
 @pytest.fixture
 def answers(recorded):
     """What the host executor found, call by call; None where it left a problem to the next one."""
-    return recorded(HostExecutor)
+    return recorded(HostExecutor, "attend")
 
 
 def numbers(rng, options):

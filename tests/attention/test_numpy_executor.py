@@ -64,7 +64,7 @@ DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.fixture
 def taken(recorded):
     """What the NumPy executor gave, call by call."""
-    return recorded(NumPyExecutor)
+    return recorded(NumPyExecutor, "attend")
 
 
 def both(monkeypatch, taken, query, key, value, phi, **options):
