@@ -4,6 +4,7 @@
 import importlib
 import importlib.util
 import os
+import sys
 import zlib
 from importlib.metadata import version
 
@@ -78,6 +79,13 @@ def jax():
 def rng(request):
     """A generator with a seed of its own for every test, the same in every run."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True)
+def numbers_of_torch():
+    """Random tensors of a test are the same in every run, whichever tests have run before in its process."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.hookimpl(trylast=True)

@@ -42,11 +42,21 @@ def states():
     yield rf.AttentionState.empty(6, 3, like=x)
 
 
+def records():
+    """Sums over rows of data, and the state of a stream in which sequences have different padding."""
+    x = np.random.default_rng(2).standard_normal((2, 2, 20, DIM))
+    phi = rf.PositiveFeatures().draw(DIM, 6, rng=0)
+    yield rf.FeatureMoments.of(phi, x[0, 0], x[0, 0, :, :2], sample_weight=np.arange(20))
+    yield rf.FeatureMoments.empty(rf.TrigonometricFeatures().draw(DIM, 6, rng=0, batch_shape=(2,)))
+    options = {"num_keys": 3, "window": 4, "is_causal": True, "return_state": True}
+    yield rf.compressed_attention(x, x, x, **options, key_mask=np.arange(20) >= np.array([[[0]], [[5]]]))[1]
+
+
 def corpus():
     """Objects of every kind that is saved."""
     laws = [*cases.OTHERS[::4], *cases.COUPLINGS, *cases.OTHER_COUPLINGS, *cases.KERNELS, *fitted_estimators()]
     laws += {repr(estimator.kernel): estimator.kernel for estimator in cases.OTHERS}.values()
-    return [*maps(), *states(), *laws]
+    return [*maps(), *states(), *records(), *laws]
 
 
 def parts_of(content):

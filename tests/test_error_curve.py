@@ -111,6 +111,10 @@ def test_paired_draws_make_ratios_sharper(rng):
     assert np.all(ratio.standard_error < 1e-10)
     with pytest.raises(ValueError, match=r"no curve of 'third', only of positive, twice"):
         curve.ratio("positive", "third")
+    np.testing.assert_array_equal(curve.ratio(0, -1).value, ratio.value)
+    for place in (2, -3, True, 0.0):
+        with pytest.raises(ValueError, match=r"there is no curve of .*; or give places from 0 to 1"):
+            curve.ratio(0, place)
 
 
 def test_threads_and_progress_change_no_number(pairs, heads, monkeypatch, capsys):

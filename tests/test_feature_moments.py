@@ -204,6 +204,32 @@ def test_double_sums_of_single_features(rng):
     assert abs(moments.gram[0, 0] / exact - 1) < 1e-12
 
 
+@pytest.mark.parametrize("batch_shape", [(), (2,)], ids=str)
+def test_files(xp, rng, tmp_path, batch_shape):
+    """Saved halfway and loaded for a library, the rest of the rows ends in the same sums, in float64 and weighted."""
+    x, y, weights = (rng.standard_normal(shape) for shape in ((40, 3), (40, 2), (40,)))
+    weights = np.abs(weights)
+    like = asarray(xp, x, "float32")
+    phi = rf.PositiveFeatures().draw(3, 6, rng=0, batch_shape=batch_shape, like=np.float32(0))
+    half = rf.FeatureMoments.of(phi, x[:20], y[:20] + 1e5, sample_weight=weights[:20], dtype="float64")
+    rf.save(tmp_path / "moments.npz", half)
+    again = rf.load(tmp_path / "moments.npz")
+    rest = (x[20:], y[20:] + 1e5), {"sample_weight": weights[20:]}
+    for mine, other in ((again, half), (again.append(*rest[0], **rest[1]), half.append(*rest[0], **rest[1]))):
+        assert (mine.count, mine.num_rows) == (other.count, other.num_rows)
+        assert mine.features.fingerprint == other.features.fingerprint
+        assert all(same_bits(getattr(mine, name), getattr(other, name)) for name in (*FIELDS, "origin"))
+    moved = rf.load(tmp_path / "moments.npz", like=like)
+    for name in FIELDS[::2]:
+        found = getattr(moved, name)
+        assert type(found) is type(like)
+        assert same_bits(to_numpy(found), getattr(half, name))
+    given = [asarray(xp, part, "float32") for part in rest[0]]
+    after = moved.append(*given, sample_weight=asarray(xp, rest[1]["sample_weight"]))
+    expected = half.append(*(part.astype(np.float32) for part in rest[0]), **rest[1])
+    np.testing.assert_allclose(to_numpy(after.gram), expected.gram, rtol=1e-5)
+
+
 def test_regression_from_moments_is_that_from_all_features(rng):
     """Weights, means taken out, and the sum of squared residuals, all from the sums."""
     phi = draw(16)

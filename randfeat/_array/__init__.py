@@ -33,8 +33,10 @@ from randfeat._array.conversion import (
     as_integers,
     cast,
     compute_dtype,
+    copied,
     host_or_none,
     host_to,
+    mask_on_host,
     move_to,
     to_numpy,
 )
@@ -74,7 +76,7 @@ from randfeat._array.namespaces import (
     namespace_named,
 )
 from randfeat._array.operators import differentiable_operator, takes_operators, torch_operator
-from randfeat._array.twins import from_host, host_threads, host_twins, is_dispatched
+from randfeat._array.twins import from_host, host_threads, host_twins, is_dispatched, is_known
 
 __all__ = [
     "Array",
@@ -97,6 +99,7 @@ __all__ = [
     "compiled",
     "compiled_cuda",
     "compute_dtype",
+    "copied",
     "cumulative_sum",
     "device_name",
     "device_of",
@@ -117,6 +120,7 @@ __all__ = [
     "is_array",
     "is_compiling",
     "is_dispatched",
+    "is_known",
     "is_on_cupy",
     "is_on_dask",
     "is_on_host",
@@ -126,6 +130,7 @@ __all__ = [
     "library_of",
     "log_of",
     "looped_fold",
+    "mask_on_host",
     "move_to",
     "namespace",
     "namespace_named",

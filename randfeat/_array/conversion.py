@@ -53,9 +53,18 @@ def native(x: np.ndarray) -> np.ndarray:
 
 
 def as_host(x: Any, name: str) -> np.ndarray:
-    """`x` as a float64 NumPy array, for closed forms and statistics."""
+    """`x` as a float64 NumPy array, for closed forms and statistics; TypeError for an array of Dask."""
+    check_in_memory(x, name)
     x = as_floating(x, name)
     return np.asarray(to_numpy(x.double() if is_torch_array(x) else x), dtype=np.float64)
+
+
+def mask_on_host(mask: Any, name: str) -> np.ndarray | None:
+    """A mask of any library as a NumPy array, None for None; TypeError for an array of Dask."""
+    if mask is None:
+        return None
+    check_in_memory(mask, name)
+    return to_numpy(mask)
 
 
 def to_numpy(x: Any) -> np.ndarray:
@@ -117,6 +126,11 @@ def as_integers(x: Any, name: str, like: Array) -> Array:
             return x
         x = as_host(x, name).astype(np.int64)
     return x if xp is np else xp.asarray(np.asarray(x), device=device_of(like))
+
+
+def copied(x: Array) -> Array:
+    """`x` (..., n, c) in memory of its own, differentiable."""
+    return namespace(x).concat([x, x[..., :0, :]], axis=-2)
 
 
 def compute_dtype(xp: Any, dtype: Any) -> Any:

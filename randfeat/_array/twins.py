@@ -7,7 +7,7 @@ import numpy as np
 
 from randfeat._array.conversion import cast, compute_dtype, to_numpy
 from randfeat._array.loops import is_traced, is_transformed
-from randfeat._array.namespaces import Array, device_of, is_jax_array, is_torch_array, namespace
+from randfeat._array.namespaces import Array, device_of, is_jax_array, is_on_host, is_torch_array, namespace
 
 
 def host_twins(*arrays: Array | None) -> list[Any] | None:
@@ -22,6 +22,15 @@ def host_twins(*arrays: Array | None) -> list[Any] | None:
     if len({device for x in arrays if is_jax_array(x) and (device := device_of(x)) is not None}) > 1:
         return None
     return [None if x is None else twin(x) for x in arrays]
+
+
+def is_known(x: Any) -> bool:
+    """Whether the numbers of `x` are on the CPU, also while a function is traced of which `x` is a constant."""
+    if is_on_host(x):
+        return True
+    if not is_jax_array(x):
+        return str(device_of(x)) == "cpu"
+    return not isinstance(x, sys.modules["jax"].core.Tracer) and {d.platform for d in x.devices()} == {"cpu"}
 
 
 def twin(x: Array) -> np.ndarray:

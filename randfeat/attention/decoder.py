@@ -18,11 +18,12 @@ from randfeat._array import (
     host_twins,
     is_on_host,
     namespace,
+    own_precision,
     to_numpy,
 )
 from randfeat._hints import hinted
 from randfeat._numpy.threads import resolve_num_threads
-from randfeat.attention.linear import linear_attention
+from randfeat.attention.executors import attend
 from randfeat.attention.numpy.running_sums import RunningSums
 from randfeat.attention.numpy.short import LONGEST, ShortCall
 from randfeat.attention.numpy.sides import Sides
@@ -30,6 +31,8 @@ from randfeat.attention.problem import Problem
 from randfeat.attention.state import AttentionState
 from randfeat.kernels.softmax import resolve_scale
 from randfeat.maps import FeatureMap, check_feature_map
+
+NAME = "the state of this decoder"
 
 
 class AttentionDecoder:
@@ -78,6 +81,7 @@ class AttentionDecoder:
             resolve_num_threads(num_threads)
         if state is not None:
             check_state(state, features)
+            state = state.copied()
         self.features = features
         self._grouped = as_bool(enable_gqa, "enable_gqa")
         self._options: dict[str, Any] = {"scale": scale, "enable_gqa": self._grouped, "num_threads": num_threads}
@@ -102,7 +106,7 @@ class AttentionDecoder:
         None before the first key.
         """
         if self._sums is None:
-            return self._state
+            return None if self._state is None else self._state.copied()
         return replace(self._sums.state().like(self._like), origin=self.features)
 
     @property
@@ -198,7 +202,8 @@ class AttentionDecoder:
         namespace(query, self._like)
         problem = Problem.of(
             query, key, value, self.features,
-            is_causal=True, key_mask=key_mask, initial_state=self._state, return_state=True, **self._options,
+            is_causal=True, key_mask=key_mask, initial_state=self._state, return_state=True, state_name=NAME,
+            **self._options,
         )  # fmt: skip
         inputs, dtype = problem.inputs, value.dtype
         if not inputs.dtype == dtype == key.dtype == query.dtype:
@@ -218,11 +223,14 @@ class AttentionDecoder:
 
     def _long_call(self, query: Array, key: Array, value: Any, key_mask: Any, *, is_causal: bool) -> Array:
         """The outputs of any call, and the state after it."""
-        output, state = linear_attention(
+        problem = Problem.of(
             query, key, value, self.features,
-            is_causal=is_causal, key_mask=key_mask, initial_state=self.state, return_state=True, **self._options,
+            is_causal=is_causal, key_mask=key_mask, initial_state=self.state, return_state=True, state_name=NAME,
+            **self._options,
         )  # fmt: skip
-        self._state, self._sums = state, None
+        with own_precision(problem.inputs.value):
+            output, self._state = problem.restore(*attend(problem))
+        self._sums = None
         return output
 
     def _batch_size(self) -> int:

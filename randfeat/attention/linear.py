@@ -81,7 +81,7 @@ def linear_attention(
     key_ends : integers, (L,) or (..., L).
         Query i sees the keys j < key_ends_i. The ends need not be sorted. The cost is that of causal attention over
         L + S positions.
-    cu_seqlens : integers on the host, 0, .., length; a list, a NumPy array, or a tensor on the CPU.
+    cu_seqlens : integers on the host, 0, .., length; a list, a NumPy array, or an array on the CPU.
         Offsets of several sequences that are packed along the length. No sequence sees another. If queries and keys are
         packed differently, give a pair of such lists.
     decay : number, one for each head, or gates (..., S, 1) or (..., S, num_features).

@@ -59,9 +59,10 @@ class Problem:
         initial_state: Any = None,
         return_state: bool = False,
         num_threads: int | None = None,
+        state_name: str = "initial_state",
         **options: Any,
     ) -> "Problem":
-        """Check everything at the border; options as of `checked`."""
+        """Check everything at the border; options as of `checked`. state_name : what errors call the state."""
         if num_threads is not None:
             num_threads = resolve_num_threads(num_threads)
         check_feature_map(features)
@@ -80,7 +81,11 @@ class Problem:
         aligned = inputs.align(features)
         lead = inputs.leading_shape(aligned)
         problem = cls(inputs, relation, aligned, features, lead, None, return_state, num_threads)
-        return problem if initial_state is None else replace(problem, initial_state=problem.state_of(initial_state))
+        return (
+            problem
+            if initial_state is None
+            else replace(problem, initial_state=problem.state_of(initial_state, state_name))
+        )
 
     @property
     def kernel(self) -> Kernel:
@@ -182,6 +187,8 @@ class Problem:
         if not self.return_state:
             return output
         assert state is not None
+        if not self.inputs.num_keys:  # then it may be the state that was given
+            state = state.copied()
         return output, replace(state, origin=self.drawn)
 
     def like_output(self, name: str, given: Any) -> Array:

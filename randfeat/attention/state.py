@@ -11,6 +11,7 @@ from randfeat._array import (
     as_floating,
     cast,
     compute_dtype,
+    copied,
     device_of,
     from_host,
     host_to,
@@ -102,6 +103,10 @@ class AttentionState:
     def arrays(self) -> tuple[Array, Array, Array]:
         """The maxima, weighted sums and totals, in the order of the fields."""
         return self.log_max, self.weighted, self.total
+
+    def copied(self) -> "AttentionState":
+        """The same state in memory of its own."""
+        return AttentionState(copied(self.log_max), copied(self.weighted), copied(self.total), self.origin)
 
     def like(self, *arrays: Array) -> "AttentionState":
         """This state of NumPy arrays, which nobody else holds, in the library and on the device of `arrays`."""

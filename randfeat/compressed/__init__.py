@@ -5,7 +5,7 @@ from randfeat.compressed.cache import KeyCache, compress
 from randfeat.compressed.clustered import clustered_attention
 from randfeat.compressed.compressed import compressed_attention
 from randfeat.compressed.query_clusters import QueryClusters
-from randfeat.compressed.stream import CompressedState
+from randfeat.compressed.state import CompressedState
 
 __all__ = [
     "CompressedState",

@@ -128,7 +128,7 @@ def output_error(
         return OutputError(nothing, nothing, np.zeros((*shape, 0), np.intp))
     samples = [
         draw(own, counted, num_rows, np.random.default_rng(seed))
-        for (own, counted), seed in zip(pairs, head_seeds(rng, heads), strict=True)
+        for (own, counted), seed in zip(pairs, head_seeds(rng, shape), strict=True)
     ]
     index, weights = (np.stack(column) for column in zip(*samples, strict=True))
     with own_precision(inputs.value):

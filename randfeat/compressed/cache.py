@@ -8,6 +8,7 @@ import numpy as np
 from randfeat._array import Array, as_floating, cast, is_compiling, move_to, namespace, own_precision
 from randfeat._hints import hinted
 from randfeat.attention import softmax_attention
+from randfeat.attention.cost_model.sizes import NUM_KEYS
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.partial import PartialOutput
 from randfeat.compressed.compression import Options, compressed_rows, exact_rows
@@ -173,7 +174,7 @@ def compress(
     key: Any,
     value: Any,
     *,
-    num_keys: int = 64,
+    num_keys: int = NUM_KEYS,
     queries: Any,
     fit: bool = True,
     folds: str = "random",
@@ -217,7 +218,7 @@ def compress(
     enable_gqa : bool.
         If True, the query heads (dimension -3) of a group share the cache of their key head; references are pooled.
     rng : see `Estimator.draw`.
-        Equal seeds give equal caches, whatever the number of threads or heads.
+        Equal seeds give equal caches, whatever the number of threads or heads, or the place in a batch.
 
     Returns
     -------

@@ -1,19 +1,32 @@
 """Causal compressed attention of checked inputs: a piece of a stream, on threads where its numbers are on the host."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_generator, device_of, dtype_name, from_host, host_to, host_twins, namespace
+from randfeat._array import (
+    Array,
+    as_generator,
+    copied,
+    device_of,
+    dtype_name,
+    from_host,
+    host_to,
+    host_twins,
+    namespace,
+)
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
+from randfeat.attention.cost_model.sizes import NUM_KEYS
 from randfeat.attention.inputs import Inputs
-from randfeat.compressed.heads import copied
-from randfeat.compressed.stream import Columns, CompressedState, Piece, attend_causally, head_numbers
+from randfeat.compressed.heads import head_numbers, on_host
+from randfeat.compressed.padding import Attended, attend_by_length, trimmed, with_padding
+from randfeat.compressed.state import Columns, CompressedState, Piece, of_no_query
+from randfeat.compressed.stream import attend_causally
 
-DEFAULT = 64  # rows of a cache, and length of a chunk
 FEW = 1 << 22  # products of numbers below which threads do not pay
 
 
@@ -54,29 +67,38 @@ def stream(
         flat = xp.reshape(own, (*own.shape[:-3], own.shape[-3] * own.shape[-2], own.shape[-1]))
         flagged = xp.concat([flat, xp.ones_like(flat[..., :1])], axis=-1)
         state = replace(state, references=xp.broadcast_to(flagged, (*lead, *flagged.shape[-2:])), follows=False)
-    outputs, state = attend(state, piece)
-    outputs = outputs or [xp.zeros((*lead, query.shape[-3], 0, value.shape[-1]), dtype=dtype, **like)]
+    if mask is not None and length:
+        state = with_padding(state, on_host(bias)[..., 0] != -np.inf)
+    outputs, state = attend(state, piece, head_numbers(lead))
+    state = trimmed(state)
+    outputs = outputs or [of_no_query(piece)]
     return [output if inputs.group is not None else output[..., 0, :, :] for output in outputs], state
 
 
-def attend(state: CompressedState, piece: Piece) -> tuple[list[Array], CompressedState]:
-    """The outputs of consecutive queries and the state after them, in arrays of its own."""
+def attend(state: CompressedState, piece: Piece, heads: Sequence[int]) -> Attended:
+    """The outputs of consecutive queries and the state after them, in arrays of its own.
+
+    heads : the numbers of the heads, which their random numbers depend on.
+    """
     twins = host_twins(*state.arrays, *piece.arrays)
-    if twins is None:
-        outputs, state = attend_causally(state, piece)
-        return outputs, state.with_arrays([*map(copied, state.arrays[:-1]), state.references])
+    if twins is None or isinstance(piece.queries, np.ndarray):
+        return attend_here(state, piece, heads)
     arrays, like, num_arrays = [x for x in twins if x is not None], piece.queries, len(state.arrays)
-    outputs, state = attend_on_threads(
-        state.with_arrays(arrays[:num_arrays]), Piece.of(arrays[num_arrays:]), resolve_num_threads(None)
-    )
-    if isinstance(like, np.ndarray):
-        return outputs, state
+    outputs, state = attend_here(state.with_arrays(arrays[:num_arrays]), Piece.of(arrays[num_arrays:]), heads)
     return [from_host(x, like) for x in outputs], state.with_arrays([from_host(x, like) for x in state.arrays])
 
 
-def attend_on_threads(
-    state: CompressedState, piece: Piece, num_threads: int
-) -> tuple[list[np.ndarray], CompressedState]:
+def attend_here(state: CompressedState, piece: Piece, heads: Sequence[int]) -> Attended:
+    """`attend` in the library of the arrays."""
+    if state.padding is not None and not is_short(state, piece):
+        return attend_by_length(state, piece, heads, attend_here)
+    if isinstance(piece.queries, np.ndarray):
+        return attend_on_threads(state, piece, heads, resolve_num_threads(None))
+    outputs, state = attend_causally(state, piece, heads)
+    return outputs, state.with_arrays([*map(copied, state.arrays)])
+
+
+def attend_on_threads(state: CompressedState, piece: Piece, heads: Sequence[int], num_threads: int) -> Attended:
     """`attend_causally` on the host: the heads in as many parts as threads, each part from the first chunk to the last.
 
     All heads of a part go through a chunk together. No number of a head depends on the others, so none depends on the
@@ -85,10 +107,10 @@ def attend_on_threads(
     lead, length = state.batch_shape, len(piece.keys)
     num_heads = math.prod(lead)
     if num_heads == 0 or length == 0:
-        outputs, state = attend_causally(state, piece)
+        outputs, state = attend_causally(state, piece, heads)
         return outputs, state.with_arrays([x.copy() for x in state.arrays])
-    if state.is_within_chunk(length) and num_products(state, piece) <= FEW:
-        outputs, after = attend_causally(state, piece)
+    if is_short(state, piece):
+        outputs, after = attend_causally(state, piece, heads)
         pairs = zip(after.arrays, state.arrays, strict=True)
         return outputs, after.with_arrays([x if x is before else apart(x, piece) for x, before in pairs])
 
@@ -97,13 +119,13 @@ def attend_on_threads(
 
     arrays, pieces = [flat(x) for x in state.arrays], piece.mapped(flat)
     results = np.empty((*pieces.queries.shape[:-1], piece.keys.values.shape[-1]), piece.keys.values.dtype)
-    num_parts, numbers = min(num_threads, num_heads), head_numbers(lead)
+    num_parts = min(num_threads, num_heads)
     states: list[CompressedState] = [state] * num_parts
 
     def task(part: int, _: None) -> None:
         own = slice(num_heads * part // num_parts, num_heads * (part + 1) // num_parts)
         outputs, states[part] = attend_causally(
-            state.with_arrays([x[own] for x in arrays]), pieces.mapped(lambda x: x[own]), numbers[own]
+            state.with_arrays([x[own] for x in arrays]), pieces.mapped(lambda x: x[own]), heads[own]
         )
         np.concatenate(outputs, axis=-2, out=results[own])
 
@@ -111,6 +133,11 @@ def attend_on_threads(
     joined = [np.concatenate(parts) for parts in zip(*(part.arrays for part in states), strict=True)]
     after = states[0].with_arrays([x.reshape(*lead, *x.shape[1:]) for x in joined])
     return [results.reshape(*lead, *results.shape[1:])], after
+
+
+def is_short(state: CompressedState, piece: Piece) -> bool:
+    """Whether the keys of a piece complete no chunk, and are so few that neither threads nor groups of heads pay."""
+    return len(piece.keys) < state.until_next_chunk and num_products(state, piece) <= FEW
 
 
 def num_products(state: CompressedState, piece: Piece) -> int:
@@ -135,8 +162,8 @@ def by_key_head(inputs: Inputs) -> tuple[Array, Array, Array, Array | None]:
 
 def start(piece: Piece, options: StreamOptions, scale: float) -> CompressedState:
     """The state before the first key."""
-    num_keys = DEFAULT if options.num_keys is None else options.num_keys
-    window = DEFAULT if options.window is None else options.window
+    num_keys = NUM_KEYS if options.num_keys is None else options.num_keys
+    window = NUM_KEYS if options.window is None else options.window
     none = piece.keys.part(0, 0)
     references = namespace(none.keys).concat([none.keys, none.bias], axis=-1)
     return CompressedState(

@@ -78,7 +78,8 @@ def clustered_attention(
     num_threads : int.
         Threads for NumPy arrays; the output does not depend on it.
     rng : see `Estimator.draw`.
-        Of the k-means starts. The default 0 makes the output a function of the inputs.
+        Of the k-means starts. The default 0 makes the output a function of the inputs. Heads, along the last leading
+        dimension, have random numbers of their own; sequences of a batch have the same.
 
     Returns
     -------

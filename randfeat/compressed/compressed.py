@@ -12,15 +12,16 @@ from randfeat._array import (
     own_precision,
 )
 from randfeat._hints import hinted
+from randfeat.attention.cost_model.sizes import NUM_KEYS
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain
 from randfeat.attention.relations.base import as_int
-from randfeat.compressed.causal import DEFAULT, StreamOptions, stream
+from randfeat.compressed.causal import StreamOptions, stream
 from randfeat.compressed.compression import Options as Compression
 from randfeat.compressed.compression import compressed_rows
 from randfeat.compressed.heads import check_loaded, check_query_mask
-from randfeat.compressed.stream import CompressedState
+from randfeat.compressed.state import CompressedState
 from randfeat.kernels import SoftmaxKernel
 
 
@@ -83,8 +84,9 @@ def compressed_attention(
     return_state : bool.
         Needs `is_causal`. If True, also return the state after all keys.
     scale, key_mask, query_mask, enable_gqa, layout, rng : as of `clustered_attention`.
-        Masked keys and queries keep their positions in a stream. With inputs (batch, heads, L, d), each sequence of a
-        batch has the stream that it has alone.
+        With inputs (batch, heads, L, d), each sequence of a batch has the outputs that it has alone. Causally, padding
+        on the left is not counted: positions begin with the first key that is not masked. Masked keys after it keep
+        their positions, and queries are references unless `query_mask` says otherwise.
 
     Returns
     -------
@@ -143,7 +145,7 @@ def compressed_attention(
         return inputs.restore(exact_outputs(inputs, Plain(), SoftmaxKernel()))
     made_for, counted = (inputs, all_where_none(used, inputs)) if references is None else (references, None)
     with own_precision(inputs.value):
-        how = Compression(DEFAULT if num_keys is None else num_keys, bool(fit))
+        how = Compression(NUM_KEYS if num_keys is None else num_keys, bool(fit))
         rows = compressed_rows(made_for, counted, how, rng)
         return inputs.restore(exact_outputs(reading(inputs, *rows), Plain(), SoftmaxKernel()))
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import Array, as_bool, as_count, cast, device_of, from_host, host_to, namespace
+from randfeat._array import Array, as_bool, as_count, cast, copied, device_of, from_host, host_to, namespace
 from randfeat._numpy.threads import resolve_num_threads, run_tasks
 from randfeat.attention.inputs import Inputs
-from randfeat.compressed.heads import Head, copied, head_seeds, heads_of, key_lead, on_host_if_possible, stacked
+from randfeat.compressed.heads import Head, head_seeds, heads_of, key_lead, on_host_if_possible, stacked
 from randfeat.compressed.merging import Merge, References, Rows, merge_keys, num_references
 from randfeat.compressed.regression import fitted
 
@@ -45,7 +45,7 @@ def compressed_rows(inputs: Inputs, used: np.ndarray | None, options: Options, r
     lead, heads = heads_of(inputs, used)
     if not heads:
         return exact_rows(inputs.part(slice(None), slice(0, options.num_keys)))
-    seeds = head_seeds(rng, len(heads))
+    seeds = head_seeds(rng, lead)
     merges: list[Merge] = [None] * len(heads)  # type: ignore[list-item]
 
     def task(number: int, _: None) -> None:

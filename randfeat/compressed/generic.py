@@ -115,7 +115,7 @@ def attend_on_device(inputs: Inputs, used: np.ndarray | None, options: Options, 
     """
     xp, prepared = namespace(inputs.value), inputs.prepared()
     lead, heads = heads_of(inputs, used)
-    seeds = head_seeds(rng, len(heads))
+    seeds = head_seeds(rng, lead)
     if options.accuracy is not None:
         fits = [chosen(head, options, seed) for head, seed in zip(heads, seeds, strict=True) if len(head.rows)]
         if None in fits:

@@ -141,13 +141,14 @@ def check_query_mask(query_mask: Any, inputs: Inputs) -> np.ndarray | None:
     )
 
 
-def copied(x: Array) -> Array:
-    """`x` (..., n, c) in memory of its own, differentiable."""
-    return namespace(x).concat([x, x[..., :0, :]], axis=-2)
+def head_numbers(batch_shape: tuple[int, ...]) -> list[int]:
+    """The number of each head in its sequence, its place along the last dimension: sequences of a batch are alike."""
+    sequences, heads = math.prod(batch_shape[:-1]), batch_shape[-1] if batch_shape else 1
+    return [*range(heads)] * sequences
 
 
-def head_seeds(rng: Any, number: int) -> list[np.random.SeedSequence]:
-    """A seed for each head, which does not depend on the number of heads.
+def head_seeds(rng: Any, batch_shape: tuple[int, ...]) -> list[np.random.SeedSequence]:
+    """A seed for each head, by its number alone: no sequence of a batch depends on the others, or on its place.
 
     Numbers and seed sequences are not used up: equal ones give equal seeds. A generator goes on to other numbers.
     """
@@ -155,7 +156,7 @@ def head_seeds(rng: Any, number: int) -> list[np.random.SeedSequence]:
     root: Any = generator.bit_generator.seed_seq
     if isinstance(rng, np.random.Generator | np.random.BitGenerator):
         root = np.random.SeedSequence(generator.integers(2**32, size=4).tolist())
-    return [np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, head)) for head in range(number)]
+    return [np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, n)) for n in head_numbers(batch_shape)]
 
 
 def stacked(arrays: Sequence[np.ndarray], lead: tuple[int, ...], filler: float = 0.0) -> np.ndarray:

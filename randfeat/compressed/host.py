@@ -26,7 +26,7 @@ def attend_on_host(
     outputs = np.empty((*lead, *queries, width), dtype)
     tasks = [
         partial(attend_head, outputs[index].reshape(math.prod(queries), width), head, index, options, seed)
-        for index, head, seed in zip(np.ndindex(lead), heads, head_seeds(rng, len(heads)), strict=True)
+        for index, head, seed in zip(np.ndindex(lead), heads, head_seeds(rng, lead), strict=True)
     ]
     run_tasks(tasks, lambda: None, resolve_num_threads(num_threads))
     return outputs

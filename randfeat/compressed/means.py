@@ -2,8 +2,8 @@
 
 import numpy as np
 
-SWEEPS = 2
-"""After a k-means++ start, more sweeps change the errors of attention by 1 to 2 %."""
+from randfeat.attention.cost_model.sizes import SWEEPS
+
 SEEDING = 8
 """Points for each center that the start, or all of k-means, needs to see."""
 BLOCK = 2048

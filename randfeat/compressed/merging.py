@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from randfeat.attention.cost_model.sizes import CLUSTERED, LEAST_REFERENCES
 from randfeat.compressed.means import SEEDING, drawn_by_weight, k_means, nearest, weighted_sums
 from randfeat.compressed.metric import covariance_factor
 from randfeat.compressed.softmax import log_mean_exp, softmax_in_place
 
 METRIC_RIDGE = 0.01
 LEAST_SEEDING = 512
-CLUSTERED = 32  # keys for each row that k-means sees
 VALUE_WEIGHT = 0.25
 """Spread of the values over that of the keys where both are clustered: errors are 2 to 7 % lower than without."""
 LEAST_MASS = 1e-12  # share of the mass that all keys get, those without any attention, too
@@ -61,7 +61,7 @@ class References:
 
 def num_references(num_keys: int, num_queries: int, *, fit: bool) -> int:
     """The number of reference queries: 2 for each row, 4 with a fit, at least 32, at most all."""
-    return min(num_queries, max((4 if fit else 2) * num_keys, 32))
+    return min(num_queries, max((4 if fit else 2) * num_keys, LEAST_REFERENCES))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from randfeat._array import as_count
+from randfeat.attention.cost_model.sizes import NUM_CLUSTERS
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.clusters import Clusters, fit_clusters
 from randfeat.compressed.heads import Head, key_lead
 from randfeat.compressed.query_clusters import QueryClusters, padded
 from randfeat.kernels.base import check_positive
 
-DEFAULT_CLUSTERS = 21
 FEWEST_CLUSTERS = 4  # where an accuracy is asked for
 
 
@@ -54,7 +54,7 @@ class Options:
         if frozen is not None:
             number, groups = frozen.num_clusters, frozen.key_centers.shape[-2]
         else:
-            number = DEFAULT_CLUSTERS if num_clusters is None else as_count(num_clusters, "num_clusters")
+            number = NUM_CLUSTERS if num_clusters is None else as_count(num_clusters, "num_clusters")
             groups = 2 * number if num_merged is None else as_count(num_merged, "num_merged")
         near = 2 * number if num_exact is None else as_count(num_exact, "num_exact")
         return cls(number, near, groups, second_order, frozen)

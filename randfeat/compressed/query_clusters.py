@@ -7,6 +7,7 @@ import numpy as np
 
 from randfeat._array import as_count, as_floating, cast, host_to
 from randfeat._hints import hinted
+from randfeat.attention.cost_model.sizes import NUM_CLUSTERS
 from randfeat.attention.inputs import Inputs
 from randfeat.compressed.cache import KeyCache
 from randfeat.compressed.clusters import Clusters, fit_clusters
@@ -75,7 +76,7 @@ batch_shape=(2,)))
         query: Any,
         key: Any,
         *,
-        num_clusters: int = 21,
+        num_clusters: int = NUM_CLUSTERS,
         num_merged: int | None = None,
         scale: float | None = None,
         key_mask: Any = None,
@@ -104,7 +105,7 @@ batch_shape=(2,)))
         found = []
         if not heads:
             raise ValueError(f"there are no heads to fit clusters to: the leading shape is {lead}.")
-        for head, seed in zip(heads, head_seeds(rng, len(heads)), strict=True):
+        for head, seed in zip(heads, head_seeds(rng, lead), strict=True):
             if not (len(head.references) and len(head.rows)):
                 raise ValueError("every head needs a query and a key that take part, to fit clusters to.")
             generator = np.random.default_rng(seed)

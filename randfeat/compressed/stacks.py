@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from randfeat.compressed.means import SEEDING, SWEEPS
-from randfeat.compressed.merging import CLUSTERED, LEAST_MASS, LEAST_SEEDING, METRIC_RIDGE, with_values
+from randfeat.attention.cost_model.sizes import CLUSTERED, SWEEPS
+from randfeat.compressed.means import SEEDING
+from randfeat.compressed.merging import LEAST_MASS, LEAST_SEEDING, METRIC_RIDGE, with_values
 from randfeat.compressed.metric import covariance_factor
 from randfeat.compressed.softmax import log_mean_exp, softmax_in_place
 

@@ -1,166 +1,39 @@
 """Causal attention with bounded memory: recent keys exact, older ones in a key cache that is compressed again."""
 
 import functools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, device_of, move_to, namespace
+from randfeat._array import Array, cast, device_of, namespace
+from randfeat.attention.cost_model.sizes import LEAST_REFERENCES
 from randfeat.attention.inputs import swap_heads
 from randfeat.compressed.compression import Options
 from randfeat.compressed.heads import on_host
 from randfeat.compressed.retiring import with_fewer_rows
-from randfeat.compressed.routing import partial_of
+from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.compressed.softmax import softmax_in_place
+from randfeat.compressed.state import Columns, CompressedState, Piece
 
-LEAST_REFERENCES = 32
-
-
-@dataclass(frozen=True, eq=False)
-class CompressedState:
-    """Everything that causal compressed attention remembers; its size does not depend on the number of keys.
-
-    sinks : the first `num_sinks` keys that are not masked, which stay exact. merged : at most `num_keys` rows for the
-        keys after them.
-    recent : the last keys, at least `window` of them and less than twice as many, which are exact.
-    references (..., r, d + 1) : a uniform sample of all queries so far, about 2 `num_keys`, that the next cache is made
-        for; in the last column 1, or 0 for one that is masked. priorities (r,) : the queries with the smallest of these
-        numbers stay in the sample.
-    Queries and keys are times √scale, in the computing dtype. `position` counts the keys so far.
-    """
-
-    sinks: "Columns"
-    merged: "Columns"
-    recent: "Columns"
-    references: Array
-    priorities: np.ndarray
-    position: int
-    num_keys: int
-    window: int
-    num_sinks: int
-    scale: float
-    seed: int
-    fit: bool
-    """Whether masses and values of the merged rows are fitted."""
-    follows: bool
-    """Whether the references are queries of the sequence itself."""
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The leading dimensions: one cache for each key head."""
-        return tuple(self.recent.keys.shape[:-2])
-
-    def is_within_chunk(self, num: int) -> bool:
-        """Whether the chunk that the state is in is still incomplete after so many more keys."""
-        return self.position % self.window + num < self.window
-
-    def to(self, like: Array) -> "CompressedState":
-        """The state in the library, device and computing dtype of `like`; the priorities stay on the host."""
-        like = as_floating(like, "like")
-        parts = {name: getattr(self, name).to(like) for name in ("sinks", "merged", "recent")}
-        return replace(self, **parts, references=move_to(self.references, like))
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """All arrays of the library of the keys."""
-        return (*self.sinks.arrays, *self.merged.arrays, *self.recent.arrays, self.references)
-
-    def with_arrays(self, arrays: Sequence[Array]) -> "CompressedState":
-        """The state with other arrays, in the same order."""
-        sinks, merged, recent = (Columns(*arrays[start : start + 3]) for start in (0, 3, 6))
-        return replace(self, sinks=sinks, merged=merged, recent=recent, references=arrays[-1])
-
-    def __repr__(self) -> str:
-        batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
-        sizes = f"num_keys={self.num_keys}, window={self.window}, num_sinks={self.num_sinks}"
-        return f"CompressedState({sizes}, position={self.position}{batch})"
+LEAST_DRAWN = 32
+"""Priorities that are drawn at once, at least."""
 
 
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """Keys (..., n, d), biases (..., n, 1) and values (..., n, dv) of rows."""
-
-    keys: Array
-    bias: Array
-    values: Array
-
-    @property
-    def arrays(self) -> tuple[Array, Array, Array]:
-        """Keys, biases and values, in this order."""
-        return self.keys, self.bias, self.values
-
-    def __len__(self) -> int:
-        return int(self.keys.shape[-2])
-
-    def to(self, like: Array) -> "Columns":
-        """The rows in the library, device and computing dtype of `like`."""
-        return Columns(*(move_to(x, like) for x in self.arrays))
-
-    def part(self, start: int | None, stop: int | None) -> "Columns":
-        """The rows from `start` to `stop`."""
-        return Columns(*(x[..., start:stop, :] for x in self.arrays))
-
-    @staticmethod
-    def concat(*parts: "Columns") -> "Columns":
-        """The rows of all parts, in this order."""
-        filled = [part for part in parts if len(part)] or [parts[0]]
-        if len(filled) == 1:
-            return filled[0]
-        xp = namespace(filled[0].keys)
-        return Columns(*(xp.concat(list(arrays), axis=-2) for arrays in zip(*(p.arrays for p in filled), strict=True)))
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Queries (..., group, n, d), which of them count (..., group, n, 1), and the keys of the same positions."""
-
-    queries: Array
-    counts: Array
-    keys: Columns
-
-    def part(self, start: int, stop: int) -> "Piece":
-        """The positions from `start` to `stop`."""
-        queries, counts = (x[..., start:stop, :] for x in (self.queries, self.counts))
-        return Piece(queries, counts, self.keys.part(start, stop))
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """Queries, which of them count, and the arrays of the keys."""
-        return self.queries, self.counts, *self.keys.arrays
-
-    @classmethod
-    def of(cls, arrays: Sequence[Array]) -> "Piece":
-        """The piece with these arrays, in the order of `arrays`."""
-        return cls(arrays[0], arrays[1], Columns(*arrays[2:]))
-
-    def mapped(self, function: Callable[[Array], Array]) -> "Piece":
-        """The piece with `function` of each array."""
-        return self.of([function(x) for x in self.arrays])
-
-
-def attend_causally(
-    state: CompressedState, piece: Piece, heads: Sequence[int] | None = None
-) -> tuple[list[Array], CompressedState]:
+def attend_causally(state: CompressedState, piece: Piece, heads: Sequence[int]) -> tuple[list[Array], CompressedState]:
     """The outputs of consecutive queries, and the state after them; chunks end at multiples of the window.
 
-    heads : the numbers of the heads, which their random numbers depend on; by default `head_numbers` of all.
+    With padding, all of them are of one chunk of each sequence.
+
+    heads : the numbers of the heads, which their random numbers depend on.
     """
-    heads = head_numbers(state.batch_shape) if heads is None else heads
     outputs, start, stop = [], 0, len(piece.keys)
     while start < stop:
-        end = min(start + state.window - state.position % state.window, stop)
+        end = min(start + state.until_next_chunk, stop)
         output, state = step(state, piece.part(start, end), heads)
         outputs.append(output)
         start = end
     return outputs, state
-
-
-def head_numbers(batch_shape: tuple[int, ...]) -> list[int]:
-    """The number of each head in its sequence, its place along the last dimension: sequences of a batch are alike."""
-    sequences, heads = math.prod(batch_shape[:-1]), batch_shape[-1] if batch_shape else 1
-    return [*range(heads)] * sequences
 
 
 def step(state: CompressedState, piece: Piece, heads: Sequence[int]) -> tuple[Array, CompressedState]:
@@ -171,6 +44,8 @@ def step(state: CompressedState, piece: Piece, heads: Sequence[int]) -> tuple[Ar
     after = replace(state, recent=recent, position=state.position + len(piece.keys))
     if state.follows:
         after = sampled(after, piece)
+    if state.padding is not None:  # within a chunk
+        return output, after
     return output, after if after.position % state.window else retire(after, heads)
 
 
@@ -215,25 +90,53 @@ def read_on_host(queries: np.ndarray, keys: np.ndarray, bias: np.ndarray, values
 def sampled(state: CompressedState, piece: Piece) -> CompressedState:
     """The state with the queries of a piece, the last before its position, in the sample: those of least priority."""
     xp, num = namespace(state.references), len(piece.keys)
-    first = state.position - num
     group, size = piece.queries.shape[-3], max((4 if state.fit else 2) * state.num_keys, LEAST_REFERENCES)
-    start = first % state.window
-    count = min(max(1 << (start + num).bit_length(), LEAST_REFERENCES), state.window)  # few numbers of a long chunk
-    new = np.repeat(priorities_of_chunk(state.seed, first // state.window, count)[start : start + num], group)
-    if len(state.priorities) == size and new.min() >= state.priorities.max():
+    new = np.repeat(priorities_of(state, num), group, axis=-1)
+    least = np.min(new, axis=-1)
+    if state.priorities.shape[-1] == size and np.all(least >= np.max(state.priorities, axis=-1)):
         return state  # as is the rule after many keys
     queries = swap_heads(xp.concat([piece.queries, piece.counts], axis=-1))
     pooled = xp.reshape(queries, (*queries.shape[:-3], num * group, queries.shape[-1]))
     references = xp.concat([state.references, pooled], axis=-2)
-    priorities = np.concatenate([state.priorities, new])
-    if len(priorities) > size:
-        kept = np.sort(np.argsort(priorities, kind="stable")[:size])
-        priorities = priorities[kept]
-        references = xp.take(references, xp.asarray(kept, device=device_of(references)), axis=-2)
+    priorities = np.concatenate([state.priorities, new], axis=-1)
+    if priorities.shape[-1] > size:
+        kept = np.sort(np.argsort(priorities, axis=-1, kind="stable")[..., :size], axis=-1)
+        priorities = np.take_along_axis(priorities, kept, axis=-1)
+        references = taken(references, kept)
     return replace(state, references=references, priorities=priorities)
 
 
-@functools.lru_cache(maxsize=64)
+def taken(x: Array, index: np.ndarray) -> Array:
+    """The rows of `x` (..., n, c) at indices (k,), or at those (..., k) of each head."""
+    xp = namespace(x)
+    if index.ndim == 1:
+        return xp.take(x, xp.asarray(index, device=device_of(x)), axis=-2)
+    flat = rows_at(xp.reshape(x, (-1, *x.shape[-2:])), index.reshape(-1, index.shape[-1]))
+    return xp.reshape(flat, (*x.shape[:-2], *flat.shape[-2:]))
+
+
+def priorities_of(state: CompressedState, num: int) -> np.ndarray:
+    """The priorities of the last queries before the position of a state, within a chunk: (num,), or (..., num) with
+    padding, whose queries are behind all others.
+    """
+    if state.padding is None:
+        return priorities_from(state, state.position - num, num)
+    firsts = state.positions - num
+    priorities = np.full((*firsts.shape, num), np.inf)
+    for first in np.unique(firsts).tolist():
+        if (start := max(-first, 0)) < num:
+            priorities[firsts == first, start:] = priorities_from(state, first + start, num - start)
+    return priorities
+
+
+def priorities_from(state: CompressedState, first: int, num: int) -> np.ndarray:
+    """The priorities of `num` queries of one chunk, from position `first` of a sequence on."""
+    chunk, start = divmod(first, state.window)
+    count = min(max(1 << (start + num).bit_length(), LEAST_DRAWN), state.window)  # few numbers of a long chunk
+    return priorities_of_chunk(state.seed, chunk, count)[start : start + num]
+
+
+@functools.lru_cache(maxsize=512)
 def priorities_of_chunk(seed: int, number: int, count: int) -> np.ndarray:
     """Uniform numbers for the first positions of a chunk; more of them begin with the same ones."""
     return np.random.default_rng([seed, 0, number]).random(count)
@@ -242,7 +145,7 @@ def priorities_of_chunk(seed: int, number: int, count: int) -> np.ndarray:
 def retire(state: CompressedState, heads: Sequence[int]) -> CompressedState:
     """The state after a chunk: of the recent keys only the last `window` stay exact.
 
-    The k-means of a chunk starts from the seed of the state, the number of the chunk and `head_numbers` alone.
+    The k-means of a chunk starts from the seed of the state, the number of the chunk and the number of the head alone.
     """
     surplus = len(state.recent) - state.window
     if surplus <= 0:

@@ -4,16 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from randfeat._array import as_bool, namespace
+from randfeat._array import as_bool, compute_dtype, namespace
 from randfeat.attention import executors
 from randfeat.attention.cost_model.method import is_exact
 from randfeat.attention.exact import exact_outputs
 from randfeat.attention.gradient import check_analytic
 from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Problem
-from randfeat.attention.relations import Plain
+from randfeat.attention.relations import Relation
+from randfeat.attention.relations.packed import Packed
 from randfeat.maps import FeatureMap
 
 INPUTS = 3  # query, key and value are the first arrays of a problem
@@ -36,9 +38,9 @@ def linear_attention(
         gather its arguments on one of them.
 
     What the NumPy executor refuses, calls with a state, and arrays outside of compiled functions are left to
-    `randfeat.linear_attention`. JAX knows the platform when it lowers a function (`jax.lax.platform_dependent`). `jit`,
-    `grad`, `vmap` and `grad` of `grad` work. Forward-mode derivatives (`jvp`, `jacfwd`) need `host=False`: JAX refuses
-    them for functions with a gradient of their own.
+    `randfeat.linear_attention`; packed sequences are never refused. JAX knows the platform when it lowers a function
+    (`jax.lax.platform_dependent`). `jit`, `grad`, `vmap` and `grad` of `grad` work. Forward-mode derivatives (`jvp`,
+    `jacfwd`) need `host=False`: JAX refuses them for functions with a gradient of their own.
     """
     problem = Problem.of(query, key, value, features, **options)
     if is_exact(method, problem):
@@ -59,9 +61,12 @@ def is_tracer(x: Any) -> bool:
 
 
 def is_fast_on_host(problem: Problem) -> bool:
-    """Whether this is a problem for the NumPy executor, asked with arrays that take no memory, and without a state."""
-    if problem.has_state:
-        return False
+    """Whether NumPy has a fast pass for this problem, asked with arrays that take no memory, and without a state.
+
+    Of packed sequences each is a problem of its own: XLA would compile them one by one, for half a minute.
+    """
+    if problem.has_state or isinstance(problem.relation, Packed):
+        return not problem.has_state
     empty = [None if x is None else np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in problem.arrays]
     return NumPyExecutor().takes(problem.with_arrays(empty))
 
@@ -98,7 +103,10 @@ class Attention:
 
     def output(self, *traced: Any) -> jax.Array:
         """The output, by NumPy on a CPU."""
-        return self.computed(self.output_of, traced)
+        problem, value = self.problem, self.problem.inputs.value
+        lead = np.broadcast_shapes(problem.inputs.query.shape[:-2], problem.lead)
+        shape = (*lead, problem.inputs.num_queries, value.shape[-1])
+        return self.computed(self.output_of, traced, jax.ShapeDtypeStruct(shape, compute_dtype(jnp, value.dtype)))
 
     def forward(self, *given: Any) -> tuple[jax.Array, Any]:
         """The output, and what the backward pass needs; it is marked if not only inputs are varied."""
@@ -123,7 +131,9 @@ class Attention:
 
     def gradients(self, gradient: Any, *traced: Any) -> tuple[Any, ...]:
         """The gradients in the traced ones of query, key and value, by NumPy on a CPU."""
-        return self.computed(self.gradients_of, (gradient, *traced))
+        pairs = zip(self.places, traced, strict=True)
+        like = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for place, x in pairs if place < INPUTS)
+        return self.computed(self.gradients_of, (gradient, *traced), like)
 
     def gradients_of(self, gradient: Any, *traced: Any) -> tuple[Any, ...]:
         """The gradients by the executor of these arrays, in the shapes and dtypes of the inputs."""
@@ -139,18 +149,24 @@ class Attention:
             check_analytic(self.problem.features)
         except ValueError:
             return False
-        return isinstance(self.problem.relation, Plain)
+        relation = self.problem.relation
+        kind = type(relation.each if isinstance(relation, Packed) else relation)
+        return kind.pull_back is not Relation.pull_back
 
-    def computed(self, function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
-        """`function(*arrays)`: by a callback where a compiled program runs on a CPU."""
+    def computed(self, function: Callable[..., Any], arrays: Sequence[Any], like: Any) -> Any:
+        """`function(*arrays)`, of the shapes and dtypes `like`: by a callback where a compiled program runs on a CPU.
+
+        If the CPU is the platform of this process, the function itself is not even traced.
+        """
         if not self.on_host or not any(map(is_tracer, arrays)):
             return function(*arrays)
-        result = jax.eval_shape(function, *arrays)
 
         def callback(*arrays: Any) -> Any:
             def run(*given: Any) -> Any:
                 return function(*map(np.asarray, given))
 
-            return jax.pure_callback(run, result, *arrays, vmap_method="sequential")
+            return jax.pure_callback(run, like, *arrays, vmap_method="sequential")
 
+        if jax.default_backend() == "cpu":
+            return callback(*arrays)
         return jax.lax.platform_dependent(*arrays, cpu=callback, default=function)

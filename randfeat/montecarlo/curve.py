@@ -80,13 +80,24 @@ class ErrorCurve:
                     known = np.nan if exact is None else exact[i, j]
                     yield name, width, measure, measured.value[i, j], measured.standard_error[i, j], known
 
-    def ratio(self, first: str, second: str) -> Measured:
+    def ratio(self, first: str | int, second: str | int) -> Measured:
         """Relative MSE of one estimator over that of another, for each number of features.
+
+        first, second : their names, or their places among `names`.
 
         Draws are paired, and the standard error respects that (delta method over draws). So it is smaller than that of
         two independent curves where both estimators have the same rows.
         """
-        for name in (first, second):
-            if name not in self.names:
-                raise ValueError(f"there is no curve of {shown(name)}, only of {', '.join(self.names)}.")
-        return ratio_of_means(*(self.squares[self.names.index(name)].T for name in (first, second)))
+        return ratio_of_means(*(self.squares[self._place(name)].T for name in (first, second)))
+
+    def _place(self, name: Any) -> int:
+        """The row of the estimator with this name, or at this place."""
+        if name in self.names:
+            return self.names.index(name)
+        places = range(-len(self.names), len(self.names))
+        if isinstance(name, int | np.integer) and not isinstance(name, bool) and name in places:
+            return int(name)
+        raise ValueError(
+            f"there is no curve of {shown(name)}, only of {', '.join(self.names)}; or give places from 0 to "
+            f"{len(self.names) - 1}."
+        )

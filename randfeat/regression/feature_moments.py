@@ -6,7 +6,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import Array, as_floating, cast, compute_dtype, device_of, dtype_name, namespace, own_precision
+from randfeat._array import (
+    Array,
+    as_floating,
+    cast,
+    compute_dtype,
+    device_of,
+    dtype_name,
+    namespace,
+    own_precision,
+    to_numpy,
+)
 from randfeat._hints import hinted, short
 from randfeat.maps import FeatureMap, check_feature_map
 
@@ -192,6 +202,14 @@ class FeatureMoments:
         other = other._about(self.origin) if other.count else other
         changes: Any = {name: getattr(self, name) + getattr(other, name) for name in (*SUMS, "count", "num_rows")}
         return replace(self, **changes)
+
+    def to(self, like: Any) -> Self:
+        """The moments in the library and on the device of `like`. The map has its dtype, too; sums keep their own."""
+        like = as_floating(like, "like")
+        xp, device = namespace(like), device_of(like)
+        host = {name: to_numpy(getattr(self, name)) for name in (*SUMS, "origin")}
+        sums: Any = {name: xp.asarray(x, device=device) for name, x in host.items()}
+        return replace(self, features=self.features.to(like), **sums)
 
     def _about(self, origin: Array) -> "FeatureMoments":
         """The same moments with the targets summed about another origin."""

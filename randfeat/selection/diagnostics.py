@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_floating, as_host, to_numpy
+from randfeat._array import as_floating, as_host, mask_on_host
 from randfeat._hints import hinted
 from randfeat.attention.cost_model.method import AttentionMethod, faster_method
 from randfeat.attention.inputs import Inputs
@@ -71,7 +71,7 @@ def attention_diagnostics(
     check_feature_map(features)
     like, query, key = as_floating(query, "query"), as_host(query, "query"), as_host(key, "key")
     values = np.zeros((*key.shape[:-1], 1)) if value is None else as_host(value, "value")
-    mask = None if key_mask is None else to_numpy(key_mask)
+    mask = mask_on_host(key_mask, "key_mask")
     options: dict[str, Any] = {"scale": scale, "key_mask": mask, "is_causal": is_causal}
     features = features.to(query)
     problem = Problem.of(query, key, values, features, **options)
@@ -100,7 +100,7 @@ def feature_shares(
     """The share of every feature in the denominator of every query, (..., L, num_features); zeros without keys."""
     check_feature_map(features)
     query, key = as_host(query, "query"), as_host(key, "key")
-    mask = None if key_mask is None else to_numpy(key_mask)
+    mask = mask_on_host(key_mask, "key_mask")
     features = features.to(query)
     values = np.zeros((*key.shape[:-1], 1))
     problem = Problem.of(query, key, values, features, scale=scale, key_mask=mask, is_causal=is_causal)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_bool, as_host, to_numpy
+from randfeat._array import as_bool, as_host, mask_on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +58,10 @@ def pooled_heads(query: Any, key: Any, value: Any, key_mask: Any, query_mask: An
 
 def as_mask(mask: Any, side: np.ndarray, name: str) -> np.ndarray:
     """A mask (..., n) of the queries or keys (..., n, d) that take part; all of them if `mask` is None."""
-    if mask is None:
+    given = mask_on_host(mask, name)
+    if given is None:
         return np.ones(side.shape[:-1], bool)
-    given = to_numpy(mask).astype(bool)
+    given = given.astype(bool)
     try:
         return np.broadcast_to(given, side.shape[:-1])
     except ValueError:

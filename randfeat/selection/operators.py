@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from randfeat.attention.cost_model.sizes import CLUSTERED, SWEEPS
 from randfeat.compressed import clustered_attention, compressed_attention
-from randfeat.compressed.means import SWEEPS
-from randfeat.compressed.merging import CLUSTERED
 from randfeat.selection.pilot import Pilot, Sequences
 
 CLUSTERS = (5, 11, 21)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from randfeat._array import as_bool, as_count, as_generator, as_host, to_numpy
+from randfeat._array import as_bool, as_count, as_generator, as_host, mask_on_host
 from randfeat._hints import hinted
 from randfeat.attention.inputs import Inputs
 from randfeat.couplings import Independent
@@ -85,7 +85,7 @@ def predict_attention_error(
     is_causal = as_bool(is_causal, "is_causal")
     num_features, num_draws = as_count(num_features, "num_features"), as_count(num_draws, "num_draws")
     host = [as_host(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value"))]
-    mask = None if key_mask is None else to_numpy(key_mask)
+    mask = mask_on_host(key_mask, "key_mask")
     inputs = Inputs.of(*host, kernel=estimator.kernel, scale=scale, key_mask=mask).prepared()
     estimator.check_dim(inputs.query.shape[-1])
     length, generator = inputs.num_queries, as_generator(rng)

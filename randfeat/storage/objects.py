@@ -23,7 +23,8 @@ LONGEST_REASON = 400
 
 
 def save(path: str | os.PathLike[str], obj: Any) -> None:
-    """Write a feature map, a law, a state of attention, a key cache, clusters of queries or an error curve to a file.
+    """Write a feature map, a law, a state of attention, a key cache, clusters of queries, moments of features or an
+    error curve to a file.
 
     Or several of them, in a list, or in a dictionary whose keys are strings or integers, as `calibrate` returns it. A
     dictionary may hold their parameters beside them: numbers, strings, arrays, tuples, dictionaries.
@@ -106,8 +107,9 @@ def refusal(obj: Any) -> str:
         )
     return (
         f"cannot save a {type(obj).__name__}: expected a feature map, a state of attention, a key cache, clusters of "
-        "queries, an error curve, or an estimator, kernel or coupling of randfeat, with parameters that are numbers, "
-        "strings, tuples or arrays; or a list or dictionary of them, with keys that are strings or integers."
+        "queries, moments of features, an error curve, or an estimator, kernel or coupling of randfeat, with "
+        "parameters that are numbers, strings, tuples or arrays; or a list or dictionary of them, with keys that are "
+        "strings or integers."
     )
 
 
@@ -154,7 +156,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 def encode_field(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """A field of a record in JSON's terms; its arrays may be of any library, and empty."""
-    if value is None or isinstance(value, bool | int | float | RECORD):
+    if value is None or isinstance(value, bool | int | float | RECORD | FeatureMap):
         return encode(value, arrays)
     return {"rows": kept(on_host(value), arrays)}
 

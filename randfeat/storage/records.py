@@ -1,4 +1,4 @@
-"""Records of compressed attention in files: key caches, query clusters, and states of streams."""
+"""Records in files: key caches, query clusters, states of streams, and moments of features."""
 
 import dataclasses
 from typing import Any
@@ -9,11 +9,13 @@ from randfeat._array import Array
 from randfeat._hints import short
 from randfeat.compressed import CompressedState, KeyCache, QueryClusters
 from randfeat.compressed.clusters import Clusters
-from randfeat.compressed.stream import Columns
+from randfeat.compressed.state import Columns
 from randfeat.kernels.base import check_positive
+from randfeat.maps import FeatureMap
+from randfeat.regression import FeatureMoments
 
-RECORD = KeyCache | QueryClusters | CompressedState | Columns
-RECORDS = {cls.__name__: cls for cls in (KeyCache, QueryClusters, CompressedState, Columns)}
+RECORD = KeyCache | QueryClusters | CompressedState | Columns | FeatureMoments
+RECORDS = {cls.__name__: cls for cls in (KeyCache, QueryClusters, CompressedState, Columns, FeatureMoments)}
 FLOATING = (np.float16, np.float32, np.float64)
 
 
@@ -25,6 +27,8 @@ def check_record(record: Any) -> Any:
         check_clusters(record)
     elif isinstance(record, CompressedState):
         check_state(record)
+    elif isinstance(record, FeatureMoments):
+        check_moments(record)
     else:
         check_columns(record)
     return record
@@ -104,7 +108,8 @@ def check_state(state: CompressedState) -> None:
         raise ValueError("sinks, merged and recent must have the same leading dimensions, dimensions and dtype.")
     sizes = check_shapes({"references": (state.references, ("r", "d + 1"))})
     check_shapes({"priorities": (state.priorities, ("r",))})
-    if state.priorities.ndim != 1 or (state.follows and len(state.priorities) != sizes["r"]):
+    heads = () if state.padding is None else state.batch_shape
+    if state.priorities.shape[:-1] != heads or (state.follows and state.priorities.shape[-1] != sizes["r"]):
         raise ValueError(f"priorities must be one for each of the {sizes['r']} references.")
     numbers = {"num_keys": 1, "window": 1, "num_sinks": 0, "position": 0, "seed": 0}
     for name, least in numbers.items():
@@ -114,9 +119,43 @@ def check_state(state: CompressedState) -> None:
     for name in ("follows", "fit"):
         if type(getattr(state, name)) is not bool:
             raise ValueError(f"{name} must be True or False, got {getattr(state, name)!r}.")
+    if state.padding is not None and not is_padding(state):
+        raise ValueError(f"padding must be integers {state.batch_shape} from 0 to position.")
     if len(state.recent) > 2 * state.window or len(state.merged) > state.num_keys or len(state.sinks) > state.num_sinks:
         raise ValueError("more rows than the sizes of the state allow.")
     check_positive("scale", state.scale)
+
+
+def check_moments(moments: FeatureMoments) -> None:
+    """ValueError for sums that no rows have with this map."""
+    phi = moments.features
+    if not isinstance(phi, FeatureMap):
+        raise ValueError(f"features must be a feature map, got {short(phi)}.")
+    dims = {
+        "gram": ("m", "m"), "centered_cross": ("m", "k"), "feature_sum": ("m",),
+        "centered_sum": ("k",), "centered_gram": ("k", "k"), "origin": ("k",),
+    }  # fmt: skip
+    arrays = {name: getattr(moments, name) for name in dims}
+    of_features = {name: (arrays.pop(name), dims[name]) for name in ("gram", "centered_cross", "feature_sum")}
+    sizes = check_shapes(of_features), check_shapes({name: (x, dims[name]) for name, x in arrays.items()})
+    lead = moments.gram.shape[:-2]
+    if lead != phi.batch_shape or sizes[0]["m"] != phi.num_features or sizes[0]["k"] != sizes[1]["k"]:
+        raise ValueError("the sums are not those of the features and targets.")
+    if any(x.ndim != len(dims[name]) for name, x in arrays.items()):
+        raise ValueError("sums of targets have no leading dimensions.")
+    if len({getattr(moments, name).dtype for name in dims}) > 1 or moments.gram.dtype == np.float16:
+        raise ValueError("all sums have one dtype, float32 or float64.")
+    count, num_rows = moments.count, moments.num_rows
+    if type(num_rows) is not int or num_rows < 0 or type(count) not in (int, float) or not 0 <= count < np.inf:
+        raise ValueError(f"count and num_rows must be 0 or more, got {short(count)} and {short(num_rows)}.")
+
+
+def is_padding(state: CompressedState) -> bool:
+    """Whether the padding of a state is one that its sequences can have."""
+    padding = state.padding
+    if not isinstance(padding, np.ndarray) or padding.dtype != np.int64 or padding.shape != state.batch_shape:
+        return False
+    return bool(np.all((padding >= 0) & (padding <= state.position)))
 
 
 def moved(record: Any, like: Array) -> Any:

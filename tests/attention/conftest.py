@@ -15,3 +15,22 @@ def small_blocks(monkeypatch):
         (key_block, "GROUP", 2),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """`recorded(executor)`: a list of what its methods find from now on, call by call; None for what it leaves."""
+
+    def record(executor, *methods):
+        found = []
+        for method in methods:
+            own = getattr(executor, method)
+
+            def recording(self, *arguments, own=own):
+                found.append(own(self, *arguments))
+                return found[-1]
+
+            monkeypatch.setattr(executor, method, recording)
+        return found
+
+    return record

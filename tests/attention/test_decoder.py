@@ -28,7 +28,7 @@ def only_short(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("linear_attention was called")
 
-    monkeypatch.setattr(decoder_module, "linear_attention", refuse)
+    monkeypatch.setattr(decoder_module, "attend", refuse)
 
 
 def tokens(xp, rng, *lead, length=LENGTH, dim=5, value_dim=3, dtype="float64", spread=1.0):
@@ -345,7 +345,7 @@ def test_other_shapes_and_dtypes_in_between(rng):
     phi = rf.PositiveFeatures().draw(5, 8, rng=0, batch_shape=(2,))
     decoder = rf.AttentionDecoder(phi)
     decoded(decoder, [x[:1] for x in arrays], range(4))
-    with pytest.raises(ValueError, match=r"initial_state has \(num_features, value dim\) \(8, 3\), expected \(8, 5\)"):
+    with pytest.raises(ValueError, match=r"the state of this decoder has \(num_features, value dim\) \(8, 3\), ex"):
         decoder.step(arrays[0][:1, :, :1], arrays[1][:1, :, :1], arrays[1][:1, :, :1])
     with pytest.raises(ValueError, match="step takes one query for each key, got 2 and 1"):
         decoder.step(arrays[0][:, :, :2], *piece(arrays[1:], 0, 1))
@@ -396,6 +396,11 @@ def test_errors(rng):
         decoder.reorder([0.0])
     with pytest.raises(IndexError, match=r"index must be between 0 and 2, got \[3\]"):
         decoder.reorder([3])
+    other = [np.concatenate([x, x[:1]]) for x in arrays]
+    for call in (decoder.step, lambda _, *pair: decoder.append(*pair)):
+        for repeats in (1, 9):
+            with pytest.raises(ValueError, match=r"^the state of this decoder has leading shape \(3, 2\), expected"):
+                call(*(np.repeat(x, repeats, axis=-2) for x in other))
     decoder = rf.AttentionDecoder(phi)
     decoder.step(*(x[0] for x in arrays))
     with pytest.raises(ValueError, match=r"leading dimensions \(2,\), without a batch before those of the heads"):

@@ -36,6 +36,39 @@ def test_gradcheck(torch, rng, estimator, is_causal):
         )
 
 
+NO_KEY = {
+    "behind the keys": {"is_causal": True, "causal_offset": -9},
+    "faded": {"is_causal": True, "causal_offset": -9, "decay": 0.5},
+    "packed": {"is_causal": True, "causal_offset": -9, "cu_seqlens": [0, 0, 5]},
+    "with sums": {"is_causal": True, "causal_offset": -9, "return_state": True},
+    "prefixes": {"key_ends": np.zeros(5, int)},
+    "exact": {"is_causal": True, "causal_offset": -9, "method": "exact"},
+    "keys": {},
+    "causal": {"is_causal": True},
+}
+
+
+@pytest.mark.parametrize("name", NO_KEY)
+def test_gradients_in_keys_that_no_query_sees_are_zeros(torch, rng, name):
+    """As in PyTorch's own attention; the gradient is there, and the output is as it was: no query, or no key."""
+    shapes = {"keys": ((5, 0), (0, 5)), "causal": ((0, 5), (0, 0))}.get(name, ((5, 5),))
+    for num_queries, num_keys in shapes:
+        for estimator in (ATTENTION[0], rf.TrigonometricFeatures()):
+            q, k, v = (asarray(torch, rng.standard_normal((2, n, 4))) for n in (num_queries, num_keys, num_keys))
+            bias = asarray(torch, rng.standard_normal(num_keys))
+            given = {"key_bias": bias.requires_grad_()} if name == "behind the keys" else {}
+            phi = estimator.draw(4, 8, rng=0, like=q)
+            arrays = [q.requires_grad_(), k.requires_grad_(), v.requires_grad_(), *given.values()]
+            output = rf.linear_attention(q, k, v, phi, **NO_KEY[name], **given)
+            output = output[0] if isinstance(output, tuple) else output
+            assert output.shape == (2, num_queries, 4)
+            assert torch.all(output == 0)
+            output.sum().backward()
+            for x in arrays:
+                assert x.grad is not None
+                assert torch.all(x.grad == 0)
+
+
 @BOTH
 def test_gradcheck_of_the_references_and_the_features(torch, rng, is_causal):
     query, key, value = (asarray(torch, x).requires_grad_(True) for x in problem(rng))

@@ -38,17 +38,9 @@ def xp(request):
 
 
 @pytest.fixture
-def answers(monkeypatch):
+def answers(recorded):
     """What the host executor found, call by call; None where it left a problem to the next one."""
-    found = []
-    original = HostExecutor.attend
-
-    def attend(self, problem):
-        found.append(original(self, problem))
-        return found[-1]
-
-    monkeypatch.setattr(HostExecutor, "attend", attend)
-    return found
+    return recorded(HostExecutor, "attend")
 
 
 def numbers(rng, options):

@@ -134,6 +134,12 @@ def test_values_do_not_matter():
         assert rf.attention_method(x, x, x, phi) == rf.attention_method(x * np.nan, x, 1e300 * x, phi)
 
 
+def test_shapes_are_no_arrays():
+    for given in ((8, 3000, 64), [8, 3000, 64]):
+        with pytest.raises(TypeError, match=r"expected arrays, not shapes, got query = .8, 3000, 64.; np.broadcast_to"):
+            rf.attention_method(given, given, given)
+
+
 def test_auto_under_jit(jax, rng):
     seen = []
 

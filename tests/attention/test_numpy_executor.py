@@ -62,17 +62,9 @@ DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 @pytest.fixture
-def taken(monkeypatch):
+def taken(recorded):
     """What the NumPy executor gave, call by call."""
-    results = []
-    attend = NumPyExecutor.attend
-
-    def counted(self, problem):
-        results.append(attend(self, problem))
-        return results[-1]
-
-    monkeypatch.setattr(NumPyExecutor, "attend", counted)
-    return results
+    return recorded(NumPyExecutor, "attend")
 
 
 def both(monkeypatch, taken, query, key, value, phi, **options):

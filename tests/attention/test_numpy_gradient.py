@@ -16,17 +16,9 @@ pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.fixture
-def taken(monkeypatch):
+def taken(recorded):
     """What the NumPy executor gave, call by call."""
-    results = []
-    pull_back = NumPyExecutor.pull_back
-
-    def counted(*arguments):
-        results.append(pull_back(*arguments))
-        return results[-1]
-
-    monkeypatch.setattr(NumPyExecutor, "pull_back", counted)
-    return results
+    return recorded(NumPyExecutor, "pull_back")
 
 
 def generic(phi, *inputs, **options):

@@ -42,6 +42,28 @@ def assert_same_state(a, b, phi, key, value):
         assert np.max(np.abs(y)) > 0.1
 
 
+@pytest.mark.parametrize("name", ["full", "causal", "decoder", "compressed"])
+@pytest.mark.parametrize("library_name", ["numpy", "torch"])
+def test_a_call_without_tokens_returns_a_state_of_its_own(rng, name, library_name):
+    """Whoever writes to one of the two states does not change the other."""
+    xp = pytest.importorskip(library_name, reason="pip install '.[frameworks]'")
+    query, key, value = (asarray(xp, x) for x in inputs(rng))
+    phi = rf.PositiveFeatures().draw(5, 8, rng=0, like=query)
+    nothing = [x[..., :0, :] for x in (query, key, value)]
+    if name == "compressed":
+        _, state = rf.compressed_attention(query, key, value, is_causal=True, return_state=True)
+        _, after = rf.compressed_attention(*nothing, is_causal=True, initial_state=state, return_state=True)
+    else:
+        _, state = rf.linear_attention(query, key, value, phi, return_state=True)
+        options = {"is_causal": name == "causal", "initial_state": state, "return_state": True}
+        after = rf.AttentionDecoder(phi, state).state
+        if name != "decoder":
+            _, after = rf.linear_attention(*nothing, phi, **options)
+    for mine, other in zip(after.arrays, state.arrays, strict=True):
+        assert same_bits(to_numpy(mine), to_numpy(other))
+        assert not np.may_share_memory(to_numpy(mine), to_numpy(other))
+
+
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("estimator", ATTENTION, ids=repr)
 def test_streaming_prefill_and_splitting(xp, rng, estimator):

@@ -52,18 +52,9 @@ def generic(function, *inputs, **options):
 
 
 @pytest.fixture
-def taken(monkeypatch):
+def taken(recorded):
     """What the NumPy executor gave, call by call."""
-    results = []
-    for method in ("attend", "pull_back"):
-        own = getattr(NumPyExecutor, method)
-
-        def counted(self, *arguments, own=own):
-            results.append(own(self, *arguments))
-            return results[-1]
-
-        monkeypatch.setattr(NumPyExecutor, method, counted)
-    return results
+    return recorded(NumPyExecutor, "attend", "pull_back")
 
 
 def rounding(*sizes):

@@ -72,6 +72,22 @@ IN_MEMORY = {
     "adapt": lambda x: rf.adapt(x, DATA),
     "recommend": lambda x: rf.recommend(DATA, x, num_features=8),
     "functions": lambda x: rf.prior_functions(MAP, 3, rng=0)(x),
+    "diagnostics": lambda x: rf.attention_diagnostics(x, DATA, MAP),
+    "a forecast": lambda x: rf.predict_attention_error(MAP.estimator, DATA, x, DATA, 8),
+    "an audit": lambda x: rf.output_error(DATA, DATA, DATA, x),
+    "a curve": lambda x: rf.montecarlo.error_curve(MAP.estimator, DATA, x, num_features=8, num_draws=2),
+    "a curve of attention": lambda x: rf.montecarlo.error_curve(
+        MAP.estimator, query=DATA, key=x, value=DATA, num_features=8, num_draws=2
+    ),
+    "numbers of features": lambda x: rf.num_features_for(MAP.estimator, x, DATA, rel_error=0.1),
+}
+MASKS = {
+    "adapt": lambda x: rf.adapt(DATA, DATA, key_mask=x),
+    "adapt, queries": lambda x: rf.adapt(DATA, DATA, query_mask=x),
+    "recommend": lambda x: rf.recommend(DATA, DATA, num_features=8, key_mask=x),
+    "diagnostics": lambda x: rf.attention_diagnostics(DATA, DATA, MAP, key_mask=x),
+    "a forecast": lambda x: rf.predict_attention_error(MAP.estimator, DATA, DATA, DATA, 8, key_mask=x),
+    "an audit": lambda x: rf.output_error(DATA, DATA, DATA, DATA, query_mask=x),
 }
 SKLEARN = {
     "RandomFeatures.fit": lambda x: RandomFeatures().fit(x),
@@ -122,6 +138,22 @@ def test_the_transformer_of_scikit_learn_works_block_by_block():
     assert same_bits(z.compute(), np.concatenate([TRANSFORMER.transform(part) for part in np.split(data, (5, 10))]))
     with pytest.raises(ValueError, match="x has dimension 2, but the features were drawn for 3"):
         TRANSFORMER.transform(x[:, :2])
+
+
+@cases(
+    {name: IN_MEMORY[name] for name in ("a closed form", "adapt", "recommend", "diagnostics", "a forecast", "an audit",
+                                        "a curve", "a curve of attention", "numbers of features")},
+    {f"a mask of {name}": call for name, call in MASKS.items()},
+)  # fmt: skip
+def test_what_is_computed_on_the_host_loads_no_dask_arrays(call):
+    """With the name of the argument, and before any block is computed."""
+
+    def block(block_id=None):
+        raise AssertionError("a block was computed")
+
+    x = da.map_blocks(block, chunks=((12,), (3,)), dtype=np.float64, meta=np.empty((0, 0)))
+    with pytest.raises(TypeError, match=r"^\w+ must be in memory, got a dask Array; \w+\.compute\(\) loads it"):
+        call(x)
 
 
 @cases({name: IN_MEMORY[name] for name in ("a map", "queries", "an estimate", "moments", "attention", "functions")})

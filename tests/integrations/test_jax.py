@@ -250,12 +250,12 @@ def test_flax_arguments_have_their_places():
     ids=lambda options: next(iter(options)),
 )
 def test_options_are_those_of_linear_attention(options):
-    """The same program, in another layout; and so through the function for Flax."""
+    """The same program, in another layout; and so through the function for Flax. Packed sequences have a callback."""
     (q, k, v), _ = problem("plain")
     phi = rf.PositiveFeatures().draw(8, 16, rng=0, like=q)
 
     def ours(*x):
-        return dot_product_attention(*x, features=phi, **options)
+        return dot_product_attention(*x, features=phi, host=False, **options)
 
     def expected(*x):
         heads_first = (jnp.swapaxes(y, 1, 2) for y in x)
@@ -267,6 +267,8 @@ def test_options_are_those_of_linear_attention(options):
         assert str(jax.make_jaxpr(attention_fn(phi, **options))(q, k, v)) == program
     plain = str(jax.make_jaxpr(lambda *x: dot_product_attention(*x, features=phi))(q, k, v))
     assert plain != program
+    if "cu_seqlens" in options:
+        assert "callback" in str(jax.make_jaxpr(lambda *x: dot_product_attention(*x, features=phi, **options))(q, k, v))
 
 
 @pytest.mark.parametrize(

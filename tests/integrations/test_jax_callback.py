@@ -51,6 +51,31 @@ def test_outputs_and_gradients(inputs, phi, options):
     assert jnp.abs(rows[0].arrays["rows"]).max() > 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cu_seqlens": [0, 5, 5, 60, L]},
+        {"cu_seqlens": jnp.asarray([0, 64, L]), "is_causal": True, "key_mask": MASK},
+        {"window": 3, "num_sinks": 2, "is_causal": True},
+    ],
+    ids=["packed", "packed, causal", "window"],
+)
+def test_relations_with_a_gradient_of_their_own(inputs, phi, options):
+    """By NumPy, as they are in NumPy; packed sequences always."""
+    *given, weights = inputs
+
+    def loss(q, k, v):
+        return jnp.sum(linear_attention(q, k, v, phi, **options) * weights)
+
+    assert calls_numpy(jax.value_and_grad(loss, argnums=(0, 1, 2)), *given)
+    output, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*given)
+    q, k, v, weights = map(np.asarray, inputs)
+    twin = phi.to(q)
+    options = {name: np.asarray(x) if isinstance(x, jax.Array) else x for name, x in options.items()}
+    close(output, np.sum(rf.linear_attention(q, k, v, twin, **options) * weights))
+    close(gradients, rf.linear_attention_vjp(q, k, v, twin, weights, **options))
+
+
 def test_outside_of_compiled_functions(inputs, phi):
     """Eager calls and eager gradients have no callback."""
     q, k, v, weights = inputs

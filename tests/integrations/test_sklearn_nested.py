@@ -50,7 +50,11 @@ def test_fields_of_fields():
 @pytest.mark.parametrize(
     ("model", "parameters", "message"),
     [
-        (RandomFeatures("rbf"), {"kernel__length_scale": 1.0}, "kernel='rbf' has no fields"),
+        (RandomFeatures(), {"kernel__length_scale": 1.0}, r"as kernel=rf.GaussianKernel\(length_scale=1.0\)"),
+        (RandomFeatures("matern32"), {"kernel__length_scale": 1.0}, r"as kernel=rf.MaternKernel\(smoothness=1.5, len"),
+        (RandomFeatures("cubic"), {"kernel__degree": 3}, r"kernel='cubic' has no .*, as kernel=rf.GaussianKernel\(\)"),
+        (RandomFeatures(estimator="positive"), {"estimator__coupling": "simplex"}, r"estimator=rf.PositiveFeatures\("),
+        (RandomFeatures(coupling="simplex"), {"coupling__size": 3}, r"as coupling=rf.Simplex\(\)"),
         (RandomFeatures(rf.GaussianKernel()), {"kernel__gamma": 1.0}, "no field 'gamma'; it has length_scale"),
         (RandomFeatures(), {"colour": 1.0}, "Invalid parameter 'colour'"),
         (RandomFeatures(), {"num_features": 9}, "'num_features' for RandomFeatures; the word here is n_components."),

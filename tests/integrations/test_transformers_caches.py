@@ -57,6 +57,25 @@ def test_tokens_are_those_without_a_cache(kind, options):
     assert len(expected[:, 9:].unique()) > 4
 
 
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_a_padded_prompt_is_that_alone(num_beams):
+    """Chunks of a stream are counted from the first token of a text, in generated tokens and in logits."""
+    model = decoder("llama")
+    register(method="compressed", **STREAM)
+    options = {"num_beams": num_beams}
+    together = generated(run(model), PROMPTS, LEFT, past_key_values=CompressedCache(model.config), **options)
+    with torch.no_grad():
+        positions = (LEFT.cumsum(-1) - 1).clamp(min=0)  # as `generate` counts them
+        logits = model(PROMPTS, attention_mask=LEFT, position_ids=positions, use_cache=False).logits
+    for row, length in enumerate((9, 5, 2)):
+        prompt, present = PROMPTS[row : row + 1, -length:], LEFT[row : row + 1, -length:]
+        alone = generated(model, prompt, present, past_key_values=CompressedCache(model.config), **options)
+        assert torch.equal(together[row : row + 1, 9:], alone[:, length:])
+        with torch.no_grad():
+            own = model(prompt, attention_mask=present, use_cache=False).logits
+        assert distance(logits[row : row + 1, -length:], own) < 1e-12
+
+
 @pytest.mark.parametrize("method", ["linear", "compressed"])
 def test_beams(method):
     """Three for each of two prompts: sequences are taken from others, with all that they remember."""

@@ -2,13 +2,10 @@
 
 import math
 
+from randfeat.attention.cost_model.sizes import CLUSTERED, LEAST_REFERENCES, SWEEPS
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations import Plain, Relation
 from randfeat.attention.relations.work import Sizes, Work
-
-LEAST_REFERENCES = 32
-CLUSTERED = 32  # keys for each row that k-means sees
-SWEEPS = 2
 
 
 def has_compressed_form(inputs: Inputs, relation: Relation) -> bool:

@@ -10,6 +10,7 @@ from randfeat._array import Array, as_count, device_of
 from randfeat._hints import hinted, short
 from randfeat.attention.cost_model.compressed import clustered_work, compressed_work, has_compressed_form, stream_work
 from randfeat.attention.cost_model.rates import AttentionCosts
+from randfeat.attention.cost_model.sizes import NUM_CLUSTERS, NUM_KEYS
 from randfeat.attention.cost_model.work import exact_work, linear_work
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.problem import Problem, checked
@@ -19,7 +20,7 @@ from randfeat.attention.state import AttentionState
 from randfeat.kernels import SoftmaxKernel
 from randfeat.maps import FeatureMap
 
-SIZES = (21, 64)
+SIZES = (NUM_CLUSTERS, NUM_KEYS)
 """Clusters of clustered attention, and rows of compressed attention, by default."""
 
 
@@ -86,8 +87,8 @@ def attention_method(
     window: int | None = None,
     num_sinks: int = 0,
     layout: str = "bhld",
-    num_clusters: int = SIZES[0],
-    num_keys: int = SIZES[1],
+    num_clusters: int = NUM_CLUSTERS,
+    num_keys: int = NUM_KEYS,
     costs: AttentionCosts | None = None,
 ) -> AttentionMethod:
     """The method that `linear_attention(..., method="auto")` takes for these arguments, and the predicted times.
@@ -119,6 +120,8 @@ def attention_method(
     ['exact', 'compressed']
     """
     sizes = as_count(num_clusters, "num_clusters"), as_count(num_keys, "num_keys")
+    for name, given in (("query", query), ("key", key), ("value", value)):
+        check_is_no_shape(given, name)
     options: dict[str, Any] = {
         "is_causal": is_causal, "scale": scale, "key_mask": key_mask, "enable_gqa": enable_gqa,
         "causal_offset": causal_offset, "key_lengths": key_lengths, "key_bias": key_bias, "key_ends": key_ends,
@@ -135,6 +138,15 @@ def attention_method(
     inputs, relation = checked(query, key, value, SoftmaxKernel(), **options)
     exact = rates_for(inputs.value, costs).seconds(exact_work(inputs, relation))
     return with_compressed(AttentionMethod("exact", math.inf, exact), inputs, relation, sizes, costs)
+
+
+def check_is_no_shape(given: Any, name: str) -> None:
+    """TypeError for a shape in place of an array."""
+    if isinstance(given, list | tuple) and all(isinstance(size, int | np.integer) for size in given):
+        raise TypeError(
+            f"expected arrays, not shapes, got {name} = {short(given)}; np.broadcast_to(np.float32(0), shape) is an "
+            "array of any shape, and takes no memory."
+        )
 
 
 def rates_for(like: Array, costs: AttentionCosts | None) -> AttentionCosts:

@@ -20,7 +20,8 @@ Passed = tuple[list[PartialOutput], AttentionState]
 def full_pass(inputs: Inputs, features: FeatureMap, state: AttentionState) -> Passed:
     """Full attention: append all keys to the state, then read it with every query."""
     state = append(inputs, features, state)
-    return read(inputs.query, features, state), state
+    outputs = read(inputs.query, features, state)
+    return outputs if inputs.num_keys else [*outputs, of_no_key(outputs[0], inputs)], state
 
 
 def causal_pass(
@@ -40,6 +41,8 @@ def causal_pass(
     outputs += found
     if rest.num_queries or not outputs:
         outputs += read(rest.query, features, state if log_gates is None else beyond_the_keys(state, log_gates))
+    if end == 0:
+        outputs.append(of_no_key(outputs[0], inputs, log_gates))
     return outputs, append(rest, features, state, rows(gates, end, inputs.num_keys))
 
 
@@ -58,6 +61,18 @@ def attend_pairs(inputs: Inputs, features: FeatureMap, state: AttentionState, lo
         size = None  # all rows at once: the operation has the loop over chunks inside
     state, found = fold_state(step, state, (inputs.query, *inputs.key_columns, log_gates), size)
     return [PartialOutput(*part) for part in found], state
+
+
+def of_no_key(like: PartialOutput, inputs: Inputs, *others: Array | None) -> PartialOutput:
+    """The outputs of no query: behind others that see no key, they make the gradients in all keys zeros, not absent."""
+    xp = namespace(inputs.value)
+    nothing = inputs.value[..., :0, :]
+    for x in (inputs.key, None if inputs.key_bias is None else inputs.key_bias[..., None], *others):
+        if x is not None:
+            nothing = nothing + xp.sum(x[..., :0, :], axis=-1, keepdims=True)
+    columns = like.columns
+    numerator = xp.broadcast_to(nothing, (*columns[0].shape[:-2], *nothing.shape[-2:]))
+    return PartialOutput(numerator, *(x[..., :0, :] for x in columns[1:]))
 
 
 def beyond_the_keys(state: AttentionState, log_gates: Array) -> AttentionState:

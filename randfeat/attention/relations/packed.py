@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._array import device_of, is_on_host
+from randfeat._array import device_of, is_known
 from randfeat.attention.generic.passes import Passed
 from randfeat.attention.inputs import Inputs
 from randfeat.attention.relations.base import Relation, Setting
@@ -71,10 +71,12 @@ def packed_sequences(cu_seqlens: Any, inputs: Inputs) -> tuple[tuple[slice, slic
     both: Sequence[Any] = cu_seqlens if is_pair else (cu_seqlens, cu_seqlens)
     slices = []
     for offsets, side, length in zip(both, ("query", "key"), (inputs.num_queries, inputs.num_keys), strict=True):
-        if not is_on_host(offsets) and str(device_of(offsets)) != "cpu":
+        if not is_known(offsets):
+            device = device_of(offsets)
+            kind = type(offsets).__name__ + ("" if device is None else f" on {device}")
             raise TypeError(
-                "cu_seqlens must be integers on the host (a list, a NumPy array, or a tensor on the CPU), got "
-                f"{type(offsets).__name__} on {device_of(offsets)}: the shapes of the work depend on them; copy it."
+                "cu_seqlens must be integers on the host (a list, a NumPy array, or an array of another library on the "
+                f"CPU), got {kind}: the shapes of the work depend on them; copy it."
             )
         cuts = np.asarray(offsets)
         if cuts.dtype.kind not in "iu":

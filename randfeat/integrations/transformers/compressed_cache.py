@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from randfeat.compressed import CompressedState
+from randfeat.compressed.padding import trimmed
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calls import LayerCall
 from randfeat.integrations.transformers.merged import CompressedAttention
@@ -31,8 +32,7 @@ class CompressedLayer(StreamLayer):
 
     def select(self, index: torch.Tensor) -> None:
         if self.state is not None:
-            index = index.to(self.state.references.device)
-            self.state = self.state.with_arrays([x[index] for x in self.state.arrays])
+            self.state = trimmed(self.state.select(index.cpu().numpy()))
 
 
 class CompressedCache(StreamCache):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from randfeat.attention import softmax_attention
+from randfeat.attention.cost_model.sizes import NUM_KEYS
 from randfeat.compressed import CompressedState, clustered_attention, compressed_attention
-from randfeat.compressed.causal import DEFAULT
 from randfeat.compressed.options import Options
 from randfeat.integrations.transformers.alone import each_alone
 from randfeat.integrations.transformers.attention import ModelAttention
@@ -102,7 +102,7 @@ class CompressedAttention(MergedAttention):
         return compressed_attention(query, key, value, **given, **options)
 
     def is_exact(self, num_queries: int, num_keys: int) -> bool:
-        return num_keys <= (self.options.get("num_keys") or DEFAULT)
+        return num_keys <= (self.options.get("num_keys") or NUM_KEYS)
 
     def attend(self, call: LayerCall) -> torch.Tensor:
         if not call.is_causal:
