@@ -72,14 +72,6 @@ class FeatureAttention(ModelAttention):
         given |= {"share_maps": True} if self.share_maps else {}
         return given | {"exact_up_to": self.exact_up_to} if self.exact_up_to else given  # as older files have it
 
-    def estimator_of(self, layer: int) -> Estimator:
-        """The estimator of a layer."""
-        if not isinstance(self.estimator, Mapping):
-            return self.estimator
-        if layer not in self.estimator:
-            raise ValueError(f"there is no estimator for layer {layer}, only for {sorted(self.estimator)}.")
-        return self.estimator[layer]
-
     def features(self, layer: int, heads: int, like: torch.Tensor, key_heads: int | None = None) -> FeatureMap:
         """Features of one layer, for inputs like `like`: one map for each head, or for each that was calibrated."""
         heads = heads if key_heads is None or not self.share_maps else key_heads
@@ -88,7 +80,11 @@ class FeatureAttention(ModelAttention):
             drawn = self.drawn[cache_key]
             return FeatureMap(drawn.estimator, drawn.dim, drawn.num_features, self.arrays[cache_key])
         if cache_key not in self.drawn:
-            estimator = self.estimator_of(layer)
+            estimator = self.estimator
+            if isinstance(estimator, Mapping):
+                if layer not in estimator:
+                    raise ValueError(f"there is no estimator for layer {layer}, only for {sorted(estimator)}.")
+                estimator = estimator[layer]
             shape = estimator.batch_shape or (heads,)
             drawn = estimator.draw(
                 like.shape[-1], self.num_features, rng=self.seed(layer), like=like, batch_shape=shape
@@ -108,7 +104,8 @@ class FeatureAttention(ModelAttention):
 
     def attend(self, call: LayerCall) -> torch.Tensor:
         if self.exact_up_to:
-            self.estimator_of(call.layer)  # an error for long texts is one for short texts, too
+            if not torch.compiler.is_compiling():
+                self.features_of(call)  # errors of the features come with the first text, whatever its length
             return attend_by_count(call, self.exact_up_to, self.attend_linearly)
         return self.attend_linearly(call)
 

@@ -45,7 +45,7 @@ def register(
     exact_up_to : of "auto", 1024 by default, whatever the machine; 0 is the same as "linear". What counts are the keys
         that a query sees: all tokens of its text in an encoder, those up to its own in a causal layer. Padding does not
         count. So each token has the outputs that it has in its text alone, up to rounding: in batches, packed, in
-        pieces, and with caches. The features of a text of at most `exact_up_to` tokens are not even drawn.
+        pieces, and with caches.
     rng : seed, an int, 0 by default. Layer i draws one map for each head from (seed, i), or for each key head that was
         calibrated: the same maps in every process.
     share_maps : if True, the query heads of a group have one map in common. A `StateCache` is then smaller by their
