@@ -23,7 +23,10 @@ OFFSETS = {"cu_seq_lens_q": CUTS, "cu_seq_lens_k": CUTS, "max_length_q": 12, "ma
 NUMBERS = torch.tensor([0] * 5 + [1] + [2] * 12)[None].int()
 
 
-@pytest.fixture(params=[{}, {"method": "exact"}, {"decay": 0.8}, {"window": 2}], ids=str)
+AUTO = {"method": "auto", "exact_up_to": 4}
+
+
+@pytest.fixture(params=[{}, {"method": "exact"}, {"decay": 0.8}, {"window": 2}, AUTO, AUTO | {"window": 2}], ids=str)
 def attention(request):
     """An attention function, registered as "randfeat"; the exact one is compared with the exact model."""
     return register(num_features=32, **{"method": "linear"} | request.param)
