@@ -11,7 +11,7 @@ from randfeat.integrations.transformers.calls import LayerCall
 
 @dataclass(frozen=True)
 class Grouping:
-    """What that function reads from the module of a layer."""
+    """The attributes of a layer that the function of transformers reads."""
 
     num_key_value_groups: int
     is_causal: bool
@@ -31,7 +31,7 @@ def exact_outputs(call: LayerCall) -> torch.Tensor:
 
 
 def all_present(call: LayerCall) -> bool:
-    """Whether it is known that there is no padding, and no other bias."""
+    """Whether a call is known to have no padding, and no other bias."""
     if call.key_bias is not None:
         return False
     known = host_twins(call.key_mask)

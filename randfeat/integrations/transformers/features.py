@@ -70,7 +70,7 @@ class FeatureAttention(ModelAttention):
         described = super().description
         given = {"estimator": estimator, "num_features": self.num_features, **described}
         given |= {"share_maps": True} if self.share_maps else {}
-        return given | {"exact_up_to": self.exact_up_to} if self.exact_up_to else given  # as older files have it
+        return given | {"exact_up_to": int(self.exact_up_to)} if self.exact_up_to else given  # as older files have it
 
     def features(self, layer: int, heads: int, like: torch.Tensor, key_heads: int | None = None) -> FeatureMap:
         """Features of one layer, for inputs like `like`: one map for each head, or for each that was calibrated."""
@@ -137,7 +137,7 @@ class FeatureAttention(ModelAttention):
 
 
 def why_not_softmax(estimator: Estimator | Mapping[int, Estimator], options: Mapping[str, Any]) -> str | None:
-    """Why features with these options are no estimate of plain softmax attention; None if they are one."""
+    """The reason that features with these options estimate no plain softmax attention; None if they do."""
     if options.get("decay") is not None:
         return "with decay the weights are others"
     if options.get("method", "linear") != "linear":

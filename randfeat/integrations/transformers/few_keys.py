@@ -1,7 +1,7 @@
 """Queries that see few keys attend to them exactly: the rule of `exact_up_to`.
 
-How many keys a query sees depends on its own sequence, and not on padding, other sequences, packing, pieces or caches:
-padding does not count. So a text has the same outputs, however it comes.
+The number of keys that a query sees depends on its own sequence, and not on padding, other sequences, packing, pieces
+or caches: padding does not count. So a text has the same outputs, however it comes.
 """
 
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def with_exact_queries(call: LayerCall, limit: int, output: torch.Tensor) -> tor
 
 
 def counted(present: torch.Tensor) -> torch.Tensor:
-    """How many keys (..., S) are present up to each one."""
+    """The number of keys (..., S) that are present up to each one."""
     return present.cumsum(dim=-1)
 
 
