@@ -9,11 +9,7 @@ import randfeat as rf
 
 torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
 transformers = pytest.importorskip("transformers", "5.4", reason="pip install '.[transformers]'")
-from randfeat.integrations.transformers import (  # noqa: E402
-    StateCache,
-    few_keys,
-    register,
-)
+from randfeat.integrations.transformers import StateCache, few_keys, register  # noqa: E402
 from tests.integrations.small_models import bert, distance, hidden, llama, run  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
