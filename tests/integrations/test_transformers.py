@@ -20,7 +20,7 @@ def test_many_features_give_the_exact_model(make):
     exact = hidden(model, attention_mask=PADDING)
     errors = []
     for num_features in (1024, 16 * 1024):
-        register(rf.PositiveFeatures(coupling="orthogonal"), num_features)
+        register(rf.PositiveFeatures(coupling="orthogonal"), num_features, method="linear")
         model.set_attn_implementation("randfeat")
         present = PADDING.bool()
         errors.append(distance(hidden(model, attention_mask=PADDING)[present], exact[present]))
@@ -35,7 +35,7 @@ def test_many_features_give_the_exact_model(make):
 def test_padding_is_absent(make):
     """A padded sequence has the outputs that it has alone, whatever the padding holds; on the left side, too."""
     model = make()
-    register(num_features=32)
+    register(num_features=32, method="linear")
     model.set_attn_implementation("randfeat")
     alone = hidden(model, TOKENS[1:, :5])
     padded = hidden(model, attention_mask=PADDING)
@@ -51,7 +51,7 @@ def test_padding_is_absent(make):
 
 def test_causal_models_do_not_see_the_future():
     model = llama()
-    register(num_features=32)
+    register(num_features=32, method="linear")
     model.set_attn_implementation("randfeat")
     before = hidden(model)
     later = TOKENS.clone()
@@ -66,10 +66,10 @@ def test_exact_and_windows(options):
     """The exact method, and a window over everything, are the exact model; a smaller window is between."""
     model = llama()
     exact = hidden(model)
-    register(num_features=16)
+    register(num_features=16, method="linear")
     model.set_attn_implementation("randfeat")
     plain = distance(hidden(model), exact)
-    register(num_features=16, **options)
+    register(num_features=16, **{"method": "linear"} | options)
     model.set_attn_implementation("randfeat")
     error = distance(hidden(model), exact)
     assert (error < 1e-12) == (options != {"window": 3})
@@ -97,7 +97,7 @@ def test_seeds():
     model = bert()
     outputs = []
     for seed in (0, 0, 1):
-        attention = register(num_features=32, rng=seed)
+        attention = register(num_features=32, rng=seed, method="linear")
         model.set_attn_implementation("randfeat")
         outputs.append(hidden(model))
     assert torch.equal(outputs[0], outputs[1])
@@ -110,7 +110,7 @@ def test_seeds():
 
 def test_dropout_is_that_of_the_outputs():
     """Each entry is zero with the model's probability, or larger; in evaluation all of them are there."""
-    attention = register(num_features=32)
+    attention = register(num_features=32, method="linear")
     module, query = torch.nn.Module(), torch.randn(2, 4, 50, 8, generator=torch.Generator().manual_seed(0))
     whole, _ = attention(module, query, query, query, None)
     for share in (0.25, 0.9):
@@ -132,7 +132,7 @@ def test_dropout_is_that_of_the_outputs():
 
 def test_a_model_is_trained():
     """The gradient of every weight is that of the exact function of the same features, by differences."""
-    attention = register(num_features=32)
+    attention = register(num_features=32, method="linear")
     model = bert(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0).train()
     model.set_attn_implementation("randfeat")
     loss = model(TOKENS, attention_mask=PADDING)[0].square().mean()
@@ -156,7 +156,7 @@ def test_one_graph_compiles_a_model(make):
     from torch._dynamo.testing import CompileCounterWithBackend
 
     model, graphs = make(), CompileCounterWithBackend("eager")
-    register(num_features=32)
+    register(num_features=32, method="linear")
     model.set_attn_implementation("randfeat")
     options = {} if make is bert else {"use_cache": False}
     expected = hidden(model, attention_mask=PADDING, **options)
@@ -196,7 +196,7 @@ def test_pretrained_sentence_embeddings():
     fitted = calibrate(model, inputs, 256, level="weighted")
     cosine = {}
     for name, estimator in (("plain", None), ("fitted", fitted)):
-        register(estimator, 256)
+        register(estimator, 256, method="linear")
         model.set_attn_implementation("randfeat")
         cosine[name] = (embed() @ exact.T).numpy()
     own = {name: np.diagonal(matrix) for name, matrix in cosine.items()}

@@ -37,8 +37,8 @@ def caches(method):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("llama", {"num_features": 32}),
-        ("qwen", {"num_features": 32, "share_maps": True}),
+        ("llama", {"num_features": 32, "method": "linear"}),
+        ("qwen", {"num_features": 32, "share_maps": True, "method": "linear"}),
         ("gemma", {"num_features": 32, "decay": 0.9}),
         ("llama", {"method": "compressed", **STREAM}),
     ],
@@ -81,7 +81,7 @@ def test_beams(method):
     """Three for each of two prompts: sequences are taken from others, with all that they remember."""
     model = decoder("llama")
     options = {"num_features": 32} if method == "linear" else {"num_keys": 8, "window": 16, "num_sinks": 1}
-    register(method=method, **options)
+    register(**{"method": method} | options)
     run(model)
     expected = generated(model, PROMPTS[:2], LEFT[:2], use_cache=False, num_beams=3)
     cache = caches(method)(model.config)
@@ -114,9 +114,9 @@ def memory(thing, seen=None):
 @pytest.mark.parametrize("method", ["linear", "compressed"])
 def test_memory_is_bounded(method):
     """After 40 and after 80 tokens; a cache of keys doubles."""
-    options = {"num_features": 16} if method == "linear" else STREAM
+    options = {"num_features": 16, "method": "linear"} if method == "linear" else STREAM
     model = decoder("llama")
-    register(method=method, **options)
+    register(**{"method": method} | options)
     cache = caches(method)(run(model).config)
     tokens = torch.arange(160).reshape(2, 80) * 7 % 50
     fed(model, cache, [(0, 30), *((i, i + 1) for i in range(30, 40))], tokens)
@@ -134,7 +134,7 @@ def test_memory_is_bounded(method):
 def test_sequences_are_selected_and_repeated():
     model = decoder("llama")
     for method, options in (("linear", {"num_features": 16}), ("compressed", {"num_keys": 8, "window": 8})):
-        register(method=method, **options)
+        register(**{"method": method} | options)
         cache = caches(method)(run(model).config)
         cache.batch_repeat_interleave(2)  # of nothing
         fed(model, cache, [(0, 6)])
@@ -161,7 +161,7 @@ def test_grouped_heads_with_one_map_have_a_smaller_state():
         {"share_maps": True},
         {"estimator": calibrate(model, {"input_ids": TOKENS}, 16, level="balance")},
     ):
-        register(**given, num_features=16)
+        register(**given, num_features=16, method="linear")
         cache = StateCache(run(model).config)
         assert distance(fed(model, cache, [(0, 7), (7, 8), (8, 9)]), hidden(model)) < 1e-12
         sizes.append(cache.layers[0].sums.weighted.numel())
@@ -172,7 +172,7 @@ def test_grouped_heads_with_one_map_have_a_smaller_state():
 def test_a_stream_is_compressed_attention():
     """Of the same queries, keys and values, layer by layer, in pieces; it is exact while everything fits."""
     model, given = decoder("llama"), []
-    register(num_features=16)
+    register(num_features=16, method="linear")
     run(model)
     layer = CompressedCache(model.config, **STREAM, rng=5).layers[1]
     attention = transformers.AttentionInterface()["randfeat"]
@@ -201,7 +201,7 @@ def test_a_cache_takes_the_options_of_the_registration():
     model = run(decoder("llama"))
     stream = CompressedCache(model.config, window=8).layers[0].stream
     assert (stream.options, stream.rng) == (STREAM | {"window": 8}, 7)
-    register(num_features=16, rng=3)
+    register(num_features=16, rng=3, method="linear")
     stream = CompressedCache(model.config, num_keys=8, fit=True).layers[0].stream
     assert (stream.options, stream.rng) == ({"num_keys": 8, "fit": True}, 3)
     for wrong, message in (({"num_keys": 0}, "num_keys must be a positive integer"), ({"num_sinks": -1}, "num_sinks")):
@@ -211,7 +211,7 @@ def test_a_cache_takes_the_options_of_the_registration():
 
 def test_models_that_cannot_read_such_a_cache_are_refused():
     model = decoder("llama")
-    register(num_features=16)
+    register(num_features=16, method="linear")
     for make in (StateCache, CompressedCache):
         model.set_attn_implementation("sdpa")
         with pytest.raises(ValueError, match=r"attn_implementation='sdpa', which cannot read .* call register"):
@@ -238,7 +238,7 @@ def test_models_that_cannot_read_such_a_cache_are_refused():
 
 def test_what_a_stream_has_no_form_for_is_refused():
     model = decoder("llama")
-    register(num_features=16)
+    register(num_features=16, method="linear")
     run(model)
     for make in (StateCache, CompressedCache):
         cache = make(model.config)
@@ -262,7 +262,7 @@ def test_what_a_stream_has_no_form_for_is_refused():
 def test_an_error_in_a_call_needs_a_reset(method):
     """Layers that took part and layers that did not would be at different positions."""
     model = decoder("llama")
-    register(**({"num_features": 16} if method == "linear" else {"method": method, **STREAM}))
+    register(**({"num_features": 16, "method": "linear"} if method == "linear" else {"method": method, **STREAM}))
     cache = caches(method)(run(model).config)
     expected = fed(model, cache, [(0, 9)])
     offsets = torch.tensor([0, 4, 9], dtype=torch.int32)
@@ -282,7 +282,7 @@ def test_an_error_in_a_call_needs_a_reset(method):
 def test_another_number_of_sequences_is_refused(method):
     """One state would be broadcast to two sequences, and the other way round."""
     model = decoder("llama")
-    register(**({"num_features": 16} if method == "linear" else {"method": method, **STREAM}))
+    register(**({"num_features": 16, "method": "linear"} if method == "linear" else {"method": method, **STREAM}))
     run(model)
     for first, second in ((TOKENS[:1], TOKENS), (TOKENS, TOKENS[:1])):
         cache = caches(method)(model.config)
@@ -307,7 +307,7 @@ def test_a_model_with_a_window_runs_within_it():
     torch.manual_seed(0)
     config = transformers.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=8)
     model = transformers.MistralForCausalLM(config).double().eval()
-    register(num_features=16)
+    register(num_features=16, method="linear")
     cache = StateCache(run(model).config)
     assert distance(fed(model, cache, [(0, 4), (4, 8)]), hidden(model, TOKENS[:, :8])) < 1e-12
     with pytest.raises(ValueError, match="sliding_window 8 of this layer has no linear-time form for 9 keys"):

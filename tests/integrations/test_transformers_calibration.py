@@ -34,7 +34,7 @@ def test_an_estimator_for_each_layer(make, heads):
     np.testing.assert_allclose(phi.log_scale, twin.log_scale, rtol=1e-9)
     fits = [calibrate(model, {"input_ids": tokens, "attention_mask": PADDING}, 32) for tokens in (TOKENS, spoilt)]
     assert fits[0] == fits[1]  # the posterior map, with its pilot rows: no bit depends on the padding
-    register(estimators, 32)
+    register(estimators, 32, method="linear")
     model.set_attn_implementation("randfeat")
     assert distance(hidden(model, attention_mask=PADDING), exact) < 1.0
 
@@ -65,7 +65,7 @@ def test_grouped_heads_share_the_fit_of_their_key_head():
     for chosen in (None, estimators):
         errors.append([])
         for seed in range(8):
-            attention = register(chosen, 64, rng=seed)
+            attention = register(chosen, 64, rng=seed, method="linear")
             model.set_attn_implementation("randfeat")
             errors[-1].append(distance(hidden(model), exact))
     assert attention.features(0, 4, torch.zeros(1, 4, 9, 8)).batch_shape == (2,)
@@ -92,7 +92,7 @@ def test_a_calibration_is_saved_and_loaded(tmp_path):
     assert digest(again) == digest(estimators)
     outputs = []
     for given in (estimators, again, tmp_path / "estimators"):
-        register(given, 32)
+        register(given, 32, method="linear")
         model.set_attn_implementation("randfeat")
         outputs.append(hidden(model, **{"attention_mask": PADDING}))
     assert torch.equal(outputs[0], outputs[1])
@@ -137,7 +137,7 @@ def test_a_saved_model_finds_its_calibration(tmp_path):
         assert all(torch.equal(arrays[name], array) for name, array in phi.arrays.items())
     assert distance(output, expected) < 1e-13  # weights lie at other addresses there, which matrix products notice
     again = register(folder)
-    assert (again.num_features, again.rng, again.options) == (32, 5, {"method": "linear"})
+    assert (again.num_features, again.rng, again.options) == (32, 5, {})
     assert register(folder, 16, rng=6).num_features == 16
 
 

@@ -23,10 +23,13 @@ OFFSETS = {"cu_seq_lens_q": CUTS, "cu_seq_lens_k": CUTS, "max_length_q": 12, "ma
 NUMBERS = torch.tensor([0] * 5 + [1] + [2] * 12)[None].int()
 
 
-@pytest.fixture(params=[{}, {"method": "exact"}, {"decay": 0.8}, {"window": 2}], ids=str)
+AUTO = {"method": "auto", "exact_up_to": 4}
+
+
+@pytest.fixture(params=[{}, {"method": "exact"}, {"decay": 0.8}, {"window": 2}, AUTO, AUTO | {"window": 2}], ids=str)
 def attention(request):
     """An attention function, registered as "randfeat"; the exact one is compared with the exact model."""
-    return register(num_features=32, **request.param)
+    return register(num_features=32, **{"method": "linear"} | request.param)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_rows_that_are_packed_differently(attention):
 
 def test_packed_sequences_of_a_bidirectional_model():
     """And padding within them; offsets count through all rows of the batch."""
-    register(num_features=32)
+    register(num_features=32, method="linear")
     model = run(bert())
     cuts = torch.tensor([0, 5, 9, 18], dtype=torch.int32)
     given = {
@@ -77,7 +80,7 @@ def test_packed_sequences_of_a_bidirectional_model():
 
 
 def test_offsets_that_do_not_fit_are_refused():
-    register(num_features=32)
+    register(num_features=32, method="linear")
     model = run(llama())
     for given, message in (
         ({"cu_seq_lens_q": CUTS}, "cu_seq_lens_q and cu_seq_lens_k must be given together"),
@@ -126,7 +129,7 @@ def test_queries_after_a_cache_of_fixed_length(attention):
 
 @pytest.mark.parametrize("options", [{}, {"prefill_chunk_size": 4}, {"cache_implementation": "static"}], ids=str)
 def test_generated_tokens_are_those_without_a_cache(options):
-    register(num_features=32)
+    register(num_features=32, method="linear")
     model = run(llama())
     common = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "attention_mask": PADDING.flip(-1)}
     if "cache_implementation" in options:
@@ -170,7 +173,7 @@ def call(attention, length=9, mask=None, **options):
 
 def test_additive_masks():
     """Of the keys: 0 and the lowest number as models write them, and any bias; those of pairs are refused."""
-    attention = register(num_features=32)
+    attention = register(num_features=32, method="linear")
     mask = PADDING[:, None, None].bool()
     expected = call(attention, mask=mask)
     lowest = torch.where(mask, 0.0, torch.finfo(torch.float32).min).double()
@@ -191,14 +194,14 @@ def test_additive_masks():
 
 @pytest.mark.parametrize("name", keywords.REFUSED)
 def test_arguments_that_would_change_the_outputs_are_refused(name):
-    attention = register(num_features=32)
+    attention = register(num_features=32, method="linear")
     with pytest.raises(ValueError, match=f"{name} of this layer, .*, has no linear-time form"):
         call(attention, **{name: torch.zeros(1)})
     assert torch.equal(call(attention, **{name: None}), call(attention))
 
 
 def test_other_arguments():
-    attention = register(num_features=32)
+    attention = register(num_features=32, method="linear")
     with pytest.raises(ValueError, match="single weights are never computed"):
         call(attention, output_attentions=True)
     with pytest.raises(TypeError, match="is_causal must be True or False, got 'no'"):
@@ -246,7 +249,7 @@ def test_masks_of_pairs_are_refused(mask_function):
 
 def test_a_mask_without_its_description_is_refused():
     """A model that copies the mask of packed sequences loses what it stands for."""
-    attention = register(num_features=32)
+    attention = register(num_features=32, method="linear")
     packed = transformers.masking_utils.packed_sequence_mask_function(NUMBERS[:, :9].expand(2, -1))
     both = transformers.masking_utils.and_masks(transformers.masking_utils.causal_mask_function, packed)
     mask = padding_mask(2, 9, 9, mask_function=both)

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,6 @@ class ModelAttention(abc.ABC):
     rng: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    method: ClassVar[str]
-    """The word for it in `register`, where it does not depend on the options."""
-
     def __post_init__(self) -> None:
         if not isinstance(self.rng, int):
             raise TypeError(f"rng must be an int, from which every layer has its seed, got {type(self.rng).__name__}.")
@@ -45,7 +42,12 @@ class ModelAttention(abc.ABC):
 
     @abc.abstractmethod
     def attend(self, call: LayerCall) -> torch.Tensor:
-        """Outputs (batch, heads, L, dv) of a call whose keys are all there."""
+        """Outputs (batch, heads, L, dv) of a call whose keys are all there, with the dropout of the call."""
+
+    @property
+    @abc.abstractmethod
+    def method(self) -> str:
+        """The word for it in `register`."""
 
     @property
     def description(self) -> dict[str, Any]:
@@ -78,24 +80,24 @@ class ModelAttention(abc.ABC):
     ) -> tuple[torch.Tensor, None]:
         """Attention in the interface of transformers: (batch, heads, L, d) -> (batch, L, heads, dv).
 
-        While a model is trained, `dropout` is that of the outputs: single weights are never computed.
+        While a model is trained, `dropout` is that of the outputs: single weights are computed for short texts alone.
         """
         check_known(module)
         stream = getattr(key, STREAM, None)
         is_single_masked = attention_mask is not None and query.shape[2] == 1 and stream is None
         num_keys = key.shape[2] if stream is None else stream.get_seq_length()
         check_keywords(others, sliding_window, num_keys, masked=is_single_masked)
+        if stream is not None and attention_mask is None:
+            stream.check_positions(others.get("position_ids"), query.shape[2])
         causal = as_bool(getattr(module, "is_causal", True) if is_causal is None else is_causal, "is_causal")
         mask = options_of(attention_mask)
         packing = Packing.of(len(query), mask.pop("cu_seqlens", None), cu_seq_lens_q, cu_seq_lens_k, seq_idx)
         call = LayerCall.of(
             mask, packing, layer=layer_of(module), query=query, key=key, value=value, scale=scaling,
-            is_causal=causal, has_mask=attention_mask is not None,
+            is_causal=causal, has_mask=attention_mask is not None, dropout=dropout,
         )  # fmt: skip
         output = self.attend(call) if stream is None else stream.read(self, call)
         output = output if packing is None else packing.unpacked(output)
-        if dropout:
-            output = torch.nn.functional.dropout(output, dropout)
         return output.transpose(1, 2).contiguous(), None
 
 

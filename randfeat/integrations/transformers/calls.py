@@ -16,6 +16,7 @@ class LayerCall:
     offset : query i sees the keys 0 .. i + offset where `is_causal`.
     packing : where sequences are packed; then there is one row, and offset is that of each sequence.
     has_mask : whether the model gave a mask of any kind.
+    dropout : the probability of a model that is trained, or 0.
     """
 
     layer: int
@@ -29,6 +30,7 @@ class LayerCall:
     key_bias: torch.Tensor | None = None
     packing: Packing | None = None
     has_mask: bool = False
+    dropout: float = 0.0
 
     @classmethod
     def of(cls, mask: dict[str, Any], packing: Packing | None, **inputs: Any) -> "LayerCall":
@@ -67,12 +69,38 @@ class LayerCall:
         given = {"key_mask": self.key_mask, "key_bias": self.key_bias}
         return {name: x for name, x in given.items() if x is not None}
 
+    @property
+    def present(self) -> torch.Tensor | None:
+        """The keys (batch, heads or 1, S) that are no padding: neither masked nor with the lowest bias; None: all."""
+        present = self.key_mask
+        if self.key_bias is not None:
+            biased = self.key_bias > torch.finfo(self.key_bias.dtype).min
+            present = biased if present is None else present & biased
+        return None if present is None else present.expand(len(self.query), -1, -1)
+
+    def dropped(self, output: torch.Tensor) -> torch.Tensor:
+        """Outputs with dropout of single numbers, where single weights are not computed."""
+        return torch.nn.functional.dropout(output, self.dropout) if self.dropout else output
+
     def part(self, row: int, queries: slice, keys: slice) -> "LayerCall":
         """The call of some queries and keys of one row."""
         pick = slice(row, row + 1)
         masks = {name: x[pick if len(x) > 1 else slice(None), :, keys] for name, x in self.masks.items()}
         query, key, value = self.query[pick, :, queries], self.key[pick, :, keys], self.value[pick, :, keys]
         return replace(self, query=query, key=key, value=value, packing=None, **masks)
+
+    def rows(self, index: torch.Tensor) -> "LayerCall":
+        """The call of the rows of these indices."""
+        masks = {name: x[index] if len(x) > 1 else x for name, x in self.masks.items()}
+        return replace(self, query=self.query[index], key=self.key[index], value=self.value[index], **masks)
+
+    def first_queries(self, num: int) -> "LayerCall":
+        """The call of the first `num` queries, and of the keys that they see."""
+        return replace(self, query=self.query[:, :, :num]).up_to_last_query()
+
+    def later_queries(self, num: int) -> "LayerCall":
+        """The call of all queries but the first `num`."""
+        return replace(self, query=self.query[:, :, num:], offset=self.offset + num)
 
     def with_keys(self, kept: torch.Tensor) -> "LayerCall":
         """The call with the keys of these indices alone, none of which is masked."""

@@ -28,7 +28,7 @@ class CompressedLayer(StreamLayer):
 
     def attend(self, attention: ModelAttention, call: LayerCall) -> torch.Tensor:
         output, self.state = self.stream.attend_stream(call, self.state)
-        return output
+        return call.dropped(output)
 
     def select(self, index: torch.Tensor) -> None:
         if self.state is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -13,8 +13,14 @@ from randfeat.estimators.positive import PositiveFeatures
 from randfeat.integrations.options import EVERY, check_options
 from randfeat.integrations.transformers.attention import ModelAttention
 from randfeat.integrations.transformers.calls import LayerCall
+from randfeat.integrations.transformers.few_keys import attend_by_count
 from randfeat.integrations.transformers.storing import note_known
+from randfeat.kernels.softmax import SOFTMAX, SoftmaxKernel
 from randfeat.maps import FeatureMap
+
+EXACT_UP_TO = 1024
+"""The default of `register(method="auto")`: about the number of keys up to which exact attention of PyTorch is as fast
+as 256 features, in encoders; in causal layers it is about twice as large."""
 
 NOT_OFFERED = tuple(name for name in EVERY if name not in ("decay", "window", "method", "num_threads"))
 
@@ -31,11 +37,11 @@ class FeatureAttention(ModelAttention):
     num_features: int = 256
     share_maps: bool = False
     """Whether the query heads of a group have one map in common."""
+    exact_up_to: int = 0
+    """Queries that see at most so many keys attend to them exactly."""
     drawn: dict[tuple[Any, ...], FeatureMap] = field(default_factory=dict, repr=False)
     arrays: dict[tuple[Any, ...], dict[str, torch.Tensor]] = field(default_factory=dict, repr=False)
     """The arrays of the maps that are drawn."""
-
-    method: ClassVar[str] = "linear"
 
     def check(self) -> None:
         estimators = self.estimator.values() if isinstance(self.estimator, Mapping) else [self.estimator]
@@ -45,14 +51,26 @@ class FeatureAttention(ModelAttention):
         as_count(self.num_features, "num_features")
         as_bool(self.share_maps, "share_maps")
         check_options(self.options, where="a model", refused=NOT_OFFERED, reason="the model decides")
+        if self.exact_up_to != 0:
+            as_count(self.exact_up_to, "exact_up_to")
+            if reason := why_not_softmax(self.estimator, self.options):
+                raise ValueError(
+                    f'method="auto" is plain softmax attention for queries that see few keys, but {reason}: '
+                    'register it with method="linear".'
+                )
         note_known(self.estimator)
+
+    @property
+    def method(self) -> str:
+        return "auto" if self.exact_up_to else self.options.get("method", "linear")
 
     @property
     def description(self) -> dict[str, Any]:
         estimator = dict(self.estimator) if isinstance(self.estimator, Mapping) else self.estimator
         described = super().description
         given = {"estimator": estimator, "num_features": self.num_features, **described}
-        return given | {"share_maps": True} if self.share_maps else given
+        given |= {"share_maps": True} if self.share_maps else {}
+        return given | {"exact_up_to": int(self.exact_up_to)} if self.exact_up_to else given  # as older files have it
 
     def features(self, layer: int, heads: int, like: torch.Tensor, key_heads: int | None = None) -> FeatureMap:
         """Features of one layer, for inputs like `like`: one map for each head, or for each that was calibrated."""
@@ -85,11 +103,19 @@ class FeatureAttention(ModelAttention):
         return {} if decay is None else {"decay": decay}
 
     def attend(self, call: LayerCall) -> torch.Tensor:
+        if self.exact_up_to:
+            if not torch.compiler.is_compiling():
+                self.features_of(call)  # errors of the features come with the first text, whatever its length
+            return attend_by_count(call, self.exact_up_to, self.attend_linearly)
+        return self.attend_linearly(call)
+
+    def attend_linearly(self, call: LayerCall) -> torch.Tensor:
+        """Outputs of the features, whatever the number of keys."""
         causal = call.is_causal
         if call.num_queries == 1 and call.packing is None:
             causal = causal and self.needs_position(call)  # else it sees the keys that the mask leaves
         packed = {} if call.packing is None else call.packing.options
-        return linear_attention(
+        output = linear_attention(
             call.query,
             call.key,
             call.value,
@@ -101,9 +127,24 @@ class FeatureAttention(ModelAttention):
             **packed,
             **self.options,
         )
+        return call.dropped(output)
 
     def needs_position(self, call: LayerCall) -> bool:
         """Whether weights depend on the distance of a single query and a key; ValueError where it is not known."""
         if self.options.get("window") is not None and call.has_mask and torch.compiler.is_compiling():
             raise ValueError("a window needs the position of the query, which a compiled model does not tell.")
         return any(self.options.get(name) is not None for name in ("decay", "window"))
+
+
+def why_not_softmax(estimator: Estimator | Mapping[int, Estimator], options: Mapping[str, Any]) -> str | None:
+    """The reason that features with these options estimate no plain softmax attention; None if they do."""
+    if options.get("decay") is not None:
+        return "with decay the weights are others"
+    if options.get("method", "linear") != "linear":
+        return f"all queries have method={options['method']!r}"
+    estimators = estimator.values() if isinstance(estimator, Mapping) else [estimator]
+    for each in estimators:
+        kernel = getattr(each, "kernel", SOFTMAX)
+        if type(kernel) is not SoftmaxKernel or kernel.scale != 1:
+            return f"these features are of the kernel {kernel}"
+    return None

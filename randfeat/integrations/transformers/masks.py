@@ -52,6 +52,7 @@ def padding_mask(
     attention are an attribute of the mask. It then has two rows, (batch, 1, 2, S), so that a copy of it, which has lost
     them, is refused. Other masks over pairs raise ValueError, unless they hide nothing from such short inputs.
     """
+    check_length(attention_mask, kv_offset, kv_length)
     if q_length == 1:
         mask = sdpa_mask(
             batch_size, 1, kv_length, q_offset, kv_offset, mask_function, attention_mask, device=device, **others
@@ -87,6 +88,25 @@ def padding_mask(
     twice = mask.expand(-1, -1, 2, -1).contiguous()
     setattr(twice, OPTIONS, options)
     return twice
+
+
+def check_length(attention_mask: torch.Tensor | None, num_before: int, num_new: int) -> None:
+    """ValueError for a text that is no continuation of the tokens which a cache without keys has seen."""
+    if not num_before:
+        return
+    if not num_new:
+        raise ValueError(no_continuation(num_before, "the text that is given has no more of them"))
+    if attention_mask is not None and (length := attention_mask.shape[-1]) < num_before + num_new:
+        what = f"attention_mask has only {length} entries, and {num_new} tokens are new"
+        raise ValueError(no_continuation(num_before, what))
+
+
+def no_continuation(num_before: int, what: str) -> str:
+    """The message for a text that is none."""
+    return (
+        f"this cache has {num_before} tokens and continues their text, but {what}. For another text, reset() the cache "
+        "or make a new one. To continue, give generate the whole text so far, and the model a mask of its length."
+    )
 
 
 def parts_of(mask_function: MaskFunction) -> Iterator[MaskFunction]:

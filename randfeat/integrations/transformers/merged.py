@@ -43,6 +43,13 @@ class MergedAttention(ModelAttention):
         return {"kernel": SoftmaxKernel(), "method": self.method, **super().description}
 
     @abc.abstractmethod
+    def outputs(self, call: LayerCall) -> torch.Tensor:
+        """Outputs (batch, heads, L, dv) of a call whose keys are all there."""
+
+    def attend(self, call: LayerCall) -> torch.Tensor:
+        return call.dropped(self.outputs(call))
+
+    @abc.abstractmethod
     def run(self, query: Any, key: Any, value: Any, **options: Any) -> Any:
         """Bidirectional attention of one sequence or several, without masks."""
 
@@ -62,7 +69,7 @@ class MergedAttention(ModelAttention):
 class ClusteredAttention(MergedAttention):
     """`randfeat.clustered_attention` in a model whose queries see all keys."""
 
-    method: ClassVar[str] = "clustered"
+    method = "clustered"
     allowed: ClassVar[tuple[str, ...]] = (
         "num_clusters", "num_exact", "num_merged", "accuracy", "second_order", "num_threads",
     )  # fmt: skip
@@ -77,7 +84,7 @@ class ClusteredAttention(MergedAttention):
         options = Options.of(clusters, near, merged, None, accuracy, second_order=False)
         return options.is_dearer_than_exact(num_queries, num_keys)
 
-    def attend(self, call: LayerCall) -> torch.Tensor:
+    def outputs(self, call: LayerCall) -> torch.Tensor:
         if call.is_causal:
             raise ValueError(
                 "clusters of queries are fitted to the whole sequence, so a causal layer would see later tokens: "
@@ -90,7 +97,7 @@ class ClusteredAttention(MergedAttention):
 class CompressedAttention(MergedAttention):
     """`randfeat.compressed_attention` in a model, in both directions or causal."""
 
-    method: ClassVar[str] = "compressed"
+    method = "compressed"
     allowed: ClassVar[tuple[str, ...]] = ("num_keys", "window", "num_sinks", "fit")
 
     def check_values(self) -> None:
@@ -104,7 +111,7 @@ class CompressedAttention(MergedAttention):
     def is_exact(self, num_queries: int, num_keys: int) -> bool:
         return num_keys <= (self.options.get("num_keys") or NUM_KEYS)
 
-    def attend(self, call: LayerCall) -> torch.Tensor:
+    def outputs(self, call: LayerCall) -> torch.Tensor:
         if not call.is_causal:
             return self.attend_both_ways(call)
         if call.packing is not None:

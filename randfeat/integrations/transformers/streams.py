@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from randfeat.integrations.transformers.attention import STREAM, ModelAttention
 from randfeat.integrations.transformers.calls import LayerCall
+from randfeat.integrations.transformers.masks import no_continuation
 
 WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Types of layers that have keys of their own; those with sliding windows run within the window."""
@@ -80,6 +81,14 @@ class StreamLayer(CacheLayerMixin):
             raise ValueError("packed sequences have no stream cache: give one sequence in each row, or no cache.")
         if not call.is_causal or call.offset or call.num_queries != call.num_keys:
             raise ValueError("a stream cache is for causal self-attention: use transformers.DynamicCache.")
+
+    def check_positions(self, positions: Any, num_new: int) -> None:
+        """Check that several new tokens without a mask have later positions than those before, where that is known."""
+        if num_new < 2 or not isinstance(positions, torch.Tensor) or positions.ndim != 2:
+            return
+        before, first = self.length - num_new, int(positions.min())
+        if first < before:
+            raise ValueError(no_continuation(before, f"the new ones have positions from {first} on"))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return query_length, self.length
