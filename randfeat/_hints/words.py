@@ -190,8 +190,21 @@ KERNEL_NAMES = {
     "matern12": "exponential",
     "laplace": "laplacian",
     "rq": "rational_quadratic",
+    "additive_chi_squared": "additive_chi2",
+    "skewed_chi_squared": "skewed_chi2",
 }
 """Other names of the kernels that are chosen by a name; they are accepted."""
+
+NO_FEATURES = {
+    "chi2": "scikit-learn's chi2 is exp(-γ Σ (x - y)²/(x + y)), and there are no unbiased features of it here: "
+    'kernel="additive_chi2" is Σ 2xy/(x + y), kernel="skewed_chi2" is Π 2√((x+1)(y+1))/(x + y + 2), and features "rbf" '
+    'with gamma=γ of the features "additive_chi2" approximate it, with a bias',
+    "linear": "the features of the linear kernel are the inputs themselves: leave these features out",
+    "cosine": "the features of the cosine are the inputs divided by their lengths: sklearn.preprocessing.normalize",
+    "sigmoid": "tanh(γ x·y + c) is not positive definite, so it has no features",
+    "precomputed": "features are computed from inputs, not from a matrix of kernel values",
+}
+"""Names of kernels of scikit-learn that have no features here, and why."""
 
 SEVERAL = {"matern": "matern32", "MaternKernel": "matern32", "arccos": "arccos1", "ArcCosineKernel": "arccos1"}
 """Names of families of kernels, and the member that an error suggests."""

@@ -7,7 +7,9 @@ from typing import Any, Self
 from sklearn.base import BaseEstimator
 
 from randfeat.couplings import Coupling
+from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator
+from randfeat.integrations.sklearn.laws import estimator_classes, object_of
 from randfeat.kernels import Kernel
 
 LAWS = ("kernel", "estimator", "coupling")
@@ -64,7 +66,7 @@ def nested_fields(law: Any) -> dict[str, Any]:
 def changed(law: Any, name: str, changes: dict[str, Any]) -> Any:
     """A copy of the object with other fields, given by their paths."""
     if not is_law(law):
-        raise ValueError(f"{name}={law!r} has no fields to set; give an object, as {name}=rf.GaussianKernel().")
+        raise ValueError(f"{name}={law!r} has no fields to set; give an object, as {name}=rf.{instead_of(law, name)}.")
     known = {field.name for field in dataclasses.fields(law) if field.init}
     fields: dict[str, Any] = {}
     deeper: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -79,3 +81,12 @@ def changed(law: Any, name: str, changes: dict[str, Any]) -> Any:
     law = dataclasses.replace(law, **fields)
     inner = {field: changed(getattr(law, field), field, paths) for field, paths in deeper.items()}
     return dataclasses.replace(law, **inner) if inner else law
+
+
+def instead_of(given: Any, name: str) -> str:
+    """The object of a kernel, an estimator or a coupling that was given by its name, as it is written; or another."""
+    if name == "kernel":
+        return repr(object_of(given) or object_of("rbf"))
+    if name == "coupling":
+        return repr(resolve_coupling(given if given in coupling_names() else "orthogonal"))
+    return f"{estimator_classes().get(given, estimator_classes()['trigonometric']).__name__}()"
