@@ -64,7 +64,7 @@ class AdditiveChi2Kernel(SpectralKernel):
 
     def log_reference(self, x: Any, y: Any) -> np.ndarray:
         """`½ log(k(x, x) k(y, y))`, k(x, x) the sum of the coordinates, and 1 in place of it for zero vectors."""
-        totals = (np.sum(as_host(side, name), axis=-1) for name, side in (("x", x), ("y", y)))
+        totals = (np.sum(self.unit(as_host(side, name)), axis=-1) for name, side in (("x", x), ("y", y)))
         logs = (np.log(np.where(total == 0, 1.0, total)) for total in totals)
         return functools.reduce(operator.add, logs) / 2
 

@@ -26,7 +26,7 @@ def secant_frequencies(rows: np.ndarray) -> np.ndarray:
     """
     from scipy.special import ndtr
 
-    tails = ndtr(-np.abs(rows))  # at most 1/2, with all its digits far out
+    tails = np.maximum(ndtr(-np.abs(rows)), np.finfo(np.float64).tiny)  # at most 1/2, with all digits far out
     return -np.sign(rows) * np.log(np.tan(np.pi / 2 * tails)) / np.pi
 
 

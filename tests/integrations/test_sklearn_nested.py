@@ -50,7 +50,15 @@ def test_fields_of_fields():
 @pytest.mark.parametrize(
     ("model", "parameters", "message"),
     [
-        (RandomFeatures("rbf"), {"kernel__length_scale": 1.0}, "kernel='rbf' has no fields"),
+        (RandomFeatures("rbf"), {"kernel__length_scale": 1.0}, r"'rbf' has no .* kernel=rf.GaussianKernel\("),
+        (RandomFeatures("Matern32"), {"kernel__length_scale": 1.0},
+         r"kernel='Matern32' has no fields .* kernel=rf.MaternKernel\(smoothness=1.5, length_scale=1.0\)\."),
+        (RandomFeatures("laplacian"), {"kernel__length_scale": 1.0}, r"=rf.LaplacianKernel\(length_scale=1.0\)\."),
+        (RandomFeatures("poly"), {"kernel__degree": 3}, r"=rf.PolynomialKernel\(degree=2, offset=0.0, scale=1.0\)"),
+        (RandomFeatures("skewed_chi2"), {"kernel__offset": 3}, r"=rf.SkewedChi2Kernel\(offset=1.0\)\."),
+        (RandomFeatures("gausian"), {"kernel__length_scale": 1.0}, r"=rf.GaussianKernel\(length_scale=1.0\)\."),
+        (RandomFeatures(coupling="simplex"), {"coupling__norms": "chi"}, r"coupling=rf.Simplex\("),
+        (RandomFeatures(estimator="positive"), {"estimator__kernel": 1}, r"estimator=rf.PositiveFeatures\(\)\."),
         (RandomFeatures(rf.GaussianKernel()), {"kernel__gamma": 1.0}, "no field 'gamma'; it has length_scale"),
         (RandomFeatures(), {"colour": 1.0}, "Invalid parameter 'colour'"),
     ],

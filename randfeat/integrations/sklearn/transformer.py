@@ -179,6 +179,8 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 "a sparse X needs features that are waves or exponentials (trigonometric, spectral, positive, ...), "
                 f"got {type(estimator).__name__}: choose those, or give X.toarray()."
             )
+        if not law.takes_negative and not is_sparse(X):
+            estimator.kernel.pairwise(X, X)  # raises its errors early
         if rng is not None:
             like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if is_sparse(X) else X
             phi = estimator.draw(X.shape[1], width, rng=rng, like=like)
