@@ -37,8 +37,8 @@ class AdditiveChi2Kernel(SpectralKernel):
         """The input itself; ValueError if an entry is negative."""
         if is_any(x < 0):
             raise ValueError(
-                f"{type(self).__name__} is for inputs that are not negative, as counts and frequencies are, and some "
-                "are; use another kernel, or SkewedChi2Kernel with a larger offset."
+                f"Negative values in data passed to {type(self).__name__}, which is for inputs from 0 on, counts and "
+                "frequencies; use another kernel, or SkewedChi2Kernel with a large offset."
             )
         return x
 

@@ -59,8 +59,8 @@ class SkewedChi2Kernel(SpectralKernel):
     def _shifted(self, x: Array) -> Array:
         if is_any(x <= -self.offset):
             raise ValueError(
-                f"{self!r} is for inputs above -{self.offset}, and some are not; choose a larger offset, or shift the "
-                "inputs."
+                f"Negative values in data passed to {self!r}, which is for inputs above -{self.offset}; choose a "
+                "larger offset, or shift the inputs."
             )
         return x + self.offset
 

@@ -35,7 +35,10 @@ from randfeat.integrations.sklearn.laws import (  # noqa: E402
 from randfeat.integrations.sklearn.sparse_rows import sparse_features  # noqa: E402
 from randfeat.selection.entries import example_width  # noqa: E402
 
-CHECKED = [RandomFeatures(), RandomFeatureRidge(n_components=100), RandomFeatureRidgeClassifier(n_components=20)]
+CHECKED = [
+    RandomFeatures(), RandomFeatures("skewed_chi2"), RandomFeatureRidge(n_components=100),
+    RandomFeatureRidgeClassifier(n_components=20),
+]  # fmt: skip
 MADE_OF_OTHERS = {"ard", "balanced", "centered", "hybrid", "product", "scaled", "sum"}
 TWO_SIDED = {"angular_hybrid", "complex_exponential", "control_variate", "gaussian_hybrid", "generalized_exponential"}
 OF_DATA = {"dense_exponential", "geometric", "importance_sampled", "optimal_positive", "poisson"}
@@ -265,7 +268,7 @@ MISTAKES = [
     ({"kernel": "Cosine"}, ValueError, "kernel='cosine' has no features here: .*normalize"),
     ({"kernel": "sigmoid"}, ValueError, "not positive definite"),
     ({"kernel": "precomputed"}, ValueError, "features are computed from inputs"),
-    ({"kernel": "additive_chi2", "n_components": 8}, ValueError, "AdditiveChi2Kernel is for inputs that are not neg"),
+    ({"kernel": "additive_chi2", "n_components": 8}, ValueError, "Negative values .* AdditiveChi2Kernel, which"),
     ({"kernel": "skewed_chi2", "gamma": 0.5}, ValueError, "'skewed_chi2' has no scale: leave out gamma, got 0.5"),
     ({"n_components": 0}, ValueError, "n_components must be a positive integer, got 0"),
     ({"estimator": rf.ComplexExponentialFeatures()}, ValueError, "different features for queries and keys"),
