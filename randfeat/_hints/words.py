@@ -24,6 +24,7 @@ PROCESS = (
     "the mean alone is rf.integrations.sklearn.RandomFeatureRidge"
 )
 RIDGE = "ridge regression on random features is rf.integrations.sklearn.RandomFeatureRidge"
+HISTOGRAMS = "its features, without a bias, are rf.SpectralFeatures(rf.{})"
 SKLEARN = "random features as a transformer of scikit-learn are rf.integrations.sklearn.RandomFeatures"
 STATE = "what is kept of the keys so far is rf.AttentionState"
 
@@ -33,6 +34,9 @@ NAMES = {
     "RFFKernel": FOURIER,
     "RBFSampler": SKLEARN,
     "RandomFeatures": SKLEARN,
+    "AdditiveChi2Sampler": HISTOGRAMS.format("AdditiveChi2Kernel()"),
+    "SkewedChi2Sampler": HISTOGRAMS.format("SkewedChi2Kernel(offset)"),
+    "Chi2Kernel": "the chi-squared kernels are rf.AdditiveChi2Kernel() and rf.SkewedChi2Kernel(offset)",
     "PolynomialCountSketch": "count sketches of the polynomial kernel are rf.TensorSketchFeatures",
     "FAVOR": PERFORMER,
     "Performer": PERFORMER,
@@ -88,6 +92,7 @@ KEYWORDS = {
     "class_weight": "class_weights",
     "length_scale": "lengthscale lengthscales length_scales ell sigma bandwidth gamma",
     "smoothness": "nu",
+    "offset": "skewedness coef0",
     "scale": "softmax_scale sm_scale scaling temperature",
     "is_causal": "causal autoregressive unidirectional",
     "key_mask": "attn_mask attention_mask mask key_padding_mask padding_mask",

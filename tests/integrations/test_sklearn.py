@@ -57,6 +57,7 @@ def test_checks_of_scikit_learn(estimator, check):
 
 ARRAY_API = """
 import sys
+from unittest import SkipTest
 import sklearn.utils.estimator_checks as checks
 from randfeat.integrations.sklearn import RandomFeatureRidge, RandomFeatureRidgeClassifier, RandomFeatures
 tried = RandomFeatures(), RandomFeatureRidge(n_components=100), RandomFeatureRidgeClassifier(n_components=20)
@@ -68,6 +69,10 @@ for estimator in tried:
         name = type(estimator).__name__
         for values in (False, True):
             checks.check_array_api_input(name, estimator, "array_api_strict", check_values=values, dtype_name="float64")
+        try:
+            checks.check_array_api_input(name, estimator, "torch", "cpu", "float32", check_values=True)
+        except SkipTest:  # without PyTorch
+            pass
         checks.check_array_api_same_namespace(name, estimator, "array_api_strict")
         print(2)
 """
