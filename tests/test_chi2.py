@@ -202,6 +202,14 @@ def test_the_contract_catches_a_forgotten_amplitude(monkeypatch):
         check_estimator(rf.SpectralFeatures(ADDITIVE, "independent"), num_rows=[4], rng=0)
 
 
+def test_arrays_are_not_broadcast():
+    """As a file may have them that was changed: one frequency for all coordinates, one phase for all waves."""
+    for arrays in ({"rows": np.ones((1, 1))}, {"rows": np.ones((2, 4)), "phases": np.ones((1, 1))}):
+        estimator = rf.SpectralFeatures(ADDITIVE, variant="phase" if "phases" in arrays else "pairs")
+        with pytest.raises(ValueError, match="do not fit"):
+            rf.FeatureMap(estimator, 4, 8, arrays).queries(np.ones((3, 4)))
+
+
 def test_widths():
     estimator = rf.SpectralFeatures(ADDITIVE)
     assert estimator.nearest_num_features(100, 64) == (128,)

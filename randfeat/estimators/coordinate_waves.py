@@ -51,6 +51,11 @@ class CoordinateWaves:
     def _angles(self, x: Array) -> tuple[Array, Array]:
         """The angles and amplitudes of all waves, (..., n, d m) each."""
         xp, frequencies = namespace(x), self._by_coordinate
+        dim, num_rows = frequencies.shape[-2:]
+        if dim != x.shape[-1] or (self.phases is not None and self.phases.shape[-1] != dim * num_rows):
+            raise ValueError(
+                f"frequencies {tuple(self.frequencies.shape)} and phases do not fit {x.shape[-1]} coordinates."
+            )
         angles = xp.log(xp.where(x == 0, xp.ones_like(x), x))[..., None] * frequencies
         shape = (*angles.shape[:-2], angles.shape[-2] * angles.shape[-1])
         size = math.sqrt((1 if self.phases is None else 2) / frequencies.shape[-1])
