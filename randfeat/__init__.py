@@ -90,6 +90,7 @@ from randfeat.estimators import (
 from randfeat.features import Features
 from randfeat.kernels import (
     ActivationKernel,
+    AdditiveChi2Kernel,
     AngularKernel,
     ArcCosineKernel,
     ArdKernel,
@@ -105,6 +106,7 @@ from randfeat.kernels import (
     OpticalKernel,
     PolynomialKernel,
     RationalQuadraticKernel,
+    SkewedChi2Kernel,
     SoftmaxKernel,
 )
 from randfeat.maps import FeatureMap
@@ -129,6 +131,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivationFeatures",
     "ActivationKernel",
+    "AdditiveChi2Kernel",
     "AngularHybridFeatures",
     "AngularKernel",
     "Antithetic",
@@ -193,6 +196,7 @@ __all__ = [
     "SignFeatures",
     "Simplex",
     "SimplexPlus",
+    "SkewedChi2Kernel",
     "Sobol",
     "SoftmaxKernel",
     "SpectralFeatures",

@@ -59,6 +59,9 @@ OTHERS: list[rf.Estimator] = [
     rf.SpectralFeatures(rf.MaternKernel(smoothness=0.8), rf.Orthogonal(norms="constant")),
     rf.SpectralFeatures(rf.LaplacianKernel(length_scale=1.5), rf.Independent()),
     rf.SpectralFeatures(rf.CauchyKernel(), rf.Independent(), "phase"),
+    rf.SpectralFeatures(rf.SkewedChi2Kernel(offset=0.5), rf.Independent()),
+    rf.SpectralFeatures(rf.AdditiveChi2Kernel(), rf.Independent()),
+    0.5 * rf.SpectralFeatures(rf.AdditiveChi2Kernel(), rf.Independent(), "phase"),
     rf.RegularizedSoftmaxFeatures(),
     rf.RegularizedSoftmaxFeatures(rf.GaussianKernel(2.0), rf.Antithetic(rf.Orthogonal(norms="constant"))),
     rf.PoissonFeatures(rf.GaussianKernel(1.5), rate=0.4),
@@ -117,6 +120,8 @@ OTHERS: list[rf.Estimator] = [
 
 OPEN: list[rf.Estimator] = [
     rf.SpectralFeatures(rf.LaplacianKernel()),
+    rf.SpectralFeatures(rf.AdditiveChi2Kernel()),
+    rf.SpectralFeatures(rf.SkewedChi2Kernel(), rf.Sobol()),
     rf.SpectralFeatures(coupling=rf.Antithetic()),
     rf.SpectralFeatures(coupling=rf.Simplex()),
     rf.ComplexExponentialFeatures(matrix=DIAGONAL),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat.testing.moments import admissible
 from tests.arrays import asarray, compiled, library, same_bits, to_numpy, traced
 from tests.cases import OPEN, OTHERS
 
@@ -36,7 +37,7 @@ def test_is_a_value(estimator):
 @pytest.mark.parametrize("estimator", ALL, ids=repr)
 def test_one_map_per_head(xp, estimator):
     """A batch of maps is its maps side by side, compiled or not; keys have the queries' program where symmetric."""
-    x = np.random.default_rng(0).standard_normal((2, 3, 5, DIM)) / 2
+    x = admissible(estimator, np.random.default_rng(0).standard_normal((2, 3, 5, DIM)) / 2)
     width = width_of(estimator)
     phi = estimator.draw(DIM, width, rng=0, like=asarray(xp, x), batch_shape=(3,))
     assert phi.batch_shape == (3,)
@@ -67,7 +68,7 @@ def test_moving_and_redrawing(xp, estimator):
 
 @pytest.mark.parametrize("estimator", ALL, ids=repr)
 def test_spoilt_rows_stay_alone(estimator):
-    x = np.random.default_rng(1).standard_normal((4, DIM)) / 2
+    x = admissible(estimator, np.random.default_rng(1).standard_normal((4, DIM)) / 2)
     phi = estimator.draw(DIM, width_of(estimator), rng=0)
     clean = phi.estimate(x, x)
     spoilt = x.copy()

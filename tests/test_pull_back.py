@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import randfeat as rf
+from randfeat.testing.moments import admissible
 from tests.arrays import asarray, to_numpy
 from tests.cases import ATTENTION, ESTIMATORS, OPEN, OTHERS
 
@@ -48,7 +49,7 @@ def difference(phi, x, weights, direction, *, keys, step=1e-5):
 
 def check(estimator, rng, *, keys):
     x, direction = rng.standard_normal((2, 5, DIM)) / 2
-    phi = map_of(estimator)
+    x, phi = admissible(estimator, x), map_of(estimator)
     features = phi.keys(x) if keys else phi.queries(x)
     weights = rng.standard_normal(features.to_array().shape)
     gradient = phi.pull_back(x, features, weights * np.exp(features.log_scale), keys=keys)

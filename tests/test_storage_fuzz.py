@@ -17,6 +17,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.storage import archive, objects
+from randfeat.testing.moments import admissible
 from tests.hostile_files import DIM, LEVELS, archived, npy, npy_saying, pick, sources, whole
 
 FILES = int(os.environ.get("RANDFEAT_FUZZ_FILES", "1500"))
@@ -33,7 +34,7 @@ def genuine(tmp_path_factory):
 
 def used(phi):
     """Features of a loaded map have its width; values may be refused, as by every map."""
-    x = np.linspace(-1, 1, 3 * phi.dim).reshape(3, phi.dim)
+    x = admissible(phi.estimator, np.linspace(-1, 1, 3 * phi.dim).reshape(3, phi.dim))
     with np.errstate(all="ignore"):
         for features in (phi.queries(x), phi.keys(x)):
             plain = features.to_array()

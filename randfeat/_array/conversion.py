@@ -15,6 +15,7 @@ from randfeat._array.namespaces import (
     has_float64,
     is_array_api_obj,
     is_jax_array,
+    is_on_cupy,
     is_on_host,
     is_sparse,
     is_torch_array,
@@ -71,7 +72,7 @@ def to_numpy(x: Any) -> np.ndarray:
     """`x`, an array of any library and device, as a NumPy array of the same dtype (one that NumPy has)."""
     if is_torch_array(x):
         return numbers_of_tensor(x)
-    if not isinstance(x, np.ndarray) and hasattr(x, "get"):  # CuPy
+    if is_on_cupy(x):
         return x.get()
     try:
         return np.asarray(x)

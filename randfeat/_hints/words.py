@@ -24,6 +24,7 @@ PROCESS = (
     "the mean alone is rf.integrations.sklearn.RandomFeatureRidge"
 )
 RIDGE = "ridge regression on random features is rf.integrations.sklearn.RandomFeatureRidge"
+HISTOGRAMS = "its features, without a bias, are rf.SpectralFeatures(rf.{})"
 SKLEARN = "random features as a transformer of scikit-learn are rf.integrations.sklearn.RandomFeatures"
 STATE = "what is kept of the keys so far is rf.AttentionState"
 
@@ -33,6 +34,9 @@ NAMES = {
     "RFFKernel": FOURIER,
     "RBFSampler": SKLEARN,
     "RandomFeatures": SKLEARN,
+    "AdditiveChi2Sampler": HISTOGRAMS.format("AdditiveChi2Kernel()"),
+    "SkewedChi2Sampler": HISTOGRAMS.format("SkewedChi2Kernel(offset)"),
+    "Chi2Kernel": "the chi-squared kernels are rf.AdditiveChi2Kernel() and rf.SkewedChi2Kernel(offset)",
     "PolynomialCountSketch": "count sketches of the polynomial kernel are rf.TensorSketchFeatures",
     "FAVOR": PERFORMER,
     "Performer": PERFORMER,
@@ -88,6 +92,7 @@ KEYWORDS = {
     "class_weight": "class_weights",
     "length_scale": "lengthscale lengthscales length_scales ell sigma bandwidth gamma",
     "smoothness": "nu",
+    "offset": "skewedness coef0",
     "scale": "softmax_scale sm_scale scaling temperature",
     "is_causal": "causal autoregressive unidirectional",
     "key_mask": "attn_mask attention_mask mask key_padding_mask padding_mask",
@@ -190,8 +195,21 @@ KERNEL_NAMES = {
     "matern12": "exponential",
     "laplace": "laplacian",
     "rq": "rational_quadratic",
+    "additive_chi_squared": "additive_chi2",
+    "skewed_chi_squared": "skewed_chi2",
 }
 """Other names of the kernels that are chosen by a name; they are accepted."""
+
+NO_FEATURES = {
+    "chi2": "scikit-learn's chi2 is exp(-γ Σ (x - y)²/(x + y)), and there are no unbiased features of it here: "
+    'kernel="additive_chi2" is Σ 2xy/(x + y), kernel="skewed_chi2" is Π 2√((x+1)(y+1))/(x + y + 2), and features "rbf" '
+    'with gamma=γ of the features "additive_chi2" approximate it, with a bias',
+    "linear": "the features of the linear kernel are the inputs themselves: leave these features out",
+    "cosine": "the features of the cosine are the inputs divided by their lengths: sklearn.preprocessing.normalize",
+    "sigmoid": "tanh(γ x·y + c) is not positive definite, so it has no features",
+    "precomputed": "features are computed from inputs, not from a matrix of kernel values",
+}
+"""Names of kernels of scikit-learn that have no features here, and why."""
 
 SEVERAL = {"matern": "matern32", "MaternKernel": "matern32", "arccos": "arccos1", "ArcCosineKernel": "arccos1"}
 """Names of families of kernels, and the member that an error suggests."""

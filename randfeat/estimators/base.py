@@ -187,7 +187,8 @@ class Estimator(Hinted, abc.ABC):
         >>> TrigonometricFeatures().nearest_num_features(7), TrigonometricFeatures().nearest_num_features(8)
         ((6, 8), (8,))
         """
-        rows = (as_count(num_features, "num_features") - self.num_features(0, dim)) / self.features_per_row
+        none, per_row = self.num_features(0, dim), self.num_features(1, dim) - self.num_features(0, dim)
+        rows = (as_count(num_features, "num_features") - none) / per_row
         guesses = {max(math.floor(rows), 1), max(math.ceil(rows), 1)}
         possible = {n for guess in guesses for n in self._coupling.nearest_num_rows(guess, dim)}
         return neighbors(num_features, [self.num_features(n, dim) for n in possible])
@@ -198,7 +199,8 @@ class Estimator(Hinted, abc.ABC):
         if nearest != (num_features,):
             listing = ", ".join(map(str, nearest)) or "unknown"
             raise ValueError(f"{self!r} cannot have {num_features} features; nearest: {listing}.")
-        return (num_features - self.num_features(0, dim)) // self.features_per_row
+        none = self.num_features(0, dim)
+        return (num_features - none) // (self.num_features(1, dim) - none)
 
     def pull_back(self, arrays: Arrays, x: Array, values: Array, gradient: Array, row: Any, *, keys: bool) -> Array:
         """The gradient in x, in kernel units, from the gradient in the features at x; pure array API.

@@ -1,6 +1,7 @@
 """Exact kernels: the numbers that random features estimate, one family per file."""
 
 from randfeat.kernels.activation import ActivationKernel
+from randfeat.kernels.additive_chi2 import AdditiveChi2Kernel
 from randfeat.kernels.algebra import ArdKernel, ProductKernel, ScaledKernel, SumKernel
 from randfeat.kernels.arc_cosine import AngularKernel, ArcCosineKernel
 from randfeat.kernels.base import Kernel
@@ -13,10 +14,13 @@ from randfeat.kernels.optical import OpticalKernel
 from randfeat.kernels.polynomial import PolynomialKernel
 from randfeat.kernels.rational_quadratic import CauchyKernel, RationalQuadraticKernel
 from randfeat.kernels.shift_invariant import IsotropicKernel, SeparableKernel, ShiftInvariantKernel
+from randfeat.kernels.skewed_chi2 import SkewedChi2Kernel
 from randfeat.kernels.softmax import SoftmaxFamily, SoftmaxKernel
+from randfeat.kernels.spectral import SpectralKernel
 
 __all__ = [
     "ActivationKernel",
+    "AdditiveChi2Kernel",
     "AngularKernel",
     "ArcCosineKernel",
     "ArdKernel",
@@ -37,7 +41,9 @@ __all__ = [
     "ScaledKernel",
     "SeparableKernel",
     "ShiftInvariantKernel",
+    "SkewedChi2Kernel",
     "SoftmaxFamily",
     "SoftmaxKernel",
+    "SpectralKernel",
     "SumKernel",
 ]

@@ -37,6 +37,10 @@ class CombinedKernel(Kernel):
     def shift_invariant(self) -> bool:
         return all(part.shift_invariant for part in self.parts)
 
+    @property
+    def takes_negative(self) -> bool:
+        return all(part.takes_negative for part in self.parts)
+
     @abc.abstractmethod
     def _combine(self, values: Any) -> Any:
         """The value of this kernel, from the values of its parts."""
@@ -160,6 +164,10 @@ class ScaledKernel(Kernel):
     def shift_invariant(self) -> bool:
         return self.base.shift_invariant
 
+    @property
+    def takes_negative(self) -> bool:
+        return self.base.takes_negative
+
     def _gram(self, x: Array, y: Array) -> Array:
         return self.factor * self.base._gram(x, y)
 
@@ -223,6 +231,10 @@ class ArdKernel(Kernel):
     @property
     def shift_invariant(self) -> bool:
         return self.base.shift_invariant
+
+    @property
+    def takes_negative(self) -> bool:
+        return self.base.takes_negative
 
     def divide(self, x: Array) -> Array:
         """`x/ℓ`, for x (..., d)."""

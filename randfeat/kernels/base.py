@@ -39,6 +39,11 @@ class Kernel(Hinted, abc.ABC):
         """Whether `k(x + c, y + c) = k(x, y)` for all c."""
         return False
 
+    @property
+    def takes_negative(self) -> bool:
+        """Whether inputs may be any numbers; if not, the kernel and its features raise ValueError below some number."""
+        return True
+
     @abc.abstractmethod
     def _gram(self, x: Array, y: Array) -> Array:
         """(..., n, d), (..., k, d) -> (..., n, k), in the dtype to compute in."""

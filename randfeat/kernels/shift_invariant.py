@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from randfeat._array import Array, namespace
-from randfeat.kernels.base import Kernel, check_positive
+from randfeat.kernels.base import check_positive
 from randfeat.kernels.distances import (
     coordinate_differences,
     differenced_sqdist,
@@ -17,10 +17,13 @@ from randfeat.kernels.distances import (
     sqdist,
     zeros_of_gram,
 )
+from randfeat.kernels.spectral import SpectralKernel
+
+LARGEST = 1e60  # of a scale, so that frequencies are finite in float32; their phase is lost to rounding long before
 
 
 @dataclass(frozen=True)
-class ShiftInvariantKernel(Kernel):
+class ShiftInvariantKernel(SpectralKernel):
     """A kernel of the difference that mixes Gaussian kernels, by its *mixture* `L(s) = E[exp(-τ s/2)]`, τ > 0 random.
 
     In units of the length scale ℓ, with `δ = (x - y)/ℓ`, the kernel is `L(|δ|²)` if isotropic, `Π_l L(δ_l²)` if
@@ -49,9 +52,10 @@ class ShiftInvariantKernel(Kernel):
     def sample_scales(self, size: tuple[int, ...], rng: Any = None) -> np.ndarray:
         """Independent draws of τ, float64; `rng` as in SPEC 7."""
 
-    @abc.abstractmethod
-    def of_squares(self, squares: Array) -> Array:
-        """The kernel from the squares of the coordinates of δ, (..., d) -> (...)."""
+    def frequencies(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """`√τ g`, with a τ for each row, or for each of its coordinates."""
+        per_row = rows.shape[-1] if self.scales_per_coordinate else 1
+        return np.sqrt(np.minimum(self.sample_scales((*rows.shape[:-1], per_row), rng), LARGEST)) * rows
 
     @property
     def shift_invariant(self) -> bool:

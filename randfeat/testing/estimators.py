@@ -10,7 +10,7 @@ from randfeat._array import as_generator, as_host, cast, dtype_name
 from randfeat._hints import hinted
 from randfeat.estimators.base import Estimator
 from randfeat.maps import FeatureMap
-from randfeat.testing.moments import MomentCase, sample_pairs
+from randfeat.testing.moments import MomentCase, admissible, sample_pairs
 from randfeat.testing.report import ROUNDING, Check, Report, bonferroni, conclude, possible_rows
 
 
@@ -73,7 +73,7 @@ def has_page(cls: type) -> bool:
 
 def check_features(estimator: Estimator, dim: int, width: int) -> None:
     """Check shapes, dtypes, seeds and signs, and that all ways to compute the estimate give the same number."""
-    x, y = np.random.default_rng(0).standard_normal((2, 3, 5, dim)) / 4
+    x, y = admissible(estimator, np.random.default_rng(0).standard_normal((2, 3, 5, dim)) / 4)
     phi, again, other = (estimator.draw(dim, width, rng=seed) for seed in (0, 0, 1))
     queries, keys = phi.queries(x), phi.keys(y)
     values, scale = queries.values, queries.log_scale
@@ -103,7 +103,7 @@ def check_namespace(estimator: Estimator, dim: int, width: int, xp: Any) -> None
     The tolerance is 4 units in the last place of the largest of: the value, 1, and the terms of the projection (rows of
     heavy-tailed laws are long). It applies to each factor where a feature is a product of projections.
     """
-    x = np.random.default_rng(0).standard_normal((5, dim)) / 4
+    x = admissible(estimator, np.random.default_rng(0).standard_normal((5, dim)) / 4)
     for dtype in ("float32", "float64"):
         x_other = xp.asarray(x.astype(dtype))
         x_numpy = cast(x, np.dtype(dtype))

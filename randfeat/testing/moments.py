@@ -134,6 +134,11 @@ def kurtosis_of(errors: np.ndarray) -> Any:
         return np.where(second <= ROUNDING**2, 1.0, np.mean(errors**4, axis=0) / second**2)
 
 
+def admissible(estimator: Estimator, x: np.ndarray) -> np.ndarray:
+    """x, or |x| where the kernel is not for negative numbers."""
+    return x if estimator.kernel.takes_negative else np.abs(x)
+
+
 def sample_pairs(estimator: Estimator, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Axis-aligned pairs of both signs, opposite and anisotropic ones, with |x ± y|² at most 1.3 in kernel units."""
     axis = np.eye(dim)[0]
@@ -149,5 +154,5 @@ def sample_pairs(estimator: Estimator, dim: int) -> tuple[np.ndarray, np.ndarray
         (0.5 * flat, 0.6 * slope),
     ]
     unit = float(estimator.kernel.unit(np.ones(1))[0])
-    x, y = (np.array(side) / unit for side in zip(*pairs, strict=True))
+    x, y = (admissible(estimator, np.array(side) / unit) for side in zip(*pairs, strict=True))
     return x, y

@@ -35,7 +35,10 @@ from randfeat.integrations.sklearn.laws import (  # noqa: E402
 from randfeat.integrations.sklearn.sparse_rows import sparse_features  # noqa: E402
 from randfeat.selection.entries import example_width  # noqa: E402
 
-CHECKED = [RandomFeatures(), RandomFeatureRidge(n_components=100), RandomFeatureRidgeClassifier(n_components=20)]
+CHECKED = [
+    RandomFeatures(), RandomFeatures("skewed_chi2"), RandomFeatureRidge(n_components=100),
+    RandomFeatureRidgeClassifier(n_components=20),
+]  # fmt: skip
 MADE_OF_OTHERS = {"ard", "balanced", "centered", "hybrid", "product", "scaled", "sum"}
 TWO_SIDED = {"angular_hybrid", "complex_exponential", "control_variate", "gaussian_hybrid", "generalized_exponential"}
 OF_DATA = {"dense_exponential", "geometric", "importance_sampled", "optimal_positive", "poisson"}
@@ -54,6 +57,7 @@ def test_checks_of_scikit_learn(estimator, check):
 
 ARRAY_API = """
 import sys
+from unittest import SkipTest
 import sklearn.utils.estimator_checks as checks
 from randfeat.integrations.sklearn import RandomFeatureRidge, RandomFeatureRidgeClassifier, RandomFeatures
 tried = RandomFeatures(), RandomFeatureRidge(n_components=100), RandomFeatureRidgeClassifier(n_components=20)
@@ -65,6 +69,10 @@ for estimator in tried:
         name = type(estimator).__name__
         for values in (False, True):
             checks.check_array_api_input(name, estimator, "array_api_strict", check_values=values, dtype_name="float64")
+        try:
+            checks.check_array_api_input(name, estimator, "torch", "cpu", "float32", check_values=True)
+        except SkipTest:  # without PyTorch
+            pass
         checks.check_array_api_same_namespace(name, estimator, "array_api_strict")
         print(2)
 """
@@ -116,10 +124,10 @@ def test_every_coupling_by_name(X, coupling):
 
 def test_kernels_have_features_of_their_own(X):
     for name in KERNELS:
-        transformer = RandomFeatures(name, n_components=6, random_state=0).fit(X)
+        transformer = RandomFeatures(name, n_components=8, random_state=0).fit(np.abs(X))
         assert type(transformer.estimator_) is estimator_classes()[KERNELS[name].estimator]
         assert natural_estimator(transformer.estimator_.kernel) == KERNELS[name].estimator
-        assert transformer.transform(X).shape == (40, 6)
+        assert transformer.transform(np.abs(X)).shape == (40, 8)
     for kernel, estimator in (
         (rf.ExponentialPowerKernel(0.7), rf.SpectralFeatures),
         (rf.DotProductKernel(), rf.MaclaurinFeatures),
@@ -259,6 +267,14 @@ MISTAKES = [
     ({"estimator": rf.PositiveFeatures(), "kernel": "softmax"}, ValueError, "carries its own kernel"),
     ({"estimator": rf.PositiveFeatures(), "coupling": "simplex"}, ValueError, "carries its own coupling"),
     ({"kernel": "matern32", "estimator": "positive"}, ValueError, "estimate a SoftmaxFamily .rbf, softmax."),
+    ({"kernel": "chi2"}, ValueError, r"scikit-learn's chi2 is exp.* no unbiased features .*\"additive_chi2\" is "),
+    ({"kernel": "Chi2Kernel"}, ValueError, "unknown kernel 'Chi2Kernel'; .*optical, additive_chi2, skewed_chi2"),
+    ({"kernel": "linear"}, ValueError, "kernel='linear' has no features here: .* are the inputs themselves"),
+    ({"kernel": "Cosine"}, ValueError, "kernel='cosine' has no features here: .*normalize"),
+    ({"kernel": "sigmoid"}, ValueError, "not positive definite"),
+    ({"kernel": "precomputed"}, ValueError, "features are computed from inputs"),
+    ({"kernel": "additive_chi2", "n_components": 8}, ValueError, "Negative values .* AdditiveChi2Kernel, which"),
+    ({"kernel": "skewed_chi2", "gamma": 0.5}, ValueError, "'skewed_chi2' has no scale: leave out gamma, got 0.5"),
     ({"n_components": 0}, ValueError, "n_components must be a positive integer, got 0"),
     ({"estimator": rf.ComplexExponentialFeatures()}, ValueError, "different features for queries and keys"),
 ]  # fmt: skip
@@ -267,18 +283,21 @@ MISTAKES = [
 ALIASES = {
     "rbf": "gaussian Gaussian GaussianKernel RBF squared_exponential gauss", "polynomial": "poly PolynomialKernel",
     "exponential": "matern12 ExponentialKernel", "laplacian": "laplace", "rational_quadratic": "rq RationalQuadratic",
-    "matern52": "Matern52 matern-52", "softmax": "SoftmaxKernel", "arccos1": "ArcCos1",
+    "matern52": "Matern52 matern-52", "matern32": "matern_32", "softmax": "SoftmaxKernel", "arccos1": "ArcCos1",
+    "cauchy": "Cauchy CauchyKernel", "additive_chi2": "AdditiveChi2Kernel additive_chi_squared additive-chi2",
+    "skewed_chi2": "SkewedChi2 skewed_chi_squared",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "alias"), [(name, alias) for name in ALIASES for alias in ALIASES[name].split()])
 def test_kernels_by_other_names(X, name, alias):
     """Names of classes and of other libraries, in any case; parameters stay as they were given."""
-    found, expected = (RandomFeatures(each, n_components=6, random_state=0).fit(X) for each in (alias, name))
+    X = np.abs(X)
+    found, expected = (RandomFeatures(each, n_components=8, random_state=0).fit(X) for each in (alias, name))
     assert found.estimator_ == expected.estimator_
     np.testing.assert_array_equal(found.transform(X), expected.transform(X))
     assert clone(found).get_params()["kernel"] == alias
-    ridge = RandomFeatureRidge(alias, n_components=6, random_state=0).fit(X, X[:, 0])
+    ridge = RandomFeatureRidge(alias, n_components=8, random_state=0).fit(X, X[:, 0])
     assert ridge.features_.estimator_ == expected.estimator_
 
 

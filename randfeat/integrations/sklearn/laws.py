@@ -12,7 +12,7 @@ import numpy as np
 from randfeat import kernels
 from randfeat._hints import choice_hint, short, shown
 from randfeat._hints.similar import squeezed
-from randfeat._hints.words import KERNEL_NAMES, SEVERAL
+from randfeat._hints.words import KERNEL_NAMES, NO_FEATURES, SEVERAL
 from randfeat.estimators.base import Estimator
 from randfeat.estimators.fourier import FourierEstimator
 from randfeat.kernels import Kernel
@@ -71,6 +71,8 @@ KERNELS = {
     "angular": fixed(kernels.AngularKernel(), "sign"),
     "relu": fixed(kernels.ActivationKernel("relu"), "activation"),
     "optical": fixed(kernels.OpticalKernel(), "optical"),
+    "additive_chi2": fixed(kernels.AdditiveChi2Kernel(), "spectral"),
+    "skewed_chi2": fixed(kernels.SkewedChi2Kernel(1.0), "spectral"),
 }
 
 
@@ -86,7 +88,8 @@ class Law:
     coupling: Any
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kernel", named_here(self.kernel, KERNELS, kernel_classes() | KERNEL_NAMES))
+        others = kernel_classes() | KERNEL_NAMES | {name: name for name in NO_FEATURES}
+        object.__setattr__(self, "kernel", named_here(self.kernel, KERNELS, others))
         object.__setattr__(self, "estimator", named_here(self.estimator, estimator_classes(), other_names()))
 
     @property
@@ -99,6 +102,26 @@ class Law:
     @property
     def takes_sparse(self) -> bool:
         """Whether sparse rows are possible: features that need only inner products and the length of a row."""
+        kernel = self.known_kernel
+        return self.takes_products and (kernel is None or kernel.unit_factor is not None)
+
+    @property
+    def takes_negative(self) -> bool:
+        """Whether inputs may be negative."""
+        return self.known_kernel is None or self.known_kernel.takes_negative
+
+    @property
+    def known_kernel(self) -> Kernel | None:
+        """The kernel, one of its family where it is named; None for what is no kernel."""
+        if isinstance(self.estimator, Estimator):
+            return self.estimator.kernel
+        if isinstance(self.kernel, str):
+            return KERNELS[self.kernel].make(1.0, 2, 0.0) if self.kernel in KERNELS else None
+        return self.kernel if isinstance(self.kernel, Kernel) else None
+
+    @property
+    def takes_products(self) -> bool:
+        """Whether the features are waves or exponentials, of inner products and the length of a row."""
         if isinstance(self.estimator, Estimator):
             return type(self.estimator) in (estimator_classes()[name] for name in WAVES_AND_EXPONENTIALS)
         name = self.estimator
@@ -141,6 +164,8 @@ class Law:
             self._check_unused("kernel", "gamma", "degree", "coef0")
         elif not isinstance(self.kernel, str):
             raise TypeError(f"kernel must be a name or a Kernel, got {shown(self.kernel)}.")
+        elif self.kernel in NO_FEATURES:
+            raise ValueError(f"kernel={self.kernel!r} has no features here: {NO_FEATURES[self.kernel]}.")
         elif self.kernel not in KERNELS:
             hint = choice_hint(self.kernel, KERNELS, kernel_classes() | KERNEL_NAMES | SEVERAL)
             raise ValueError(
@@ -200,12 +225,18 @@ def natural_estimator(kernel: Kernel) -> str:
     for named in KERNELS.values():
         if isinstance(kernel, type(named.make(1.0, 2, 0.0))):
             return named.estimator
-    for family, name in ((kernels.ShiftInvariantKernel, "spectral"), (kernels.SoftmaxFamily, "positive")):
+    for family, name in ((kernels.SpectralKernel, "spectral"), (kernels.SoftmaxFamily, "positive")):
         if isinstance(kernel, family):
             return name
     if isinstance(kernel, kernels.DotProductKernel):
         return "maclaurin"
     raise ValueError(f"no features are the natural ones of {kernel!r}: give an Estimator object as estimator.")
+
+
+def object_of(kernel: str) -> Kernel | None:
+    """The kernel of a name, with length scale 1 where it has one; None for other names."""
+    named = KERNELS.get(named_here(kernel, KERNELS, kernel_classes() | KERNEL_NAMES))
+    return None if named is None else named.make(0.5 if named.gamma == "squares" else 1.0, 2, 0.0)
 
 
 def estimator_classes() -> dict[str, type[Estimator]]:

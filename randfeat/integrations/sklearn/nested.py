@@ -8,9 +8,9 @@ from sklearn.base import BaseEstimator
 
 from randfeat._hints import shown, translated
 from randfeat.couplings import Coupling
-from randfeat.couplings.base import resolve_coupling
+from randfeat.couplings.base import coupling_names, resolve_coupling
 from randfeat.estimators.base import Estimator
-from randfeat.integrations.sklearn.laws import DEFAULTS, Law, estimator_classes
+from randfeat.integrations.sklearn.laws import estimator_classes, object_of
 from randfeat.kernels import Kernel
 
 LAWS = ("kernel", "estimator", "coupling")
@@ -58,22 +58,6 @@ class NestedLaws(BaseEstimator):
                 raise ValueError(f"Invalid parameter {slip!r} for {type(self).__name__}; {hint}.")
 
 
-def example(name: str, given: Any) -> str:
-    """The object for a parameter, in Python: of the kind that its name says, else one of many."""
-    law: Any
-    try:
-        match name:
-            case "kernel":
-                law = Law(**{**DEFAULTS, "kernel": given, "estimator": "auto"}).kernel_of(0.5)
-            case "estimator":
-                law = estimator_classes()[Law(**{**DEFAULTS, "estimator": given}).estimator].example()
-            case _:
-                law = resolve_coupling(given)
-    except (KeyError, TypeError, ValueError):
-        return {"kernel": "rf.GaussianKernel()", "estimator": "rf.PositiveFeatures()"}.get(name, "rf.Orthogonal()")
-    return f"rf.{law!r}"
-
-
 def is_law(thing: Any) -> bool:
     """Whether a parameter is an object of a kernel, an estimator or a coupling, not a name or a class."""
     return isinstance(thing, Kernel | Estimator | Coupling) and dataclasses.is_dataclass(thing)
@@ -93,7 +77,8 @@ def nested_fields(law: Any) -> dict[str, Any]:
 def changed(law: Any, name: str, changes: dict[str, Any]) -> Any:
     """A copy of the object with other fields, given by their paths."""
     if not is_law(law):
-        raise ValueError(f"{name}={shown(law)} has no fields to set; give an object, as {name}={example(name, law)}.")
+        example = f"{name}=rf.{instead_of(law, name)}"
+        raise ValueError(f"{name}={shown(law)} has no fields to set; give an object, as {example}.")
     known = {field.name for field in dataclasses.fields(law) if field.init}
     fields: dict[str, Any] = {}
     deeper: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -108,3 +93,12 @@ def changed(law: Any, name: str, changes: dict[str, Any]) -> Any:
     law = dataclasses.replace(law, **fields)
     inner = {field: changed(getattr(law, field), field, paths) for field, paths in deeper.items()}
     return dataclasses.replace(law, **inner) if inner else law
+
+
+def instead_of(given: Any, name: str) -> str:
+    """The object of a kernel, an estimator or a coupling that was given by its name, as it is written; or another."""
+    if name == "kernel":
+        return repr(object_of(given) or object_of("rbf"))
+    if name == "coupling":
+        return repr(resolve_coupling(given if given in coupling_names() else "orthogonal"))
+    return f"{estimator_classes().get(given, estimator_classes()['trigonometric']).__name__}()"

@@ -173,7 +173,7 @@ class FeatureRidge(Hinted, NestedLaws):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = RandomFeatures(self.kernel, estimator=self.estimator)._law.takes_sparse
+        tags.input_tags = RandomFeatures(self.kernel, estimator=self.estimator).__sklearn_tags__().input_tags
         tags.array_api_support = True
         return tags
 

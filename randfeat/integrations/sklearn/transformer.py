@@ -53,6 +53,12 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         "softmax"                                  exp(γ x·y)                        the factor of x·y
         "arccos0", "arccos1", "arccos2",           as on their pages, no scale       not used
         "angular", "relu", "optical"
+        "additive_chi2"                            Σ_l 2 x_l y_l/(x_l + y_l)         not used
+        "skewed_chi2"                              Π_l 2 √((x_l + 1)(y_l + 1))       not used
+                                                   /(x_l + y_l + 2)
+
+    Chi-squared kernels are for X without negative entries. "additive_chi2" needs an `n_components` that is a multiple
+    of twice the number of columns; `kernel=rf.SkewedChi2Kernel(offset)` has another offset than 1.
 
     gamma : a number; or "scale", `1/(d Var)` with the variance of all entries of X, as in scikit-learn (`1/(d √Var)`
         for "laplacian"); or "median", with ℓ the median distance between at most 1000 random rows.
@@ -168,11 +174,13 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         can_shift = rng is not None and not is_sparse(X) and law.can_shift
         reference = first_row_if_far(X, law.kernel_of(gamma)) if can_shift else None
         estimator = resolve_law(law, gamma, width, sample if reference is None else lambda: sample() - reference)
-        if is_sparse(X) and not law.takes_sparse:
+        if is_sparse(X) and not law.takes_products:
             raise ValueError(
                 "a sparse X needs features that are waves or exponentials (trigonometric, spectral, positive, ...), "
                 f"got {type(estimator).__name__}: choose those, or give X.toarray()."
             )
+        if not law.takes_negative and not is_sparse(X):
+            estimator.kernel.pairwise(X, X)  # raises its errors early
         if rng is not None:
             like = np.empty(0, X.dtype if X.dtype in (np.float32, np.float64) else float) if is_sparse(X) else X
             phi = estimator.draw(X.shape[1], width, rng=rng, like=like)
@@ -204,6 +212,7 @@ class RandomFeatures(Hinted, ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._law.takes_sparse
+        tags.input_tags.positive_only = not self._law.takes_negative
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.array_api_support = True
         return tags
