@@ -20,10 +20,12 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "matplotlib.sphinxext.plot_directive",
-    "catalogue_table",
+    "catalogue_cards",
+    "code_links",
     "docstring_markup",
     "experiment_results",
     "offline_site",
+    "readable_site",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "benchmarks", "paper"]  # sections that a page includes, and what is no page
