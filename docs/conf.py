@@ -25,6 +25,7 @@ extensions = [
     "docstring_markup",
     "experiment_results",
     "offline_site",
+    "other_libraries",
     "readable_site",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
@@ -43,16 +44,18 @@ autodoc_preserve_defaults = True
 maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "randfeat"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_js_files = ["search_from_a_folder.js"]
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "secondary_sidebar_items": ["page-toc"],
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],

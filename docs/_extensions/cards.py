@@ -43,3 +43,23 @@ def with_code(text: str) -> list[nodes.Node]:
     """Text in which pieces between single backticks are code."""
     pieces = (piece.strip("`") for piece in text.split("`"))
     return [nodes.literal("", piece) if i % 2 else nodes.Text(piece) for i, piece in enumerate(pieces) if piece]
+
+
+def table_of_contents(title: str, docnames: Sequence[str], *, seen_from: str) -> addnodes.toctree:
+    """A hidden `toctree` of pages under a caption, for the menu and the order of the pages."""
+    entries = [(None, docname) for docname in docnames]
+    return addnodes.toctree(
+        "",
+        parent=seen_from,
+        caption=title,
+        entries=entries,
+        includefiles=list(docnames),
+        rawentries=[],
+        rawcaption=title,
+        maxdepth=1,
+        glob=False,
+        hidden=True,
+        includehidden=False,
+        numbered=0,
+        titlesonly=False,
+    )

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cards import card, cards, folded, page_link, section
+from cards import card, cards, folded, page_link, section, table_of_contents
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
@@ -57,8 +57,13 @@ class Gallery(SphinxDirective):
     """Every experiment as a card with picture, title and claim; a section for each question."""
 
     def run(self) -> list[nodes.Node]:
-        """The sections in the order of the registry."""
-        return [section(question, [cards(self.card(name) for name in names)]) for question, names in QUESTIONS.items()]
+        """The sections and the menu, in the order of the registry."""
+        found: list[nodes.Node] = []
+        for question, names in QUESTIONS.items():
+            pages = [f"gallery/{name}" for name in names]
+            menu = table_of_contents(question, pages, seen_from=self.env.docname)
+            found.append(section(question, [menu, cards(self.card(name) for name in names)]))
+        return found
 
     def card(self, name: str) -> nodes.container:
         """The picture where there is one, the title of the page as a link to it, the claim."""
