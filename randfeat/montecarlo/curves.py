@@ -86,9 +86,9 @@ def error_curve(
     >>> bool(np.all(np.abs(z) < 5))
     True
     >>> q, k, v = np.random.default_rng(1).standard_normal((3, 4, 60, 8)) / 2
-    >>> of_outputs = error_curve(
-    ...     {"FAVOR+": rf.PositiveFeatures()}, query=q, key=k, value=v, num_features=[16, 256], num_draws=20, rng=0
-    ... )
+    >>> inputs = {"query": q, "key": k, "value": v}
+    >>> favor = {"FAVOR+": rf.PositiveFeatures()}
+    >>> of_outputs = error_curve(favor, **inputs, num_features=[16, 256], num_draws=20, rng=0)
     >>> of_outputs.measures, bool(of_outputs["error"].value[0, 1] < of_outputs["error"].value[0, 0])
     (('error', 'median_error', 'relative_sup', 'relative_mse'), True)
     """
