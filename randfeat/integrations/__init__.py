@@ -5,7 +5,7 @@
     randfeat.integrations.torch_autograd, .jax_autograd   backward passes that store only the inputs
     randfeat.integrations.sklearn        a transformer, and ridge regression on random features
     randfeat.integrations.transformers   an attention implementation for pretrained models
-    randfeat.integrations.dask           features, moments and attention of arrays in chunks, on several machines
+    randfeat.integrations.dask           features, moments and attention of arrays in chunks
 
 Each module needs its library; if it is missing, the error names the command, such as `pip install '.[torch]'`, to be
 run in a clone.
