@@ -1,6 +1,6 @@
 """Sphinx configuration: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
 
-import importlib
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -66,6 +66,16 @@ html_theme_options = {
 html_sidebars = {"*": []}  # pages that are in no section have nothing beside them to list
 
 
+INTEGRATIONS = {  # modules, and the library that each needs
+    "torch": "torch",
+    "torch_autograd": "torch",
+    "jax": "jax",
+    "jax_autograd": "jax",
+    "transformers": "transformers",
+    "dask": "dask",
+}
+
+
 def write_lists() -> None:
     """Write `api/kernels.md` and so on, which list what each package has: nothing is listed twice by hand."""
     about = {
@@ -83,6 +93,12 @@ def write_lists() -> None:
             page += f"\n## In `rf.{package}`\n\nTo derive from, and what operators make.\n\n"
             page += table_of(f"randfeat.{package}", inside)
         (HERE / "api" / f"{package}.md").write_text(page)
+    found = [f"integrations.{name}" for name, library in INTEGRATIONS.items() if importlib.util.find_spec(library)]
+    sentence = (
+        "Modules of `rf.integrations`, imported when they are used; [integrations](../integrations.md) has examples. "
+        "Those whose library was missing when this page was built are not listed."
+    )
+    (HERE / "api" / "integrations.md").write_text(f"# Other libraries\n\n{sentence}\n\n{table_of('randfeat', found)}")
 
 
 def table_of(module: str, names: list[str]) -> str:

@@ -50,7 +50,9 @@ class Catalogue(SphinxDirective):
             title = next(title for title, belongs in GROUPS[kind].items() if belongs(entry))
             grouped[title].append(CARDS[kind](entry, self.env.docname))
         sections = [section(title, [cards(found)], classes=["group"]) for title, found in grouped.items() if found]
-        return [*([boxes()] if kind == "estimator" else []), *sections]
+        links = [nodes.reference("", each[0].astext(), refid=each["ids"][0], internal=True) for each in sections]
+        jumps = [part for link in links for part in (nodes.Text(" · "), link)][1:]
+        return [nodes.paragraph("", "", *jumps), *([boxes()] if kind == "estimator" else []), *sections]
 
 
 def boxes() -> nodes.raw:
@@ -65,7 +67,7 @@ def estimator_card(entry: Any, docname: str) -> nodes.container:
     """What it is for; kernel, properties and widths; where its variance is known, and the source."""
     sign = "positive" if entry.positive else "of either sign"
     bias = "unbiased" if entry.unbiased else "biased"
-    width = "any number of features" if entry.widths == "any" else entry.widths
+    width = "any number of features" if entry.widths == "any" else f"number of features: {entry.widths}"
     properties = [sign, *(["bounded"] if entry.bounded else []), bias, width]
     flags = {"positive": entry.positive, "bounded": entry.bounded, "unbiased": entry.unbiased}
     flags |= {"fitted": is_fitted(entry), "any-width": entry.widths == "any"}
