@@ -1,6 +1,6 @@
 """Sphinx configuration: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
 
-import importlib
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -20,10 +20,13 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "matplotlib.sphinxext.plot_directive",
-    "catalogue_table",
+    "catalogue_cards",
+    "code_links",
     "docstring_markup",
     "experiment_results",
     "offline_site",
+    "other_libraries",
+    "readable_site",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "benchmarks", "paper"]  # sections that a page includes, and what is no page
@@ -41,16 +44,18 @@ autodoc_preserve_defaults = True
 maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "randfeat"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_js_files = ["search_from_a_folder.js"]
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "secondary_sidebar_items": ["page-toc"],
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
@@ -59,6 +64,16 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 html_sidebars = {"*": []}  # pages that are in no section have nothing beside them to list
+
+
+INTEGRATIONS = {  # modules, and the library that each needs
+    "torch": "torch",
+    "torch_autograd": "torch",
+    "jax": "jax",
+    "jax_autograd": "jax",
+    "transformers": "transformers",
+    "dask": "dask",
+}
 
 
 def write_lists() -> None:
@@ -78,6 +93,12 @@ def write_lists() -> None:
             page += f"\n## In `rf.{package}`\n\nTo derive from, and what operators make.\n\n"
             page += table_of(f"randfeat.{package}", inside)
         (HERE / "api" / f"{package}.md").write_text(page)
+    found = [f"integrations.{name}" for name, library in INTEGRATIONS.items() if importlib.util.find_spec(library)]
+    sentence = (
+        "Modules of `rf.integrations`, imported when they are used; [integrations](../integrations.md) has examples. "
+        "Those whose library was missing when this page was built are not listed."
+    )
+    (HERE / "api" / "integrations.md").write_text(f"# Other libraries\n\n{sentence}\n\n{table_of('randfeat', found)}")
 
 
 def table_of(module: str, names: list[str]) -> str:

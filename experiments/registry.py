@@ -4,18 +4,24 @@ from importlib import import_module
 
 from experiments.experiment import Experiment
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "Heads of trained models": ("attention_error", "real_heads", "transfer", "recommendation", "error_coverage"),
-    "Every closed form": ("kernel_mse", "catalogue"),
-    "Attention on random inputs": ("attention_matrix_error", "speed"),
-    "Estimators": ("trig_vs_positive", "hybrid", "chefs_tables", "regularized_softmax"),
-    "Couplings": ("orthogonal_gain", "simplex", "orthogonal_features", "quadrature"),
-    "Tails and uniform error": ("tail_bounds", "uniform_convergence"),
-    "Long inputs": ("compressed_stream", "language_model"),
-    "Whole models": ("error_propagation", "training_stability", "long_range", "generalized_attention"),
-    "Sampling": ("sampled_softmax",),
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    "How accurate is attention on heads of trained models?": (
+        "attention_error",
+        "real_heads",
+        "transfer",
+        "recommendation",
+        "error_coverage",
+    ),
+    "Are the closed forms right?": ("kernel_mse", "catalogue"),
+    "What do length and the size of inputs change?": ("attention_matrix_error", "speed"),
+    "Which features have the smallest error?": ("trig_vs_positive", "hybrid", "chefs_tables", "regularized_softmax"),
+    "Which couplings have the smallest error?": ("orthogonal_gain", "simplex", "orthogonal_features", "quadrature"),
+    "How likely are large errors?": ("tail_bounds", "uniform_convergence"),
+    "Does a stream stay accurate in constant memory?": ("compressed_stream", "language_model"),
+    "What happens in whole models?": ("error_propagation", "training_stability", "long_range", "generalized_attention"),
+    "Can classes be drawn without all logits?": ("sampled_softmax",),
 }
 
 EXPERIMENTS: dict[str, Experiment] = {
-    name: import_module(f"experiments.{name}").EXPERIMENT for names in GROUPS.values() for name in names
+    name: import_module(f"experiments.{name}").EXPERIMENT for names in QUESTIONS.values() for name in names
 }

@@ -331,6 +331,12 @@ def tables_of(text):
     return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block] for block in blocks]
 
 
+def test_sections_are_named_after_what_was_run():
+    command = "python -m experiments.benchmarks attention scaling --markdown docs/page.md"
+    assert "\n## Measured on a CPU: attention, scaling\n" in markdown.page(command, [], [], [], quick=False)
+    assert "\n## Measured on a CPU\n" in markdown.page("command", [], [], [], quick=False)
+
+
 def test_a_page_has_its_tables_whole_and_says_if_it_is_quick():
     summary = Summary("A|B <= *2*", ("what", "x|y"), (("a_b", "1.0"), ("c", "-")))
     text = markdown.page("command", [("Date", "today")], [summary, summary], ["a note"], quick=True)

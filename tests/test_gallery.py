@@ -14,7 +14,7 @@ from experiments import figures
 from experiments.atomic_files import replacing, write_text
 from experiments.command_line import GALLERY, main
 from experiments.gallery import LARGEST, THUMBNAIL
-from experiments.registry import EXPERIMENTS, GROUPS
+from experiments.registry import EXPERIMENTS, QUESTIONS
 from experiments.results import PACKED, Results
 from experiments.tables import rounded
 from tests.cheap_experiment import EXPERIMENT, CheapSettings
@@ -53,7 +53,7 @@ def check_that_points_stand_at_their_width(figure, settings, names, over_widths)
 
 
 def test_the_registry_has_every_experiment_once_under_the_name_of_its_module():
-    names = [name for group in GROUPS.values() for name in group]
+    names = [name for group in QUESTIONS.values() for name in group]
     assert len(set(names)) == len(names)
     assert [experiment.name for experiment in EXPERIMENTS.values()] == names
     modules = {path.parent.name for path in Path(figures.__file__).parent.glob("*/__init__.py")} - {"benchmarks"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 PARAMETER = re.compile(r"(\w+(?:, \w+)*) : (\S.*)")
-LABEL = re.compile(r"(Shapes|Exact|Exactness|Error|Biased[^:]*|Limits|Source): (\S.*)")
+LABEL = re.compile(r"(Shapes|Exact|Exactness|Error|Biased[^:]*|Limits|For|Source): (\S.*)")
 CODE = re.compile(r"(`+)(.+?)\1")
 
 

@@ -5,15 +5,16 @@
 experiments in groups, with their claims and small pictures. Nothing is run here.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
+from cards import card, cards, folded, page_link, section, table_of_contents
 from docutils import nodes
-from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 from experiments.gallery import THUMBNAIL
-from experiments.registry import EXPERIMENTS, GROUPS
+from experiments.registry import EXPERIMENTS, QUESTIONS
 from experiments.report import counted, figure_file, written
 from experiments.results import Results, Summary
 
@@ -53,29 +54,33 @@ class Experiment(SphinxDirective):
 
 
 class Gallery(SphinxDirective):
-    """Every experiment: groups of cards with picture, name, and claim."""
+    """Every experiment as a card with picture, title and claim; a section for each question."""
 
     def run(self) -> list[nodes.Node]:
-        """A section for each group."""
-        return [self.section(title, names) for title, names in GROUPS.items()]
+        """The sections and the menu, in the order of the registry."""
+        found: list[nodes.Node] = []
+        for question, names in QUESTIONS.items():
+            pages = [f"gallery/{name}" for name in names]
+            menu = table_of_contents(question, pages, seen_from=self.env.docname)
+            found.append(section(question, [menu, cards(self.card(name) for name in names)]))
+        return found
 
-    def section(self, title: str, names: tuple[str, ...]) -> nodes.Node:
-        """A heading and a row of cards."""
-        cards = [card(name, Path(self.env.srcdir)) for name in names]
-        label = nodes.make_id(title)
-        return nodes.section("", nodes.title("", title), nodes.container("", *cards, classes=["cards"]), ids=[label])
+    def card(self, name: str) -> nodes.container:
+        """The picture where there is one, the title of the page as a link to it, the claim."""
+        folder = Path(self.env.srcdir) / FOLDER / name
+        content: list[nodes.Node] = []
+        if (folder / THUMBNAIL).is_file():
+            content.append(nodes.image(uri=f"/{FOLDER}/{name}/{THUMBNAIL}", alt=first_caption(folder), loading="lazy"))
+        content.append(
+            nodes.paragraph("", "", page_link(f"gallery/{name}", seen_from=self.env.docname), classes=["name"])
+        )
+        return card(*content, nodes.paragraph("", EXPERIMENTS[name].claim), classes=["experiment"])
 
 
-def card(name: str, source: Path) -> nodes.container:
-    """The picture where there is one, the title of the page as a link to it, the claim."""
-    picture = f"{FOLDER}/{name}/{THUMBNAIL}"
-    link = {"refdoc": "gallery/index", "reftype": "doc", "reftarget": name, "refdomain": "std", "refexplicit": False}
-    content: list[nodes.Node] = []
-    if (source / picture).is_file():
-        content.append(nodes.image(uri=f"/{picture}", alt=f"The figure of {name}", loading="lazy"))
-    content.append(nodes.paragraph("", "", addnodes.pending_xref("", nodes.inline("", name), **link)))
-    content.append(nodes.paragraph("", EXPERIMENTS[name].claim))
-    return nodes.container("", *content, classes=["card-of-experiment"])
+def first_caption(folder: Path) -> str:
+    """What the picture shows: the caption of the first figure."""
+    captions = json.loads((folder / "results.json").read_text(encoding="utf-8"))["figures"]
+    return next(iter(captions.values()))
 
 
 def not_run(name: str) -> nodes.note:
@@ -124,12 +129,6 @@ def how_it_was_run(results: Results) -> list[nodes.Node]:
         table("Settings", ("setting", "value"), settings),
         table("Environment", ("environment", "value"), environment),
     ]
-
-
-def folded(title: str, content: list[nodes.Node]) -> list[nodes.Node]:
-    """Content that opens at a click; in formats other than HTML it just follows."""
-    opening = nodes.raw("", f"<details><summary>{title}</summary>", format="html")
-    return [opening, *content, nodes.raw("", "</details>", format="html")]
 
 
 def table(title: str, header: Any, rows: Any) -> nodes.table:

@@ -5,18 +5,15 @@ as SVG, because some browsers refuse web fonts to pages that are opened from a f
 """
 
 import importlib
-import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from built_pages import of_style, page_at, pages_of
 from sphinx.errors import ExtensionError
 
-LOADED = ("src", "srcset", "data", "poster", "xlink:href")  # attributes whose address a browser loads by itself
 MACROS_IN_TEXT = {"loader": {"load": ["[tex]/textmacros"]}, "tex": {"packages": {"[+]": ["textmacros"]}}}  # \_ is _
-IN_STYLE = re.compile(r"""url\(\s*["']?(.*?)["']?\s*\)|@import\s+["'](.*?)["']""")
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -40,12 +37,12 @@ def check(app: Any, error: Exception | None) -> None:
 
 def faults(site: Path) -> Iterator[str]:
     """Addresses that a browser would load and that are no files of the site, each after the file that names it."""
-    pages = (path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts)  # no templates
-    for paths, addresses_of in ((pages, of_page), (site.rglob("*.css"), of_style)):
-        for path in paths:
-            for address in addresses_of(path.read_text(encoding="utf-8")):
-                if not is_here(address, path, site):
-                    yield f"{path.relative_to(site)}: {address}"
+    loaded = {path: page_at(path).loaded for path in pages_of(site)}
+    loaded |= {path: of_style(path.read_text(encoding="utf-8")) for path in site.rglob("*.css")}
+    for path, addresses in loaded.items():
+        for address in addresses:
+            if not is_here(address, path, site):
+                yield f"{path.relative_to(site)}: {address}"
 
 
 def is_here(address: str, path: Path, site: Path) -> bool:
@@ -55,37 +52,3 @@ def is_here(address: str, path: Path, site: Path) -> bool:
         return parts.scheme == "data"
     folder = site if parts.path.startswith("/") else path.parent
     return not parts.path or (folder / unquote(parts.path).lstrip("/")).is_file()
-
-
-def of_style(text: str) -> list[str]:
-    """The addresses that a style sheet loads."""
-    return [url or imported for url, imported in IN_STYLE.findall(text)]
-
-
-def of_page(text: str) -> list[str]:
-    """The addresses that a page loads by itself; links to follow are none."""
-    reader = Reader()
-    reader.feed(text)
-    return reader.addresses
-
-
-class Reader(HTMLParser):
-    """Collects the addresses of scripts, styles, fonts, images and frames."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what the attributes of an element load."""
-        for name, value in attrs:
-            if name in LOADED or (tag == "link" and name == "href" and ("rel", "canonical") not in attrs):
-                parts = (value or "").split(",") if name == "srcset" else [value or ""]
-                self.addresses += [part.split()[0] for part in parts if part.strip()]
-            elif name == "style":
-                self.addresses += of_style(value or "")
-
-    def handle_data(self, data: str) -> None:
-        """Note what a style element loads."""
-        if self.lasttag == "style":
-            self.addresses += of_style(data)

@@ -1,5 +1,6 @@
 """The tables of a run as a section of a Markdown page."""
 
+import itertools
 from collections.abc import Sequence
 
 from experiments.results import Summary
@@ -11,7 +12,7 @@ def page(
     command: str, machine: Sequence[tuple[str, str]], tables: Sequence[Summary], notes: Sequence[str], *, quick: bool
 ) -> str:
     """A section with the machine, the tables and the notes, to be included below the title of a page."""
-    parts = ["<!-- Written by the command below; not by hand. -->", "## Measured on a CPU"]
+    parts = ["<!-- Written by the command below; not by hand. -->", f"## {title(command)}"]
     if quick:
         parts.append(
             "**A quick run**: the smallest sizes and a few rounds, on a machine that may have been busy. It shows what "
@@ -24,6 +25,12 @@ def page(
     if notes:
         parts += ["### Notes", "\n".join(f"- {escape(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def title(command: str) -> str:
+    """A heading that says which benchmarks were run, so that sections of one page differ."""
+    named = itertools.takewhile(lambda word: not word.startswith("-"), command.split()[3:])  # behind `python -m module`
+    return ": ".join(filter(None, ["Measured on a CPU", ", ".join(named)]))
 
 
 def table(summary: Summary) -> str:

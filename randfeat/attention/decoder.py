@@ -54,7 +54,7 @@ class AttentionDecoder:
         the array library of the tokens: `features.to(q)`.
 
     >>> import numpy as np, randfeat as rf
-    >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 8, 100, 16))  # (batch, heads, length, dim)
+    >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 8, 100, 16))  # (batch, heads, L, dim)
     >>> phi = rf.PositiveFeatures().draw(dim=16, num_features=64, rng=0, batch_shape=(8,))
     >>> decoder = rf.AttentionDecoder(phi)
     >>> prompt = decoder.step(q[..., :98, :], k[..., :98, :], v[..., :98, :])

@@ -48,7 +48,8 @@ def orthogonal_gain_bound(u: Any, dim: int, num_rows: int, *, norms: Literal["ch
     >>> from randfeat import PositiveFeatures
     >>> x = np.array([0.5, 0.0, 0.0])
     >>> independent, orthogonal = (
-    ...     PositiveFeatures(coupling=c).relative_variance(x, x, num_features=3) for c in ("independent", "orthogonal")
+    ...     PositiveFeatures(coupling=name).relative_variance(x, x, num_features=3)
+    ...     for name in ("independent", "orthogonal")
     ... )
     >>> bool(independent - orthogonal > orthogonal_gain_bound(1.0, 3, 3) > 0.6 * (independent - orthogonal))
     True

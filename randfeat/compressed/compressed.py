@@ -103,8 +103,9 @@ def compressed_attention(
 
     >>> import numpy as np, randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 500, 16))
-    >>> out, state = rf.compressed_attention(q[:, :300], k[:, :300], v[:, :300], is_causal=True, return_state=True)
-    >>> rest = rf.compressed_attention(q[:, 300:], k[:, 300:], v[:, 300:], is_causal=True, initial_state=state)
+    >>> first, last = ([x[:, part] for x in (q, k, v)] for part in (slice(300), slice(300, 500)))
+    >>> out, state = rf.compressed_attention(*first, is_causal=True, return_state=True)
+    >>> rest = rf.compressed_attention(*last, is_causal=True, initial_state=state)
     >>> whole = rf.compressed_attention(q, k, v, is_causal=True)
     >>> bool(np.allclose(np.concatenate([out, rest], axis=-2), whole))
     True

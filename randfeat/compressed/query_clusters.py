@@ -36,9 +36,10 @@ class QueryClusters:
     >>> import numpy as np, randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 500, 16))
     >>> clusters = rf.QueryClusters.fit(q[:, :400], k, num_clusters=8, rng=0)
-    >>> clusters, clusters.compress(k, v)
-    (QueryClusters(num_clusters=8, dim=16, batch_shape=(2,)), KeyCache(num_keys=32, dim=16, num_clusters=8, \
-batch_shape=(2,)))
+    >>> clusters
+    QueryClusters(num_clusters=8, dim=16, batch_shape=(2,))
+    >>> clusters.compress(k, v)
+    KeyCache(num_keys=32, dim=16, num_clusters=8, batch_shape=(2,))
     """
 
     centers: np.ndarray

@@ -18,6 +18,7 @@ class CenteredGaussian(Coupling):
     Every two rows are jointly Gaussian with correlation -1/(m-1) in each coordinate. Any number of rows, any dimension,
     no QR. m = 1 is one Gaussian row, m = 2 the antithetic pair. The first-degree error of positive features cancels;
     the variance of trigonometric features is never lowered.
+    For: positive features of short inputs, |x + y|² near 0.
     Source: negatively correlated normal variates of this kind: Craiu & Meng 2005, "Multiprocess Parallel Antithetic
     Coupling for Backward and Forward Markov Chain Monte Carlo".
     """

@@ -30,6 +30,7 @@ class Circulant(Coupling):
     Both are non-negative because r has mean 0: for positive and trigonometric features these rows are never better than
     independent ones. They save time and memory. The covariance depends on the axes, not on |v| alone, so `variance`
     raises NoClosedForm; `randfeat.montecarlo.sample_errors` measures it.
+    For: large d: a block takes d random numbers, where independent rows take d².
     Source: Yu et al. 2015, "Compact Nonlinear Maps and Circulant Extensions"; Yu et al. 2016, "Orthogonal Random
     Features", compare it with orthogonal rows.
 

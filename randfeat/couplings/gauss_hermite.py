@@ -26,9 +26,11 @@ class GaussHermite(Coupling):
     does not change the degree. The random rotation makes the error random and independent of the axes of the data.
     Terms of higher degree bias the estimate, by an amount that depends on n. So the closed forms `mean` and `variance`
     need `num_features`. Feature maps contain the square roots of the weights.
+    For: smooth kernels in at most about four dimensions.
     Source: Dao, De Sa & Ré 2017, "Gaussian Quadrature for Kernel Features" (without the rotation).
 
-    >>> rows, weights = GaussHermite(2).sample(4, 2, rng=np.random.default_rng(0)), GaussHermite(2).weights(4, 2)
+    >>> rule = GaussHermite(2)
+    >>> rows, weights = rule.sample(4, 2, rng=np.random.default_rng(0)), rule.weights(4, 2)
     >>> (weights @ (rows @ np.array([3.0, 4.0])) ** 2).round(9)
     np.float64(25.0)
     """

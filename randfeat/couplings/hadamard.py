@@ -26,6 +26,7 @@ class Hadamard(Coupling):
     Rademacher vectors, `E[exp(w·z)] = Π_l cosh z_l`, so an estimate depends on the axes of the data; larger k is closer
     to uniform directions. There is no closed form otherwise: `randfeat.montecarlo.sample_errors` measures bias and
     variance.
+    For: d in the thousands, if a bias is accepted.
     Source: Yu et al. 2016, "Orthogonal Random Features" (SORF); Ailon & Chazelle 2009 for one factor.
 
     >>> rows = Hadamard(blocks=1, norms="constant").sample(4, 4, rng=np.random.default_rng(0))

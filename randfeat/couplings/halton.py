@@ -22,6 +22,7 @@ class Halton(QuasiRandom):
     rounding. Any number of rows, any dimension. Beyond about d = 10 the bases are so large that a few points are hardly
     more even than random ones. The joint law has no closed form: `randfeat.montecarlo.sample_errors` measures
     variances.
+    For: smooth kernels in a few dimensions, with any number of rows.
     Source: Halton 1960; Owen 2017, "A randomized Halton algorithm in R" (scrambling).
 
     >>> from scipy.special import ndtr

@@ -16,6 +16,7 @@ class Independent(Coupling):
 
     Any number of rows, any dimension. No pair of rows is dependent, so an estimate has the variance V/m, with V the
     variance of the estimate from one row.
+    For: comparisons, and closed forms that every estimator has.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines".
     """
 

@@ -7,7 +7,7 @@ For two rows w1, w2 in R^d with a rotation-invariant law, a variance needs only,
     row_mean(s)         E[exp(v·w1)] / e^{s/2},
     sqnorm_covariance() Cov(|w1|², |w2|²),
     tilted_covariance(v, a)  covariance of exponentials with a quadratic tilt, T(w) = Π_l (1-4a_l)^{1/2}
-                        exp(Σ_l 2a_l w_l² + (1-4a_l)^{1/2} v_l w_l), which has the mean e^{s/2} for w ~ N(0, I);
+                        exp(Σ_l 2a_l w_l² + (1-4a_l)^{1/2} v_l w_l), of mean e^{s/2} for w ~ N(0, I);
                         inf where E[T(w1) T(w2)] is infinite, for a row with itself at a_l >= 1/8.
 
 A negative s stands for an imaginary v: cosh becomes cos, and s = -|v|². Dividing by e^s, the squared mean under

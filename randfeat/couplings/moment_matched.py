@@ -24,6 +24,7 @@ class MomentMatched(Coupling):
     that depends on m: `e^{-u/2m}` for positive features with order 1. Mean and variance have closed forms.
     `CenteredGaussian` is like order 1, but unbiased.
     Cost: one QR of m × d numbers for order 2.
+    For: a smaller error at the price of a bias, both known in closed form.
     Source: second-moment matching is Barraquand 1995, "Numerical Valuation of High Dimensional Multivariate European
     Securities".
 

@@ -21,6 +21,7 @@ class Orthogonal(Coupling):
 
     Any number of rows: blocks are independent, the last may have fewer than d rows. Dependent ordered pairs of
     m = Jd + r rows: J d (d-1) + r (r-1). Cost: one d × d QR per block.
+    For: all features: the default.
     Source: Yu et al. 2016, "Orthogonal Random Features"; Choromanski et al. 2021, "Rethinking Attention with
     Performers" (for positive features; constant norms are its SMREG).
 

@@ -23,6 +23,7 @@ class SimplexPlus(Coupling):
     is uniform, so each row alone is exactly N(0, I_d). Any number of rows, with blocks as in `Simplex`. For positive
     features the variance is slightly lower than with the simplex. The joint law of two rows has no closed form, except
     in blocks of two (opposite rows); `randfeat.montecarlo.gram_variance` measures the variance.
+    For: positive features: a little less variance than with the simplex, without a closed form.
     Source: Reid et al. 2023, "Simplex Random Features" (SimRF+).
 
     >>> rows = SimplexPlus(sweeps=50).sample(3, 3, rng=np.random.default_rng(0))

@@ -25,6 +25,7 @@ class Sobol(QuasiRandom):
     power of two. The dimension is at most 21 201. Where |x ± y| is small, the error of smooth estimates falls faster
     than 1/√m; this gain gets smaller as d grows. The joint law has no closed form: `randfeat.montecarlo.sample_errors`
     measures variances.
+    For: smooth kernels in a few dimensions, with 2^k rows.
     Source: Sobol' 1967; direction numbers of Joe & Kuo 2008, by SciPy; Matoušek 1998, "On the L2-discrepancy for
     anchored boxes" (scrambling).
 

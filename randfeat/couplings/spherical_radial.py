@@ -17,6 +17,7 @@ class SphericalRadial(Antithetic):
     Any even number of rows; exactness needs a multiple of 2d. Rows are uniform on the sphere of radius √d, so softmax
     estimates are too small on average, from the fourth degree on. Mean and variance have closed forms, as for
     `Orthogonal(norms="constant")` with signs.
+    For: arc-cosine kernels; the Gaussian kernel if a bias is accepted.
     Source: Munkhoeva et al. 2018, "Quadrature-based Features for Kernel Approximation" (theirs also has a random radius
     and a weight at 0).
 

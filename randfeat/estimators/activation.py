@@ -33,6 +33,7 @@ class ActivationFeatures(Estimator):
     Positive, so that normalized attention is a convex combination of the values, where f is, or is never negative and
     has an offset; ReLU features without offset may all vanish at an input.
     Limits: no closed form for rows that are coupled otherwise, except for exp without offset.
+    For: linear attention that is trained with another function than the exponential, such as the ReLU.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers" (generalized attention; ReLU with the offset
         0.001 is its Performer-ReLU).
 

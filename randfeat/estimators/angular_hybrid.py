@@ -26,6 +26,7 @@ class AngularHybridFeatures(MixedEstimator):
         and `num_features` the better base alone is more accurate at every angle between the ends; what a hybrid lowers
         is the largest error over all angles, with two to four signs.
     Limits: not positive. Where one base is far too large, λ̂ cancels it to its rounding only.
+    For: kernel values if some pairs are similar, others opposite, and estimates may be negative.
     Source: Choromanski et al. 2022, "Hybrid Random Features" (the angular hybrid).
 
     >>> import numpy as np

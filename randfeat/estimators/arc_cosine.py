@@ -28,6 +28,7 @@ class ArcCosineFeatures(Estimator):
     Error: variance `(2 k_2n - k_n²)/m` for independent rows, whose standard deviation over the kernel grows with n; 0
         at opposite inputs. Antithetic rows have products 0 with each other, so the covariance of a pair is `-k_n²`.
     Limits: no closed form for rows that are coupled otherwise. Zero features: all of them may vanish at an input.
+    For: the kernels of wide ReLU networks, in regression and classification.
     Source: Cho & Saul 2009, "Kernel Methods for Deep Learning".
 
     >>> estimator = ArcCosineFeatures(ArcCosineKernel(order=0), coupling="antithetic")

@@ -20,6 +20,7 @@ class ArdFeatures(DelegatingEstimator):
     Shapes: as the base's.
     Exact: `E[φ(x/ℓ)·φ(y/ℓ)] = k(x/ℓ, y/ℓ)` where the base is unbiased.
     Error: the base's at (x/ℓ, y/ℓ).
+    For: inputs whose columns have different units, or are of different relevance.
     Source: MacKay 1994, "Bayesian nonlinear modeling for the prediction competition"; Rahimi & Recht 2007, "Random
         Features for Large-Scale Kernel Machines": an anisotropic Gaussian is a rescaled isotropic one.
 

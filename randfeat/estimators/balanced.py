@@ -25,6 +25,7 @@ class BalancedFeatures(TransformedEstimator):
     Error: the base's at (Tx, T^{-ᵀ}y). `fit` minimizes the mean of |Tx + T^{-ᵀ}y|² for centered inputs: T² is the
         matrix geometric mean of the inverse query and the key covariances, after which both are equal; or T is
         diagonal, with T_ll⁴ = E[y_l²]/E[x_l²]. With `OptimalPositiveFeatures` as base: ADERF and SADERF.
+    For: trained heads: queries and keys whose covariances differ.
     Source: Likhosherstov et al. 2023, "FAVOR#" (ADERF, SADERF).
 
     >>> q = np.random.default_rng(0).standard_normal((64, 4)) * np.array([4.0, 2.0, 1.0, 0.5])

@@ -29,6 +29,7 @@ class CenteredFeatures(TransformedEstimator):
         |x + y - c1 - c2|², whose mean is smallest for c1 + c2 = mean(x) + mean(y). For trigonometric features it
         depends on |x - y - c1 + c2|², whose mean is smallest for c1 - c2 = mean(x) - mean(y). `fit` sets c1 = mean(x)
         and c2 = mean(y), which is best in both cases.
+    For: trained heads: queries or keys whose mean is far from zero.
     Source: the shift invariance of softmax; Choromanski et al. 2021 for the features.
 
     >>> x, y = np.array([3.0, 0.1]), np.array([3.0, -0.1])

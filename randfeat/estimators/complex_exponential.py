@@ -44,6 +44,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         Gaussian rows of correlation ρ have the covariance `½ (Re e^{ρσ} + e^{ρη}) - 1`; other couplings have a closed
         form for real and for imaginary matrices.
     Limits: far from the pairs that M was made for it is no better than positive or trigonometric features.
+    For: pairs near one known pair (x, y), at which the estimate is almost exact.
     Source: Choromanski et al. 2022, "Hybrid Random Features".
 
     >>> x, y = np.array([0.9, -0.5, 0.2]), np.array([0.4, 0.6, 0.5])

@@ -35,6 +35,7 @@ class ControlVariateFeatures(SoftmaxEstimator):
         Gaussian rows, independent, antithetic or centered, and for orthogonal and simplex rows with chi norms.
     Limits: not positive; worth its d + 2 coordinates for u, t up to about 1. At equal, independent rows the positive
         base is never better, the trigonometric one from t = 2 log 2 on.
+    For: kernel values of short inputs, with |x + y|² or |x - y|² up to about 1.
     Source: Owen 2013, "Monte Carlo theory, methods and examples" (control variates), applied to Rahimi & Recht 2007 and
         Choromanski et al. 2021.
 

@@ -36,6 +36,7 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
     Error: relative variance `Π_l ((1+ρ_l)²/4ρ_l)^{1/2} e^{ρ_l z_l²} - 1` of one independent row; `fit` takes the
         optimum for the mean logarithm of the second moment. Unequal exponents have no closed-form covariance for
         orthogonal and simplex rows (`NoClosedForm`).
+    For: trained heads: features fitted to them in closed form, one number for each axis.
     Source: Likhosherstov et al. 2023, "FAVOR#" (SDERF; FAVOR# with orthogonal rows).
 
     >>> q, k = np.random.default_rng(0).standard_normal((2, 64, 4)) * np.array([3.0, 1.0, 0.3, 0.1])

@@ -28,6 +28,7 @@ class GaussianHybridFeatures(MixedEstimator):
         (1-λ²)²/2n, and `2 (λ(1-λ) - q) (cos(|x|² - |y|²) - 1) / m` more for shared rows. Never below q times the
         variance of either base: n must be large where one of them is useless.
     Limits: not positive; at x = y not exact.
+    For: kernel values if many pairs are near x = -My, and estimates may be negative.
     Source: Choromanski et al. 2022, "Hybrid Random Features" (Gaussian lambda coefficients).
 
     >>> x = np.array([[1.0, 0.0, 0.5]])

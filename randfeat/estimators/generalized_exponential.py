@@ -38,10 +38,13 @@ class GeneralizedExponentialFeatures(SoftmaxEstimator):
         `½ (Re E S² + E|S|²) - exp(2x·y)`. Rows with chi norms at fixed angles have the covariances of A = 0.
         Constant norms bias it; mean and variance are complex Bessel functions.
     Limits: not positive unless A is real and s = 1.
+    For: research on the family that joins positive and trigonometric features.
     Source: Likhosherstov et al. 2022, "Chefs' Random Tables".
 
     >>> x = np.full(4, 0.4)
-    >>> positive, trigonometric = (GeneralizedExponentialFeatures(sign=s, coupling="independent") for s in (1, -1))
+    >>> positive, trigonometric = (
+    ...     GeneralizedExponentialFeatures(sign=sign, coupling="independent") for sign in (1, -1)
+    ... )
     >>> positive.relative_variance(x, x, num_features=2).round(4) == np.expm1(4 * x @ x).round(4)
     np.True_
     >>> trigonometric.relative_variance(x, x, num_features=2).round(4)

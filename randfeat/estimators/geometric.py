@@ -27,6 +27,7 @@ class GeometricFeatures(CountFeatures):
         bounded, unlike `PoissonFeatures`, because the factorial grows faster than every power.
     Limits: positive only for inputs without negative entries. The second moment has the factor p^{-d}, so these
         features are useful only for small inputs or in few dimensions.
+    For: short inputs without negative entries, in few dimensions.
     Source: Likhosherstov et al. 2022, "Chefs' Random Tables" (GeomRF).
 
     >>> x = np.array([0.3, -0.2, 0.1])

@@ -42,11 +42,13 @@ class HybridFeatures(MixedEstimator):
         `exponential_terms`; otherwise `NoClosedForm` is raised.
     Limits: estimates can be negative. Where two large terms should cancel, they cancel only up to the rounding error of
         the larger base estimate.
+    For: kernel values if each region of pairs has an estimator that is best there.
     Source: Choromanski et al. 2022, "Hybrid Random Features".
 
     >>> import numpy as np
     >>> hybrid = HybridFeatures(mixers=(AngularMixer(num_signs=4),))
-    >>> hybrid.features_per_row, hybrid.draw(dim=3, num_features=200, rng=0).estimate(np.eye(3), np.eye(3)).shape
+    >>> phi = hybrid.draw(dim=3, num_features=200, rng=0)
+    >>> hybrid.features_per_row, phi.estimate(np.eye(3), np.eye(3)).shape
     (20, (3, 3))
     """
 

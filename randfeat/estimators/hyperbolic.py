@@ -24,6 +24,7 @@ class HyperbolicFeatures(ExponentialEstimator):
     Error: relative variance `2 sinh²(u/2)/m` for m independent rows, at equal width `(1 - e^{-u})` times that of
         positive features: much better for u < 1, the same for large u. Mirror image of trigonometric features. Rows
         that point away from each other (antithetic, simplex) do more for positive features.
+    For: attention with short queries and keys, |x + y|² below about 1.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Lemma 2.
 
     >>> x = np.array([0.3, 0.0, -0.4])

@@ -38,12 +38,14 @@ class MaclaurinFeatures(UncoupledEstimator):
         sum, for the softmax kernel `e^{rate + T/rate}`; best is `rate = √T`, with `f(√T)²`, which no law of degrees
         goes below. "geometric" has `I_0(2√(T/rate))/(1 - rate)` for the softmax kernel.
     Limits: for the softmax kernel the relative variance `e^{1+T-2x·y} - 1` of one feature grows as x·y falls.
+    For: kernels that are power series in x·y, with terms that are not negative.
     Source: Kar & Karnick 2012, "Random Feature Maps for Dot Product Kernels" (geometric law); Wacker, Kanagawa &
         Filippone 2022, "Improved Random Features for Dot Product Kernels" (degrees matched to the series).
 
     >>> x = np.array([0.6, 0.0, 0.8])
     >>> for degree_law in ("series", "geometric"):
-    ...     print(MaclaurinFeatures(degree_law=degree_law).relative_variance(x, x, num_features=100).round(4))
+    ...     estimator = MaclaurinFeatures(degree_law=degree_law)
+    ...     print(estimator.relative_variance(x, x, num_features=100).round(4))
     0.0151
     0.0186
     """

@@ -26,6 +26,7 @@ class OpticalFeatures(UncoupledEstimator):
     Error: variance `(k_{2s} - k²)/m`, because the square of a feature is the feature of exponent 2s. For s = 1
         `|x|⁴|y|⁴ (3 + 14c² + 3c⁴)/m`, relative to k² between 3 (orthogonal) and 5 (parallel).
     Limits: the kernel hardly distinguishes angles, `k/|x|²|y|²` being between 1 and 2 for s = 1.
+    For: what an optical processor measures, computed or compared with theory.
     Source: Saade et al. 2016, "Random Projections through Multiple Optical Scattering"; Ohana et al. 2020, "Kernel
         Computations from Large-Scale Random Features Obtained by Optical Processing Units" (all integer s).
 

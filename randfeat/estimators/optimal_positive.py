@@ -37,6 +37,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         features grows exponentially. Antithetic: `½ ((1+ρ)²/4ρ)^{d/2} (e^{ρu} + e^{-u}) - 1`. For rows with independent
         chi-distributed lengths and fixed angles (as of orthogonal rows), the covariance of two different rows does not
         depend on a: it is that of positive features.
+    For: attention with long queries and keys, after the fit of a single number.
     Source: Likhosherstov et al. 2022, "Chefs' Random Tables" (OPRF; with orthogonal rows FAVOR++).
 
     >>> x = np.full(16, 0.5)

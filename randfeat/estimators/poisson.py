@@ -26,10 +26,12 @@ class PoissonFeatures(CountFeatures):
         the root mean square of x_l y_l over l.
     Limits: positive only for inputs without negative entries. Meant for inputs with x_l y_l near one positive number;
         else e^{λd} is the price of drawing counts at all, and the counts of a small λ are mostly 0.
+    For: inputs without negative entries, for which all x_l y_l are near one number.
     Source: Likhosherstov et al. 2022, "Chefs' Random Tables" (PoisRF).
 
     >>> x, y = np.array([0.5, 1.0]), np.array([1.0, 0.5])
-    >>> PoissonFeatures(rate=0.5).draw(dim=2, num_features=1, rng=0).estimate(x[None], y[None]) / np.exp(x @ y)
+    >>> phi = PoissonFeatures(rate=0.5).draw(dim=2, num_features=1, rng=0)
+    >>> phi.estimate(x[None], y[None]) / np.exp(x @ y)
     array([[1.]])
     """
 

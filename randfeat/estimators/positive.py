@@ -26,6 +26,7 @@ class PositiveFeatures(ExponentialEstimator):
         still be better than a plain average (`predict_attention_error`). Estimates have log-normal tails, so a measured
         mean or MSE is too low for such u.
     Biased low for constant norms: the mean is `SMREG = e^{-(|x|²+|y|²)/2} 0F1(; d/2; du/4)`.
+    For: linear attention, if nothing is known about the data: outputs are averages of the values.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Lemmas 1 and 2.
 
     >>> phi = PositiveFeatures(coupling="orthogonal").draw(dim=3, num_features=256, rng=0)

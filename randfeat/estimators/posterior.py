@@ -45,6 +45,7 @@ class PosteriorFeatures(Parametric, ExponentialEstimator):
         estimate of its normalizer from one row has a relative second moment of at most `1/((1-ε) α_c)`
         (`anchor_bound`), for logits of any size. For every pair, the second moment is at most 1/ε times that of
         `OptimalPositiveFeatures` with the same a.
+    For: trained heads: of all features here the smallest error of the output; made by `rf.adapt`.
     Source: the posterior of a query as proposal is from Zheng, Wang & Kong 2022, "Linear Complexity Randomized
         Self-attention Mechanism"; mixture weights: Veach & Guibas 1995, "Optimally Combining Sampling Techniques".
 

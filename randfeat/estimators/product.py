@@ -35,12 +35,14 @@ class ProductFeatures(CombinedEstimator):
         the relative variances v_i/D_i that is, relatively, `Π_i (1 + v_i/D_i) - 1`, least for D_i proportional to v_i.
     Limits: at equal D the relative error decays like D^{-1/2p} for p factors, not D^{-1/2}. An estimator of the product
         itself is better where there is one: Gaussian kernels multiply to a Gaussian kernel.
+    For: kernels that compare several properties at once, such as place and time.
     Source: Kar & Karnick 2012, "Random Feature Maps for Dot Product Kernels"; Hamid et al. 2014, "Compact Random
         Feature Maps" (products of independent estimates).
 
     >>> from randfeat import GaussianKernel, PositiveFeatures, SoftmaxKernel, TrigonometricFeatures
     >>> estimator = PositiveFeatures(SoftmaxKernel(0.5)) * TrigonometricFeatures(GaussianKernel(2.0))
-    >>> estimator.widths(256), estimator.draw(dim=3, num_features=256, rng=0).queries(np.zeros((4, 3))).values.shape
+    >>> phi = estimator.draw(dim=3, num_features=256, rng=0)
+    >>> estimator.widths(256), phi.queries(np.zeros((4, 3))).values.shape
     ((16, 16), (4, 256))
     >>> estimator.widths(244)  # 4 · 61
     Traceback (most recent call last):

@@ -40,6 +40,7 @@ class ProductSketchFeatures(UncoupledEstimator):
         `[½(a+b)^p + ½(a+c)^p - a^p]/m` (complex). At equal width and p >= 2 complex entries are better than signs
         exactly where c > 0, so never worse for nonnegative inputs; for p = 1 they are the same.
     Limits: the variance of orthogonal x and y grows like 2^p or more, so small degrees only.
+    For: polynomial kernels of small degree, in less time than with a TensorSketch.
     Source: Kar & Karnick 2012, "Random Feature Maps for Dot Product Kernels" (signs); Hamid, Xiao, Gittens & DeCoste
         2014, "Compact Random Feature Maps"; Wacker, Kanagawa & Filippone 2022, "Improved Random Features for Dot
         Product Kernels" (complex entries, complex-to-real).

@@ -26,6 +26,7 @@ class RegularizedSoftmaxFeatures(ExponentialEstimator):
         biased low, by the relative amount u²/(4(d+2)) to leading order: negligible where u² << 4d.
     Error: variance `Λ² [0F1(; d/2; du) - 0F1(; d/2; du/4)²]` of one row; `mse` adds the squared bias. Bounded: every
         term of the estimate is at most `Λ e^{√(du)}` (`bound`).
+    For: estimates with light tails, if a small and known bias is accepted.
     Source: Choromanski et al. 2021, "Rethinking Attention with Performers", Theorems 1 and 2.
 
     >>> estimator = RegularizedSoftmaxFeatures()

@@ -22,6 +22,7 @@ class ScaledFeatures(DelegatingEstimator):
     Shapes: as the base's.
     Exact: `E[φ(x)·φ(y)] = factor · k(x, y)` where the base is unbiased.
     Error: the base's variance times factor²; relative errors are the base's.
+    For: weights of the parts in a sum of kernels.
     Source: bilinearity of the inner product. Weighted sums, `0.3 * e1 + 0.7 * e2`, are multiple kernel learning:
         Lanckriet et al. 2004, "Learning the Kernel Matrix with Semidefinite Programming".
 

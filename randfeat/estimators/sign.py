@@ -24,6 +24,7 @@ class SignFeatures(Estimator):
         directions are uniform; in each draw at parallel and at opposite inputs. Only directions of the inputs matter.
     Error: variance `(1 - (1 - 2θ/π)²)/m` for independent rows; antithetic rows repeat each other.
     Limits: no closed form for rows that are coupled otherwise.
+    For: angles between vectors, with one bit for each feature.
     Source: Charikar 2002, "Similarity estimation techniques from rounding algorithms" (SimHash).
 
     >>> x = np.array([[0.3, 0.0, -0.4], [0.4, 0.0, 0.3]])

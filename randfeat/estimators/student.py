@@ -31,6 +31,7 @@ class StudentPositiveFeatures(ExponentialEstimator):
         |x + y|² that they are fitted to: with the best ν here, by a factor of 1.1 to 1.3 at u = 2 and of 2.4 to 3.4 at
         u = 16 (d from 4 to 64); these need no fit and serve all pairs. Closed form for independent rows only.
     Limits: worse than `PositiveFeatures` for small u: with ν = 4 up to u = 0.8 in 4 dimensions, 2.8 in 16, 7.3 in 64.
+    For: attention with long queries and keys, without any fit.
     Source: heavy-tailed proposals: Hesterberg 1995, "Weighted Average Importance Sampling and Defensive Mixture
         Distributions"; the estimator is that of Choromanski et al. 2021, "Rethinking Attention with Performers".
 

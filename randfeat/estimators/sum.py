@@ -30,6 +30,7 @@ class SumFeatures(CombinedEstimator):
     Exact: `E[φ(x)·φ(y)] = Σ_i k_i(x, y)` where all parts are unbiased; biases add. Positive where all parts are.
     Error: variances add, `Var = Σ_i V_i(D_i)`. For independent rows it is least where D_i is proportional to the
         standard deviation of one of its features (Neyman 1934).
+    For: functions that are sums of parts, such as a trend and a season.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines" (features of mixtures); Duvenaud,
         Nickisch & Rasmussen 2011, "Additive Gaussian Processes" (where sums are of use).
 

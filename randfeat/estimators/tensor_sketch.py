@@ -36,6 +36,7 @@ class TensorSketchFeatures(UncoupledEstimator):
         for odd: that of complex products of projections, up to the second term.
     Limits: the count sketches are kept as dense matrices of signs, p·D·d numbers, and applied as one product, which
         runs on every array library but costs n·p·D·d instead of n·p·(d + D log D).
+    For: polynomial kernels: regression with products of input columns.
     Source: Pham & Pagh 2013, "Fast and Scalable Polynomial Kernels via Explicit Feature Maps".
 
     >>> estimator = TensorSketchFeatures(PolynomialKernel(degree=3, offset=1.0))

@@ -33,6 +33,7 @@ class TrigonometricFeatures(SoftmaxEstimator, FourierEstimator):
         hyperbolic features if and only if t < |x + y|², that is x·y > 0. With other couplings, phases can be better
         for distant x and y.
     Limits: features have both signs, so denominators in attention can be 0 or negative where the kernel is small.
+    For: the Gaussian kernel in regression and classification; large kernel values.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines"; Sutherland & Schneider 2015, "On the
     Error of Random Fourier Features" (the two variants).
 

@@ -28,7 +28,8 @@ class UncoupledEstimator(Estimator):
     ...         values = x @ np.swapaxes(arrays["rows"], -1, -2)
     ...         return Features(values, np.zeros_like(values[..., :1]))
     ...     def variance_over_reference(self, x, y, num_features):
-    ...         second = x.shape[-1] * np.sum((x * y) ** 2, axis=-1) * np.exp(-2 * self.kernel.log_reference(x, y))
+    ...         second = x.shape[-1] * np.sum((x * y) ** 2, axis=-1)
+    ...         second = second * np.exp(-2 * self.kernel.log_reference(x, y))
     ...         return (second - self.kernel.relative(x, y) ** 2) / num_features
     >>> estimator = Coordinates(DotProductKernel((0.0, 1.0)))
     >>> x, y = np.array([3.0, 1.0]), np.array([1.0, 2.0])

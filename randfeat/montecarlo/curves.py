@@ -73,8 +73,8 @@ def error_curve(
 
     >>> import numpy as np, randfeat as rf
     >>> x, y = np.random.default_rng(0).standard_normal((2, 50, 8)) / 4
-    >>> curve = error_curve([rf.PositiveFeatures(), rf.TrigonometricFeatures()], x, y, num_features=[16, 64],
-    ...                     num_draws=200, rng=0)
+    >>> estimators = [rf.PositiveFeatures(), rf.TrigonometricFeatures()]
+    >>> curve = error_curve(estimators, x, y, num_features=[16, 64], num_draws=200, rng=0)
     >>> print(curve)
     relative_mse           16 features     64
     PositiveFeatures       0.114 ± 0.007   0.0342 ± 0.004
@@ -86,8 +86,9 @@ def error_curve(
     >>> bool(np.all(np.abs(z) < 5))
     True
     >>> q, k, v = np.random.default_rng(1).standard_normal((3, 4, 60, 8)) / 2
-    >>> of_outputs = error_curve({"FAVOR+": rf.PositiveFeatures()}, query=q, key=k, value=v, num_features=[16, 256],
-    ...                          num_draws=20, rng=0)
+    >>> inputs = {"query": q, "key": k, "value": v}
+    >>> favor = {"FAVOR+": rf.PositiveFeatures()}
+    >>> of_outputs = error_curve(favor, **inputs, num_features=[16, 256], num_draws=20, rng=0)
     >>> of_outputs.measures, bool(of_outputs["error"].value[0, 1] < of_outputs["error"].value[0, 0])
     (('error', 'median_error', 'relative_sup', 'relative_mse'), True)
     """

@@ -32,7 +32,8 @@ def plot_error_curve(curve: ErrorCurve, measure: str | None = None, *, ax: Any =
 
     >>> import numpy as np, randfeat as rf
     >>> x, y = np.random.default_rng(0).standard_normal((2, 50, 8)) / 4
-    >>> curve = rf.montecarlo.error_curve(rf.PositiveFeatures(), x, y, num_features=[16, 64], num_draws=20, rng=0)
+    >>> estimator = rf.PositiveFeatures()
+    >>> curve = rf.montecarlo.error_curve(estimator, x, y, num_features=[16, 64], num_draws=20, rng=0)
     >>> from matplotlib.figure import Figure
     >>> ax = plot_error_curve(curve, ax=Figure().subplots())
     >>> ax.get_ylabel()
@@ -70,8 +71,9 @@ def plot_attention_error(curve: ErrorCurve, measure: str = "error", *, ax: Any =
 
     >>> import numpy as np, randfeat as rf
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 100, 8))
-    >>> curve = rf.montecarlo.error_curve(rf.PositiveFeatures(), query=q, key=k, value=v, num_features=[16, 64],
-    ...                                   num_draws=10, rng=0)
+    >>> curve = rf.montecarlo.error_curve(
+    ...     rf.PositiveFeatures(), query=q, key=k, value=v, num_features=[16, 64], num_draws=10, rng=0
+    ... )
     >>> from matplotlib.figure import Figure
     >>> ax = plot_attention_error(curve, ax=Figure().subplots())
     >>> [text.get_text() for text in ax.get_legend().get_texts()]

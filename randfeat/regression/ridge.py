@@ -20,11 +20,12 @@ class RidgeProblem:
 
     For n rows of m features and k targets, in float64 on the host. With an intercept, means are subtracted:
 
-        gram (m, m)    G = Φᵀ Φ - n φ̄ φ̄ᵀ,   cross (m, k)    C = Φᵀ Y - n φ̄ ȳᵀ,   target_squares (k,)    diag YᵀY - n ȳ²,
-        count, degrees    n, and n - 1 with an intercept or n without; feature_mean (m,), target_mean (k,)    φ̄ and ȳ,
-            or zeros without an intercept; with sample weights, n is their sum,
+        gram (m, m)    G = Φᵀ Φ - n φ̄ φ̄ᵀ,   cross (m, k)    C = Φᵀ Y - n φ̄ ȳᵀ,
+        target_squares (k,)    diag YᵀY - n ȳ²,
+        count, degrees    n, and n - 1 with an intercept or n without; with sample weights, n is their sum,
+        feature_mean (m,), target_mean (k,)    φ̄ and ȳ, or zeros without an intercept,
         most_rank    rank that G can have: rows of positive weight, one less with an intercept,
-        rounding    eigenvalues of G below this are rounding errors: m eps times the trace of Φᵀ Φ, in its dtype.
+        rounding    eigenvalues of G below this are rounding errors: m eps times the trace of Φᵀ Φ.
 
     Then `W = (G + αI)^{-1} C` and `b = ȳ - Wᵀ φ̄`.
     The moments have targets about an origin near their mean, so C and the squares lose no digits to a large ȳ.

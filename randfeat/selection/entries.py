@@ -32,6 +32,7 @@ class Entry:
     closed_form : for an estimator, the couplings with a known variance ("any row" if there is no coupling to choose);
         for a coupling, whether the joint laws of its rows are known.
     widths : the possible values of `num_features`.
+    use : when to take it, in one sentence; of estimators and couplings.
     source : the paper.
 
     A field that does not apply is None. A coupling with several names is one entry, with the properties of the first.
@@ -48,6 +49,7 @@ class Entry:
     symmetric: bool | None = None
     widths: str | None = None
     source: str | None = None
+    use: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain data."""
@@ -60,8 +62,8 @@ def catalogue(kind: str | None = None) -> list[Entry]:
     kind : "estimator", "coupling" or "kernel"; all of them by default.
 
     The entries are not a fixed list: each call computes them from the classes. Properties are those of an example of
-    the class, and `source` is a part of its docstring. A closed form is listed if calling it gives a result, for 8 rows
-    in dimension 4.
+    the class, `use` and `source` are parts of its docstring. A closed form is listed if calling it gives a result, for
+    8 rows in dimension 4.
 
     >>> entry = next(entry for entry in catalogue("estimator") if "FAVOR+" in entry.acronyms)
     >>> entry.name, entry.positive, entry.unbiased, entry.widths
@@ -86,9 +88,9 @@ def concrete(base: type) -> list[Any]:
     return sorted([*public, *registered(base)], key=lambda cls: cls.__name__)
 
 
-def source(cls: type) -> str:
-    """The paragraph "Source:" of the docstring, in one line."""
-    found = re.search(r"Source: (.*?)(?:\n\s*\n|$)", inspect.getdoc(cls) or "", flags=re.DOTALL)
+def labelled(cls: type, label: str) -> str:
+    """The text behind a label of the docstring, such as "Source:", in one line; an empty string without the label."""
+    found = re.search(rf"^{label}: (.*?)(?:\n\s*\n|\nSource: |\Z)", inspect.getdoc(cls) or "", re.DOTALL | re.MULTILINE)
     return " ".join(found[1].split()).rstrip(".") if found else ""
 
 
@@ -109,7 +111,8 @@ def estimator_entries() -> list[Entry]:
                 closed_form=known_variances(estimator),
                 symmetric=estimator.symmetric,
                 widths=widths(estimator),
-                source=source(cls),
+                source=labelled(cls, "Source"),
+                use=labelled(cls, "For"),
             )
         )
     return entries
@@ -132,7 +135,8 @@ def coupling_entries() -> list[Entry]:
                 unbiased=coupling.exact_marginals,
                 closed_form=("joint laws of its rows",) if has_laws(coupling, rows) else (),
                 widths=row_numbers(coupling),
-                source=source(type(coupling)),
+                source=labelled(type(coupling), "Source"),
+                use=labelled(type(coupling), "For"),
             )
         )
     return entries
@@ -140,7 +144,7 @@ def coupling_entries() -> list[Entry]:
 
 def kernel_entries() -> list[Entry]:
     """One for each kernel."""
-    return [Entry(name=cls.__name__, kind="kernel", source=source(cls)) for cls in concrete(Kernel)]
+    return [Entry(name=cls.__name__, kind="kernel", source=labelled(cls, "Source")) for cls in concrete(Kernel)]
 
 
 def has_laws(coupling: Coupling, rows: int) -> bool:
