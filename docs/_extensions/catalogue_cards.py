@@ -84,7 +84,7 @@ def estimator_card(entry: Any, docname: str) -> nodes.container:
 def coupling_card(entry: Any, docname: str) -> nodes.container:
     """Its names, what it is for, the numbers of rows; whether joint laws are known, and the source."""
     names = [part for name in entry.acronyms for part in (nodes.Text(" or "), nodes.literal("", f'"{name}"'))][1:]
-    laws = "known, so are variances" if entry.closed_form else "not known"
+    laws = "known" if entry.closed_form else "not known"
     return card(
         heading(entry, docname),
         nodes.paragraph("", "", *names, classes=["facts"]),
