@@ -40,7 +40,8 @@ class SpectralFeatures(FourierEstimator):
         distances of tens of length scales, let them cancel.
     Limits: frequencies of rough kernels are heavy-tailed. Rounding loses the phase of rows with `|f| > 1/(eps |x|)`;
         for kernels like 1 - |δ|^β near 0 that is a share of about `(eps |x|)^β` of them. Center the inputs.
-    For: regression and Gaussian processes with Matérn, Laplacian and other shift-invariant kernels.
+    For: regression and Gaussian processes with Matérn, Laplacian and other shift-invariant kernels; histograms with
+        chi-squared kernels.
     Source: Rahimi & Recht 2007, "Random Features for Large-Scale Kernel Machines"; Sutherland & Schneider 2015, "On the
     Error of Random Fourier Features".
 
