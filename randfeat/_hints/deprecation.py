@@ -45,7 +45,7 @@ class Deprecation:
 
     @property
     def message(self) -> str:
-        """What the warning says."""
+        """The text of the warning."""
         return (
             f"{self.old} is deprecated since randfeat {self.since} and will be gone in {self.gone}; write {self.new}."
         )
