@@ -28,7 +28,9 @@ EXAMPLES = {
     "docs/faq.md": ("torch",),
 }
 
-collect_ignore = [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]
+SCRIPTS = ["docs/conf.py", "docs/published"]  # without examples; to collect them would run them
+
+collect_ignore = SCRIPTS + [path for path, libraries in EXAMPLES.items() if not all(map(find_spec, libraries))]
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +45,16 @@ def own_registrations():
     for table, entries in zip(tables, before, strict=True):
         table.clear()
         table.update(entries)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker of pytest-xdist begins with a part of the suite in its order, and takes over from others when idle.
+
+    So the tests of a file run in one process, which compiles and draws once what they share.
+    """
+    if config.getoption("dist") != "load":  # another way was asked for
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)

@@ -126,7 +126,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = _lazy_modules("randfeat", ["bounds", "integrations", "montecarlo", "plotting", "testing"])
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ActivationFeatures",

@@ -1,10 +1,9 @@
 """The shape of the house: imports run downward, one package knows array libraries, modules are small and well named."""
 
 import ast
+import functools
 import re
 from pathlib import Path
-
-import pytest
 
 import randfeat as rf
 
@@ -64,6 +63,10 @@ ARRAY_LIBRARIES = {
 MOST_LINES = 350
 
 
+SOURCES = {path: path.read_text(encoding="utf-8") for path in FILES}
+parsed = functools.cache(ast.parse)  # each source is looked at by many tests
+
+
 def ids(path):
     return str(path.relative_to(ROOT))
 
@@ -76,7 +79,7 @@ def package_of(path):
 
 def imports(source):
     """Names of modules that running the source imports, at any depth; those for type checkers only are left out."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     skipped = {
         id(inner)
         for node in ast.walk(tree)
@@ -113,11 +116,12 @@ def test_every_part_has_its_place():
     assert len(FILES) > 20
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if package_of(path)], ids=ids)
-def test_imports_run_downward(path):
-    source = path.read_text()
-    assert sorted(set(upward(package_of(path), source))) == []
-    assert "randfeat" not in set(imports(source)), "imports the whole package"
+def test_imports_run_downward():
+    sources = {path: source for path, source in SOURCES.items() if package_of(path)}
+    found = {ids(path): sorted(set(upward(package_of(path), source))) for path, source in sources.items()}
+    assert {name: up for name, up in found.items() if up} == {}
+    whole = [ids(path) for path, source in sources.items() if "randfeat" in set(imports(source))]
+    assert whole == [], "these import the whole package"
 
 
 def test_upward_imports_are_seen():
@@ -147,7 +151,7 @@ def test_imports_within_attention_run_downward():
     levels = {part: LEVEL_OF_EXECUTORS for part, _ in parts} | LEVEL_OF_ATTENTION
     assert set(levels) == {part for part, _ in parts}, "in the list, and gone"
     for part, path in parts:
-        found = set(upward(part, path.read_text(), "randfeat.attention", levels))
+        found = set(upward(part, SOURCES[path], "randfeat.attention", levels))
         assert sorted(found) == [], path
 
 
@@ -168,7 +172,7 @@ def cycles(sources):
 
 
 def test_no_circle_of_imports():
-    assert cycles({module_of(path): path.read_text() for path in FILES}) == []
+    assert cycles({module_of(path): source for path, source in SOURCES.items()}) == []
 
 
 def test_circles_are_seen():
@@ -177,24 +181,25 @@ def test_circles_are_seen():
     assert cycles(hidden | {"randfeat.b": ""}) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
-def test_one_module_knows_array_libraries(path):
-    if package_of(path) in ("_array", "integrations"):
-        return
-    known = {name.split(".")[0] for name in imports(path.read_text())} & ARRAY_LIBRARIES
-    assert known == set(), f"only _array imports array libraries, not {ids(path)}"
+def test_one_module_knows_array_libraries():
+    others = {path: text for path, text in SOURCES.items() if package_of(path) not in ("_array", "integrations")}
+    known = {
+        ids(path): {name.split(".")[0] for name in imports(text)} & ARRAY_LIBRARIES for path, text in others.items()
+    }
+    assert {name: libraries for name, libraries in known.items() if libraries} == {}
 
 
 def test_array_module_imports_no_library_itself():
-    names = {name.split(".")[0] for path in (ROOT / "_array").glob("*.py") for name in imports(path.read_text())}
+    names = {name.split(".")[0] for path in (ROOT / "_array").glob("*.py") for name in imports(SOURCES[path])}
     assert names & ARRAY_LIBRARIES == {"array_api_compat"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
-def test_modules_are_small_and_named_after_what_they_hold(path):
-    assert path.stem not in {"utils", "util", "misc", "common", "helpers", "core", "base_utils"}
-    lines = len(path.read_text().splitlines())
-    assert lines <= MOST_LINES, f"{lines} lines: a file that grows past {MOST_LINES} usually hides two ideas"
+def test_modules_are_small_and_named_after_what_they_hold():
+    nameless = {"utils", "util", "misc", "common", "helpers", "core", "base_utils"}
+    assert [ids(path) for path in FILES if path.stem in nameless] == []
+    lines = {ids(path): len(source.splitlines()) for path, source in SOURCES.items()}
+    long = {name: count for name, count in lines.items() if count > MOST_LINES}
+    assert long == {}, f"a file that grows past {MOST_LINES} lines usually hides two ideas"
 
 
 EPSILON = re.compile(r"^(eps|epsilon|jitter|stabili[sz]er)\w*$", re.IGNORECASE)
@@ -202,7 +207,7 @@ EPSILON = re.compile(r"^(eps|epsilon|jitter|stabili[sz]er)\w*$", re.IGNORECASE)
 
 def epsilons(source):
     """Names and small positive constants that are added to something, or that something is clamped by."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         added = []
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             added = [node.left, node.right]
@@ -217,13 +222,21 @@ def epsilons(source):
                 yield node.lineno, ast.unparse(node)
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
-def test_no_epsilon_is_added(path):
+def parameters(source):
+    """Names of all parameters of functions."""
+    for node in ast.walk(parsed(source)):
+        if isinstance(node, ast.arguments):
+            yield from (arg.arg for arg in (*node.args, *node.kwonlyargs))
+
+
+def test_no_epsilon_is_added():
     """A constant added against division by zero hides an underflow and biases the result."""
-    assert list(epsilons(path.read_text())) == []
-    parameters = [arg.arg for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.arguments)
-                  for arg in (*node.args, *node.kwonlyargs)]  # fmt: skip
-    assert not [name for name in parameters if EPSILON.match(name)]
+    added = {ids(path): list(epsilons(source)) for path, source in SOURCES.items()}
+    assert {name: found for name, found in added.items() if found} == {}
+    asked = {
+        ids(path): [name for name in parameters(source) if EPSILON.match(name)] for path, source in SOURCES.items()
+    }
+    assert {name: found for name, found in asked.items() if found} == {}
 
 
 def test_epsilons_are_seen():
@@ -233,12 +246,25 @@ def test_epsilons_are_seen():
         assert not list(epsilons(source)), source
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
-def test_errors_are_raised_not_asserted(path):
-    """Assertions only narrow types: they never check what a caller passed. In `testing` they are the product."""
-    if package_of(path) == "testing":
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
+def checks_by_assertion(source):
+    """Assertions that do more than narrow a type."""
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Assert):
-            narrows = "isinstance" in ast.unparse(node.test) or ast.unparse(node.test).endswith("is not None")
-            assert narrows, f"line {node.lineno}: {ast.unparse(node)}"
+            condition = ast.unparse(node.test)
+            if "isinstance" not in condition and not condition.endswith("is not None"):
+                yield node.lineno, condition
+
+
+def test_errors_are_raised_not_asserted():
+    """Assertions only narrow types: they never check what a caller passed. In `testing` they are the product."""
+    asserted = {
+        ids(path): list(checks_by_assertion(source))
+        for path, source in SOURCES.items()
+        if package_of(path) != "testing"
+    }
+    assert {name: found for name, found in asserted.items() if found} == {}
+
+
+def test_assertions_are_seen():
+    assert list(checks_by_assertion("assert x > 0")) == [(1, "x > 0")]
+    assert list(checks_by_assertion("assert isinstance(x, int)\nassert y is not None")) == []

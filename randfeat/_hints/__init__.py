@@ -5,6 +5,7 @@ classes have documented aliases.
 """
 
 from randfeat._hints.caller import warn_caller
+from randfeat._hints.deprecation import Deprecation, renamed_keywords
 from randfeat._hints.installing import how_to_install, needs
 from randfeat._hints.keywords import Hinted, hinted, keyword_hint, translated
 from randfeat._hints.names import attribute_error, lazy_modules
@@ -12,6 +13,7 @@ from randfeat._hints.similar import choice_hint
 from randfeat._hints.things import described, short, shown
 
 __all__ = [
+    "Deprecation",
     "Hinted",
     "attribute_error",
     "choice_hint",
@@ -21,6 +23,7 @@ __all__ = [
     "keyword_hint",
     "lazy_modules",
     "needs",
+    "renamed_keywords",
     "short",
     "shown",
     "translated",

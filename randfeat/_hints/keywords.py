@@ -26,9 +26,18 @@ def hinted(function: F) -> F:
             check(keywords)
         return function(*args, **keywords)
 
-    # With the globals of its module, or doctest would take the function for another module's and skip its examples.
-    same_module = FunctionType(call.__code__, function.__globals__, function.__name__, None, call.__closure__)
-    return cast(F, functools.update_wrapper(same_module, function))
+    return cast(F, in_the_module_of(function, cast(FunctionType, call)))
+
+
+def in_the_module_of(function: Callable[..., Any], call: FunctionType) -> Callable[..., Any]:
+    """`call` as a wrapper of `function` that has its globals, so that doctest finds its examples in its module.
+
+    What `call` needs must be in its closure.
+    """
+    of_its_module = cast(FunctionType, function).__globals__
+    return functools.update_wrapper(
+        FunctionType(call.__code__, of_its_module, function.__name__, None, call.__closure__), function
+    )
 
 
 class ConstructorSignature:

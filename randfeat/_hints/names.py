@@ -4,24 +4,27 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
+from randfeat._hints.deprecation import Deprecation
 from randfeat._hints.similar import nearest, squeezed
-from randfeat._hints.words import HOMES, NAMES
+from randfeat._hints.words import HOMES, MOVED, NAMES
 
 
-def lazy_modules(
-    package: str, modules: Sequence[str]
-) -> tuple[Callable[[str], ModuleType], Callable[[], Sequence[str]]]:
+def lazy_modules(package: str, modules: Sequence[str]) -> tuple[Callable[[str], Any], Callable[[], Sequence[str]]]:
     """`__getattr__` and `__dir__` of a package that imports these modules when they are first used.
 
-    Any other name is an AttributeError with a hint.
+    Names that have moved to another package are found with a warning. Any other name is an AttributeError with a hint.
     """
+    moved = moved_names() if package == "randfeat" else {}
 
-    def __getattr__(name: str) -> ModuleType:
+    def __getattr__(name: str) -> Any:
         if name in modules:
             return importlib.import_module(f"{package}.{name}")
+        if name in moved:
+            home, deprecation = moved[name]
+            deprecation.warn()
+            return getattr(importlib.import_module(home), name)
         message = f"module {package!r} has no attribute {name!r}"
         if name.startswith("_"):  # asked by tools, not by people
             raise AttributeError(message)
@@ -32,6 +35,15 @@ def lazy_modules(
         return sorted({*vars(sys.modules[package]), *modules})
 
     return __getattr__, __dir__
+
+
+def moved_names() -> dict[str, tuple[str, Deprecation]]:
+    """The package that has a name now, and the warning, by the names that were at the top level."""
+    return {
+        name: (f"randfeat.{home}", Deprecation(f"rf.{name}", f"rf.{home}.{name}", since, gone))
+        for (home, since, gone), names in MOVED.items()
+        for name in names.split()
+    }
 
 
 def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:

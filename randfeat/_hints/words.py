@@ -4,6 +4,18 @@ HOMES = ("kernels", "estimators", "couplings", "features", "attention", "selecti
          "plotting", "testing", "bounds", "integrations")  # fmt: skip
 """Packages and modules of `randfeat` whose public names are looked up where the top level has none of that name."""
 
+MOVED = {
+    ("kernels", "0.2", "0.4"): "IsotropicKernel ProductKernel ScaledKernel SeparableKernel ShiftInvariantKernel "
+    "SoftmaxFamily SumKernel",
+    ("estimators", "0.2", "0.4"): "AngularMixer GaussianMixer Mixer SoftmaxEstimator UncoupledEstimator",
+    ("features", "0.2", "0.4"): "concatenate tensor_product",
+    ("attention", "0.2", "0.4"): "AttentionMethod",
+    ("selection", "0.2", "0.4"): "AttentionDiagnostics",
+    ("regression", "0.2", "0.4"): "SampleFunctions",
+}
+"""Names that were at the top level: by the package that has them now, the release that moved them, and the first one
+in which only the package has them."""
+
 FOURIER = "random Fourier features are rf.TrigonometricFeatures"
 PERFORMER = (
     "the features of Performers (FAVOR+) are rf.PositiveFeatures, and rf.linear_attention is attention with them"

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn
-from randfeat._hints import hinted, short
+from randfeat._hints import hinted, renamed_keywords, short
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -52,6 +52,7 @@ class BalancedFeatures(TransformedEstimator):
         object.__setattr__(self, "matrix", matrix)
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(
         cls,

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace
-from randfeat._hints import hinted
+from randfeat._hints import hinted, renamed_keywords
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.positive import PositiveFeatures
 from randfeat.estimators.softmax import SoftmaxEstimator
@@ -51,6 +51,7 @@ class CenteredFeatures(TransformedEstimator):
             object.__setattr__(self, name, frozen_array(np.atleast_1d(getattr(self, name)), name))
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(cls, query: Any, key: Any, *, scale: float | None = None, base: SoftmaxEstimator | None = None) -> Self:
         """Take the means of queries (..., L, d) and keys (..., S, d) as shifts.

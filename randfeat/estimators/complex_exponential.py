@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Array, Arrays, Drawn, namespace, squared_norm
-from randfeat._hints import hinted
+from randfeat._hints import hinted, renamed_keywords
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import GaussianPair, NoClosedForm, PairLaw, SpherePair
@@ -110,6 +110,7 @@ class ComplexExponentialFeatures(Parametric, SoftmaxEstimator):
         return cls.fit(x, y, scale=1.0, kernel=kernel, coupling=coupling)
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(
         cls,

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn
-from randfeat._hints import hinted
+from randfeat._hints import hinted, renamed_keywords
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import PairLaw
@@ -81,6 +81,7 @@ class DenseExponentialFeatures(Parametric, ExponentialEstimator):
         return self.exponents.shape[:-1]
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(
         cls,

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._hints import hinted, short
+from randfeat._hints import hinted, renamed_keywords, short
 from randfeat.estimators.counts import CountFeatures, product_scales
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.statistics import or_default
@@ -52,6 +52,7 @@ class GeometricFeatures(CountFeatures):
         return np.shape(self.success_probability)
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
         """The p of least variance where every |x_l y_l| is its root mean square over pairs.

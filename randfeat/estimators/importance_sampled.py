@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from randfeat._array import Drawn, as_count, as_generator
-from randfeat._hints import hinted, short
+from randfeat._hints import hinted, renamed_keywords, short
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import NoClosedForm, PairLaw
@@ -94,6 +94,7 @@ class ImportanceSampledFeatures(Parametric, ExponentialEstimator):
         return bool(np.all(np.any(present & (np.asarray(self.variances) > 1), axis=-1)))
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(
         cls,

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from randfeat._array import Drawn, as_bool
-from randfeat._hints import hinted, short
+from randfeat._hints import hinted, renamed_keywords, short
 from randfeat.couplings import Coupling
 from randfeat.couplings.base import sampled_rows
 from randfeat.couplings.laws import PairLaw
@@ -77,6 +77,7 @@ class OptimalPositiveFeatures(Parametric, ExponentialEstimator):
         return cls(exponent=optimal_exponent(np.asarray(sqnorm, dtype=np.float64) / dim), **options)
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(
         cls,

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from randfeat._hints import hinted, short
+from randfeat._hints import hinted, renamed_keywords, short
 from randfeat.estimators.counts import CountFeatures, product_scales
 from randfeat.estimators.parametric import frozen_array
 from randfeat.estimators.statistics import or_default
@@ -51,6 +51,7 @@ class PoissonFeatures(CountFeatures):
         return np.shape(self.rate)
 
     @classmethod
+    @renamed_keywords("0.2", "0.4", queries="query", keys="key")
     @hinted
     def fit(cls, query: Any, key: Any, *, scale: float | None = None, kernel: SoftmaxFamily | None = None) -> Self:
         """The rate of least mean `log E S²` over all pairs of (..., L, d) queries and (..., S, d) keys.

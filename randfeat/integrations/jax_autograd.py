@@ -2,7 +2,12 @@
 
 from typing import Any
 
-import jax
+from randfeat._hints import needs
+
+try:
+    import jax
+except ImportError as error:
+    raise ImportError(needs("jax_autograd", "JAX", "jax")) from error
 
 from randfeat.attention import executors
 from randfeat.attention.gradient import check_analytic, check_stateless

@@ -2,7 +2,12 @@
 
 from typing import Any
 
-import torch
+from randfeat._hints import needs
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(needs("torch_autograd", "PyTorch", "torch")) from error
 
 from randfeat.attention.gradient import is_analytic, linear_attention_vjp
 from randfeat.attention.inputs import in_one_dtype

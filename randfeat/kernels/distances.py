@@ -82,7 +82,7 @@ class Expansion:
         """The expansion for rows x and y; a NaN in y spoils its own column only."""
         xp = namespace(x)
         finite = xp.isfinite(y)
-        count = xp.maximum(xp.sum(cast(finite, y.dtype), axis=-2, keepdims=True), 1.0)
+        count = at_least(xp.sum(cast(finite, y.dtype), axis=-2, keepdims=True), 1.0)
         with np.errstate(over="ignore", invalid="ignore"):  # such pairs are subtracted
             origin = xp.sum(xp.where(finite, y, 0.0), axis=-2, keepdims=True) / count
             x, y = over(x - origin, length_scale), over(y - origin, length_scale)

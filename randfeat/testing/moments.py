@@ -129,9 +129,10 @@ class MomentCase:
 
 def kurtosis_of(errors: np.ndarray) -> Any:
     """`E[e⁴]/E[e²]²` of errors e over the first axis; 1 where all errors are zero."""
-    second = np.mean(errors**2, axis=0)
+    squares = errors**2
+    second = np.mean(squares, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(second <= ROUNDING**2, 1.0, np.mean(errors**4, axis=0) / second**2)
+        return np.where(second <= ROUNDING**2, 1.0, np.mean(squares**2, axis=0) / second**2)
 
 
 def admissible(estimator: Estimator, x: np.ndarray) -> np.ndarray:

@@ -6,26 +6,39 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
+import randfeat as rf
+
+LIBRARIES = {
+    "torch": "torch",
+    "torch_autograd": "torch",
+    "jax": "jax",
+    "jax_autograd": "jax",
+    "transformers": "transformers",
+    "sklearn": "sklearn",
+    "dask": "dask",
+}
+"""Modules of integrations, and the library of each, which is the name of its extra, too."""
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys({libraries}))
+import randfeat as rf
+for module in {modules}:
+    try:
+        getattr(rf.integrations, module)
+    except ImportError as error:
+        print(error)
+"""
 
 
-@pytest.mark.parametrize(
-    ("module", "library", "extra"),
-    [
-        ("torch", "torch", "torch"),
-        ("jax", "jax", "jax"),
-        ("transformers", "transformers", "transformers"),
-        ("sklearn", "sklearn", "sklearn"),
-        ("dask", "dask", "dask"),
-    ],
-)
-def test_message_names_the_extra(module, library, extra):
-    code = f"import sys; sys.modules[{library!r}] = None; import randfeat.integrations.{module}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"ImportError: randfeat.integrations.{module} needs ")
-    assert f"pip install '.[{extra}]'" in last
-    assert last.endswith("in a clone of randfeat.")
+def test_messages_name_the_extra():
+    assert sorted(LIBRARIES) == sorted(rf.integrations.__all__)
+    code = WITHOUT.format(libraries=list(LIBRARIES.values()), modules=list(LIBRARIES))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    messages = done.stdout.splitlines()
+    for (module, extra), message in zip(LIBRARIES.items(), messages, strict=True):
+        assert message.startswith(f"randfeat.integrations.{module} needs "), message
+        assert message.endswith(f"run pip install '.[{extra}]' in a clone of randfeat."), message
 
 
 ROOT = Path(__file__).parents[2]
