@@ -65,8 +65,8 @@ def register(
 
     "clustered" and "compressed" attend to each sequence alone, without its padding. Causal layers refuse "clustered":
     clusters are fitted to the whole sequence. With "compressed" they read a stream, with the sequence's own past as
-    references, whose chunks count padding on the left; after a cache of transformers, which has all keys, they read
-    them exactly; with a `CompressedCache` the stream goes on.
+    references; after a cache of transformers, which has all keys, they read them exactly; with a `CompressedCache` the
+    stream goes on.
     """
     given: dict[str, Any] = {
         "method": method,
