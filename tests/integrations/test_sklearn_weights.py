@@ -34,7 +34,7 @@ def fitted(model, how, X, y, weights):
 
 
 @pytest.mark.parametrize("how", ["rows", "sparse", "blocks"])
-@pytest.mark.parametrize("alpha", ["gcv", [1e-3, 1e-1, 10.0], 0.1])
+@pytest.mark.parametrize("alpha", ["auto", "gcv", [1e-3, 1e-1, 10.0], 0.1])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_row_of_weight_w_is_w_rows(data, how, alpha, intercept):
     X, Y, weights = data
