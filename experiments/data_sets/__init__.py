@@ -15,6 +15,7 @@ EXPERIMENT = Experiment(
     claim="Out of the box, ridge regression on random features errs no more than RBFSampler with a tuned penalty.",
     settings=DataSetsSettings(),
     quick=DataSetsSettings(datasets=("wine", "diabetes", "star98"), widths=(64,), most_rows=200, num_splits=3),
+    full=DataSetsSettings(most_rows=4000),
     cells=cells,
     verdicts=verdicts,
     summaries=summaries,

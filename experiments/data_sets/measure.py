@@ -24,7 +24,8 @@ class DataSetCell(Cell):
         for split, rng in enumerate(settings.rngs(settings.num_splits, "split", self.dataset)):
             train, test = data.split(rng, num_train, num_test)
             for contender in CONTENDERS:
-                model = model_of(contender, data, self.width, split).fit(data.inputs[train], data.target[train])
+                model = model_of(contender, data, self.width, split, num_train)
+                model.fit(data.inputs[train], data.target[train])
                 found = error(model.predict(data.inputs[test]), data.target[test], classes=data.has_classes)
                 row: Record = {"dataset": self.dataset, "rows": num_train, "columns": data.dim}
                 row |= {"classes": data.has_classes, "width": self.width, "split": split}

@@ -6,8 +6,10 @@ from experiments.data_sets.settings import ALPHAS, EXACT, GCV, NYSTROEM, OURS, S
 from experiments.datasets import Dataset
 
 
-def model_of(contender: str, data: Dataset, width: int, seed: int) -> Any:
+def model_of(contender: str, data: Dataset, width: int, seed: int, num_rows: int) -> Any:
     """The unfitted model of a contender. gamma is 1/columns: columns have variance 1, so this is gamma="scale".
+
+    Nystroem has no more features than there are rows; with as many, its kernel is exact.
 
     Exact are SVC for classes, with its default C = 1, and KernelRidge for numbers, with an intercept and the same
     penalties to choose from.
@@ -33,5 +35,7 @@ def model_of(contender: str, data: Dataset, width: int, seed: int) -> Any:
             return SVC(gamma=gamma)
         search = GridSearchCV(KernelRidge(kernel="rbf", gamma=gamma), {"alpha": ALPHAS}, cv=3)
         return TransformedTargetRegressor(search, transformer=StandardScaler())
+    if contender == NYSTROEM:
+        options["n_components"] = min(width, num_rows)
     features = {SAMPLER: RBFSampler, NYSTROEM: Nystroem, SAME_FEATURES: RandomFeatures}[contender]
     return make_pipeline(features(**options), RidgeClassifierCV(ALPHAS) if data.has_classes else RidgeCV(ALPHAS))

@@ -20,15 +20,15 @@ class DataSetsSettings(Settings):
 
     datasets: tuple[str, ...] = DATASETS
     widths: tuple[int, ...] = (512, 2048)
-    most_rows: int = 2000
+    most_rows: int = 1000
     num_splits: int = 20
 
 
 def sizes(num_rows: int, most_rows: int) -> tuple[int, int]:
     """Rows for training and for the test, of a table with `num_rows` in all: 70 % and 30 %, or fewer if there are many.
 
-    >>> sizes(150, 2000), sizes(20_000, 2000)
-    ((105, 45), (2000, 1000))
+    >>> sizes(150, 1000), sizes(20_000, 1000)
+    ((105, 45), (1000, 1000))
     """
     test = min(round(TEST_SHARE * num_rows), MOST_TEST)
     return min(num_rows - test, most_rows), test
