@@ -1,4 +1,9 @@
-"""Tables for experiments: two in `experiments/data` (see the README there), the others come with scikit-learn."""
+"""Tables for experiments: two in `experiments/data` (see the README there), the others come with packages.
+
+Five come with scikit-learn, and three with statsmodels: *fair* (6366 women asked about affairs outside of marriage;
+Fair 1978), *randhie* (20 190 people with one of 14 health insurance plans; RAND, Newhouse 1993), and *star98* (303
+school districts of California, results in mathematics; Gill 2000). Targets that are counts or times are `log(1 + y)`.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -10,8 +15,10 @@ from experiments.experiment import Settings
 
 FOLDER = Path(__file__).parent / "data"
 STORED = ("letter", "ames")
-BUNDLED = ("iris", "wine", "breast_cancer", "digits")
-DATASETS = STORED + BUNDLED
+BUNDLED = ("iris", "wine", "breast_cancer", "digits", "diabetes")
+STATISTICAL = ("fair", "randhie", "star98")
+DATASETS = STORED + BUNDLED + STATISTICAL
+NUMBERS = ("ames", "diabetes", *STATISTICAL)  # whose target is a number
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +35,10 @@ class Dataset:
     @property
     def dim(self) -> int:
         return int(self.inputs.shape[-1])
+
+    @property
+    def has_classes(self) -> bool:
+        return bool(self.target.dtype.kind == "i")
 
     def split(self, rng: np.random.Generator, *sizes: int) -> list[np.ndarray]:
         """Disjoint random sets of rows, of these sizes."""
@@ -46,11 +57,25 @@ def load_dataset(name: str) -> Dataset:
         from sklearn import datasets
 
         inputs, target = getattr(datasets, f"load_{name}")(return_X_y=True)
+    elif name in STATISTICAL:
+        inputs, target = statistical_table(name)
     else:
         raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}.")
     spread = inputs.std(axis=0)
     inputs = (inputs - inputs.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    return Dataset(name, inputs, target.astype(np.float64 if name == "ames" else np.int64))
+    return Dataset(name, inputs, target.astype(np.float64 if name in NUMBERS else np.int64))
+
+
+def statistical_table(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (n, d) and numbers to predict (n,) of a table of statsmodels."""
+    from statsmodels import datasets
+
+    table = getattr(datasets, name).load_pandas().data
+    if name == "star98":
+        above, below = table.pop("NABOVE"), table.pop("NBELOW")
+        return table.to_numpy(np.float64), (above / (above + below)).to_numpy(np.float64)
+    counts = table.pop({"fair": "affairs", "randhie": "mdvis"}[name])
+    return table.to_numpy(np.float64), np.log1p(counts.to_numpy(np.float64))
 
 
 def random_rows(name: str, number: int, settings: Settings) -> np.ndarray:

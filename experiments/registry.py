@@ -20,6 +20,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "Does a stream stay accurate in constant memory?": ("compressed_stream", "language_model"),
     "What happens in whole models?": ("error_propagation", "training_stability", "long_range", "generalized_attention"),
     "Can classes be drawn without all logits?": ("sampled_softmax",),
+    "Which features for regression and classification?": ("data_sets",),
 }
 
 EXPERIMENTS: dict[str, Experiment] = {

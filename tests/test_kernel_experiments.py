@@ -14,7 +14,7 @@ from experiments.attention_matrix_error import log_denominators, relative_denomi
 from experiments.cells import measure
 from experiments.chefs_tables.measure import fitted, log_variance, regime_pairs
 from experiments.classification import accuracy, bandwidth, exact_accuracy, make_task
-from experiments.datasets import DATASETS, load_dataset, neighbor_distance
+from experiments.datasets import DATASETS, NUMBERS, STATISTICAL, load_dataset, neighbor_distance
 from experiments.figures import style
 from experiments.hybrid.verdicts import significant
 from experiments.orthogonal_features import circulant_covariance
@@ -310,10 +310,16 @@ def test_rule_with_a_random_radius_is_unbiased_with_its_closed_form_error_and_le
 
 @pytest.mark.parametrize(
     ("name", "shape", "classes"),
-    [("letter", (20000, 16), 26), ("ames", (2930, 33), 0), ("iris", (150, 4), 3), ("digits", (1797, 64), 10)],
-)
+    [
+        ("letter", (20000, 16), 26), ("ames", (2930, 33), 0), ("iris", (150, 4), 3), ("digits", (1797, 64), 10),
+        ("diabetes", (442, 10), 0), ("fair", (6366, 8), 0), ("randhie", (20190, 9), 0), ("star98", (303, 20), 0),
+    ],
+)  # fmt: skip
 def test_tables_are_standardized(name, shape, classes):
+    if name in STATISTICAL:
+        pytest.importorskip("statsmodels", reason="pip install '.[experiments]'")
     data = load_dataset(name)
+    assert data.has_classes == bool(classes) == (name not in NUMBERS)
     assert data.inputs.shape == shape == (len(data.target), data.dim)
     np.testing.assert_allclose(data.inputs.mean(axis=0), 0, atol=1e-9)
     spread = data.inputs.std(axis=0)
@@ -331,7 +337,7 @@ def test_what_is_not_there_is_refused():
         load_dataset("mnist")
     with pytest.raises(ValueError, match=r"iris has 150 rows, fewer than 100 \+ 51"):
         load_dataset("iris").split(np.random.default_rng(0), 100, 51)
-    assert len(set(DATASETS)) == 6
+    assert len(set(DATASETS)) == 10
 
 
 def test_neighbor_distance_is_that_of_all_pairs():

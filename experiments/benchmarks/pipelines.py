@@ -1,137 +1,128 @@
-"""Ridge regression on random features against pipelines of scikit-learn in which the penalty is chosen, too.
+"""Time and memory of ridge regression on random features, and of the pipelines of scikit-learn of `data_sets`.
 
-Every contender gets the same rows, the same gamma and the same number of features. Differences are taken split by
-split.
+The experiment `data_sets` has their errors. `python -m experiments.benchmarks.pipelines letter randfeat 4000 2048`
+fits one of them in this process, and prints the bytes of its peak memory beyond the inputs.
 """
 
 import argparse
-import functools
-import math
-from collections.abc import Callable, Sequence
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import terminal
-from experiments.benchmarks.ridge import error
-from experiments.benchmarks.timing import NotHere
-from experiments.datasets import Dataset, load_dataset
+from experiments.benchmarks.probe import peak, reset_peak
+from experiments.benchmarks.timing import NotHere, Times, interleaved, medians, ratio
+from experiments.data_sets.models import model_of
+from experiments.data_sets.settings import EXACT, NYSTROEM, OURS, SAMPLER
+from experiments.datasets import DATASETS, load_dataset
 from experiments.results import Summary
 from experiments.tables import Record
 from randfeat._hints import how_to_install
 
-__all__ = ["CONTENDERS", "RUNS", "difference", "model_of", "pipeline_tables", "run_records", "table_of_runs"]
+__all__ = ["CONTENDERS", "extra_memory", "fit_times", "pipeline_tables", "table_of_fits"]
 
-RUNS = [  # data, rows for training, features, splits
-    ("digits", 1200, 100, 20), ("digits", 1200, 500, 10), ("breast_cancer", 400, 100, 20),
-    ("breast_cancer", 400, 300, 20), ("wine", 120, 100, 20), ("iris", 100, 50, 20), ("letter", 4000, 500, 5),
-    ("diabetes", 300, 100, 20), ("ames", 2400, 500, 10),
-]  # fmt: skip
-QUICK_RUNS = [("wine", 120, 20, 2), ("diabetes", 300, 20, 2)]
-NUMBERS = ("diabetes", "ames")  # to predict; the others have classes
-MOST_TEST = 1000
-ALPHAS = np.geomspace(1e-6, 1e2, 13)  # from which RidgeCV takes the one with the least leave-one-out error
-OURS, OURS_CV = "randfeat", "RandomFeatures, RidgeCV"
-FIXED, TUNED, NYSTROEM, EXACT = "RBFSampler, Ridge", "RBFSampler, RidgeCV", "Nystroem, RidgeCV", "SVM, exact"
-CONTENDERS = (OURS, OURS_CV, FIXED, TUNED, NYSTROEM, EXACT)
+MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+CONTENDERS = (OURS, SAMPLER, NYSTROEM, EXACT)
+ROWS = {"diabetes": (309,), "digits": (1000,), "letter": (1000, 4000)}  # for training
+QUICK_ROWS = {"diabetes": (309,)}
+WIDTHS, QUICK_WIDTHS = (512, 2048), (64,)
+ROUNDS, QUICK_ROUNDS = 3, 1
+WARM_ROWS = 150  # of a first fit, which loads libraries
 
 
 def pipeline_tables(*, quick: bool, report: Callable[[str], None]) -> tuple[list[Summary], list[str]]:
-    """The table of errors of all contenders on all data, and notes."""
+    """The table of times and memory of fits, and notes."""
     try:
         import sklearn
     except ImportError as missing:
         raise NotHere(f"the benchmark pipelines needs scikit-learn: {how_to_install('sklearn')}.") from missing
-    found = []
-    for name, rows, width, splits in QUICK_RUNS if quick else RUNS:
-        report(f"pipelines: {name}, {width} features, {splits} splits")
-        found.append(run_records(name, rows, width, splits))
+    records: list[Record] = []
+    for name, sizes in (QUICK_ROWS if quick else ROWS).items():
+        for rows in sizes:
+            for width in QUICK_WIDTHS if quick else WIDTHS:
+                report(f"pipelines: {name}, {rows} rows, {width} features")
+                times = fit_times(name, rows, width, QUICK_ROUNDS if quick else ROUNDS)
+                records += [
+                    {"data": name, "rows": rows, "width": width, "contender": contender, "times": times,
+                     "extra": probe(name, contender, rows, width)}
+                    for contender in CONTENDERS
+                ]  # fmt: skip
     notes = [
-        f"scikit-learn {sklearn.__version__}; gamma is 1/columns everywhere, as the columns have variance 1",
-        f"RidgeCV, and RidgeClassifierCV for classes, take one of {len(ALPHAS)} penalties from {ALPHAS[0]:.0e} to "
-        f"{ALPHAS[-1]:.0e}; Ridge and RidgeClassifier have their default of 1; SVM is SVC or SVR with its defaults",
+        f"scikit-learn {sklearn.__version__}; every model also chooses its penalty, but for SVC, the exact kernel on "
+        "digits and letter; memory is the peak of a fit in a new process, beyond what was there before it",
     ]
-    return [table_of_runs(found)], notes
+    return [table_of_fits(records)], notes
 
 
-@functools.cache
-def data_of(name: str) -> Dataset:
-    """A table by its name."""
-    if name != "diabetes":
-        return load_dataset(name)
-    from sklearn.datasets import load_diabetes
-
-    inputs, target = load_diabetes(return_X_y=True)
-    return Dataset(name, (inputs - inputs.mean(axis=0)) / inputs.std(axis=0), target)
+def training_rows(name: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    data = load_dataset(name)
+    (train,) = data.split(np.random.default_rng(0), rows)
+    return data.inputs[train], data.target[train]
 
 
-def model_of(contender: str, data: Dataset, width: int, seed: int) -> Any:
-    """The unfitted model of a contender."""
-    from sklearn.kernel_approximation import Nystroem, RBFSampler
-    from sklearn.linear_model import Ridge, RidgeClassifier, RidgeClassifierCV, RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import SVC, SVR
-
-    from randfeat.integrations.sklearn import RandomFeatureRidge, RandomFeatureRidgeClassifier, RandomFeatures
-
-    classes = data.name not in NUMBERS
-    options: dict[str, Any] = {"gamma": 1 / data.dim, "n_components": width, "random_state": seed}
-    if contender == OURS:
-        return RandomFeatureRidgeClassifier(**options) if classes else RandomFeatureRidge(**options)
-    if contender == EXACT:
-        return SVC(gamma=1 / data.dim) if classes else SVR(gamma=1 / data.dim)
-    if contender == FIXED:
-        return make_pipeline(RBFSampler(**options), RidgeClassifier() if classes else Ridge())
-    features = {OURS_CV: RandomFeatures, TUNED: RBFSampler, NYSTROEM: Nystroem}[contender](**options)
-    return make_pipeline(features, RidgeClassifierCV(alphas=ALPHAS) if classes else RidgeCV(alphas=ALPHAS))
+def fit_times(name: str, rows: int, width: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of fits to the same rows, by contender, timed in turns."""
+    inputs, target = training_rows(name, rows)
+    models = {contender: model_of(contender, load_dataset(name), width, 0, rows) for contender in CONTENDERS}
+    return interleaved({contender: partial(model.fit, inputs, target) for contender, model in models.items()}, rounds)
 
 
-def run_records(name: str, rows: int, width: int, splits: int) -> list[Record]:
-    """Errors of every contender on held-out rows, over the same random splits."""
-    data = data_of(name)
-    held = min(len(data.inputs) - rows, MOST_TEST)
-    found = []
-    for contender in CONTENDERS:
-        errors = []
-        for seed in range(splits):
-            train, test = data.split(np.random.default_rng(seed), rows, held)
-            model = model_of(contender, data, width, seed).fit(data.inputs[train], data.target[train])
-            errors.append(error(model.predict(data.inputs[test]), data.target[test], classes=name not in NUMBERS))
-        found.append({"data": name, "width": width, "rows": rows, "contender": contender, "errors": errors})
-    return found
+def extra_memory(name: str, contender: str, rows: int, width: int) -> int | None:
+    """Bytes of peak memory during a fit, beyond the memory before it; None where the system does not report it."""
+    inputs, target = training_rows(name, rows)
+    data = load_dataset(name)
+    first = slice(0, WARM_ROWS)
+    model_of(contender, data, min(width, 64), 0, WARM_ROWS).fit(inputs[first], target[first])
+    model = model_of(contender, data, width, 0, rows)
+    before = reset_peak()
+    model.fit(inputs, target)
+    after = peak()
+    return None if before is None or after is None else after - before
 
 
-def difference(errors: Sequence[float], ours: Sequence[float]) -> tuple[float, float]:
-    """The mean of `errors` less that of `ours` on the same splits, and its standard error."""
-    apart = np.subtract(errors, ours)
-    return float(np.mean(apart)), float(np.std(apart, ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.nan
+def probe(*arguments: Any) -> int | None:
+    """`extra_memory` in a new process."""
+    command = [sys.executable, "-m", "experiments.benchmarks.pipelines", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, arguments))} could not be measured:\n{done.stderr}")
+    return json.loads(done.stdout)
 
 
-def table_of_runs(runs: Sequence[Sequence[Record]]) -> Summary:
-    """One row for each data set and contender."""
+def table_of_fits(records: Sequence[Record]) -> Summary:
+    """One row for each table, number of rows, number of features, and contender."""
     rows: list[tuple[str, ...]] = []
     sections = []
-    for records in runs:
-        sections.append(len(rows))
-        for record in records:
-            mean, spread = difference(record["errors"], records[0]["errors"])
-            apart = "" if record is records[0] else f"{mean:+.4f} ± {spread:.4f}"
-            about = record["data"], str(record["rows"]), str(record["width"]), record["contender"]
-            rows.append((*about, f"{np.mean(record['errors']):.4f}", apart))
-    title = "Error on held-out rows: share of wrong classes, or RMSE over the spread of the target"
-    header = ("data", "rows", "features", "contender", "error", "minus randfeat's, same splits")
-    return Summary(title, header, tuple(rows), sections=tuple(sections[1:]))
+    for before, record in zip([None, *records], records, strict=False):
+        if before is not None and before["contender"] == CONTENDERS[-1]:
+            sections.append(len(rows))
+        times: Times = record["times"]
+        about = record["data"], str(record["rows"]), str(record["width"]), record["contender"]
+        memory = "-" if record["extra"] is None else f"{record['extra'] / MIB:.0f}"
+        rows.append((*about, f"{medians(times)[record['contender']]:.3f}", over_ours(times, record), memory))
+    header = ("data", "rows", "features", "contender", "fit [s]", f"over {OURS}", "beyond inputs [MiB]")
+    return Summary("Fits in turns: median time, and peak memory", header, tuple(rows), sections=tuple(sections))
+
+
+def over_ours(times: Mapping[str, Sequence[float]], record: Record) -> str:
+    return "-" if record["contender"] == OURS else f"{ratio(times, record['contender'], OURS).value:.2f}"
 
 
 def main() -> None:
-    """Run one data set: `python -m experiments.benchmarks.pipelines digits 1200 500 20`."""
+    """Measure the memory of one fit in this process."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.pipelines", description=main.__doc__)
-    parser.add_argument("data", choices=sorted({run[0] for run in RUNS}))
-    for number in ("rows", "features", "splits"):
+    parser.add_argument("data", choices=DATASETS)
+    parser.add_argument("contender", choices=CONTENDERS)
+    for number in ("rows", "features"):
         parser.add_argument(number, type=int)
     options = parser.parse_args()
-    records = run_records(options.data, options.rows, options.features, options.splits)
-    terminal.show_summaries(terminal.console(), [table_of_runs([records])])
+    print(json.dumps(extra_memory(options.data, options.contender, options.rows, options.features)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from experiments import terminal
-from experiments.benchmarks.pipelines import MOST_TEST, data_of
+from experiments.data_sets.settings import MOST_TEST
+from experiments.datasets import load_dataset
 from experiments.results import Summary
 
 __all__ = ["CONTENDERS", "RUNS", "probability_table"]
@@ -46,7 +47,7 @@ def measured(contender: str, name: str, rows: int, width: int, splits: int) -> n
     """Share of wrong classes, log loss and seconds of the processor for fitting, one row for each split."""
     from sklearn.metrics import log_loss
 
-    data, found = data_of(name), []
+    data, found = load_dataset(name), []
     held = min(len(data.inputs) - rows, MOST_TEST)
     for seed in range(splits):
         train, test = data.split(np.random.default_rng(seed), rows, held)

@@ -128,8 +128,8 @@ class RidgeProblem:
             return self.tridiagonal
         return self.spectrum
 
-    def best_path(self, alphas: Any = None) -> tuple[float, RidgePath]:
-        """The penalty with the least GCV score, and the path that solves for it.
+    def best_path(self, alphas: Any = None, *, guarded: bool = False) -> tuple[float, RidgePath]:
+        """The penalty with the least GCV score, `guarded` if so wished, and the path that solves for it.
 
         Where features fit all rows, the residuals of the tridiagonal form are rounding errors; then the eigenvectors
         are used, whose residuals are exact zeros.
@@ -141,7 +141,7 @@ class RidgeProblem:
             if np.any(path.residual_squares(best) < noise):
                 path = self.spectrum
                 best = path.best(alphas)
-        return best, path
+        return path.guarded(best) if guarded else best, path
 
     @functools.cached_property
     def tridiagonal(self) -> RidgeTridiagonal:

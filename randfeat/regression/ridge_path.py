@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from randfeat._hints import short
 STEPS_PER_DECADE = 3  # of the coarse grid of penalties; GCV is a sum of functions that change over decades
 SUBDIVISIONS = 10  # of the coarse steps beside the best penalty
 HEAVIEST = 1e3  # largest penalty over the largest eigenvalue: it leaves at most 0.1 % of the unpenalized weights
+LEAST_SHARE = 0.2  # of the degrees of freedom must be left for residuals; with less, GCV is not trusted
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,16 @@ class RidgePath(abc.ABC):
 
     the mean squared error of leaving one row out, with all leverages `h_jj` replaced by their mean.
     Source: Golub, Heath & Wahba 1979, "Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter".
+
+    Where features can fit nearly all rows, both factors of GCV tend to 0 with α, and a few rows that are nearly equal
+    decide about their ratio (Wahba & Wang 1995, "Behavior near Zero of the Distribution of GCV Smoothing Parameter
+    Estimates"). The likelihood of a Gaussian prior for the weights has no such limit. Up to constants, it is
+
+        ML(α) = d log Σ (|y|² - Cᵀ(G + αI)^{-1} C) + Σ log(1 + s/α),
+
+    -2 times the logarithm per target, at the best variance of the noise, which all targets share. Where features fit
+    all rows, d is r: rows that repeat others, with the same targets, tell nothing about the noise of the others.
+    Source: Wahba 1985, "A Comparison of GCV and GML for Choosing the Smoothing Parameter".
     """
 
     values: np.ndarray
@@ -48,6 +60,15 @@ class RidgePath(abc.ABC):
     def residual_squares(self, alpha: Any) -> np.ndarray:
         """The sum of squared residuals of each target: penalties (...) -> (..., k)."""
 
+    @abc.abstractmethod
+    def penalized_squares(self, alpha: Any) -> np.ndarray:
+        """Squared residuals and α |W|² together, `|y|² - Cᵀ(G + αI)^{-1} C` of each target: (...) -> (..., k)."""
+
+    @property
+    def informative_degrees(self) -> float:
+        """`degrees`, without those of rows that repeat others with the same targets, if the features fit all rows."""
+        return self.degrees
+
     def residual_degrees(self, alpha: Any) -> np.ndarray:
         """Degrees of freedom of the residuals, `(d - r) + Σ α/(s+α)`, for penalties of any shape."""
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
@@ -55,8 +76,16 @@ class RidgePath(abc.ABC):
 
     def gcv(self, alpha: Any) -> np.ndarray:
         """Generalized cross-validation score, summed over targets: penalties (...) -> (...); NaN if no degrees left."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.count * np.sum(self.residual_squares(alpha), axis=-1) / self.residual_degrees(alpha) ** 2
+        degrees = self.residual_degrees(alpha)
+        left = np.where(degrees > 0, degrees, math.nan)
+        return self.count * np.sum(self.residual_squares(alpha), axis=-1) / left**2
+
+    def likelihood(self, alpha: Any) -> np.ndarray:
+        """The score ML: penalties (...) -> (...)."""
+        spread = np.log1p(self.values / np.asarray(alpha, dtype=np.float64)[..., None])
+        with np.errstate(divide="ignore"):
+            squares = np.log(np.sum(self.penalized_squares(alpha), axis=-1))
+        return self.informative_degrees * squares + np.sum(spread, axis=-1)
 
     def penalties(self) -> np.ndarray:
         """Grid of all penalties that make a difference, from heavy to light, 3 for each decade."""
@@ -68,18 +97,23 @@ class RidgePath(abc.ABC):
 
     def best(self, alphas: Any = None) -> float:
         """Penalty with the least GCV score: the heaviest such one of `alphas`, or of all, to 1/30 of a decade."""
+        return self._search(self.gcv, alphas)
+
+    def guarded(self, best: float) -> float:
+        """`best`; or the penalty with the least ML, if `best` leaves less than a fifth of the degrees for residuals."""
+        if self.residual_degrees(best) < LEAST_SHARE * self.degrees:
+            return self._search(self.likelihood)
+        return best
+
+    def _search(self, score: Callable[[Any], np.ndarray], alphas: Any = None) -> float:
         if alphas is not None:
             alphas = -np.sort(-np.asarray(alphas, dtype=np.float64))
-            return float(alphas[self._least(alphas)])
+            return float(alphas[least(score(alphas))])
         coarse = self.penalties()
-        first = self._least(coarse)
+        first = least(score(coarse))
         around = coarse[max(first - 1, 0) : first + 2]
         fine = np.geomspace(around[0], around[-1], SUBDIVISIONS * (len(around) - 1) + 1)
-        return float(fine[self._least(fine)])
-
-    def _least(self, alphas: np.ndarray) -> int:
-        scores = self.gcv(alphas)
-        return int(np.argmin(np.where(np.isnan(scores), math.inf, scores)))
+        return float(fine[least(score(fine))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +148,14 @@ class RidgeTridiagonal(RidgePath):
             explained[index] = np.sum(solution * (self.coordinates + alpha[index] * solution), axis=0)
         return np.maximum(self.target_squares - explained, 0.0)
 
+    def penalized_squares(self, alpha: Any) -> np.ndarray:
+        """`|y|² - uᵀc` of each target: penalties (...) -> (..., k)."""
+        alpha = np.asarray(alpha, dtype=np.float64)
+        explained = np.empty((*alpha.shape, len(self.target_squares)))
+        for index in np.ndindex(alpha.shape):
+            explained[index] = np.sum(self._solution(alpha[index]) * self.coordinates, axis=0)
+        return np.maximum(self.target_squares - explained, 0.0)
+
     def _solution(self, alpha: float) -> np.ndarray:
         from scipy.linalg import lapack
 
@@ -143,13 +185,30 @@ class RidgeSpectrum(RidgePath):
     def residual_squares(self, alpha: Any) -> np.ndarray:
         """`(|y|² - Σ c²/s) + Σ (c²/s) (α/(s+α))²` of each target: penalties (...) -> (..., k)."""
         alpha = np.asarray(alpha, dtype=np.float64)[..., None]
-        explained = self.coordinates**2 / self.values[:, None]
-        unexplained: Any = self.target_squares - np.sum(explained, axis=0)
-        rounding = len(self.values) * np.finfo(np.float64).eps * self.target_squares
+        return self.unexplained + (alpha / (self.values + alpha)) ** 2 @ self.explained
+
+    def penalized_squares(self, alpha: Any) -> np.ndarray:
+        """`(|y|² - Σ c²/s) + Σ (c²/s) α/(s+α)` of each target: penalties (...) -> (..., k)."""
+        alpha = np.asarray(alpha, dtype=np.float64)[..., None]
+        return self.unexplained + (alpha / (self.values + alpha)) @ self.explained
+
+    @property
+    def explained(self) -> np.ndarray:
+        """`c²/s` (r, k)."""
+        return self.coordinates**2 / self.values[:, None]
+
+    @property
+    def unexplained(self) -> np.ndarray:
+        """`|y|² - Σ c²/s` (k,), the squares that least squares leave; 0 where that is a rounding error."""
         if len(self.values) >= self.most_rank:  # features that can fit all rows leave no residual
-            unexplained = 0.0
-        unexplained = np.where(unexplained > rounding, unexplained, 0.0)
-        return unexplained + (alpha / (self.values + alpha)) ** 2 @ explained
+            return np.zeros(len(self.target_squares))
+        left = self.target_squares - np.sum(self.explained, axis=0)
+        rounding = len(self.values) * np.finfo(np.float64).eps * self.target_squares
+        return np.where(left > rounding, left, 0.0)
+
+    @property
+    def informative_degrees(self) -> float:
+        return self.degrees if np.any(self.unexplained) else float(len(self.values))
 
 
 def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, transpose: bool) -> np.ndarray:
@@ -159,6 +218,11 @@ def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, trans
     side, order, rest = "L", "T" if transpose else "N", np.asfortranarray(x[1:])
     workspace = int(lapack.dormqr(side, order, reflections, scales, rest, lwork=-1)[1][0])
     return np.concatenate([x[:1], lapack.dormqr(side, order, reflections, scales, rest, lwork=workspace)[0]])
+
+
+def least(scores: np.ndarray) -> int:
+    """Index of the first of the smallest scores; NaN is no score."""
+    return int(np.argmin(np.where(np.isnan(scores), math.inf, scores)))
 
 
 def check_alpha(alpha: float) -> float:

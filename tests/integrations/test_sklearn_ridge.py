@@ -58,7 +58,7 @@ def test_it_is_ridge_on_the_features(data, intercept, outputs):
 
 
 @pytest.mark.parametrize("form", ["dense", "sparse"])
-@pytest.mark.parametrize("alpha", [0.3, "gcv", [0.01, 1.0]])
+@pytest.mark.parametrize("alpha", [0.3, "auto", "gcv", [0.01, 1.0]])
 def test_blocks_are_all_rows(data, alpha, form):
     X, Y = data
     X = np.where(X > 0, X, 0.0)
@@ -196,8 +196,8 @@ def test_a_singular_problem_is_said_to_be(data):
 
 
 MISTAKES = [
-    ({"alpha": "loo"}, ValueError, "alpha must be a number, 0 or more, a list of positive ones, or \"gcv\", got 'loo'"),
-    ({"alpha": -1}, ValueError, 'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got -1'),
+    ({"alpha": "loo"}, ValueError, 'alpha must be .*, a list of positive ones, "auto" or "gcv", got .loo'),
+    ({"alpha": -1}, ValueError, 'alpha must be a number, 0 or more, a list of positive ones, "auto" or "gcv", got -1'),
     ({"alpha": np.inf}, ValueError, "alpha must be a number, 0 or more, .*, got inf"),
     ({"alpha": np.nan}, ValueError, "alpha must be a number, 0 or more, .*, got nan"),
     ({"alpha": True}, TypeError, "alpha must be a number, 0 or more, .*, got True"),

@@ -34,7 +34,7 @@ def fitted(model, how, X, y, weights):
 
 
 @pytest.mark.parametrize("how", ["rows", "sparse", "blocks"])
-@pytest.mark.parametrize("alpha", ["gcv", [1e-3, 1e-1, 10.0], 0.1])
+@pytest.mark.parametrize("alpha", ["auto", "gcv", [1e-3, 1e-1, 10.0], 0.1])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_row_of_weight_w_is_w_rows(data, how, alpha, intercept):
     X, Y, weights = data
@@ -53,7 +53,7 @@ def test_a_row_of_weight_w_is_w_rows(data, how, alpha, intercept):
 
 
 @pytest.mark.parametrize("labels", ["two", "three", "several"])
-@pytest.mark.parametrize("how", ["rows", "blocks"])
+@pytest.mark.parametrize("how", ["rows", "sparse", "blocks"])
 def test_classifiers(data, labels, how):
     X, Y, weights = data
     y = {
@@ -68,7 +68,7 @@ def test_classifiers(data, labels, how):
         for rows in (slice(0, 40), slice(40, None)):
             one.partial_fit(X[rows], y[rows], classes=classes, sample_weight=weights[rows])
     else:
-        one.fit(X, y, sample_weight=weights)
+        one.fit(csr_array(X) if how == "sparse" else X, y, sample_weight=weights)
     other.fit(*repeated(weights, X, y))
     np.testing.assert_allclose(one.decision_function(X), other.decision_function(X), rtol=1e-6, atol=1e-8)
     assert np.array_equal(one.predict(X), other.predict(X))

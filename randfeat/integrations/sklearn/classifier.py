@@ -48,7 +48,7 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
         estimator: Any = "auto",
         coupling: Any = "orthogonal",
         n_components: int = 500,
-        alpha: Any = "gcv",
+        alpha: Any = "auto",
         fit_intercept: bool = True,
         class_weight: Any = None,
         random_state: Any = None,

@@ -40,7 +40,7 @@ class FeatureRidge(Hinted, NestedLaws):
         estimator: Any = "auto",
         coupling: Any = "orthogonal",
         n_components: int = 500,
-        alpha: Any = "gcv",
+        alpha: Any = "auto",
         fit_intercept: bool = True,
         random_state: Any = None,
     ) -> None:
@@ -136,7 +136,7 @@ class FeatureRidge(Hinted, NestedLaws):
             weights = problem.weights(float(alpha))
         else:
             candidates = None if isinstance(alpha, str) else alpha
-            alpha, path = problem.best_path(candidates)
+            alpha, path = problem.best_path(candidates, guarded=isinstance(alpha, str) and alpha == "auto")
             weights = path.weights(alpha)
         like = next(iter(self.features_.arrays_.values()))
         intercept = problem.intercept(weights)
@@ -183,7 +183,9 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
 
     kernel, gamma, degree, coef0, estimator, coupling, n_components, random_state : as in `RandomFeatures`.
     alpha : the penalty α of `Σ |y - b - W φ(x)|² + α |W|²`; or a list, from which generalized cross-validation takes
-        the best; or "gcv", for the best of all penalties.
+        the best; or "gcv", for the best of all penalties; or "auto", for the same, unless the best one leaves less than
+        a fifth of the degrees of freedom for the residuals, as it may where features can fit all rows: then the penalty
+        of maximum likelihood (`RidgePath`).
     fit_intercept : whether to fit b, without a penalty on it.
 
     One pass over the data sums products of features and targets in float64 (`FeatureMoments`). For n rows of d columns
@@ -236,7 +238,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, FeatureRidge):
     @classmethod
     @hinted
     def from_moments(
-        cls, features: FeatureMap, moments: FeatureMoments, *, alpha: Any = "gcv", fit_intercept: bool = True
+        cls, features: FeatureMap, moments: FeatureMoments, *, alpha: Any = "auto", fit_intercept: bool = True
     ) -> Self:
         """The model that is fitted to sums made elsewhere: by Dask, by several processes, row by row.
 
@@ -317,8 +319,8 @@ def dtype_of(y: np.ndarray) -> str:
 
 
 def check_penalty(alpha: Any) -> None:
-    """Raise an error unless alpha is a number >= 0, a list of positive numbers, or "gcv"."""
-    expected = f'alpha must be a number, 0 or more, a list of positive ones, or "gcv", got {short(alpha)}.'
+    """Raise an error unless alpha is a number >= 0, a list of positive numbers, "auto" or "gcv"."""
+    expected = f'alpha must be a number, 0 or more, a list of positive ones, "auto" or "gcv", got {short(alpha)}.'
     if isinstance(alpha, bool) or alpha is None:
         raise TypeError(expected)
     if isinstance(alpha, numbers.Real):
@@ -326,7 +328,7 @@ def check_penalty(alpha: Any) -> None:
             raise ValueError(expected)
         return
     if isinstance(alpha, str):
-        if alpha != "gcv":
+        if alpha not in ("auto", "gcv"):
             raise ValueError(expected)
         return
     if np.ndim(alpha) != 1 or not len(alpha):
