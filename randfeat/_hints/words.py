@@ -11,7 +11,7 @@ OF_LIBRARIES = {
     "transformers": "CompressedCache ModelAttention StateCache calibrate register save_pretrained",
     "dask": "feature_moments features linear_attention",
 }
-"""Public names of the modules of `randfeat.integrations`, which can be named without importing their libraries."""
+"""Public names of the modules of `randfeat.integrations`; listed, so that a hint imports none of their libraries."""
 
 MOVED = {
     ("kernels", "0.2", "0.4"): "IsotropicKernel ProductKernel ScaledKernel SeparableKernel ShiftInvariantKernel "
