@@ -338,7 +338,8 @@ def check_pull_back(estimator: "Estimator") -> None:
 def check_feature_map(features: Any) -> None:
     """Raise a TypeError unless `features` is a FeatureMap."""
     if not isinstance(features, FeatureMap):
+        hint = "; give its .features" if isinstance(getattr(features, "features", None), FeatureMap) else ""
         raise TypeError(
             "features must be a FeatureMap, from estimator.draw(...), got "
-            f"{described(features, '.draw(dim, num_features)')}."
+            f"{described(features, '.draw(dim, num_features)')}{hint}."
         )

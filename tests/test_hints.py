@@ -10,7 +10,7 @@ import pytest
 
 import randfeat as rf
 from randfeat._hints import Hinted, hinted
-from randfeat._hints.words import HOMES, KEYWORDS, NAMES, NOTES, OF_A_MAP
+from randfeat._hints.words import HOMES, KEYWORDS, NAMES, NOTES, OF_A_MAP, OF_LIBRARIES
 
 X = np.ones((4, 3))
 PHI = rf.PositiveFeatures().draw(3, 4, rng=0)
@@ -115,6 +115,9 @@ GUESSES = {
     "rf.FourierEstimator": "it is rf.estimators.FourierEstimator",
     "rf.check_estimator": "it is rf.testing.check_estimator",
     "rf.plot_error_curve": "it is rf.plotting.plot_error_curve",
+    "rf.StateCache": "it is rf.integrations.transformers.StateCache",
+    "rf.CompressedAttention": "it is rf.integrations.torch.CompressedAttention",
+    "rf.feature_moments": "it is rf.integrations.dask.feature_moments",
     "rf.integrations.pytorch": "did you mean rf.integrations.torch?",
 }
 
@@ -214,6 +217,16 @@ def test_an_error_inside_a_property_of_a_map_is_its_own(monkeypatch):
 
 
 # the tables say what is there --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", OF_LIBRARIES)
+def test_hints_know_the_names_of_integrations(library):
+    pytest.importorskip(library)
+    assert OF_LIBRARIES[library].split() == getattr(rf.integrations, library).__all__
+
+
+def test_hints_know_every_library():
+    assert {*OF_LIBRARIES} == {name for name in rf.integrations.__all__ if not name.endswith("_autograd")}
 
 
 def mentioned(text):

@@ -8,7 +8,7 @@ from typing import Any
 
 from randfeat._hints.deprecation import Deprecation
 from randfeat._hints.similar import nearest, squeezed
-from randfeat._hints.words import HOMES, MOVED, NAMES
+from randfeat._hints.words import HOMES, MOVED, NAMES, OF_LIBRARIES
 
 
 def lazy_modules(package: str, modules: Sequence[str]) -> tuple[Callable[[str], Any], Callable[[], Sequence[str]]]:
@@ -56,6 +56,9 @@ def name_hint(name: str, package: Any, modules: Sequence[str]) -> str | None:
         for home in HOMES:
             if name in getattr(package, home).__all__:
                 return f"it is rf.{home}.{name}"
+        for library, names in OF_LIBRARIES.items():
+            if name in names.split():
+                return f"it is rf.integrations.{library}.{name}"
         for acronym, estimator in acronyms(package):
             if squeezed(acronym) == plain:
                 return f"{acronym} is {estimator}"

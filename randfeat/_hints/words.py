@@ -4,6 +4,15 @@ HOMES = ("kernels", "estimators", "couplings", "features", "attention", "selecti
          "plotting", "testing", "bounds", "integrations")  # fmt: skip
 """Packages and modules of `randfeat` whose public names are looked up where the top level has none of that name."""
 
+OF_LIBRARIES = {
+    "torch": "CachedAttention CompressedAttention LinearAttention scaled_dot_product_attention",
+    "jax": "attention_fn dot_product_attention",
+    "sklearn": "RandomFeatureRidge RandomFeatureRidgeClassifier RandomFeatures",
+    "transformers": "CompressedCache ModelAttention StateCache calibrate register save_pretrained",
+    "dask": "feature_moments features linear_attention",
+}
+"""Public names of the modules of `randfeat.integrations`; listed, so that a hint imports none of their libraries."""
+
 MOVED = {
     ("kernels", "0.2", "0.4"): "IsotropicKernel ProductKernel ScaledKernel SeparableKernel ShiftInvariantKernel "
     "SoftmaxFamily SumKernel",

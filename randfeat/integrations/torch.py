@@ -229,7 +229,10 @@ def scaled_dot_product_attention(
         return dropped(sdpa_by(query, key, value, attn_mask, **options), dropout)
     if features is None:
         given = f", got method={options['method']!r}" if "method" in options else ""
-        raise TypeError(f'features is missing: a FeatureMap, or None with method="clustered" or "compressed"{given}.')
+        raise TypeError(
+            "features is missing: a FeatureMap or a LinearAttention, or None with method="
+            f'"clustered" or "compressed"{given}.'
+        )
     mask: dict[str, Any] = {}
     if attn_mask is not None:
         kind, convert = ("key_bias", key_bias_of) if attn_mask.is_floating_point() else ("key_mask", key_mask_of)

@@ -17,7 +17,8 @@ from randfeat.kernels.spectral import SpectralKernel
 class SkewedChi2Kernel(SpectralKernel):
     """Skewed chi-squared kernel `k(x, y) = Π_l 2 √((x_l + c)(y_l + c)) / (x_l + y_l + 2c)`, for histograms.
 
-    offset : c, positive, in the units of the inputs; scikit-learn's `skewedness`. Every x_l must be above -c.
+    offset : c, positive, in the units of the inputs; scikit-learn's `skewedness`. Every x_l must be above -c. Where c
+        is large against the entries, all values are near 1; one or two times their mean is a good first choice.
 
     It is `Π_l sech(δ_l/2)` with `δ = log(x + c) - log(y + c)`, so its features are waves in log(x + c), of frequencies
     with independent coordinates of the density `sech(πw)`. From 0 to 1, and exactly 1 at equal inputs.

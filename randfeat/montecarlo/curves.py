@@ -64,6 +64,7 @@ def error_curve(
     | error | `√(mean over draws and heads of ‖ô - o‖² / ‖o‖²)`, Frobenius norms over the queries |
     | median_error | median over draws of the same for one draw |
     | relative_sup | mean over draws of the largest `‖ô_i - o_i‖`, over the root mean square of `‖o_i‖` |
+    | relative_mse | the square of `error`; `curve.ratio` is of this |
 
     o is the exact output (`kernel_attention`), of one kernel for all estimators. Signed features have rare denominators
     near 0: `error` is then ruled by single draws, and `median_error` says more. Where |x + y|² is large, the errors of

@@ -172,6 +172,15 @@ def test_refusals(given, error, message):
         scaled_dot_product_attention(q, k, v, **{"features": features, **given})
 
 
+def test_a_module_in_place_of_its_map_is_refused():
+    """The map is an attribute of it, which the error names; other things have none."""
+    module = LinearAttention(rf.PositiveFeatures(), 8, 16, rng=0)
+    with pytest.raises(TypeError, match=r"got LinearAttention; give its \.features\.$"):
+        rf.AttentionDecoder(module)
+    with pytest.raises(TypeError, match=r"got PositiveFeatures\.$"):
+        rf.AttentionDecoder(rf.PositiveFeatures())
+
+
 def test_module_is_linear_attention():
     (q, k, v), _, _ = problem("plain", torch.float32)
     for heads in (None, 4):

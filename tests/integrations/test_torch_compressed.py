@@ -88,9 +88,9 @@ def test_states_pass_through_the_module(rng):
         ({"method": "clustered", "attn_mask": torch.zeros(2, 1, 1, 90)}, TypeError, "attn_mask must be boolean with"),
         ({"method": "clustered", "attn_mask": torch.ones(90, 90) > 0}, ValueError, "pairs of queries and keys"),
         ({"method": "clustered", "features": 3}, ValueError, 'method="clustered" has no features'),
-        ({"method": "exact"}, TypeError, 'features is missing: a FeatureMap, or None with method="clustered"'),
+        ({"method": "exact"}, TypeError, "features is missing: a FeatureMap or a LinearAttention, or None with "),
         ({"method": "compress"}, TypeError, "got method='compress'"),
-        ({}, TypeError, r'features is missing: a FeatureMap, or None with method="clustered" or "compressed"\.$'),
+        ({}, TypeError, r'features is missing: a FeatureMap .*, or None with method="clustered" or "compressed"\.$'),
     ],
 )
 def test_what_does_not_fit_together_is_refused(rng, given, error, message):

@@ -141,5 +141,5 @@ def check_linear(attention: ModelAttention) -> FeatureAttention:
         return attention
     raise ValueError(
         f"StateCache keeps the sums of linear attention, but this model is registered with {given}: use "
-        'CompressedCache, or register it with method="linear" and without a window.'
+        'CompressedCache, or register it with features, by method="auto" or "linear" and without a window.'
     )

@@ -49,13 +49,13 @@ def known_width(estimators: Mapping[int, Any]) -> int:
 
 
 def check_known(module: torch.nn.Module) -> None:
-    """ValueError for a layer of a model whose calibration has not been registered in this process."""
+    """ValueError for a layer of a model whose saved attention has not been registered in this process."""
     mark = getattr(getattr(module, "config", None), MARK, None)
     if mark is not None and mark not in _KNOWN:
         raise ValueError(
-            "this model was calibrated, and its calibration is missing: call register(folder) with the folder that has "
-            f"its {FILE}, or register(randfeat.load(file)) with saved estimators, or calibrate it again. To run it "
-            f"with other features, del model.config.{MARK}."
+            "this model was saved or calibrated with another attention than the one that is registered: call "
+            f"register(folder) with the folder that has its {FILE}, or register(randfeat.load(file)) with saved "
+            f"estimators, or calibrate it again. To run it with the registered attention, del model.config.{MARK}."
         )
 
 
