@@ -125,7 +125,8 @@ def takes(estimator: Any, kernel: Any) -> bool:
 
 def class_of(entry: Any) -> Any:
     """The class that an entry describes."""
-    return getattr(rf, entry.name, None) or getattr(getattr(rf, f"{entry.kind}s"), entry.name)
+    home = rf if entry.name in rf.__all__ else getattr(rf, f"{entry.kind}s")
+    return getattr(home, entry.name)
 
 
 def linked(cls: type, docname: str) -> nodes.Node:

@@ -1,5 +1,7 @@
 """Under JAX what is traced does not grow with the length, and the loop in it is the loop in Python elsewhere."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -19,10 +21,10 @@ def small_chunks(monkeypatch):
 
 @pytest.fixture
 def attend(jax):
-    """The operator whose backward pass is `linear_attention_vjp`."""
+    """The operator whose backward pass is `linear_attention_vjp`, computed by JAX."""
     from randfeat.integrations.jax_autograd import linear_attention
 
-    return linear_attention
+    return partial(linear_attention, host=False)
 
 
 def equations(jaxpr):
