@@ -1,6 +1,7 @@
 """The catalogue of the documentation: a card for every entry, and boxes that hide what they say."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import randfeat as rf
 from randfeat.selection.entries import labelled
 
 pytest.importorskip("sphinx", reason="needs Sphinx: pip install '.[docs]'")
+from sphinx import addnodes
+
 catalogue_cards = pytest.importorskip("catalogue_cards")
 STYLE = (Path(__file__).parents[1] / "docs" / "_static" / "style.css").read_text(encoding="utf-8")
 
@@ -38,6 +41,18 @@ def test_what_does_not_say_what_it_is_for_is_described_by_its_summary():
     (entry,) = (entry for entry in rf.catalogue("kernel") if entry.name == "SoftmaxKernel")
     assert catalogue_cards.use(entry).astext().startswith("Softmax kernel k(x, y) = exp(scale · x·y):")
     assert labelled(rf.SoftmaxKernel, "For") == ""
+
+
+def test_a_registered_class_has_a_card_without_a_link(monkeypatch):
+    class OwnFeatures(rf.PositiveFeatures):
+        """Features of one's own."""
+
+    monkeypatch.setattr(catalogue_cards, "concrete", lambda base: [OwnFeatures])
+    (entry,) = (entry for entry in rf.catalogue("estimator") if entry.name == "PositiveFeatures")
+    card = catalogue_cards.estimator_card(replace(entry, name="OwnFeatures", use=""), "catalogue")
+    assert card[0].astext().startswith("OwnFeatures")
+    assert card[1].astext() == "Features of one's own."
+    assert not list(card[0].findall(addnodes.pending_xref))
 
 
 def test_every_box_hides_some_cards_and_not_all():

@@ -57,6 +57,17 @@ def test_values_of_any_size(size):
     assert ADDITIVE(x[None], 0 * x[None]) == 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_where_ratios_of_coordinates_are_out_of_range(xp, dtype):
+    """`2^-n` for coordinates c and 4^(n + 1) c, of which the ratio is no number of the dtype, and its logarithm."""
+    n, exponent = (79, -60) if dtype == "float32" else (599, -400)
+    kernel = rf.SkewedChi2Kernel(2.0**exponent)
+    x, y = (asarray(xp, np.array([[number]]), dtype) for number in (0.0, 2.0 ** (2 * n + 2 + exponent)))
+    expected = 2.0**-n
+    np.testing.assert_allclose(to_numpy(kernel(x, y)), expected, rtol=6 * eps_of(dtype))
+    np.testing.assert_allclose(to_numpy(kernel.log_gram(x, y)), math.log(expected), rtol=6 * eps_of(dtype))
+
+
 def test_against_scikit_learn(rng):
     """Its kernel `additive_chi2` is the negative distance, `Σ -(x - y)²/(x + y) = 2k(x, y) - |x|_1 - |y|_1`."""
     pairwise = pytest.importorskip("sklearn.metrics.pairwise", reason="pip install '.[test]'")

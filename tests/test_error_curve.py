@@ -112,7 +112,7 @@ def test_paired_draws_make_ratios_sharper(rng):
     with pytest.raises(ValueError, match=r"no curve of 'third', only of positive, twice"):
         curve.ratio("positive", "third")
     np.testing.assert_array_equal(curve.ratio(0, -1).value, ratio.value)
-    for place in (2, -3, True, 0.0):
+    for place in (2, -3, True, 0.0, np.arange(2)):
         with pytest.raises(ValueError, match=r"there is no curve of .*; or give places from 0 to 1"):
             curve.ratio(0, place)
 
@@ -152,6 +152,8 @@ def test_names_tell_estimators_apart(pairs):
     )  # fmt: skip
     with pytest.raises(ValueError, match="two estimators are equal"):
         names([positive, positive])
+    with pytest.raises(ValueError, match="two names are the same as text: 1, '1'"):
+        names({1: positive, "1": rf.TrigonometricFeatures()})
 
 
 def test_files(tmp_path, pairs, heads):

@@ -183,6 +183,7 @@ MODULES = {
     "sklearn.RandomFeatures('arccos').fit(X)": "; perhaps 'arccos1' was meant.",
     "sklearn.RandomFeatures('matern33').fit(X)": "; perhaps 'matern32' was meant.",
     "sklearn.RandomFeatures('wavelet').fit(X)": ", skewed_chi2.",
+    "sklearn.RandomFeatures('SkewedChi2Sampler').fit(X)": "; perhaps 'skewed_chi2' was meant.",
     "sklearn.RandomFeatures(rf.GaussianKernel).fit(X)": "got the class GaussianKernel; write GaussianKernel().",
     "sklearn.RandomFeatures(estimator='TrigonometricFeature').fit(X)": "; perhaps 'trigonometric' was meant.",
     "sklearn.RandomFeatureRidgeClassifier(class_weights='balanced')": "the word here is class_weight",

@@ -18,7 +18,8 @@ PAGES = sorted(
 )
 MADE_BY_THE_BUILD = {ROOT / line for line in (ROOT / ".gitignore").read_text().splitlines() if line.endswith(".md")}
 FENCED = re.compile(r"^( *)(```+)(?!\{admonition|\{note).*?^\1\2 *$", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]+))?\)")
+START = r"\]\(\s*<?|^\[[^\]^]+\]:\s+<?|<(?:a|img)\s[^>]*?(?:href|src)=[\"']"  # in a line, in a list of links, in HTML
+LINK = re.compile(rf"(?:{START})(?![a-z]+:)([^)#\s>\"']*)(?:#([^)\s>\"']+))?", re.MULTILINE)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 LABEL = re.compile(r"^\((\S+)\)=$", re.MULTILINE)
 INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
@@ -68,5 +69,7 @@ def test_a_dead_link_is_seen(tmp_path):
     page.write_text(
         "[a](other.md#two-words-and-15-more) [b](other.md#label) [c](other.md#words) [d](missing.md)\n"
         "[e](#here) [f](https://example.org/missing) [g\n](other.md)\n\n## Here\n\n```\n[h](missing.md)\n```\n"
+        '[i](title.md "Title") [j]( <angle.md>) <img width="9" src="image.png"> <a href="https://example.org/a.md">k</a>\n'
+        "\n[l]: list.md\n[m]: https://example.org/list.md\n"
     )
-    assert list(dead_links(page)) == ["other.md#words", "missing.md"]
+    assert list(dead_links(page)) == ["other.md#words", "missing.md", "title.md", "angle.md", "image.png", "list.md"]

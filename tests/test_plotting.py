@@ -82,8 +82,21 @@ def test_errors(curve, ax, rng):
         rf.plotting.plot_error_curve([1, 2], ax=ax)
     with pytest.raises(TypeError, match="ax must be axes of matplotlib"):
         rf.plotting.plot_error_curve(curve, ax=3)
+    with pytest.raises(TypeError, match="lines at right angles, got"):
+        rf.plotting.plot_error_curve(curve, ax=Figure().subplots(subplot_kw={"projection": "polar"}))
     x, phi = rng.standard_normal((5, 3)), rf.PositiveFeatures().draw(3, 8, rng=0, batch_shape=(2,))
     with pytest.raises(ValueError, match="has several spectra"):
         rf.plotting.plot_spectrum(x, phi, ax=ax)
     with pytest.raises(ValueError, match="shape"):
         rf.plotting.plot_spectrum(x[0], phi, ax=ax)
+    with pytest.raises(ValueError, match="n at least 1"):
+        rf.plotting.plot_spectrum(x[:0], phi, ax=ax)
+    with pytest.raises(ValueError, match="two names are the same as text: 1, '1'"):
+        rf.plotting.plot_spectrum(x, {1: phi, "1": phi}, ax=ax)
+
+
+@pytest.mark.parametrize("factor", [0.0, np.nan])
+def test_a_curve_without_positive_numbers_has_an_axis_that_is_not_logarithmic(rng, ax, factor):
+    estimator = rf.SpectralFeatures(rf.AdditiveChi2Kernel())
+    curve = rf.montecarlo.error_curve(estimator, factor * np.ones((3, 2)), np.ones(2), num_features=8, num_draws=2)
+    assert rf.plotting.plot_error_curve(curve, ax=ax).get_yscale() == "linear"

@@ -63,6 +63,22 @@ def test_registered_classes_are_listed():
     assert rf.PositiveFeatures(coupling="own-rows").coupling == OwnRows()
 
 
+def test_a_registered_estimator_of_histograms_is_listed(monkeypatch):
+    """Its example has a kernel that refuses negative inputs."""
+
+    @dataclass(frozen=True)
+    class OfHistograms(rf.SpectralFeatures):
+        """Waves of histograms."""
+
+        kernel: rf.Kernel = field(default_factory=rf.AdditiveChi2Kernel)
+
+    from randfeat.selection import entries
+
+    monkeypatch.setattr(entries, "concrete", lambda base: [OfHistograms])
+    (entry,) = rf.catalogue("estimator")
+    assert (entry.kernel, entry.unbiased, entry.widths) == ("AdditiveChi2Kernel", True, "multiples of 8")
+
+
 @pytest.mark.parametrize("law", LAWS, ids=repr)
 def test_registered_classes_are_saved(tmp_path, law):
     """Only after they are registered, and loaded only where they are."""

@@ -57,6 +57,18 @@ def test_rows_that_are_there_twice_do_not_switch_the_penalty_off(rng, repeated):
     assert wrong[1] < 0.6 * wrong[0]
 
 
+@pytest.mark.parametrize("how", ["a third twice", "all twice", "weights of 2", "weights of 1.3"])
+def test_many_rows_that_are_there_twice_do_not_either(rng, how):
+    """They leave more than a fifth of the degrees, and still no residual: nearly the penalty of the single rows."""
+    x, y, test, truth = few_rows(rng, {"a third twice": 33, "all twice": 100}.get(how, 0))
+    weight = {"weights of 2": 2.0, "weights of 1.3": 1.3}.get(how)
+    options = {"gamma": 0.25, "n_components": 400, "random_state": 0}
+    once = RandomFeatureRidgeClassifier(**options).fit(x[:100], y[:100])
+    model = RandomFeatureRidgeClassifier(**options).fit(x, y, sample_weight=weight)
+    assert 0.1 < model.alpha_ / once.alpha_ < 10
+    assert np.mean(model.predict(test) != truth) < np.mean(once.predict(test) != truth) + 0.05
+
+
 def test_where_gcv_leaves_a_fifth_for_the_residuals_it_is_taken(rng):
     z = rng.standard_normal((60, 10))
     y = z @ rng.standard_normal((10, 1)) + rng.standard_normal((60, 1))
@@ -97,6 +109,8 @@ def test_very_few_rows(rng, length, intercept):
     model = RandomFeatureRidge(n_components=20, fit_intercept=intercept, random_state=0).fit(x, y)
     assert model.alpha_ > 0
     assert np.all(np.isfinite(model.predict(x)))
+    heavy = RandomFeatureRidge(n_components=20, fit_intercept=intercept, random_state=0, alpha=0.3).fit(x, y)
+    assert np.isnan(heavy.noise_variance_) == (length == 1 and intercept)
 
 
 def test_a_constant_target_and_rows_that_are_all_equal(rng):

@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 import randfeat as rf
 from randfeat.couplings.base import coupling_names
 from randfeat.kernels import ShiftInvariantKernel, SoftmaxFamily, algebra
+from randfeat.selection.entries import concrete
 
 FEW = 2  # couplings that a list of all others may leave out
 BOXES = {
@@ -124,13 +125,14 @@ def takes(estimator: Any, kernel: Any) -> bool:
 
 
 def class_of(entry: Any) -> Any:
-    """The class that an entry describes."""
-    home = rf if entry.name in rf.__all__ else getattr(rf, f"{entry.kind}s")
-    return getattr(home, entry.name)
+    """The class that an entry describes, of the library or registered."""
+    return next(cls for cls in concrete(getattr(rf, entry.kind.title())) if cls.__name__ == entry.name)
 
 
 def linked(cls: type, docname: str) -> nodes.Node:
-    """The name of a class, as a link to its page."""
+    """The name of a class, as a link to its page if it is of the library."""
+    if not cls.__module__.startswith("randfeat."):
+        return nodes.literal("", cls.__name__)
     module = "randfeat" if cls.__name__ in rf.__all__ else ".".join(cls.__module__.split(".")[:2])
     return class_link(f"{module}.{cls.__name__}", cls.__name__, seen_from=docname)
 

@@ -36,8 +36,8 @@ class Deprecation:
 
     def __post_init__(self) -> None:
         (major, minor), (last_major, last_minor) = version(self.since), version(self.gone)
-        num_releases = last_minor - minor
-        if major == last_major and num_releases < FEWEST_RELEASES:
+        num_releases = last_minor - minor if major == last_major else 0
+        if last_major <= major and num_releases < FEWEST_RELEASES:
             raise ValueError(
                 f"{self.old} must work in at least {FEWEST_RELEASES} minor releases: "
                 f"{self.since} to {self.gone} is {num_releases}."

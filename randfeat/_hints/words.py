@@ -232,7 +232,15 @@ NO_FEATURES = {
 }
 """Names of kernels of scikit-learn that have no features here, and why."""
 
-SEVERAL = {"matern": "matern32", "MaternKernel": "matern32", "arccos": "arccos1", "ArcCosineKernel": "arccos1"}
+SEVERAL = {
+    "matern": "matern32",
+    "MaternKernel": "matern32",
+    "arccos": "arccos1",
+    "ArcCosineKernel": "arccos1",
+    "chi_squared": "additive_chi2",
+    "AdditiveChi2Sampler": "additive_chi2",
+    "SkewedChi2Sampler": "skewed_chi2",
+}
 """Names of families of kernels, and the member that an error suggests."""
 
 OF_A_MAP = {

@@ -66,9 +66,10 @@ class SkewedChi2Kernel(SpectralKernel):
         return x + self.offset
 
     def _factors(self, a: Array, b: Array) -> Array:
-        """`2 √(ab)/(a + b)`."""
-        share = ratio(a, b)
-        return 2 * namespace(share).sqrt(share) / (1 + share)
+        """`2 √(ab)/(a + b) = 2r/(1 + r²)` with `r = √a/√b`, in range also where a/b is not."""
+        root = namespace(a, b).sqrt
+        share = ratio(root(a), root(b))
+        return 2 * share / (1 + share * share)
 
     def _gram(self, x: Array, y: Array) -> Array:
         pairs = coordinate_pairs(self._shifted(x), self._shifted(y))

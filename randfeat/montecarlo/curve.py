@@ -92,7 +92,7 @@ class ErrorCurve:
 
     def _place(self, name: Any) -> int:
         """The row of the estimator with this name, or at this place."""
-        if name in self.names:
+        if isinstance(name, str) and name in self.names:
             return self.names.index(name)
         places = range(-len(self.names), len(self.names))
         if isinstance(name, int | np.integer) and not isinstance(name, bool) and name in places:

@@ -159,7 +159,10 @@ def named_estimators(estimators: Any) -> dict[str, Estimator]:
         if not isinstance(estimator, Estimator):
             raise TypeError(f"estimators must be objects such as rf.PositiveFeatures(), got {shown(estimator)}.")
     if isinstance(estimators, Mapping):
-        return {str(name): estimator for name, estimator in named.items()}
+        texts = {str(name): estimator for name, estimator in named.items()}
+        if len(texts) < len(named):
+            raise ValueError(f"two names are the same as text: {', '.join(map(repr, named))}.")
+        return texts
     names = [type(e).__name__ for e in named.values()]
     with_coupling = [
         f"{name}, {type(e.coupling).__name__}" if e.has_coupling else name

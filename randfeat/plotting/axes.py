@@ -20,8 +20,8 @@ def axes_of(ax: Any) -> Any:
         except ImportError as error:
             raise ImportError(f"randfeat.plotting needs matplotlib: {how_to_install('plot')}.") from error
         ax = pyplot.gca()
-    elif not hasattr(ax, "plot"):
-        raise TypeError(f"ax must be axes of matplotlib, got {described(ax)}.")
+    elif getattr(ax, "name", None) != "rectilinear":
+        raise TypeError(f"ax must be axes of matplotlib with lines at right angles, got {described(ax)}.")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(color="#e4e4e4", linewidth=0.6)
     ax.set_axisbelow(True)

@@ -56,7 +56,7 @@ def plot_error_curve(curve: ErrorCurve, measure: str | None = None, *, ax: Any =
     feature_axis(ax, widths)
     if "bias" in measure:
         ax.axhline(0, color="#777777", linewidth=0.8)
-    else:
+    elif np.any(measured.value > 0):  # logarithms of zeros and NaN have no axis
         value_axis(ax)
     ax.set_ylabel(LABELS.get(measure, measure))
     ax.legend(frameon=False)

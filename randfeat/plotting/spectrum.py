@@ -31,8 +31,8 @@ def plot_spectrum(
     [100, 64]
     """
     x = as_host(x, "x")
-    if x.ndim != 2:
-        raise ValueError(f"x must have shape (n, d), got {x.shape}.")
+    if x.ndim != 2 or not len(x):
+        raise ValueError(f"x must have shape (n, d), n at least 1, got {x.shape}.")
     maps = named_maps(features)
     kernels = {phi.estimator.kernel for phi in maps.values()}
     if len(kernels) > 1:
@@ -57,6 +57,8 @@ def named_maps(features: Any) -> dict[str, FeatureMap]:
     """The maps by name: those given, or class and number of features."""
     if isinstance(features, Mapping):
         maps = {str(name): phi for name, phi in features.items()}
+        if len(maps) < len(features):
+            raise ValueError(f"two names are the same as text: {', '.join(map(repr, features))}.")
     else:
         each = [features] if isinstance(features, FeatureMap) else list(features)
         for phi in each:

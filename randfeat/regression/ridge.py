@@ -110,7 +110,7 @@ class RidgeProblem:
         """
         squares = self.target_squares - np.sum(weights * (self.cross + alpha * weights), axis=0)
         residual_degrees = self.degrees - (root.shape[1] - alpha * float(np.sum(root * root)))
-        if residual_degrees <= 0:
+        if residual_degrees <= len(root) * np.finfo(np.float64).eps:  # a difference of numbers up to m
             return np.full(squares.shape, math.nan)
         return np.maximum(squares, 0.0) / residual_degrees
 

@@ -100,8 +100,12 @@ class RidgePath(abc.ABC):
         return self._search(self.gcv, alphas)
 
     def guarded(self, best: float) -> float:
-        """`best`; or the penalty with the least ML, if `best` leaves less than a fifth of the degrees for residuals."""
-        if self.residual_degrees(best) < LEAST_SHARE * self.degrees:
+        """`best`; or the penalty with the least ML, if `best` leaves less than a fifth of the degrees for residuals.
+
+        Degrees of rows that repeat others do not count, where the features fit all rows: they have no residuals.
+        """
+        informative = min(self.degrees, self.informative_degrees)
+        if self.residual_degrees(best) - (self.degrees - informative) < LEAST_SHARE * informative:
             return self._search(self.likelihood)
         return best
 

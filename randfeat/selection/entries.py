@@ -190,9 +190,9 @@ def example_dim(estimator: Estimator) -> int:
 
 
 def example_pair(estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
-    """Two short vectors in general position."""
+    """Two short vectors in general position, of positive numbers where the kernel takes no others."""
     dim = example_dim(estimator)
-    return np.linspace(0.1, 0.4, dim), np.linspace(0.3, -0.2, dim)
+    return np.linspace(0.1, 0.4, dim), np.linspace(0.3, -0.2 if estimator.kernel.takes_negative else 0.2, dim)
 
 
 def example_width(estimator: Estimator) -> int:

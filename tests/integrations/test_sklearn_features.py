@@ -199,6 +199,8 @@ def test_refused_inputs(data):
         assert not transformer.__sklearn_tags__().input_tags.sparse
         with pytest.raises(ValueError, match=r"need dense inputs|sparse X needs features"):
             transformer.fit(sparse.csr_array(np.abs(X)))
+    with pytest.raises(ValueError, match="SpectralFeatures of SkewedChi2Kernel need dense inputs"):
+        RandomFeatures(rf.SkewedChi2Kernel(0.5)).fit(sparse.csr_array(np.abs(X)))
 
 
 def test_histograms_from_end_to_end():

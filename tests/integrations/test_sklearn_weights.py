@@ -8,7 +8,7 @@ from scipy.sparse import csr_array  # noqa: E402
 from sklearn.multioutput import MultiOutputClassifier  # noqa: E402
 
 import randfeat as rf  # noqa: E402
-from randfeat.integrations.sklearn import RandomFeatureRidge, RandomFeatureRidgeClassifier  # noqa: E402
+from randfeat.integrations.sklearn import RandomFeatureRidge, RandomFeatureRidgeClassifier, RandomFeatures  # noqa: E402
 
 SMALL = {"n_components": 40, "random_state": 0}
 
@@ -176,3 +176,19 @@ def test_moments_are_sums_with_weights(rng, xp):
         rf.FeatureMoments.of(phi, x, sample_weight=xp.asarray(w[:5]))
     with pytest.raises(ValueError, match="finite, 0 or more"):
         rf.FeatureMoments.of(phi, x, sample_weight=xp.asarray(-w))
+
+
+@pytest.mark.parametrize("class_weight", [{0: 0, 1: 0, 2: 0}, {0: -1}, {1: np.nan}, {2: np.inf}], ids=repr)
+def test_weights_of_classes_that_are_no_weights(class_weight):
+    X, y = np.arange(12.0).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
+    with pytest.raises(ValueError, match=r"class_weight must be finite, 0 or more, and not 0 for all rows, got \{"):
+        RandomFeatureRidgeClassifier(n_components=4, class_weight=class_weight).fit(X, y)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_variances_out_of_range_are_infinite(sparse):
+    """Then gamma is 1, as for a variance of 0; Python's powers of floats would raise an OverflowError."""
+    X = np.diag([1e200, 2e200, -3e200])
+    with np.errstate(over="ignore", invalid="ignore"):
+        features = RandomFeatures(n_components=4).partial_fit(csr_array(X) if sparse else X)
+        assert features.partial_fit(csr_array(-X) if sparse else -X).gamma_ == 1

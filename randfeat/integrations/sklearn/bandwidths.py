@@ -30,7 +30,7 @@ class Spread:
         count, mean, squares = spread_of(x) if sample_weight is None else weighted_spread(x, sample_weight)
         total, step = self.count + count, mean - self.mean
         return type(self)(
-            total, self.mean + step * count / total, self.squares + squares + step**2 * self.count * count / total
+            total, self.mean + step * count / total, self.squares + squares + step * step * self.count * count / total
         )
 
     @property
@@ -44,7 +44,7 @@ def spread_of(x: Any) -> tuple[int, float, float]:
     count = math.prod(x.shape)
     if is_sparse(x):
         mean = float(x.mean())
-        return count, mean, float(x.multiply(x).sum()) - count * mean**2
+        return count, mean, float(x.multiply(x).sum()) - count * mean * mean
     x = as_double(as_floating(x, "X"))  # float32 sums of squares lose the digits of an offset
     xp = namespace(x)
     mean = float(xp.mean(x))
@@ -56,7 +56,7 @@ def weighted_spread(x: Any, sample_weight: np.ndarray) -> tuple[float, float, fl
     count = float(np.sum(sample_weight)) * x.shape[1]
     if is_sparse(x):
         mean = float(np.sum(x.T @ sample_weight)) / count
-        return count, mean, float(np.sum(x.multiply(x).T @ sample_weight)) - count * mean**2
+        return count, mean, float(np.sum(x.multiply(x).T @ sample_weight)) - count * mean * mean
     x = as_double(as_floating(x, "X"))
     xp, weight = namespace(x), host_to(sample_weight, x)[:, None]
     mean = float(xp.sum(weight * x)) / count

@@ -132,6 +132,10 @@ class RandomFeatureRidgeClassifier(ClassifierMixin, FeatureRidge):
         if y.ndim == 2:
             raise ValueError("class_weight is for one label of each row; give sample_weight for several.")
         of_classes = weights_of_classes(self.class_weight, y, sample_weight)
+        if not (np.all(np.isfinite(of_classes) & (of_classes >= 0)) and np.any(of_classes)):
+            raise ValueError(
+                f"class_weight must be finite, 0 or more, and not 0 for all rows, got {short(self.class_weight)}."
+            )
         return of_classes if sample_weight is None else sample_weight * of_classes
 
     def _targets(self, y: np.ndarray) -> np.ndarray:

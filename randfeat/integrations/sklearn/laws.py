@@ -128,7 +128,7 @@ class Law:
         if name == "auto" and isinstance(self.kernel, str) and self.kernel in KERNELS:
             name = KERNELS[self.kernel].estimator
         elif name == "auto":
-            name = "spectral" if isinstance(self.kernel, kernels.ShiftInvariantKernel | kernels.SoftmaxFamily) else name
+            name = "spectral" if isinstance(self.kernel, kernels.SpectralKernel | kernels.SoftmaxFamily) else name
         return isinstance(name, str) and name in WAVES_AND_EXPONENTIALS
 
     @property

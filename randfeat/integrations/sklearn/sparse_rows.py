@@ -31,7 +31,7 @@ def sparse_features(phi: FeatureMap, x: Any) -> np.ndarray:
     if not (multiple and radial and getattr(form, "origin", None) is None):
         raise ValueError(
             f"{type(phi.estimator).__name__} of {type(kernel).__name__} need dense inputs, got a sparse matrix: use "
-            "trigonometric, spectral, positive or hyperbolic features, or X.toarray()."
+            "X.toarray(), or waves or exponentials of inner products, as for rbf, matern52 and softmax."
         )
     factor = kernel.unit(np.ones((1, 1), x.dtype))[0, 0]
     rows = np.ascontiguousarray(form.rows.T * factor, dtype=x.dtype)
