@@ -110,7 +110,7 @@ class LayerCall:
     @property
     def has_own_masks(self) -> bool:
         """Whether the query heads of a group have masks or biases of their own."""
-        return self.is_grouped and any(x.shape[1] > 1 for x in self.masks.values())
+        return self.is_grouped and any(x.shape[1] not in (1, self.key.shape[1]) for x in self.masks.values())
 
     def with_own_keys(self) -> "LayerCall":
         """The call with keys for each query head, where the heads of a group have masks or biases of their own."""

@@ -141,7 +141,10 @@ class FeatureAttention(ModelAttention):
 
 def of_each_head(features: FeatureMap, heads: int) -> FeatureMap:
     """Features (key heads,) or (heads,) as one map for each query head."""
-    arrays = {name: x.repeat_interleave(heads // x.shape[0], dim=0) for name, x in features.arrays.items()}
+    arrays = {
+        name: x if x.ndim == 2 else x.repeat_interleave(heads // x.shape[-3], dim=-3)
+        for name, x in features.arrays.items()
+    }
     return FeatureMap(features.estimator, features.dim, features.num_features, arrays)
 
 
