@@ -56,10 +56,10 @@ def chosen(head: Head, options: Options, seed: np.random.SeedSequence) -> Fit | 
     exact = logits @ head.rows.values
     sizes = weights * np.sum(exact**2, axis=-1)
     assert options.accuracy is not None
-    spent, length, num_keys = 0, len(head.queries), len(head.rows)
+    spent, num_keys = 0, len(head.rows)
     while options.num_clusters**2 <= num + num_keys and options.num_exact < num_keys:
-        spent += options.work(length, num_keys) + K_MEANS * options.num_clusters**2
-        if spent > 2 * length * num_keys:
+        spent += options.work(num, num_keys) + K_MEANS * options.num_clusters**2
+        if spent > 2 * num * num_keys:
             break
         fit = Fit.of(head, options, (), seed)
         errors = weights * np.sum((fit.read(sample) - exact) ** 2, axis=-1)
@@ -69,3 +69,13 @@ def chosen(head: Head, options: Options, seed: np.random.SeedSequence) -> Fit | 
         number = 2 * options.num_clusters
         options = replace(options, num_clusters=number, num_exact=2 * number, num_merged=2 * number)
     return None
+
+
+def options_for(head: Head, options: Options, seed: np.random.SeedSequence) -> Options | None:
+    """The options that a head has alone, without what is masked; None where exact attention is cheaper."""
+    if len(head.rows) == 0:
+        return None
+    if options.accuracy is not None:
+        fit = chosen(head, options, seed)
+        return None if fit is None else fit.options
+    return None if options.is_dearer_than_exact(len(head.references), len(head.rows)) else options

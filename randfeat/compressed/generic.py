@@ -16,13 +16,16 @@ from randfeat._array import (
     namespace,
     squared_norm,
 )
+from randfeat.attention.exact import exact_outputs
 from randfeat.attention.inputs import Inputs
-from randfeat.compressed.accuracy import chosen
+from randfeat.attention.relations import Plain
+from randfeat.compressed.accuracy import options_for
 from randfeat.compressed.heads import head_seeds, heads_of
 from randfeat.compressed.options import Options
 from randfeat.compressed.plan import Plan, plan_of
 from randfeat.compressed.routing import partial_of, rows_at
 from randfeat.compressed.tables import MOST_SECOND_ORDER
+from randfeat.kernels import SoftmaxKernel
 
 
 class Stack:
@@ -110,38 +113,73 @@ def read_device_tables(stack: Stack, tables: DeviceTables, queries: Array) -> Ar
 def attend_on_device(inputs: Inputs, used: np.ndarray | None, options: Options, rng: Any) -> Array | None:
     """The outputs (..., L, dv), with the fit on the host and everything else in the library of the inputs.
 
-    None where exact attention is cheaper: for all heads, or with an accuracy for one of them. With an accuracy, all
-    heads get as many clusters as the hardest.
+    Each head has the clusters that it has alone, or exact attention; None where this is so for all heads.
     """
-    xp, prepared = namespace(inputs.value), inputs.prepared()
-    lead, heads = heads_of(inputs, used)
+    xp, (lead, heads) = namespace(inputs.value), heads_of(inputs, used)
     seeds = head_seeds(rng, lead)
-    if options.accuracy is not None:
-        fits = [chosen(head, options, seed) for head, seed in zip(heads, seeds, strict=True) if len(head.rows)]
-        if None in fits:
-            return None
-        options = max((fit.options for fit in fits if fit is not None), key=lambda found: found.num_clusters)
-    elif all(options.is_dearer_than_exact(len(head.references), len(head.rows)) for head in heads):
+    choices = [options_for(head, options, seed) for head, seed in zip(heads, seeds, strict=True)]
+    if not any(choices):
         return None
-    plans = [
-        plan_of(options.clusters_of(head, index, seed), head, inputs.num_keys, options.num_exact)
-        for index, head, seed in zip(np.ndindex(lead), heads, seeds, strict=True)
-    ]
-    query, key, value = prepared.query, prepared.key, prepared.value
+    flat, own_shape = by_head(inputs, used, lead)
+    places = list(np.ndindex(lead))
+    numbers = np.array([0 if choice is None else choice.num_clusters for choice in choices])
+    found, order = [], []
+    for number in np.unique(numbers).tolist():
+        index = np.flatnonzero(numbers == number)
+        part, shared = heads_at(flat, index), choices[index[0]]
+        if shared is None:
+            found.append(xp.concat(exact_outputs(part, Plain(), SoftmaxKernel()), axis=-2))
+        else:
+            plans = [
+                plan_of(shared.clusters_of(heads[i], places[i], seeds[i]), heads[i], inputs.num_keys, shared.num_exact)
+                for i in index.tolist()
+            ]
+            found.append(read_by_plans(plans, part, second_order=shared.second_order))
+        order.append(index)
+    outputs = found[0] if len(found) == 1 else xp.concat(found, axis=0)
+    outputs = taken(outputs, np.argsort(np.concatenate(order)))
+    return xp.reshape(outputs, (*lead, *own_shape, outputs.shape[-1]))
+
+
+def by_head(inputs: Inputs, used: np.ndarray | None, lead: tuple[int, ...]) -> tuple[Inputs, tuple[int, ...]]:
+    """Prepared inputs with the key heads as their only leading dimension; and the shape of the queries of a head."""
+    xp, prepared = namespace(inputs.value), inputs.prepared()
+    query, key, value, mask = prepared.query, prepared.key, prepared.value, prepared.key_mask
     if used is not None:
-        mask = xp.asarray(used.copy(), device=device_of(query))  # which may be a read-only view
-        query = xp.where(mask[..., None], query, xp.zeros_like(query))
+        counted = xp.asarray(used.copy(), device=device_of(query))  # which may be a read-only view
+        query = xp.where(counted[..., None], query, xp.zeros_like(query))
     if inputs.group is not None:
         key, value = key[..., 0, :, :], value[..., 0, :, :]
+        mask = mask if mask is None or mask.ndim == 1 else mask[..., 0, :]
+    num_heads = math.prod(lead)
+
+    def flat(x: Array, own: tuple[int, ...]) -> Array:
+        """`x` (..., *own) as (H, n, c), or (H, S)."""
+        rows = own if len(own) < 2 else (math.prod(own[:-1]), own[-1])
+        return xp.reshape(xp.broadcast_to(x, (*lead, *own)), (num_heads, *rows))
+
     own_shape = tuple(query.shape[query.ndim - (2 if inputs.group is None else 3) :])
-    query = xp.reshape(
-        xp.broadcast_to(query, (*lead, *own_shape)), (len(heads), math.prod(own_shape[:-1]), own_shape[-1])
-    )
-    key, value = (
-        xp.reshape(xp.broadcast_to(x, (*lead, *x.shape[-2:])), (len(heads), *x.shape[-2:])) for x in (key, value)
-    )
-    stack = Stack(plans, value)
-    key = key - stack.numbers("key_mean")[:, None, :]
-    tables = device_tables(stack, key, value, second_order=options.second_order)
-    outputs = read_device_tables(stack, tables, query)
-    return xp.reshape(outputs, (*lead, *own_shape[:-1], value.shape[-1]))
+    query, key, value = flat(query, own_shape), flat(key, tuple(key.shape[-2:])), flat(value, tuple(value.shape[-2:]))
+    mask = None if mask is None else flat(mask, tuple(mask.shape[-1:]))
+    return Inputs(query, key, value, mask, value.dtype, None), own_shape[:-1]
+
+
+def heads_at(inputs: Inputs, index: np.ndarray) -> Inputs:
+    """The inputs (H, ...) of the heads at these indices."""
+    return inputs.with_arrays(*(None if x is None else taken(x, index) for x in inputs.arrays))
+
+
+def taken(x: Array, index: np.ndarray) -> Array:
+    """The entries of the first dimension at these indices; `x` itself if they are all, in their order."""
+    if np.array_equal(index, np.arange(x.shape[0])):
+        return x
+    xp = namespace(x)
+    return xp.take(x, xp.asarray(index, device=device_of(x)), axis=0)
+
+
+def read_by_plans(plans: Sequence[Plan], inputs: Inputs, *, second_order: bool) -> Array:
+    """The outputs (H, n, dv) of prepared inputs (H, ...) by the plan of each head."""
+    stack = Stack(plans, inputs.value)
+    key = inputs.key - stack.numbers("key_mean")[:, None, :]
+    tables = device_tables(stack, key, inputs.value, second_order=second_order)
+    return read_device_tables(stack, tables, inputs.query)

@@ -5,7 +5,7 @@ import pytest
 
 import randfeat as rf
 from randfeat.compressed.heads import head_seeds
-from tests.arrays import same_bits
+from tests.arrays import asarray, same_bits, to_numpy
 from tests.compressed.heads import head
 
 FUNCTIONS = {
@@ -52,6 +52,26 @@ def test_a_sequence_is_as_it_is_alone_in_whatever_place(rng, name):
     assert equal(deeper[0, ::-1], found)
     twins = function(*(np.repeat(x[:1, :1], 4, axis=1) for x in arrays))
     assert not np.allclose(twins[0, 0], twins[0, 3])
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["heads", "groups"])
+@pytest.mark.parametrize("options", [{"num_clusters": 3}, {"accuracy": 0.1}], ids=["clusters", "accuracy"])
+def test_a_padded_sequence_is_as_it_is_alone(xp, rng, options, grouped):
+    """Also where gradients are recorded: short sequences are exact, and easy ones have few clusters."""
+    query, key, value = head(rng, 120, lead=(3, 2), value_dim=8)
+    query, lengths = query * np.array([0.2, 1.0, 1.0])[:, None, None, None], [120, 120, 15]
+    key, value = (half(x)[:, : 1 if grouped else 2] for x in (key, value))
+    mask = np.arange(120) < np.array(lengths)[:, None, None]
+    options = options | {"enable_gqa": grouped}
+    arrays = [asarray(xp, x) for x in (query, key, value)]
+    found = [rf.clustered_attention(*arrays, key_mask=xp.asarray(mask), query_mask=mask, **options)]
+    if hasattr(arrays[0], "requires_grad"):
+        arrays = [x.requires_grad_() for x in arrays]
+        found.append(rf.clustered_attention(*arrays, key_mask=xp.asarray(mask), query_mask=mask, **options).detach())
+    for row, length in enumerate(lengths):
+        alone = rf.clustered_attention(*(x[row, :, :length] for x in (query, key, value)), **options)
+        for output in found:
+            assert close(to_numpy(output)[row, :, :length], alone)
 
 
 @pytest.mark.parametrize(("lead", "numbers"), [((), [0]), ((3,), [0, 1, 2]), ((2, 1, 2), [0, 1, 0, 1])], ids=str)

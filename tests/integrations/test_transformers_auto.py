@@ -169,12 +169,12 @@ def by_definition(attention, query, key, value, present, bias, offset):
     """Query by query: softmax attention to at most `LIMIT` keys that it sees, and linear attention to more."""
     heads, length = query.shape[1:3]
     group, output = heads // key.shape[1], torch.zeros(*query.shape[:3], value.shape[-1], dtype=query.dtype)
-    features = attention.features(0, heads, query)
+    features = attention.features(0, heads, query, key.shape[1])
+    rows = features.arrays["rows"].repeat_interleave(heads // features.batch_shape[0], dim=0)
     for row, head, i in np.ndindex(len(query), heads, length):
         seen = present[row, head % present.shape[1]].clone()
         seen[len(seen) if offset is None else i + offset + 1 :] = False
-        one = features.arrays["rows"][head : head + 1]
-        phi = rf.FeatureMap(features.estimator, features.dim, features.num_features, {"rows": one})
+        phi = rf.FeatureMap(features.estimator, features.dim, features.num_features, {"rows": rows[head : head + 1]})
         given = (x[row, head // group][None, seen] for x in (key, value))
         options = {"key_bias": bias[row, head % bias.shape[1]][seen]}
         args = query[row, head, i : i + 1][None], *given
@@ -198,17 +198,19 @@ MASKS = {
 @pytest.mark.parametrize("is_compiling", [False, True], ids=["numbers", "no numbers"])
 @pytest.mark.parametrize("num_queries", [11, 4, 1])
 @pytest.mark.parametrize("causal", [False, True], ids=["both ways", "causal"])
-def test_calls_are_those_of_the_definition(causal, num_queries, is_compiling, monkeypatch):
+@pytest.mark.parametrize(
+    ("key_heads", "share_maps"), [(2, False), (1, False), (1, True)], ids=["heads", "group", "map"]
+)
+def test_calls_are_those_of_the_definition(key_heads, share_maps, causal, num_queries, is_compiling, monkeypatch):
     """With masks of every kind, biases, grouped heads, after a cache; also where numbers of masks cannot be read."""
     if is_compiling:
         monkeypatch.setattr(few_keys, "host_twins", lambda *arrays: None)
-    attention = register(num_features=16, exact_up_to=LIMIT)
+    attention = register(num_features=16, exact_up_to=LIMIT, share_maps=share_maps)
     module = SimpleNamespace(is_causal=causal)
     query = drawn(2, 2, num_queries, 8)
+    key, value = drawn(2, key_heads, 11, 8, seed=3), drawn(2, key_heads, 11, 5, seed=4)
     offset = 11 - num_queries if causal else None
     for kind, present in MASKS.items():
-        key_heads = 2 if kind == "heads" else 1
-        key, value = drawn(2, key_heads, 11, 8, seed=3), drawn(2, key_heads, 11, 5, seed=4)
         for is_biased in (False, True):
             bias = drawn(2, present.shape[1], 11, seed=5) * is_biased
             mask = None if kind == "none" else present[:, :, None]

@@ -107,9 +107,14 @@ class LayerCall:
         bias = None if self.key_bias is None else self.key_bias[:, :, kept]
         return replace(self, key=self.key[:, :, kept], value=self.value[:, :, kept], key_bias=bias, key_mask=None)
 
+    @property
+    def has_own_masks(self) -> bool:
+        """Whether the query heads of a group have masks or biases of their own."""
+        return self.is_grouped and any(x.shape[1] not in (1, self.key.shape[1]) for x in self.masks.values())
+
     def with_own_keys(self) -> "LayerCall":
         """The call with keys for each query head, where the heads of a group have masks or biases of their own."""
-        if not self.is_grouped or all(x.shape[1] == 1 for x in self.masks.values()):
+        if not self.has_own_masks:
             return self
         group = self.query.shape[1] // self.key.shape[1]
         key, value = (x.repeat_interleave(group, dim=1) for x in (self.key, self.value))

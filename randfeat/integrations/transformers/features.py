@@ -111,6 +111,9 @@ class FeatureAttention(ModelAttention):
 
     def attend_linearly(self, call: LayerCall) -> torch.Tensor:
         """Outputs of the features, whatever the number of keys."""
+        features = self.features_of(call)
+        if call.has_own_masks:
+            call, features = call.with_own_keys(), of_each_head(features, call.query.shape[1])
         causal = call.is_causal
         if call.num_queries == 1 and call.packing is None:
             causal = causal and self.needs_position(call)  # else it sees the keys that the mask leaves
@@ -119,7 +122,7 @@ class FeatureAttention(ModelAttention):
             call.query,
             call.key,
             call.value,
-            self.features_of(call),
+            features,
             is_causal=causal,
             causal_offset=call.offset if causal else 0,
             **call.common,
@@ -134,6 +137,15 @@ class FeatureAttention(ModelAttention):
         if self.options.get("window") is not None and call.has_mask and torch.compiler.is_compiling():
             raise ValueError("a window needs the position of the query, which a compiled model does not tell.")
         return any(self.options.get(name) is not None for name in ("decay", "window"))
+
+
+def of_each_head(features: FeatureMap, heads: int) -> FeatureMap:
+    """Features (key heads,) or (heads,) as one map for each query head."""
+    arrays = {
+        name: x if x.ndim == 2 else x.repeat_interleave(heads // x.shape[-3], dim=-3)
+        for name, x in features.arrays.items()
+    }
+    return FeatureMap(features.estimator, features.dim, features.num_features, arrays)
 
 
 def why_not_softmax(estimator: Estimator | Mapping[int, Estimator], options: Mapping[str, Any]) -> str | None:
