@@ -1,5 +1,6 @@
 """Examples of integrations are collected where their library is installed; what a test registers, it alone sees."""
 
+import gc
 from importlib.util import find_spec
 
 import pytest
@@ -48,6 +49,12 @@ def own_registrations():
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_collection_finish():
+    """What was imported and collected stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_xdist_make_scheduler(config, log):
     """Each worker of pytest-xdist begins with a part of the suite in its order, and takes over from others when idle.
 
