@@ -57,12 +57,16 @@ def test_rows_that_are_there_twice_do_not_switch_the_penalty_off(rng, repeated):
     assert wrong[1] < 0.6 * wrong[0]
 
 
+@pytest.mark.parametrize("width", [102, 150, 400])
 @pytest.mark.parametrize("how", ["a third twice", "all twice", "weights of 2", "weights of 1.3"])
-def test_many_rows_that_are_there_twice_do_not_either(rng, how):
-    """They leave more than a fifth of the degrees, and still no residual: nearly the penalty of the single rows."""
+def test_many_rows_that_are_there_twice_do_not_either(rng, how, width):
+    """They leave more than a fifth of the degrees, and still no residual: nearly the penalty of the single rows.
+
+    With 102 and 150 features that are more than the single rows, and fewer than all of them.
+    """
     x, y, test, truth = few_rows(rng, {"a third twice": 33, "all twice": 100}.get(how, 0))
     weight = {"weights of 2": 2.0, "weights of 1.3": 1.3}.get(how)
-    options = {"gamma": 0.25, "n_components": 400, "random_state": 0}
+    options = {"gamma": 0.25, "n_components": width, "random_state": 0}
     once = RandomFeatureRidgeClassifier(**options).fit(x[:100], y[:100])
     model = RandomFeatureRidgeClassifier(**options).fit(x, y, sample_weight=weight)
     assert 0.1 < model.alpha_ / once.alpha_ < 10

@@ -13,6 +13,8 @@ from randfeat._numpy.threads import SingleThreadedBlas
 from randfeat.regression.feature_moments import FeatureMoments
 from randfeat.regression.ridge_path import RidgePath, RidgeSpectrum, RidgeTridiagonal, check_alpha, rotated
 
+UNPENALIZED = 10  # times `rounding`: a lighter penalty is none; then features may fit all rows, some of them repeated
+
 
 @dataclass(frozen=True, eq=False)
 class RidgeProblem:
@@ -132,7 +134,8 @@ class RidgeProblem:
         """The penalty with the least GCV score, `guarded` if so wished, and the path that solves for it.
 
         Where features fit all rows, the residuals of the tridiagonal form are rounding errors; then the eigenvectors
-        are used, whose residuals are exact zeros.
+        are used, whose residuals are exact zeros. The guard asks them, too, where the best penalty is none and G is
+        singular: they tell whether rows that repeat others are all that is left.
         """
         path = self.path(alphas)
         best = path.best(alphas)
@@ -141,7 +144,11 @@ class RidgeProblem:
             if np.any(path.residual_squares(best) < noise):
                 path = self.spectrum
                 best = path.best(alphas)
-        return path.guarded(best) if guarded else best, path
+        if not guarded:
+            return best, path
+        is_singular = isinstance(path, RidgeTridiagonal) and path.values[0] <= self.rounding
+        guard = self.spectrum if is_singular and best < UNPENALIZED * self.rounding else path
+        return guard.guarded(best), path
 
     @functools.cached_property
     def tridiagonal(self) -> RidgeTridiagonal:

@@ -212,7 +212,10 @@ class RidgeSpectrum(RidgePath):
 
     @property
     def informative_degrees(self) -> float:
-        return self.degrees if np.any(self.unexplained) else float(len(self.values))
+        """Features fit all rows if what is left is no more than an error of G by eps of its norm, `eps max(s) |W|²`."""
+        squares = np.sum((self.coordinates / self.values[:, None]) ** 2, axis=0)
+        rounding = np.finfo(np.float64).eps * np.max(self.values, initial=0.0) * squares
+        return self.degrees if np.any(self.unexplained > rounding) else float(len(self.values))
 
 
 def rotated(x: np.ndarray, reflections: np.ndarray, scales: np.ndarray, *, transpose: bool) -> np.ndarray:
