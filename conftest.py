@@ -48,13 +48,13 @@ def own_registrations():
         table.update(entries)
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_collection_finish():
     """What was imported and collected stays: the garbage collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Each worker of pytest-xdist begins with a part of the suite in its order, and takes over from others when idle.
 
