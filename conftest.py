@@ -36,16 +36,18 @@ collect_ignore = SCRIPTS + [path for path, libraries in EXAMPLES.items() if not 
 
 @pytest.fixture(autouse=True)
 def own_registrations():
-    """Classes that a test or an example registers are forgotten after it."""
+    """Classes that a test or an example registers are forgotten after it, also as subclasses."""
     from randfeat.couplings.base import _BY_NAME
     from randfeat.storage.registry import _NAMED, _REGISTERED
 
     tables = (_BY_NAME, _NAMED, _REGISTERED)
     before = [dict(table) for table in tables]
     yield
-    for table, entries in zip(tables, before, strict=True):
-        table.clear()
-        table.update(entries)
+    if [*tables] != before:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
+        gc.collect()
 
 
 def pytest_collection_finish():
