@@ -52,8 +52,9 @@ def dot_product_attention(
     features : from `estimator.draw(..., like=query)`. It is a pytree: it may be an argument of a transformed function,
         or closed over.
     host : if True, NumPy computes output and gradient where a compiled function runs on a CPU, in a callback; if False,
-        JAX does. The callback is the default if this process sees one device only. It can be neither serialized by
-        `jax.export` nor sharded, and has no forward-mode derivatives (`jvp`).
+        JAX does. The callback is the default of causal and packed attention, `window` and `decay`, if this process sees
+        one device only. It can be neither serialized by `jax.export` nor sharded, and has no forward-mode derivatives
+        (`jvp`).
     options : other keywords of `randfeat.linear_attention`: decay, window (exact weights inside, estimated ones
         outside), relative_bias, key_ends, causal_offset, cu_seqlens, method. Their arrays have the layout of that
         function, with heads before the length.

@@ -42,8 +42,8 @@ def linear_attention(
     are constants, so they must not be traced.
 
     host : if True, NumPy computes both passes where a compiled function runs on a CPU, in a callback; if False, JAX
-        does. The callback is the default if this process sees one device only. It can be neither serialized by
-        `jax.export` nor sharded.
+        does. The callback is the default of causal attention if this process sees one device only. It can be neither
+        serialized by `jax.export` nor sharded.
 
     Limits: states (`initial_state`, `return_state`) and estimators without analytic gradients raise ValueError. JAX
     refuses forward-mode derivatives (`jvp`, `jacfwd`). For all of these use `randfeat.linear_attention`, which JAX
@@ -65,5 +65,5 @@ def linear_attention(
     problem = Problem.of(query, key, value, features, **options)
     if not any(map(is_tracer, problem.arrays)):
         return problem.restore(*executors.attend(problem))
-    on_host = uses_callback(host) and is_fast_on_host(problem)
+    on_host = uses_callback(host, problem) and is_fast_on_host(problem)
     return problem.restore([Attention(problem, on_host=on_host)()], None)

@@ -14,7 +14,7 @@ from randfeat.attention.exact import exact_outputs
 from randfeat.attention.gradient import check_analytic
 from randfeat.attention.numpy.executor import NumPyExecutor
 from randfeat.attention.problem import Problem
-from randfeat.attention.relations import Relation
+from randfeat.attention.relations import Plain, Relation
 from randfeat.attention.relations.packed import Packed
 from randfeat.maps import FeatureMap
 
@@ -33,9 +33,10 @@ def linear_attention(
 ) -> Any:
     """`randfeat.linear_attention`; in compiled functions on a CPU, NumPy computes it and its gradient in a callback.
 
-    host : False for the generic pass everywhere. True for the callback on every CPU. None: the callback if this process
-        sees one device only. A callback can be neither serialized by `jax.export` nor sharded over devices: JAX would
-        gather its arguments on one of them.
+    host : False for the generic pass everywhere. True for the callback on every CPU. None: the callback for causal and
+        packed attention, `window` and `decay`, if this process sees one device only; XLA runs full attention as fast. A
+        callback can be neither serialized by `jax.export` nor sharded over devices: JAX would gather its arguments on
+        one of them.
 
     What the NumPy executor refuses, calls with a state, and arrays outside of compiled functions are left to
     `randfeat.linear_attention`; packed sequences are never refused. JAX knows the platform when it lowers a function
@@ -45,14 +46,20 @@ def linear_attention(
     problem = Problem.of(query, key, value, features, **options)
     if is_exact(method, problem):
         return problem.inputs.restore(exact_outputs(problem.inputs, problem.relation, problem.kernel, problem.lead))
-    if any(map(is_tracer, problem.arrays)) and uses_callback(host) and is_fast_on_host(problem):
+    if any(map(is_tracer, problem.arrays)) and uses_callback(host, problem) and is_fast_on_host(problem):
         return problem.restore([Attention(problem, on_host=True)()], None)
     return problem.restore(*executors.attend(problem))
 
 
-def uses_callback(host: bool | None) -> bool:
-    """Whether attention may be a callback: if asked for, or by default if there is one device."""
-    return jax.device_count() == 1 if host is None else as_bool(host, "host")
+def uses_callback(host: bool | None, problem: Problem) -> bool:
+    """Whether attention may be a callback: if asked for, or by default if there is one device and it is not full.
+
+    Full attention is two products for XLA. Of anything else it compiles, for seconds, a program that is no faster.
+    """
+    if host is not None:
+        return as_bool(host, "host")
+    is_full = isinstance(problem.relation, Plain) and not problem.relation.is_causal
+    return jax.device_count() == 1 and not is_full
 
 
 def is_tracer(x: Any) -> bool:

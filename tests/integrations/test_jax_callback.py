@@ -1,5 +1,8 @@
 """Callbacks of compiled JAX functions to NumPy: the function of XLA, its gradients and its batches."""
 
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,16 +40,17 @@ def close(found, expected):
 def test_outputs_and_gradients(inputs, phi, options):
     """In the inputs by NumPy, in the rows of the map by JAX."""
     *given, weights = inputs
+    by_numpy = partial(linear_attention, host=True)
 
     def loss(function, q, k, v, features):
         return jnp.sum(function(q, k, v, features, **options) * weights)
 
-    assert calls_numpy(lambda *x: loss(linear_attention, *x), *given, phi)
+    assert calls_numpy(lambda *x: loss(by_numpy, *x), *given, phi)
     every = [jax.jit(jax.value_and_grad(loss, argnums=(1, 2, 3)), static_argnums=0)(f, *given, phi)
-             for f in (linear_attention, rf.linear_attention)]  # fmt: skip
+             for f in (by_numpy, rf.linear_attention)]  # fmt: skip
     close(*every)
     rows = [jax.jit(jax.grad(loss, argnums=4), static_argnums=0)(f, *given, phi)
-            for f in (linear_attention, rf.linear_attention)]  # fmt: skip
+            for f in (by_numpy, rf.linear_attention)]  # fmt: skip
     close(*rows)
     assert jnp.abs(rows[0].arrays["rows"]).max() > 0
 
@@ -86,7 +90,8 @@ def test_outside_of_compiled_functions(inputs, phi):
 
 def test_batches_and_second_derivatives(inputs, phi):
     q, k, v, weights = inputs
-    mapped = jax.jit(jax.vmap(lambda q, mask: linear_attention(q, k[0], v[0], phi, key_mask=mask)))(q, MASK)
+    by_numpy = partial(linear_attention, host=True)
+    mapped = jax.jit(jax.vmap(lambda q, mask: by_numpy(q, k[0], v[0], phi, key_mask=mask)))(q, MASK)
     each = [rf.linear_attention(q[i], k[0], v[0], phi, key_mask=MASK[i]) for i in range(2)]
     close(mapped, jnp.stack(each))
 
@@ -94,24 +99,29 @@ def test_batches_and_second_derivatives(inputs, phi):
         first = jax.grad(lambda q: jnp.sum(function(q, k, v, phi) * weights))
         return jax.jit(jax.grad(lambda q: jnp.sum(first(q) * weights)))(q)
 
-    close(slope(linear_attention), slope(rf.linear_attention))
+    close(slope(by_numpy), slope(rf.linear_attention))
 
 
 def test_where_there_is_a_callback(inputs, phi):
-    """Not if it is refused, not for what NumPy has no fast way, and not in `randfeat.linear_attention`."""
+    """Not if it is refused, not for what NumPy has no fast way, and not in `randfeat.linear_attention`.
+
+    Full attention has one only if it is asked for.
+    """
     q, k, v, _ = inputs
     waves = rf.TrigonometricFeatures().draw(D, M, rng=0, like=q)
     lengths_first = [x.swapaxes(1, 2) for x in (q, k, v)]
-    for host in (None, True, False):
-        found = calls_numpy(lambda *x, host=host: dot_product_attention(*x, features=phi, host=host), *lengths_first)
-        assert found is (host is not False)
+    for host, is_causal in itertools.product((None, True, False), (True, False)):
+        options = {"features": phi, "host": host, "is_causal": is_causal}
+        found = calls_numpy(partial(dot_product_attention, **options), *lengths_first)
+        assert found is (is_causal if host is None else host)
+    causal = {"is_causal": True}
     for function in (
-        lambda q: linear_attention(q, k, v, phi, host=False),
-        lambda q: linear_attention(q, k, v, waves),
-        lambda q: linear_attention(q[..., :8, :], k[..., :8, :], v[..., :8, :], phi),
-        lambda q: linear_attention(q, k, v, phi, return_state=True)[0],
-        lambda q: linear_attention(q, k, v, phi, method="exact"),
-        lambda q: rf.linear_attention(q, k, v, phi),
+        lambda q: linear_attention(q, k, v, phi, host=False, **causal),
+        lambda q: linear_attention(q, k, v, waves, **causal),
+        lambda q: linear_attention(q[..., :8, :], k[..., :8, :], v[..., :8, :], phi, **causal),
+        lambda q: linear_attention(q, k, v, phi, return_state=True, **causal)[0],
+        lambda q: linear_attention(q, k, v, phi, method="exact", **causal),
+        lambda q: rf.linear_attention(q, k, v, phi, **causal),
     ):
         assert not calls_numpy(function, q)
     with pytest.raises(TypeError, match="host"):

@@ -103,9 +103,9 @@ class StateCache(StreamCache):
     Each layer keeps an `AttentionState` for each sequence. So a token takes the same time after any number of others.
     Outputs are those without a cache (`use_cache=False`), up to rounding. With `method="auto"` a layer begins with
     exact attention: it keeps the first `exact_up_to` keys and values, and no sums as long as these are all. It drops
-    them when every sequence of the batch is longer. Prompts may come in pieces
-    (`prefill_chunk_size`). Padding on the left, beams and several sequences for a prompt work. Tokens cannot be taken
-    out again, so `generate` refuses assistants.
+    them when every sequence of the batch is longer. Prompts may come in pieces (`prefill_chunk_size`). Padding on the
+    left, beams and several sequences for a prompt work. Tokens cannot be taken out again, so `generate` refuses
+    assistants.
 
     The sums of a layer and sequence are heads × num_features × (dv + 1) numbers, and 1 / group of that if the query
     heads of a group have one map in common: `register(..., share_maps=True)`, or a calibration. The first keys and
