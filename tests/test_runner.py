@@ -355,7 +355,7 @@ def test_workers_that_die_lose_nothing_and_give_the_bits_of_one_process(tmp_path
 def cluster():
     """The address of a scheduler on this machine with two workers, and a function that lists their processes."""
     distributed = pytest.importorskip("distributed", reason="needs dask: pip install '.[dask]'")
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options, worker_dashboard_address=None, silence_logs="CRITICAL") as found:
         yield found.scheduler_address, lambda: [nanny.pid for nanny in found.workers.values()]
 

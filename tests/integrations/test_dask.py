@@ -463,10 +463,11 @@ def test_maps_of_other_libraries_are_refused():
 def client():
     """Of a scheduler on this machine with three worker processes.
 
-    One that asks a killed worker for data waits for the time limit of connections, 30 s by default.
+    One that asks a killed worker for data waits for the time limit of connections, 30 s by default. Port 0 is any free
+    one: without an address a scheduler listens on 8787, where that of another process of the suite may be.
     """
     distributed = pytest.importorskip("distributed", reason=f"needs a scheduler: {INSTALL}")
-    options = {"n_workers": 3, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {"n_workers": 3, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     options |= {"worker_dashboard_address": None, "silence_logs": "CRITICAL"}
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "3s"}),
