@@ -88,6 +88,17 @@ def numbers_of_torch():
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture
+def pyplot():
+    """`matplotlib.pyplot` without a screen; its figures are closed after the test."""
+    matplotlib = pytest.importorskip("matplotlib", reason="pip install '.[plot]'")
+    before = matplotlib.get_backend()
+    matplotlib.use("agg")
+    yield importlib.import_module("matplotlib.pyplot")
+    matplotlib.pyplot.close("all")
+    matplotlib.use(before)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     """Docstrings of tests hold no examples; those that a test borrows from the library are run there."""

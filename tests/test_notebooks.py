@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-matplotlib = pytest.importorskip("matplotlib", reason="pip install '.[plot]'")
+pytestmark = pytest.mark.usefixtures("pyplot")
 
 FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
 MAKER = runpy.run_path(str(FOLDER / "from_course.py"))
@@ -30,17 +30,6 @@ def shown_by(sources):
             exec(compile(ast.Module(body[:-1], []), "cell", "exec"), names)
             exec(compile(ast.Interactive(body[-1:]), "cell", "single"), names)
     return out.getvalue()
-
-
-@pytest.fixture(autouse=True)
-def agg():
-    before = matplotlib.get_backend()
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    yield
-    pyplot.close("all")
-    matplotlib.use(before)
 
 
 @pytest.mark.parametrize("name", MAKER["NOTEBOOKS"])

@@ -1,16 +1,13 @@
 """The check of the built documentation: a page that would need a network, or a file that is not there, is seen."""
 
-import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 errors = pytest.importorskip("sphinx.errors", reason="needs Sphinx: pip install '.[docs]'")
+offline_site = pytest.importorskip("offline_site")
 DOCS = Path(__file__).parents[1] / "docs"
-spec = importlib.util.spec_from_file_location("offline_site", DOCS / "_extensions" / "offline_site.py")
-offline_site = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(offline_site)
 
 PAGE = """<!DOCTYPE html><html><head>
 <link rel="canonical" href="https://example.org/page.html"><link rel="stylesheet" href="../_static/style.css?v=1">

@@ -54,15 +54,12 @@ def script_of(page):
     return next(block for block in blocks if ">>>" not in block)
 
 
-def test_the_figure_of_your_own_has_five_lines_and_is_saved(tmp_path, monkeypatch):
-    matplotlib = pytest.importorskip("matplotlib", reason="pip install '.[plot]'")
-    matplotlib.use("agg")
+def test_the_figure_of_your_own_has_five_lines_and_is_saved(tmp_path, monkeypatch, pyplot):
     monkeypatch.chdir(tmp_path)
     script = script_of("published.md")
     assert len([line for line in script.splitlines() if line and not re.match("import|from", line)]) <= 5
     exec(compile(script, "published.md", "exec"), {})
     assert Path("errors.pdf").read_bytes()[:4] == b"%PDF"
-    matplotlib.pyplot.close("all")
 
 
 def test_the_timings_of_the_guide_run(capsys):

@@ -68,13 +68,9 @@ def test_shares_of_features_are_those_of_the_denominators(rng, ax):
     np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), np.cumsum(shares, axis=-1).mean(axis=0), rtol=1e-8)
 
 
-def test_the_current_axes_of_pyplot_are_the_default(curve):
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, ax = pyplot.subplots()
+def test_the_current_axes_of_pyplot_are_the_default(curve, pyplot):
+    _, ax = pyplot.subplots()
     assert rf.plotting.plot_error_curve(curve) is ax
-    pyplot.close(figure)
 
 
 def test_errors(curve, ax, rng):

@@ -8,6 +8,8 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib", reason="pip install '.[plot]'")
 
+pytestmark = pytest.mark.usefixtures("pyplot")
+
 FOLDER = Path(__file__).parents[1] / "docs" / "published"
 CLAIMS = {
     "performer": [
@@ -16,17 +18,6 @@ CLAIMS = {
     "orthogonal": [("orthogonal", "independent"), ("hadamard", "independent"), ("orthogonal", "halton")],
     "simplex": [("simplex", "orthogonal"), ("orthogonal", "independent")],
 }
-
-
-@pytest.fixture(autouse=True)
-def agg():
-    before = matplotlib.get_backend()
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    yield
-    pyplot.close("all")
-    matplotlib.use(before)
 
 
 @pytest.mark.parametrize("name", ["favor_sharp", *CLAIMS])

@@ -2,10 +2,9 @@
 
 import dataclasses
 import html.parser
-import importlib.util
+import importlib
 import itertools
 import re
-from pathlib import Path
 
 import pytest
 
@@ -100,10 +99,7 @@ def test_report_keeps_the_order_it_is_told(reported):
 
 def test_directive_shows_what_is_saved(reported):
     pytest.importorskip("sphinx", reason="needs Sphinx: pip install '.[docs]'")
-    path = Path(__file__).parents[1] / "docs" / "_extensions" / "experiment_results.py"
-    spec = importlib.util.spec_from_file_location("experiment_results", path)
-    directive = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(directive)
+    directive = importlib.import_module("experiment_results")
     folder, results, _ = reported
     other = Results.read(folder / "other")
     (figure,) = directive.figures(folder / "other", other)
